@@ -1,0 +1,97 @@
+"""Show, upload and empty the spool that the Cirron Python SDK writes.
+
+``flush_spool`` uploads (asyncio); ``inspect_spool`` and ``clear_spool`` work offline. What is imported is only what
+is used: ``inspect`` starts without the HTTP client.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from cirron_spool._version import __version__
+
+if TYPE_CHECKING:
+    from cirron_spool.errors import (
+        AuthError,
+        AuthInvalidError,
+        AuthRejectedError,
+        CirronSpoolError,
+        ConfigError,
+        NotAuthenticatedError,
+        SpoolBusyError,
+        SpoolError,
+    )
+    from cirron_spool.flush import flush_spool
+    from cirron_spool.offline import ClearResult, Inventory, clear_spool, inspect_spool
+    from cirron_spool.prefetch import Tuning
+    from cirron_spool.report import (
+        BatchFailure,
+        Ended,
+        Failed,
+        FlushEvent,
+        FlushResult,
+        Quarantined,
+        Retrying,
+        Sending,
+        Started,
+        Uploaded,
+        Warned,
+    )
+
+# Where each public name lives; it is imported when it is first asked for.
+_HOMES = {
+    "errors": (
+        "AuthError AuthInvalidError AuthRejectedError CirronSpoolError ConfigError NotAuthenticatedError "
+        "SpoolBusyError SpoolError"
+    ),
+    "flush": "flush_spool",
+    "offline": "ClearResult Inventory clear_spool inspect_spool",
+    "prefetch": "Tuning",
+    "report": (
+        "BatchFailure Ended Failed FlushEvent FlushResult Quarantined Retrying Sending Started Uploaded Warned"
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+__all__ = [
+    "AuthError",
+    "AuthInvalidError",
+    "AuthRejectedError",
+    "BatchFailure",
+    "CirronSpoolError",
+    "ClearResult",
+    "ConfigError",
+    "Ended",
+    "Failed",
+    "FlushEvent",
+    "FlushResult",
+    "Inventory",
+    "NotAuthenticatedError",
+    "Quarantined",
+    "Retrying",
+    "Sending",
+    "SpoolBusyError",
+    "SpoolError",
+    "Started",
+    "Tuning",
+    "Uploaded",
+    "Warned",
+    "__version__",
+    "clear_spool",
+    "flush_spool",
+    "inspect_spool",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,177 @@
+"""``flush``: run the upload under signals, show it, and end with its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from cirron_spool.cli.console import Console
+from cirron_spool.cli.views import FlushView, choose_view
+from cirron_spool.errors import CirronSpoolError, ConfigError
+from cirron_spool.flush import flush_spool
+from cirron_spool.naming import count, printable
+from cirron_spool.prefetch import Tuning
+from cirron_spool.report import FlushResult
+
+# A shell's convention for a program that a signal ended.
+_SIGNALLED = 128
+_LARGEST_TOKEN_BYTES = 64 * 1024
+
+
+def flush(options: argparse.Namespace, console: Console) -> int:
+    """Flush as the arguments say; the exit code."""
+    token = _read_token(options.token_file)
+    tuning = Tuning(
+        **_given(options, "prefetch_batches", "prefetch_bytes", "chunk_bytes", "gzip_library", "gzip_level")
+    )
+    view = choose_view(options, console)
+    run = _Run(view)
+    try:
+        with view:
+            result = asyncio.run(
+                run.flush(
+                    options.dir,
+                    token=token,
+                    tuning=tuning,
+                    **_given(options, "api_url", "timeout_ms", "retries", "allow_http"),
+                    verify=options.verify,
+                    quarantine=options.quarantine,
+                    keep_going=options.keep_going,
+                    in_flight=options.in_flight,
+                )
+            )
+    except CirronSpoolError as error:
+        if error.result is None:
+            raise
+        # A batch that was rejected has been told of already, as it happened.
+        if not any(failure.message == str(error) for failure in error.result.failures):
+            console.error(str(error))
+        _conclude(error.result, options, console)
+        return run.exit_code(error.exit_code)
+    _conclude(result, options, console)
+    return run.exit_code(result.exit_code)
+
+
+def summary(result: FlushResult) -> str:
+    """``Uploaded: 2  Failed: 0  Skipped: 0``, and what was set aside, if anything was."""
+    line = f"Uploaded: {result.uploaded}  Failed: {result.failed}  Skipped: {result.skipped}"
+    return f"{line}  Quarantined: {result.quarantined}" if result.quarantined else line
+
+
+def result_json(result: FlushResult) -> dict[str, object]:
+    """SPEC section 7's form."""
+    return {
+        "dir": str(result.directory),
+        "uploaded": result.uploaded,
+        "failed": result.failed,
+        "skipped": result.skipped,
+        "quarantined": result.quarantined,
+        "evicted": result.evicted,
+        "bytesRead": result.bytes_read,
+        "bytesSent": result.bytes_sent,
+        "seconds": round(result.seconds, 3),
+        "failures": [
+            {"name": failure.name, "status": failure.status, "message": failure.message}
+            for failure in result.failures
+        ],
+    }
+
+
+def _conclude(result: FlushResult, options: argparse.Namespace, console: Console) -> None:
+    if result.evicted:
+        vanished = count(result.evicted, "batch")
+        console.warning(
+            f"{vanished} vanished from the spool before it could be sent (the SDK's cap, or somebody else)."
+        )
+    if result.untried:
+        console.warning(f"Stopping flush; {count(result.untried, 'batch')} left in spool.")
+    if options.json:
+        console.line(json.dumps(result_json(result), indent=2))
+    elif not options.json_events and not options.quiet:
+        listed = result.uploaded + result.failed + result.skipped + result.quarantined + result.evicted
+        if listed:
+            console.line(summary(result))
+        else:
+            console.line(f"No spool files to flush in {printable(str(result.directory))}")
+
+
+class _Run:
+    """One flush under signals: the first asks it to stop, a second ends the process at once."""
+
+    def __init__(self, view: FlushView) -> None:
+        self._view = view
+        self._signal = 0
+
+    async def flush(self, directory: str | None, **options: Any) -> FlushResult:
+        stop = asyncio.Event()
+        with self._signals(asyncio.get_running_loop(), stop):
+            return await flush_spool(directory, on_event=self._view.show, stop=stop, **options)
+
+    def exit_code(self, code: int) -> int:
+        """The flush's code, or the signal's if one ended it before everything was tried."""
+        return _SIGNALLED + self._signal if self._signal else code
+
+    @contextmanager
+    def _signals(self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Iterator[None]:
+        def received(number: int) -> None:
+            if self._signal:
+                self._leave(number)
+            self._signal = number
+            self._view.stopping()
+            stop.set()
+
+        def installed(number: int, frame: object) -> None:
+            del frame
+            loop.call_soon_threadsafe(received, number)
+
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        previous = {}
+        for number in numbers:
+            try:
+                loop.add_signal_handler(number, received, number)
+            except NotImplementedError:  # Windows
+                previous[number] = signal.signal(number, installed)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                if number in previous:
+                    signal.signal(number, previous[number])
+                else:
+                    loop.remove_signal_handler(number)
+
+    def _leave(self, number: int) -> NoReturn:
+        """End now. Nothing is lost by it: what is not acknowledged and deleted stays in the spool."""
+        self._view.abandon()
+        sys.stdout.flush()
+        os._exit(_SIGNALLED + number)
+
+
+def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
+
+
+def _read_token(path: str | None) -> str | None:
+    if path is None:
+        return None
+    where = "standard input" if path == "-" else printable(path)
+    try:
+        if path == "-":
+            text = sys.stdin.read(_LARGEST_TOKEN_BYTES)
+        else:
+            with open(path, encoding="utf-8") as file:
+                text = file.read(_LARGEST_TOKEN_BYTES)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ConfigError(f"Cannot read the token from {where}: {why}. Check --token-file.") from None
+    token = text.strip()
+    if not token:
+        raise ConfigError(f"There is no token in {where}. Check --token-file.")
+    return token

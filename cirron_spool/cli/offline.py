@@ -1,0 +1,143 @@
+"""``inspect``, ``clear`` and ``quarantine``: the commands that need no network."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+
+from cirron_spool.cli import render
+from cirron_spool.cli.console import Console
+from cirron_spool.config import spool_directory
+from cirron_spool.errors import ConfigError
+from cirron_spool.naming import count, human_size, printable
+from cirron_spool.offline import ClearResult, clear_spool, inspect_spool
+from cirron_spool.quarantine import entries as quarantine_entries
+from cirron_spool.quarantine import put_back, quarantine_path, remove
+from cirron_spool.report import EXIT_LOOK, EXIT_OK, EXIT_USAGE
+from cirron_spool.spool import reason
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Run the command that was parsed."""
+    if options.run == "inspect":
+        return _inspect(options, console)
+    if options.run == "clear":
+        return _clear(options, console)
+    actions = {"list": _quarantine_list, "retry": _quarantine_retry, "clear": _quarantine_clear}
+    return actions[options.action](options, console)
+
+
+def _inspect(options: argparse.Namespace, console: Console) -> int:
+    inventory = inspect_spool(options.dir)
+    aside = quarantine_entries(inventory.directory)
+    show = render.inventory_json if options.json else render.inventory_lines
+    console.data(show(inventory, aside))
+    return EXIT_OK
+
+
+def _clear(options: argparse.Namespace, console: Console) -> int:
+    inventory = inspect_spool(options.dir)
+    place = printable(str(inventory.directory))
+    if not inventory.entries:
+        if options.json:
+            _print_cleared(ClearResult(inventory.directory, 0, 0), console)
+        else:
+            console.line(f"No spool files to clear in {place}")
+        return EXIT_OK
+    what = f"{count(len(inventory.entries), 'spool file')} ({human_size(inventory.total_bytes)}) from {place}"
+    if not options.force and (ended := _ask(f"? Delete {what}? (y/N) ", options, console)) is not None:
+        return ended
+    result = clear_spool(inventory=inventory)
+    for name, why in result.failures:
+        console.error(f"Could not delete {name}: {why}.")
+    if options.json:
+        _print_cleared(result, console)
+    elif result.deleted or not result.failures:
+        console.line(f"Success: Deleted {count(result.deleted, 'spool file')}.")
+    return EXIT_LOOK if result.failures else EXIT_OK
+
+
+def _print_cleared(result: ClearResult, console: Console) -> None:
+    document = {
+        "dir": str(result.directory),
+        "deleted": result.deleted,
+        "failed": result.failed,
+        "bytes": result.bytes,
+    }
+    console.line(json.dumps(document, indent=2))
+
+
+def _ask(question: str, options: argparse.Namespace, console: Console) -> int | None:
+    """The exit code of a command that was not agreed to; None when it was."""
+    machine = getattr(options, "json", False)
+    answer = console.ask(question, on=sys.stdout if sys.stdout.isatty() and not machine else sys.stderr)
+    if answer is not None and answer.strip().lower() in ("y", "yes"):
+        return None
+    if answer is None:
+        console.warning(
+            "Nothing was deleted: there is no terminal to ask on. Pass --force to delete without asking."
+        )
+    if machine:
+        console.say("Cancelled.")
+    else:
+        console.line("Cancelled.")
+    return EXIT_OK if answer is not None else EXIT_USAGE
+
+
+def _quarantine_list(options: argparse.Namespace, console: Console) -> int:
+    spool = spool_directory(options.dir, os.environ)
+    aside = quarantine_entries(spool)
+    place = str(quarantine_path(spool))
+    if options.json:
+        console.line(render.quarantine_json(place, aside))
+    elif aside:
+        console.data(render.quarantine_lines(printable(place), aside))
+    else:
+        console.line(f"No batches in quarantine in {printable(place)}")
+    return EXIT_OK
+
+
+def _quarantine_retry(options: argparse.Namespace, console: Console) -> int:
+    spool = spool_directory(options.dir, os.environ)
+    names = _chosen(options, console)
+    if not names:
+        return EXIT_OK
+    done, failed = put_back(spool, names)
+    for name, error in failed:
+        console.error(f"Could not move {name} back: {reason(error)}.")
+    console.line(
+        f"Success: Moved {count(done, 'batch')} back into the spool. Run cirron-spool flush to send them."
+    )
+    return EXIT_LOOK if failed else EXIT_OK
+
+
+def _quarantine_clear(options: argparse.Namespace, console: Console) -> int:
+    spool = spool_directory(options.dir, os.environ)
+    names = _chosen(options, console)
+    if not names:
+        return EXIT_OK
+    place = printable(str(quarantine_path(spool)))
+    question = f"? Delete {count(len(names), 'rejected batch')} from {place}? (y/N) "
+    if not options.force and (ended := _ask(question, options, console)) is not None:
+        return ended
+    done, failed = remove(spool, names)
+    for name, error in failed:
+        console.error(f"Could not delete {name}: {reason(error)}.")
+    console.line(f"Success: Deleted {count(done, 'rejected batch')}.")
+    return EXIT_LOOK if failed else EXIT_OK
+
+
+def _chosen(options: argparse.Namespace, console: Console) -> list[str]:
+    """The batches a quarantine command is for. Raises ConfigError for one that is not there."""
+    spool = spool_directory(options.dir, os.environ)
+    there = [rejection.name for rejection in quarantine_entries(spool)]
+    if not options.names:
+        if not there:
+            console.line(f"No batches in quarantine in {printable(str(quarantine_path(spool)))}")
+        return there
+    for name in options.names:
+        if name not in there:
+            raise ConfigError(f"{printable(name)} is not in quarantine. See cirron-spool quarantine list.")
+    return list(options.names)

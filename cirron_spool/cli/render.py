@@ -1,0 +1,120 @@
+"""What the offline commands print, as lines of text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+from cirron_spool.naming import count, human_size, iso_utc, printable
+from cirron_spool.offline import Inventory
+from cirron_spool.quarantine import Rejection
+from cirron_spool.spool import Entry
+
+
+def created_ns(name: str) -> int:
+    """The time in a batch's name."""
+    return int(name[: name.index("-")])
+
+
+class Clock:
+    """iso_utc for many names: batches of one second share all but the milliseconds."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._prefix = ""
+
+    def iso(self, ns: int) -> str:
+        """As :func:`cirron_spool.naming.iso_utc`."""
+        second, rest = divmod(ns, 1_000_000_000)
+        if second != self._second:
+            self._second = second
+            self._prefix = iso_utc(ns)[:-4]
+        return f"{self._prefix}{rest // 1_000_000:03d}Z"
+
+
+def table(rows: Sequence[tuple[str, str, str]], heads: tuple[str, str, str]) -> Iterator[str]:
+    """Rows in a box, the middle column to the right, never cut and never wrapped."""
+    first, middle, last = (
+        max(len(head), max((len(row[column]) for row in rows), default=0))
+        for column, head in enumerate(heads)
+    )
+    rules = ["─" * (width + 2) for width in (first, middle, last)]
+    yield f"┌{rules[0]}┬{rules[1]}┬{rules[2]}┐"
+    yield f"│ {heads[0]:<{first}} │ {heads[1]:>{middle}} │ {heads[2]:<{last}} │"
+    yield f"├{rules[0]}┼{rules[1]}┼{rules[2]}┤"
+    for row in rows:
+        yield f"│ {row[0]:<{first}} │ {row[1]:>{middle}} │ {row[2]:<{last}} │"
+    yield f"└{rules[0]}┴{rules[1]}┴{rules[2]}┘"
+
+
+def inventory_lines(inventory: Inventory, aside: Sequence[Rejection]) -> Iterator[str]:
+    """``inspect`` for a person."""
+    place = printable(str(inventory.directory))
+    entries = inventory.entries
+    if not entries:
+        yield f"No spool files found in {place}"
+    else:
+        clock = Clock()
+        yield f"Spool: {place}  ({count(len(entries), 'file')}, {human_size(inventory.total_bytes)})"
+        rows = [(clock.iso(created_ns(entry.name)), human_size(entry.size), entry.name) for entry in entries]
+        yield from table(rows, ("Timestamp", "Size", "File"))
+        yield f"Oldest: {rows[0][0]}   Newest: {rows[-1][0]}"
+    if aside:
+        size = human_size(sum(rejection.size for rejection in aside))
+        yield f"Quarantine: {count(len(aside), 'file')}, {size}. See cirron-spool quarantine list."
+
+
+def inventory_json(inventory: Inventory, aside: Sequence[Rejection]) -> Iterator[str]:
+    """``inspect --json``: a line for each entry, made as it is printed."""
+    entries = inventory.entries
+    clock = Clock()
+
+    def described(entry: Entry, size: str) -> str:
+        ns = created_ns(entry.name)
+        return f'{{ "name": "{entry.name}", {size}"createdNs": "{ns}", "iso": "{clock.iso(ns)}" }}'
+
+    yield "{"
+    yield f'  "dir": {json.dumps(str(inventory.directory))},'
+    yield f'  "files": {len(entries)},'
+    yield f'  "totalBytes": {inventory.total_bytes},'
+    yield f'  "oldest": {described(entries[0], "") if entries else "null"},'
+    yield f'  "newest": {described(entries[-1], "") if entries else "null"},'
+    if aside:
+        yield f'  "quarantined": {len(aside)},'
+    if not entries:
+        yield '  "entries": []'
+    else:
+        yield '  "entries": ['
+        last = len(entries) - 1
+        for number, entry in enumerate(entries):
+            size = f'"size": {entry.size}, '
+            comma = "," if number < last else ""
+            yield f"    {described(entry, size)}{comma}"
+        yield "  ]"
+    yield "}"
+
+
+def quarantine_lines(place: str, aside: Sequence[Rejection]) -> Iterator[str]:
+    """``quarantine list`` for a person."""
+    size = human_size(sum(rejection.size for rejection in aside))
+    yield f"Quarantine: {place}  ({count(len(aside), 'file')}, {size})"
+    rows = [(rejection.when or "", human_size(rejection.size), rejection.name) for rejection in aside]
+    yield from table(rows, ("Rejected", "Size", "File"))
+    for rejection in aside:
+        if rejection.message:
+            yield printable(rejection.message)
+
+
+def quarantine_json(place: str, aside: Sequence[Rejection]) -> str:
+    """``quarantine list --json``."""
+    entries = [
+        {
+            "name": rejection.name,
+            "size": rejection.size,
+            "rejectedAt": rejection.when,
+            "status": rejection.status,
+            "message": rejection.message,
+        }
+        for rejection in aside
+    ]
+    return json.dumps({"dir": place, "files": len(entries), "entries": entries}, indent=2)

@@ -1,0 +1,166 @@
+"""How a flush is shown while it runs: a bar on a terminal, lines of JSON, lines for a log, or only what went wrong."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+from cirron_spool.cli.console import Console
+from cirron_spool.naming import human_size
+from cirron_spool.report import (
+    Ended,
+    Failed,
+    FlushEvent,
+    Quarantined,
+    Retrying,
+    Sending,
+    Started,
+    Uploaded,
+    Warned,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+def choose_view(options: argparse.Namespace, console: Console) -> FlushView:
+    """The view that the arguments and the terminal call for."""
+    if options.json_events:
+        return JsonEvents(console)
+    if options.verbose:
+        return Log(console)
+    animated = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    if animated and not options.quiet:
+        from cirron_spool.cli.progress import Bar
+
+        return Bar(console)
+    return FlushView(console)
+
+
+class FlushView:
+    """Tells only what a person must know: errors, warnings, and what was set aside. Base of the other views."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._listed = 0
+        self._uploaded = 0
+        self._failed = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to end here."""
+
+    def show(self, event: FlushEvent) -> None:
+        """Show one event. Called in the event loop, so it must not take long."""
+        match event:
+            case Started():
+                self._listed = event.batches
+            case Uploaded():
+                self._uploaded += 1
+            case Failed():
+                self._failed += 1
+                self.say(f"Error: {event.message}")
+                if event.hint:
+                    self.say(f"Warning: {event.hint}")
+            case Quarantined():
+                self.say(f"Warning: {event.message}. Moved to {event.quarantine}.")
+            case Warned():
+                self.say(f"Warning: {event.message}")
+
+    def say(self, line: str) -> None:
+        """One line on standard error."""
+        self.console.say(line)
+
+    def stopping(self) -> None:
+        """A first signal has come."""
+        self.say(
+            "Warning: Stopping; the batch in flight has 4 s to be acknowledged. Once more to stop at once."
+        )
+
+    def abandon(self) -> None:
+        """A second signal has come: the last words."""
+        left = self._listed - self._uploaded - self._failed
+        self.console.line(f"Uploaded: {self._uploaded}  Failed: {self._failed}  Skipped: {left}")
+
+
+class Log(FlushView):
+    """A line for each event, for a log file."""
+
+    def show(self, event: FlushEvent) -> None:
+        """Show one event."""
+        super().show(event)
+        match event:
+            case Started():
+                self._log(f"flushing {event.batches} batches ({human_size(event.total_bytes)})")
+            case Sending():
+                self._log(f"sending {event.name} ({human_size(event.size)})")
+            case Uploaded():
+                self._log(f"uploaded {event.name} ({event.sent} bytes sent)")
+            case Retrying():
+                self._log(
+                    f"retrying {event.name} in {event.delay_s:.1f} s (attempt {event.attempt}): {event.message}"
+                )
+            case Ended():
+                self._log(f"ended after {event.result.seconds:.1f} s")
+
+    def _log(self, line: str) -> None:
+        self.say(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {line}")
+
+
+class JsonEvents(FlushView):
+    """One JSON object a line on standard output (SPEC section 7)."""
+
+    def show(self, event: FlushEvent) -> None:
+        """Show one event."""
+        super().show(event)
+        document = _event_json(event)
+        if document is not None:
+            self.console.line(json.dumps(document))
+
+    def abandon(self) -> None:
+        """The stream ends without its ``end``: that is what happened."""
+
+
+def _event_json(event: FlushEvent) -> dict[str, Any] | None:
+    from cirron_spool.cli.flush import result_json
+
+    match event:
+        case Started():
+            return {
+                "event": "start",
+                "dir": str(event.directory),
+                "batches": event.batches,
+                "bytes": event.total_bytes,
+            }
+        case Uploaded():
+            return {"event": "uploaded", "name": event.name, "bytesRead": event.size, "bytesSent": event.sent}
+        case Retrying():
+            return {
+                "event": "retry",
+                "name": event.name,
+                "status": event.status,
+                "message": event.message,
+                "delaySeconds": round(event.delay_s, 3),
+                "attempt": event.attempt,
+            }
+        case Failed():
+            return {"event": "failed", "name": event.name, "status": event.status, "message": event.message}
+        case Quarantined():
+            return {
+                "event": "quarantined",
+                "name": event.name,
+                "status": event.status,
+                "message": event.message,
+            }
+        case Ended():
+            return {"event": "end", **result_json(event.result)}
+        case _:
+            return None

@@ -1,0 +1,237 @@
+"""The token: verify it before a flush, renew it before and during one, save what was renewed.
+
+A renewal is one for all: coroutines share it through a mutex, processes through a lock beside the configuration,
+and whoever comes second finds the first one's token in the file and uses that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio.to_thread
+
+from cirron_spool.config import Credentials, Settings, check_token, credentials_in, read_config
+from cirron_spool.errors import AuthInvalidError, ConfigError
+from cirron_spool.naming import printable
+from cirron_spool.transport import Transport
+from cirron_spool.verdict import Answer, NoAnswer
+
+if TYPE_CHECKING:
+    import filelock
+
+STATUS_PATH = "/api/cli/status"
+REFRESH_PATH = "/api/cli/auth/refresh"
+
+# SPEC section 3: "Refresh when the access token expires within 5 minutes".
+_RENEW_BEFORE = timedelta(minutes=5)
+# A token that lives shorter than that, or a refresh that fails, must not lead to a refresh for every batch.
+_BETWEEN_RENEWALS = timedelta(minutes=1)
+# How long another process may hold the lock for its own refresh before we go on without it.
+_LOCK_WAIT_S = 10.0
+
+
+class Login:
+    """The credentials of one flush. ``warnings`` collects what a person should know; ``unsaved`` a lost rotation."""
+
+    def __init__(self, settings: Settings, credentials: Credentials, transport: Transport) -> None:
+        self._settings = settings
+        self._credentials = credentials
+        self._transport = transport
+        self._mutex = asyncio.Lock()
+        self._next_renewal: datetime | None = None
+        self.warnings: list[str] = []
+        self.unsaved = False
+
+    @property
+    def token(self) -> str:
+        """The bearer token to use now."""
+        return self._credentials.token
+
+    @property
+    def due(self) -> bool:
+        """Whether the token is near its expiry and could be renewed now. Cheap: asked before every upload."""
+        expires_at = self._credentials.expires_at
+        if expires_at is None or self._credentials.refresh_token is None:
+            return False
+        now = datetime.now(UTC)
+        return expires_at - now < _RENEW_BEFORE and (self._next_renewal is None or now >= self._next_renewal)
+
+    async def renew_if_due(self) -> None:
+        """Renew a token that expires within five minutes. A failure is left to the 401 that it leads to."""
+        if self.due:
+            self._next_renewal = datetime.now(UTC) + _BETWEEN_RENEWALS
+            await self.renew(self.token)
+
+    async def verify(self) -> None:
+        """Ask the platform whether the token is valid, renewing it silently where that helps.
+
+        Raises AuthInvalidError when it is refused. Any other failure is a warning: the flush itself will tell.
+        """
+        token = self.token
+        outcome = await self._transport.get(
+            self._settings.api_url + STATUS_PATH,
+            {"Authorization": f"Bearer {token}", "Accept": "application/json"},
+        )
+        if isinstance(outcome, NoAnswer):
+            self._could_not_verify(outcome.message)
+            return
+        document = _object(outcome) if outcome.status == 200 else None
+        if outcome.status == 401 or (document is not None and document.get("valid") is False):
+            if not await self.renew(token):
+                raise AuthInvalidError
+        elif outcome.status == 403:
+            raise AuthInvalidError
+        elif outcome.status != 200:
+            self._could_not_verify(f"HTTP {outcome.status} {outcome.reason}".rstrip())
+        elif document is None:
+            self._could_not_verify("the answer is not the JSON that was expected")
+
+    async def renew(self, refused: str) -> bool:
+        """Get a token other than ``refused``: from the file, if another process renewed it, or by one refresh.
+
+        False when there is none to be had; then the token in use stays what it was.
+        """
+        async with self._mutex:
+            if self.token != refused:
+                return True
+            if self._credentials.refresh_token is None:
+                return False
+            lock = await anyio.to_thread.run_sync(_acquire, self._settings.config_path)
+            try:
+                return await self._renew_locked(refused)
+            finally:
+                if lock is not None:
+                    lock.release()
+
+    async def _renew_locked(self, refused: str) -> bool:
+        if await self._adopt(refused):
+            return True
+        sent = self._credentials.refresh_token
+        outcome = await self._transport.post_json(
+            self._settings.api_url + REFRESH_PATH, {"Accept": "application/json"}, {"refresh_token": sent}
+        )
+        renewed = _renewed(outcome, self._credentials) if isinstance(outcome, Answer) else None
+        if renewed is None:
+            # Refused or lost; a process that does not honour our lock may have been faster after all.
+            return await self._adopt(refused)
+        self._credentials = renewed
+        try:
+            await anyio.to_thread.run_sync(save, self._settings.config_path, renewed)
+        except (OSError, ConfigError) as error:
+            self.unsaved = True
+            why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+            self.warnings.append(
+                f"The token was renewed but could not be saved in {printable(str(self._settings.config_path))}: "
+                f"{printable(why)}. This flush goes on with it; run cirron auth login before the next."
+            )
+        return True
+
+    async def _adopt(self, refused: str) -> bool:
+        """Use the token in the file if it is another one than ``refused``."""
+        try:
+            found = await anyio.to_thread.run_sync(_reread, self._settings.config_path)
+        except ConfigError:
+            return False
+        if found is None or found.token == refused:
+            return False
+        self._credentials = found
+        return True
+
+    def _could_not_verify(self, why: str) -> None:
+        self.warnings.append(f"Could not verify auth before flush: {printable(why)}. Proceeding anyway.")
+
+
+def save(path: Path, credentials: Credentials) -> None:
+    """Write the credentials into the configuration's ``auth``, keeping every other key. Atomic, mode 0600. Blocking.
+
+    Raises OSError when it cannot be written, ConfigError when the file has become unreadable: then it is left alone.
+    """
+    document, _ = read_config(path)
+    auth = document.get("auth")
+    document["auth"] = {
+        **(auth if isinstance(auth, dict) else {}),
+        "accessToken": credentials.token,
+        "refreshToken": credentials.refresh_token,
+        "expiresAt": _iso(credentials.expires_at),
+    }
+    target = Path(os.path.realpath(path))  # a link, as dotfile managers make them, stays one
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            json.dump(document, file, indent=2, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(OSError, AttributeError):  # root saving for the file's owner
+            status = os.stat(target)
+            if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+                os.chown(temporary, status.st_uid, status.st_gid)
+        os.replace(temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _acquire(config_path: Path) -> filelock.BaseFileLock | None:
+    """The lock beside the configuration; None where there can be none, which costs at most a second refresh."""
+    import filelock
+
+    lock = filelock.FileLock(
+        f"{os.path.realpath(config_path)}.lock", timeout=_LOCK_WAIT_S, thread_local=False, mode=0o600,
+        fallback_to_soft=False,
+    )  # fmt: skip
+    try:
+        lock.acquire()
+    except (OSError, filelock.Timeout):
+        return None
+    return lock
+
+
+def _reread(path: Path) -> Credentials | None:
+    document, _ = read_config(path)
+    return credentials_in(document, printable(str(path)))
+
+
+def _renewed(answer: Answer, old: Credentials) -> Credentials | None:
+    """The credentials in a refresh's answer, or None when it is not one (SPEC section 3)."""
+    document = _object(answer) if answer.status == 200 else None
+    if document is None:
+        return None
+    access, refresh, expires_in = (
+        document.get(key) for key in ("access_token", "refresh_token", "expires_in")
+    )
+    if not isinstance(access, str):
+        return None
+    try:
+        check_token(access, "the refresh")
+        if isinstance(refresh, str):
+            check_token(refresh, "the refresh")
+        seconds = expires_in if isinstance(expires_in, int | float) else None
+        expires_at = datetime.now(UTC) + timedelta(seconds=seconds) if seconds is not None else None
+    except (ConfigError, OverflowError, ValueError):
+        return None
+    return Credentials(access, refresh if isinstance(refresh, str) else old.refresh_token, expires_at)
+
+
+def _object(answer: Answer) -> dict[str, object] | None:
+    if not answer.complete:
+        return None
+    try:
+        document = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.000Z") if moment is not None else None

@@ -1,0 +1,63 @@
+"""The errors that reach a caller. Each message is one line that ends in what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cirron_spool.report import FlushResult
+
+
+class CirronSpoolError(Exception):
+    """The base of all errors that this package raises on purpose.
+
+    ``exit_code`` is what the command line ends with (see the README's table); ``result`` is the
+    :class:`~cirron_spool.FlushResult` so far when a flush had begun, else None.
+    """
+
+    exit_code = 1
+    result: FlushResult | None = None
+
+
+class ConfigError(CirronSpoolError):
+    """Arguments, environment or ``~/.cirron/config.json`` cannot be used (exit code 2)."""
+
+    exit_code = 2
+
+
+class SpoolError(CirronSpoolError):
+    """The spool directory cannot be used as one: a file, unreadable, not writable."""
+
+    def __init__(self, message: str, exit_code: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class SpoolBusyError(CirronSpoolError):
+    """Another process holds the spool's lock (exit code 4: later is right)."""
+
+    exit_code = 4
+
+
+class AuthError(CirronSpoolError):
+    """Not authenticated, or the platform does not accept the credentials (exit code 3)."""
+
+    exit_code = 3
+
+
+class NotAuthenticatedError(AuthError):
+    """There is no token at all."""
+
+    def __init__(self) -> None:
+        super().__init__("Not authenticated. Run cirron auth login first.")
+
+
+class AuthInvalidError(AuthError):
+    """Verification before the flush was refused and no refresh helped."""
+
+    def __init__(self) -> None:
+        super().__init__("Authentication invalid. Run cirron auth login first.")
+
+
+class AuthRejectedError(AuthError):
+    """A batch was answered with 401 or 403 in mid-flush; the batch and those behind it are kept."""

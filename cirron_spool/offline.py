@@ -1,0 +1,80 @@
+"""Inspect and clear: what can be done with a spool without a network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cirron_spool.config import spool_directory
+from cirron_spool.spool import Entry, SpoolDirectory, reason
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The batches in a spool directory, oldest first, and their sizes in bytes."""
+
+    directory: Path
+    entries: Sequence[Entry]
+
+    @property
+    def total_bytes(self) -> int:
+        """The sizes of all batches together."""
+        return sum(entry.size for entry in self.entries)
+
+
+@dataclass(frozen=True, slots=True)
+class ClearResult:
+    """What a clear came to: batches and bytes deleted, and those that could not be, with the system's reason."""
+
+    directory: Path
+    deleted: int
+    bytes: int
+    failures: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def failed(self) -> int:
+        """Batches that could not be deleted and are still there."""
+        return len(self.failures)
+
+
+def inspect_spool(directory: str | os.PathLike[str] | None = None) -> Inventory:
+    """List the spool in ``directory`` (``$CIRRON_OUTPUT_DIR/spool`` or ``./.cirron/spool``) without reading a batch.
+
+    A directory that does not exist is an empty spool. Blocking; works offline. Raises SpoolError when it is not a
+    directory or may not be read.
+    """
+    path = spool_directory(directory, os.environ)
+    with SpoolDirectory(path) as spool:
+        return Inventory(path, spool.entries() if spool.open() else ())
+
+
+def clear_spool(
+    directory: str | os.PathLike[str] | None = None, *, inventory: Inventory | None = None
+) -> ClearResult:
+    """Delete every batch in the spool, or just those of an ``inventory`` that somebody has agreed to.
+
+    Anything that is not a batch is left alone; a batch that is gone already counts as deleted. Blocking; works
+    offline. Raises SpoolError, and SpoolBusyError while a flush or another clear works on the spool.
+    """
+    path = inventory.directory if inventory is not None else spool_directory(directory, os.environ)
+    with SpoolDirectory(path) as spool:
+        if not spool.open():
+            return ClearResult(path, 0, 0)
+        entries = inventory.entries if inventory is not None else spool.entries()
+        if not entries:
+            return ClearResult(path, 0, 0)
+        spool.check_writable()
+        spool.lock()  # given back with the directory
+        deleted = size = 0
+        failures: list[tuple[str, str]] = []
+        for entry in entries:
+            try:
+                spool.delete(entry.name, None)
+            except OSError as error:
+                failures.append((entry.name, reason(error)))
+            else:
+                deleted += 1
+                size += entry.size
+        return ClearResult(path, deleted, size, tuple(failures))

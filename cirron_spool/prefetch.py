@@ -1,0 +1,183 @@
+"""Read and compress batches ahead of their upload, in a thread.
+
+An expected outcome is a value in its batch's place in the order (:class:`Prepared` or :class:`Unsendable`), so that
+a bad next file never disturbs the upload in flight.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from cirron_spool.bridge import Ahead
+from cirron_spool.encoding import GZIP_ABOVE_BYTES, Encoder
+from cirron_spool.spool import Fingerprint, NotABatch, SpoolDirectory, Vanished, reason
+
+# A body up to this is held in memory compressed and goes out with a length; beyond it is streamed, chunked. 8 MiB of
+# gzip are some 35 MB of JSON: with one in flight and as much ahead, a flush stays below 64 MB of memory.
+HELD_BYTES = 8 * 1024 * 1024
+# Compressed ahead of a streamed body's sending: enough that neither side waits for the other.
+STREAM_AHEAD_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What a flush holds ready and how it compresses.
+
+    ``prefetch_batches`` and ``prefetch_bytes`` (of request body) bound what waits ready beside what is in flight.
+    ``gzip_library`` is "auto", "isal", "zlib-ng" or "zlib"; ``gzip_level`` None is the library's fast default.
+    ``chunk_bytes`` is how much of a file is read and compressed at a time.
+    """
+
+    prefetch_batches: int = 32
+    prefetch_bytes: int = 4 * 1024 * 1024
+    gzip_library: str = "auto"
+    gzip_level: int | None = None
+    chunk_bytes: int = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch ready to be sent: its file's fingerprint and its body.
+
+    ``parts`` are the body, held in memory, of ``length`` bytes together; ``length`` None says that the body is too
+    large to hold and comes from :meth:`Prefetch.stream`.
+    """
+
+    name: str
+    fingerprint: Fingerprint
+    gzip: bool
+    parts: tuple[bytes, ...]
+    length: int | None
+
+    @property
+    def size(self) -> int:
+        """The file's size in bytes."""
+        return self.fingerprint.size
+
+
+class Cause(Enum):
+    """Why a batch cannot be sent."""
+
+    VANISHED = auto()
+    EMPTY = auto()
+    NOT_A_FILE = auto()
+    UNREADABLE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Unsendable:
+    """A batch that cannot be sent, and why in words."""
+
+    name: str
+    cause: Cause
+    message: str = ""
+
+
+class Prefetch:
+    """Prepares the batches of one spool directory, in order, within the bounds of ``tuning``."""
+
+    def __init__(self, spool: SpoolDirectory, tuning: Tuning) -> None:
+        self._spool = spool
+        self._tuning = tuning
+        self._encoder = Encoder(tuning.gzip_library, tuning.gzip_level)
+
+    def ahead(self, names: Iterable[str]) -> Ahead[Prepared | Unsendable]:
+        """An async iterator over ``names`` as they become ready, run ahead by a thread while its context is open."""
+        return Ahead(
+            (self.prepare(name) for name in names),
+            max_items=self._tuning.prefetch_batches,
+            max_weight=self._tuning.prefetch_bytes,
+            weigh=_weight,
+            name="cirron-spool prefetch",
+        )
+
+    def stream(self, prepared: Prepared) -> Ahead[bytes]:
+        """The body of a batch that is not held, compressed ahead of its sending. Opened anew for each attempt.
+
+        Raises OSError (also when the file is not the one that was prepared any more) where the next part is taken.
+        """
+        return Ahead(
+            self._encoder.gzip_parts(self._same_file(prepared)),
+            max_items=64,
+            max_weight=STREAM_AHEAD_BYTES,
+            weigh=len,
+            name="cirron-spool stream",
+        )
+
+    def prepare(self, name: str) -> Prepared | Unsendable:
+        """Open, read and compress one batch. Blocking; runs in the thread."""
+        try:
+            fd, fingerprint = self._spool.open_batch(name)
+            try:
+                return self._encode(name, fd, fingerprint)
+            finally:
+                os.close(fd)
+        except Vanished:
+            return Unsendable(name, Cause.VANISHED)
+        except NotABatch as error:
+            return Unsendable(name, Cause.NOT_A_FILE, str(error))
+        except OSError as error:
+            return Unsendable(name, Cause.UNREADABLE, reason(error))
+
+    def _encode(self, name: str, fd: int, fingerprint: Fingerprint) -> Prepared | Unsendable:
+        size = fingerprint.size
+        if size == 0:
+            return Unsendable(name, Cause.EMPTY)
+        if size <= GZIP_ABOVE_BYTES:
+            body = os.read(fd, size + 1)
+            if len(body) != size:
+                return _changing(name)
+            return Prepared(name, fingerprint, False, (body,), size)
+        compressor = self._encoder.compressor()
+        chunk_bytes = self._tuning.chunk_bytes
+        parts: list[bytes] = []
+        read = length = 0
+        while chunk := os.read(fd, min(chunk_bytes, size + 1 - read)):
+            read += len(chunk)
+            if part := compressor.compress(chunk):
+                parts.append(part)
+                length += len(part)
+            if read > size:
+                return _changing(name)
+            # What the whole will come to, as far as this much of it tells: no need to fill the memory to find out.
+            if length > HELD_BYTES or (
+                length > HELD_BYTES // 8 and length * (size / read) > HELD_BYTES * 1.25
+            ):
+                return Prepared(name, fingerprint, True, (), None)
+        if read != size:
+            return _changing(name)
+        parts.append(compressor.flush())
+        length += len(parts[-1])
+        # A small body goes out in one write.
+        held = (b"".join(parts),) if length <= chunk_bytes else tuple(parts)
+        return Prepared(name, fingerprint, True, held, length)
+
+    def _same_file(self, prepared: Prepared) -> Iterator[bytes]:
+        try:
+            fd, fingerprint = self._spool.open_batch(prepared.name)
+        except Vanished:
+            raise FileNotFoundError(f"{prepared.name} vanished while it was being sent") from None
+        except NotABatch as error:
+            raise OSError(f"{prepared.name} is {error} now") from None
+        try:
+            if fingerprint != prepared.fingerprint:
+                raise OSError(f"{prepared.name} changed while it was being sent")
+            read = 0
+            while chunk := os.read(fd, self._tuning.chunk_bytes):
+                read += len(chunk)
+                yield chunk
+            if read != prepared.size:
+                raise OSError(f"{prepared.name} changed while it was being sent")
+        finally:
+            os.close(fd)
+
+
+def _changing(name: str) -> Unsendable:
+    return Unsendable(name, Cause.UNREADABLE, "it changes while it is read")
+
+
+def _weight(item: Prepared | Unsendable) -> int:
+    return (item.length or 0) if isinstance(item, Prepared) else 0

@@ -1,0 +1,144 @@
+"""Rejected batches, set aside beside the spool with a note of why, until somebody decides.
+
+``.cirron/quarantine/`` holds each batch under its own name with its own bytes, moved there by a rename, and beside it
+``<name without .json>.rejection.json`` (which no batch is called) with when, status and answer.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cirron_spool.naming import is_batch_name
+from cirron_spool.spool import QUARANTINE_NAME, SpoolDirectory
+
+_LARGEST_NOTE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A batch in quarantine: its size in bytes, when it was rejected (ISO 8601), the status and the answer."""
+
+    name: str
+    size: int
+    when: str | None = None
+    status: int | None = None
+    message: str = ""
+
+
+def quarantine_path(spool: Path) -> Path:
+    """The quarantine that belongs to a spool directory: beside where it really is, so on its file system."""
+    return Path(os.path.realpath(spool)).parent / QUARANTINE_NAME
+
+
+def set_aside(spool: SpoolDirectory, name: str, status: int | None, message: str) -> Path:
+    """Move the batch to quarantine and say why; returns the quarantine. Blocking.
+
+    Raises OSError when it cannot be moved; then it still is in the spool.
+    """
+    folder = quarantine_path(spool.path)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    target = folder / name
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, "a batch of that name is in quarantine already", str(target))
+    note: dict[str, object] = {
+        "name": name,
+        "rejectedAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "status": status,
+        "message": message,
+    }
+    # The note first: a batch without a note would be a riddle, a note without its batch is overwritten or ignored.
+    _write(_note_path(target), note)
+    os.rename(spool.path_of(name), target)
+    return folder
+
+
+def entries(spool: Path) -> list[Rejection]:
+    """What is in the quarantine of a spool directory, oldest first. Blocking."""
+    folder = quarantine_path(spool)
+    with SpoolDirectory(folder) as opened:
+        found = opened.entries() if opened.open() else []
+        return [_with_note(folder, entry.name, entry.size) for entry in found]
+
+
+def put_back(spool: Path, names: list[str]) -> tuple[int, list[tuple[str, OSError]]]:
+    """Move batches back into the spool for the next flush; how many, and what failed. Blocking."""
+    return _each(spool, names, lambda source: os.rename(source, _free(spool / source.name)))
+
+
+def remove(spool: Path, names: list[str]) -> tuple[int, list[tuple[str, OSError]]]:
+    """Delete batches from quarantine for good; how many, and what failed. Blocking."""
+    return _each(spool, names, os.unlink)
+
+
+def _each(
+    spool: Path, names: list[str], act: Callable[[Path], None]
+) -> tuple[int, list[tuple[str, OSError]]]:
+    done = 0
+    failed: list[tuple[str, OSError]] = []
+    folder = quarantine_path(spool)
+    for name in names:
+        if not is_batch_name(name):
+            continue
+        try:
+            act(folder / name)
+            done += 1
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            failed.append((name, error))
+            continue
+        with suppress(OSError):
+            os.unlink(_note_path(folder / name))
+    with suppress(OSError):  # only when nothing is left in it
+        os.rmdir(folder)
+    return done, failed
+
+
+def _free(target: Path) -> Path:
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, "the spool has a batch of that name", str(target))
+    return target
+
+
+def _note_path(batch: Path) -> Path:
+    return batch.with_name(f"{batch.stem}.rejection.json")
+
+
+def _write(path: Path, note: dict[str, object]) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            json.dump(note, file, indent=2, ensure_ascii=False)
+            file.write("\n")
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _with_note(folder: Path, name: str, size: int) -> Rejection:
+    try:
+        with open(_note_path(folder / name), encoding="utf-8") as file:
+            note = json.loads(file.read(_LARGEST_NOTE_BYTES))
+    except (OSError, ValueError, RecursionError):
+        note = None
+    if not isinstance(note, dict):
+        return Rejection(name, size)
+    when, status, message = note.get("rejectedAt"), note.get("status"), note.get("message")
+    return Rejection(
+        name,
+        size,
+        when if isinstance(when, str) else None,
+        status if isinstance(status, int) else None,
+        message if isinstance(message, str) else "",
+    )

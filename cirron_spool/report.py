@@ -1,0 +1,193 @@
+"""What happened to each batch, the totals, and the exit code that follows.
+
+Events are what a flush tells while it runs, :class:`FlushResult` is what it comes to. Nothing here prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+EXIT_OK = 0
+EXIT_LOOK = 1
+EXIT_USAGE = 2
+EXIT_AUTH = 3
+EXIT_LATER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFailure:
+    """Why one batch was not delivered: ``status`` is the HTTP status, None when no answer came."""
+
+    name: str
+    status: int | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlushResult:
+    """What a flush came to.
+
+    ``uploaded``, ``failed``, ``skipped`` (listed, but not delivered and not failed), ``quarantined`` and ``evicted``
+    (vanished under us, no failure) count batches and add up to those listed; ``untried`` are those of the skipped
+    that the flush ended before. ``bytes_read`` counts the bytes of the
+    uploaded files, ``bytes_sent`` those of their request bodies. ``exit_code`` is what the command ends with:
+    0 nothing is left to do, 1 a person must look, 3 credentials, 4 running it again later is right.
+    """
+
+    directory: Path
+    uploaded: int = 0
+    failed: int = 0
+    skipped: int = 0
+    quarantined: int = 0
+    evicted: int = 0
+    untried: int = 0
+    bytes_read: int = 0
+    bytes_sent: int = 0
+    seconds: float = 0.0
+    failures: tuple[BatchFailure, ...] = ()
+    exit_code: int = EXIT_OK
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The flush begins: ``batches`` were listed, ``total_bytes`` is their size on disk."""
+
+    directory: Path
+    batches: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """The first attempt at ``name`` begins; ``size`` is the file's, in bytes."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """``name`` was acknowledged; its file of ``size`` bytes went out as ``sent`` bytes and is being deleted."""
+
+    name: str
+    size: int
+    sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """``name`` will be tried again (attempt ``attempt``, from 2) after ``delay_s`` seconds."""
+
+    name: str
+    status: int | None
+    message: str
+    delay_s: float
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """``name`` was not delivered and stays. ``hint`` is one more line for a person, or empty."""
+
+    name: str
+    status: int | None
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """``name`` was rejected and set aside in ``quarantine``."""
+
+    name: str
+    status: int | None
+    message: str
+    quarantine: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something a person should know that ends nothing."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The flush is over, however it ended; always the last event."""
+
+    result: FlushResult
+
+
+FlushEvent = Started | Sending | Uploaded | Retrying | Failed | Quarantined | Warned | Ended
+
+
+def worst(codes: Iterable[int]) -> int:
+    """The exit code of several: credentials before "a person must look" before "later" before nothing."""
+    rank = {EXIT_OK: 0, EXIT_LATER: 1, EXIT_LOOK: 2, EXIT_AUTH: 3, EXIT_USAGE: 4}
+    return max(codes, key=lambda code: rank.get(code, 2), default=EXIT_OK)
+
+
+@dataclass(slots=True)
+class Tally:
+    """The counts of a flush in progress. Each listed batch is counted once; what is left over was skipped."""
+
+    directory: Path
+    listed: int = 0
+    uploaded: int = 0
+    quarantined: int = 0
+    evicted: int = 0
+    bytes_read: int = 0
+    bytes_sent: int = 0
+    failures: list[BatchFailure] = field(default_factory=list)
+    passed_over: int = 0
+    exit_codes: set[int] = field(default_factory=set)
+
+    def acknowledge(self, size: int, sent: int) -> None:
+        """One batch of ``size`` bytes was acknowledged; ``sent`` bytes of body carried it."""
+        self.uploaded += 1
+        self.bytes_read += size
+        self.bytes_sent += sent
+
+    def unacknowledge(self, size: int, sent: int) -> None:
+        """A batch that was acknowledged is still in the spool after all: it counts as failed, not uploaded."""
+        self.uploaded -= 1
+        self.bytes_read -= size
+        self.bytes_sent -= sent
+
+    def fail(self, failure: BatchFailure, exit_code: int) -> None:
+        """One batch stays in the spool for a reason of its own."""
+        self.failures.append(failure)
+        self.exit_codes.add(exit_code)
+
+    def set_aside(self) -> None:
+        """One rejected batch went to quarantine; a person must look at it some day."""
+        self.quarantined += 1
+        self.exit_codes.add(EXIT_LOOK)
+
+    def pass_over(self) -> None:
+        """One batch that cannot be sent is left where it is, for a person to look at; the flush goes on."""
+        self.passed_over += 1
+        self.exit_codes.add(EXIT_LOOK)
+
+    def result(self, seconds: float) -> FlushResult:
+        """The totals so far as a frozen result."""
+        skipped = self.listed - self.uploaded - len(self.failures) - self.quarantined - self.evicted
+        untried = skipped - self.passed_over
+        return FlushResult(
+            directory=self.directory,
+            uploaded=self.uploaded,
+            failed=len(self.failures),
+            skipped=skipped,
+            quarantined=self.quarantined,
+            evicted=self.evicted,
+            untried=untried,
+            bytes_read=self.bytes_read,
+            bytes_sent=self.bytes_sent,
+            seconds=seconds,
+            failures=tuple(self.failures),
+            # Left over without a failure: the flush was asked to stop, and to go on later is right.
+            exit_code=worst(self.exit_codes) or (EXIT_LATER if untried else EXIT_OK),
+        )

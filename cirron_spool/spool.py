@@ -1,0 +1,335 @@
+"""The spool directory: list it, open its batches, delete and set aside, lock.
+
+The directory is resolved once and then held open, so that every later call speaks of the same directory even when
+its path is renamed or re-pointed meanwhile. All calls here are blocking; callers on an event loop use a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from cirron_spool.errors import SpoolBusyError, SpoolError
+from cirron_spool.naming import is_batch_name, oldest_first, printable
+
+if TYPE_CHECKING:
+    import filelock
+
+# Matches neither the SDK's ``*.json*`` nor a batch's name; hidden, because it is nobody's data.
+LOCK_NAME = ".cirron-spool.lock"
+QUARANTINE_NAME = "quarantine"
+
+# A final symbolic link is refused, a FIFO does not block, a terminal does not become ours. Windows has none of them.
+_OPEN_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_NOCTTY", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+_HAS_DIR_FD = {os.open, os.stat, os.unlink} <= os.supports_dir_fd
+
+# The file is not there any more, also as a network file system says it (ESTALE: deleted on the server).
+_GONE = frozenset({errno.ENOENT, errno.ESTALE})
+# Locks that this file system cannot give; what the lock prevents is only work done twice, never a loss.
+_NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK})
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+# A listing gives up the interpreter lock this often, so that an event loop beside it is not held up.
+_YIELD_EVERY = 256
+
+_KINDS = (
+    (stat.S_ISLNK, "a symbolic link"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+class Fingerprint(NamedTuple):
+    """What tells a file that was sent from one that was put in its place: device, inode, bytes, mtime in ns."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Self:
+        """The fingerprint in a stat result."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+class Vanished(Exception):
+    """The batch is not there any more: evicted by the SDK, or delivered by somebody else. No failure."""
+
+
+class NotABatch(Exception):
+    """Something that is no regular file stands under a batch's name; it is left alone."""
+
+
+class Removal(Enum):
+    """How a delete came out."""
+
+    DELETED = auto()
+    GONE = auto()  # already gone counts as deleted
+    CHANGED = auto()  # another file stands there than the one that was sent: kept
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """``names`` of batches, oldest first; ``strangers`` are named like batches but are no regular files."""
+
+    names: list[str]
+    strangers: tuple[str, ...]
+
+
+class Entry(NamedTuple):
+    """A batch in the spool and its size in bytes."""
+
+    name: str
+    size: int
+
+
+class SpoolDirectory:
+    """A spool directory. A context manager that closes what was opened; ``path`` is absolute, as people see it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: int | None = None
+        self._lock: filelock.BaseFileLock | None = None
+
+    def open(self) -> bool:
+        """Hold the directory open; False where there is none.
+
+        Raises SpoolError when ``path`` is not a directory or may not be read.
+        """
+        try:
+            if _HAS_DIR_FD:
+                self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            else:
+                os.scandir(self.path).close()
+        except FileNotFoundError:
+            return False
+        except NotADirectoryError:
+            raise SpoolError(
+                f"{_shown(self.path)} is not a directory. Pass --dir the spool directory."
+            ) from None
+        except OSError as error:
+            raise SpoolError(
+                f"Cannot read {_shown(self.path)}: {reason(error)}. Check its permissions."
+            ) from None
+        return True
+
+    def close(self) -> None:
+        """Let go of the directory, and of its lock if that is still held."""
+        self.unlock()
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- listing ---------------------------------------------------------------------------------------------------
+
+    def listing(self) -> Listing:
+        """The batches by name alone, without a stat where the directory itself tells what is a regular file."""
+        names: list[str] = []
+        strangers: list[str] = []
+        for entry in self._named_like_batches():
+            with suppress(FileNotFoundError):
+                if entry.is_file(follow_symlinks=False):
+                    names.append(entry.name)
+                else:
+                    strangers.append(entry.name)
+        return Listing(oldest_first(names), tuple(sorted(strangers)))
+
+    def entries(self) -> list[Entry]:
+        """The batches with their sizes, oldest first. One that vanishes meanwhile is not in it."""
+        sizes: dict[str, int] = {}
+        for entry in self._named_like_batches():
+            with suppress(FileNotFoundError):
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode):
+                    sizes[entry.name] = status.st_size
+        return [Entry(name, sizes[name]) for name in oldest_first(sizes)]
+
+    def has_batches(self) -> bool:
+        """Whether there is any batch at all; stops at the first."""
+        return any(entry.is_file(follow_symlinks=False) for entry in self._named_like_batches())
+
+    def _named_like_batches(self) -> Iterator[os.DirEntry[str]]:
+        try:
+            # The descriptor's own offset would be shared between listings; a duplicate by path "." is not.
+            place = (
+                os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._fd) if self._fd is not None else None
+            )
+            try:
+                with os.scandir(self.path if place is None else place) as found:
+                    for number, entry in enumerate(found):
+                        if number % _YIELD_EVERY == 0:
+                            time.sleep(0)
+                        if is_batch_name(entry.name):
+                            yield entry
+            finally:
+                if place is not None:
+                    os.close(place)
+        except OSError as error:
+            if error.errno in _GONE:
+                return  # the directory itself was deleted: then nothing is in it
+            raise SpoolError(
+                f"Cannot list {_shown(self.path)}: {reason(error)}. Check its permissions."
+            ) from None
+
+    # -- one batch -------------------------------------------------------------------------------------------------
+
+    def open_batch(self, name: str) -> tuple[int, Fingerprint]:
+        """A descriptor to read the batch from, and its fingerprint. The caller closes the descriptor.
+
+        Raises Vanished, NotABatch, or OSError when it cannot be read.
+        """
+        where, dir_fd = self._where(name)
+        try:
+            fd = os.open(where, _OPEN_FLAGS, dir_fd=dir_fd)
+        except OSError as error:
+            if error.errno in _GONE:
+                raise Vanished(name) from None
+            if error.errno in (
+                errno.ELOOP,
+                errno.ENXIO,
+                errno.EMLINK,
+            ):  # a link, a socket; EMLINK: FreeBSD's ELOOP
+                raise NotABatch(self.kind_of(name)) from None
+            raise
+        try:
+            status = os.fstat(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        if not stat.S_ISREG(status.st_mode):
+            os.close(fd)
+            raise NotABatch(_kind(status.st_mode))
+        return fd, Fingerprint.of(status)
+
+    def delete(self, name: str, sent: Fingerprint | None) -> Removal:
+        """Delete the batch if it still is the file with fingerprint ``sent``; with None, whatever regular file it is.
+
+        Raises OSError when the file system refuses.
+        """
+        where, dir_fd = self._where(name)
+        try:
+            status = os.stat(where, dir_fd=dir_fd, follow_symlinks=False)
+            if not stat.S_ISREG(status.st_mode) or (sent is not None and Fingerprint.of(status) != sent):
+                return Removal.CHANGED
+            os.unlink(where, dir_fd=dir_fd)
+        except OSError as error:
+            if error.errno in _GONE:
+                return Removal.GONE
+            raise
+        return Removal.DELETED
+
+    def kind_of(self, name: str) -> str:
+        """What stands under ``name``, in words."""
+        where, dir_fd = self._where(name)
+        try:
+            return _kind(os.stat(where, dir_fd=dir_fd, follow_symlinks=False).st_mode)
+        except OSError:
+            return "gone"
+
+    def size_of(self, name: str) -> int:
+        """The batch's size in bytes, 0 when it has vanished."""
+        where, dir_fd = self._where(name)
+        try:
+            return os.stat(where, dir_fd=dir_fd, follow_symlinks=False).st_size
+        except OSError:
+            return 0
+
+    def path_of(self, name: str) -> Path:
+        """The batch's absolute path, for messages."""
+        return self.path / name
+
+    def _where(self, name: str) -> tuple[str, int | None]:
+        return (name, self._fd) if self._fd is not None else (os.path.join(self.path, name), None)
+
+    # -- the directory as a whole ------------------------------------------------------------------------------------
+
+    def check_writable(self) -> None:
+        """Raise SpoolError (exit code 1) when batches could not be deleted, before anything is sent."""
+        where, dir_fd = self._where(".")
+        if not os.access(where, os.W_OK | os.X_OK, dir_fd=dir_fd):
+            raise SpoolError(
+                f"No write permission on {_shown(self.path)}: batches could not be deleted. "
+                "Make the directory writable and run this again.",
+                exit_code=1,
+            )
+
+    def lock(self) -> str:
+        """Take the spool's lock until :meth:`unlock`; returns a warning for a person, or an empty string.
+
+        The lock is the kernel's (flock): it ends with the process that holds it, however that ends. Raises
+        SpoolBusyError when another process holds it, SpoolError when the lock file cannot be made.
+        """
+        import filelock  # here, because inspect does not need it and starts faster without
+
+        path = os.path.join(os.path.realpath(self.path), LOCK_NAME)
+        lock = filelock.FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise SpoolBusyError(
+                f"Another cirron-spool is working on {_shown(self.path)}. Wait for it to end, then run this again."
+            ) from None
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return (
+                    f"{_shown(self.path)} is on a file system without locks; do not flush it twice at once."
+                )
+            if error.errno in _NO_SPACE:
+                # A flush is what frees the disk: refusing to would keep it full.
+                return f"No space for a lock file in {_shown(self.path)}; do not flush it twice at once."
+            raise SpoolError(
+                f"Cannot lock {_shown(self.path)}: {reason(error)}. Check the directory's permissions.",
+                exit_code=1,
+            ) from None
+        self._lock = lock
+        return ""
+
+    def unlock(self) -> None:
+        """Give the lock back, leaving nothing behind."""
+        if self._lock is not None:
+            # Removed while it is held: a waiter that has it open finds it unlinked and takes the new one.
+            with suppress(OSError):
+                os.unlink(self._lock.lock_file)
+            self._lock.release()
+            self._lock = None
+
+
+def _kind(mode: int) -> str:
+    return next(
+        (words for test, words in _KINDS if test(mode)), "a device" if not stat.S_ISREG(mode) else "a file"
+    )
+
+
+def reason(error: OSError) -> str:
+    """An OSError in a few words, without its path."""
+    return printable(error.strerror or str(error) or type(error).__name__)
+
+
+def _shown(path: Path) -> str:
+    return printable(str(path))

@@ -1,0 +1,250 @@
+"""What an answer to an upload means.
+
+An HTTP answer, or its absence, becomes one :class:`Verdict`. The tables below are SPEC section 4, in its order; a
+reader can check them by eye. Nothing here knows the HTTP client, the attempt's number or the clock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from http import HTTPStatus
+
+from cirron_spool.naming import printable
+from cirron_spool.schedule import LONGEST_RETRY_AFTER_S, parse_retry_after
+
+# The ingest route, named in the 404 message.
+INGEST_PATH = "/api/traces"
+
+# A server's own words are shown up to this many characters: enough for a sentence, too few to flood a terminal.
+_SHOWN_CHARS = 200
+
+
+class Action(Enum):
+    """What the flush does next."""
+
+    ACKNOWLEDGED = auto()  # delete the file
+    RETRY = auto()  # the batch stays; the same bytes again after a delay
+    REFRESH = auto()  # refresh the token and resend once; without a way to refresh it is a stop
+    REJECTED = auto()  # this batch is refused for good: stop, or set it aside
+    STOP = auto()  # nothing later is sent
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer as it was read: at most 64 KB of body, never decompressed.
+
+    ``complete`` says that the whole body was read and that its end was certain or the connection was closed in
+    order; ``delimited`` that a length or chunks framed it, so that a cut could not have gone unseen; ``early`` that
+    it came before the request's last byte had been handed to the network. ``proxy`` is the address of the proxy that
+    was asked to carry the request, or empty; ``sent`` the bytes of request body that went out.
+    """
+
+    status: int
+    reason: str = ""
+    headers: Mapping[str, str] | None = None
+    body: bytes = b""
+    complete: bool = True
+    delimited: bool = True
+    early: bool = False
+    proxy: str = ""
+    sent: int = 0
+
+    def header(self, name: str) -> str:
+        """The header's value, or an empty string."""
+        return (self.headers.get(name) or "") if self.headers is not None else ""
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """No usable answer came. ``message`` says why in a few words; ``fatal`` that no retry can help (TLS, a proxy)."""
+
+    message: str
+    fatal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The meaning of one attempt.
+
+    ``exit_code`` is the command's if the flush ends on this verdict. ``hint`` is one more line for a person.
+    ``retry_after_s`` is the server's own delay in seconds, at most LONGEST_RETRY_AFTER_S.
+    """
+
+    action: Action
+    status: int | None
+    message: str = ""
+    hint: str = ""
+    exit_code: int = 1
+    retry_after_s: float | None = None
+
+
+_ACKNOWLEDGING = frozenset({200, 201, 202, 204})
+_REJECTING = frozenset({400, 409, 413, 422})
+_TRANSIENT = frozenset({408, 425, 429})
+# Server errors that no retry heals: the route or the protocol version is not implemented.
+_PERMANENT_5XX = frozenset({501, 505})
+
+_ACCEPTED = Verdict(Action.ACKNOWLEDGED, None, exit_code=0)
+
+
+def judge(outcome: Answer | NoAnswer, *, name: str, origin: str, now: datetime) -> Verdict:
+    """The verdict on what an upload of batch ``name`` to ``origin`` came to; ``now`` (aware) dates Retry-After."""
+    if isinstance(outcome, NoAnswer):
+        message = f"Network error uploading {name}: {printable(outcome.message)}"
+        if outcome.fatal:
+            return Verdict(Action.STOP, None, message)
+        return Verdict(Action.RETRY, None, message, exit_code=4)
+    status = outcome.status
+    if status in _ACKNOWLEDGING:
+        return _judge_success(outcome, name)
+    if status in _REJECTING:
+        return Verdict(
+            Action.REJECTED,
+            status,
+            f"Rejected {name}: {_status_line(outcome)}",
+            hint=f"{_said(outcome)}It stays in the spool. Run again with --quarantine to set rejected batches aside.",
+        )
+    if status in _TRANSIENT or (500 <= status <= 599 and status not in _PERMANENT_5XX):
+        return _retry(outcome, f"Upload of {name} failed: {_status_line(outcome)}", now)
+    if status == 401:
+        message = f"Auth rejected (401) for {name}. Run cirron auth login."
+        return Verdict(Action.REFRESH, status, message, exit_code=3)
+    if status == 403:
+        said = _server_message(outcome) or _reason(outcome)
+        return Verdict(Action.STOP, status, f"Permission denied (403) for {name}: {said}", exit_code=3)
+    if status == 404:
+        message = (
+            f"Ingest route {INGEST_PATH} not available on {origin} (404). "
+            "Platform may not have shipped the route yet."
+        )
+        return Verdict(Action.STOP, status, message)
+    return Verdict(
+        Action.STOP, status, f"Unexpected HTTP {status} for {name}", hint=_unexpected_hint(outcome)
+    )
+
+
+def _judge_success(answer: Answer, name: str) -> Verdict:
+    """A 2xx that may acknowledge: it does when it is whole, came after the body, and does not say otherwise."""
+    status = answer.status
+    if answer.early:
+        return _unreadable(status, name, "the answer came before the batch was sent")
+    kind = answer.header("Content-Type").partition(";")[0].strip().lower()
+    # Leading bytes that an HTML page may carry before its first tag: white space and a byte order mark.
+    start = answer.body[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if kind in ("text/html", "application/xhtml+xml") or start.startswith((b"<!doctype html", b"<html")):
+        return Verdict(
+            Action.STOP,
+            status,
+            f"Unexpected HTTP {status} for {name}: a web page, not an acknowledgement",
+            hint="A captive portal or a fallback page answered. Log in to the network, or check apiUrl.",
+        )
+    if not answer.complete:
+        return _unreadable(status, name, "the answer was cut or too long")
+    is_json = kind == "application/json" or kind.endswith("+json")
+    if not answer.body:
+        if is_json and not answer.delimited:
+            # Promised JSON whose end only the closed connection marks: a cut at its first byte looks like this.
+            return _unreadable(status, name, "the answer was cut")
+        return replace(_ACCEPTED, status=status)
+    if answer.header("Content-Encoding").strip().lower() not in ("", "identity"):
+        return _unreadable(status, name, "the answer is compressed, which was not asked for")
+    try:
+        text = answer.body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return _unreadable(status, name, "the answer is not text")
+    if is_json or start[:1] in (b"{", b"["):
+        return _judge_json(status, name, text)
+    if kind in ("", "text/plain"):
+        return replace(_ACCEPTED, status=status)
+    return Verdict(
+        Action.STOP,
+        status,
+        f"Unexpected HTTP {status} for {name}: an answer of type {printable(kind)[:80]}, not an acknowledgement",
+        hint="Something other than the platform may have answered. Check apiUrl.",
+    )
+
+
+def _judge_json(status: int, name: str, text: str) -> Verdict:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return _unreadable(status, name, "the answer is not the JSON that it claims to be")
+    if isinstance(document, dict):
+        error = document.get("error")
+        if document.get("success") is False or document.get("ok") is False or error is not None:
+            said = _message_in(document)
+            message = f"Upload of {name} was not acknowledged: HTTP {status}, but the answer reports an error"
+            return Verdict(Action.RETRY, status, f"{message}: {said}" if said else message, exit_code=4)
+    return replace(_ACCEPTED, status=status)
+
+
+def _unreadable(status: int, name: str, why: str) -> Verdict:
+    return Verdict(
+        Action.RETRY, status, f"Network error uploading {name}: HTTP {status}, but {why}", exit_code=4
+    )
+
+
+def _retry(answer: Answer, message: str, now: datetime) -> Verdict:
+    asked_s = parse_retry_after(answer.header("Retry-After") or None, now)
+    if asked_s is None or asked_s <= LONGEST_RETRY_AFTER_S:
+        return Verdict(Action.RETRY, answer.status, message, exit_code=4, retry_after_s=asked_s)
+    try:
+        moment = (now + timedelta(seconds=asked_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        when = f"Run the flush again after {moment} (in {asked_s:.0f} s), as the server asks."
+    except OverflowError:
+        when = (
+            "The server asks to wait longer than a calendar holds; ask its operators before running it again."
+        )
+    return Verdict(Action.STOP, answer.status, f"{message}. {when}", exit_code=4)
+
+
+def _reason(answer: Answer) -> str:
+    if answer.reason:
+        return printable(answer.reason)[:_SHOWN_CHARS]
+    try:
+        return HTTPStatus(answer.status).phrase
+    except ValueError:
+        return "Unknown Status"
+
+
+def _status_line(answer: Answer) -> str:
+    return f"HTTP {answer.status} {_reason(answer)}"
+
+
+def _message_in(document: Mapping[str, object]) -> str:
+    """The sentence for a person in a JSON answer, wherever APIs usually put it; escaped and cut."""
+    for key in ("message", "error", "detail"):
+        value = document.get(key)
+        if isinstance(value, Mapping):
+            value = value.get("message")
+        if isinstance(value, str) and value:
+            return printable(value)[:_SHOWN_CHARS]
+    return ""
+
+
+def _server_message(answer: Answer) -> str:
+    try:
+        document = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return ""
+    return _message_in(document) if isinstance(document, dict) else ""
+
+
+def _said(answer: Answer) -> str:
+    said = _server_message(answer)
+    return f"The server said: {said} " if said else ""
+
+
+def _unexpected_hint(answer: Answer) -> str:
+    if 300 <= answer.status <= 399:
+        location = printable(answer.header("Location"))[:_SHOWN_CHARS]
+        where = f" to {location}" if location else ""
+        return f"The server redirects{where}. Redirects are never followed: set apiUrl to where the platform really is."
+    if answer.status == 407:
+        proxy = f"The proxy {printable(answer.proxy)}" if answer.proxy else "A proxy"
+        return f"{proxy} asks for credentials. Set them in HTTPS_PROXY or HTTP_PROXY, or exempt the host in NO_PROXY."
+    return f"{_said(answer)}Check apiUrl; nothing was deleted."
