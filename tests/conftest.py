@@ -1,0 +1,31 @@
+"""What every test has: an environment without this user's credentials, spool and proxies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+# No example has a time limit: these tests run on busy machines. In CI the examples are the same at every
+# run, so that a change is judged by what it changed; anywhere else they are new ones.
+settings.register_profile("cirron-spool", deadline=None, derandomize="CI" in os.environ, print_blob=True)
+settings.load_profile("cirron-spool")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give the tests, and the commands that they start, an empty home and none of our variables."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("CIRRON_") or name.lower().endswith("_proxy"):
+                patch.delenv(name)
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Async tests run on asyncio: aiohttp knows nothing else."""
+    return "asyncio"
