@@ -77,7 +77,7 @@ class Login:
         token = self.token
         outcome = await self._transport.get(
             self._settings.api_url + STATUS_PATH,
-            {"Authorization": f"Bearer {token}", "Accept": "application/json"},
+            {"Authorization": f"Bearer {token}"},
         )
         if isinstance(outcome, NoAnswer):
             self._could_not_verify(outcome.message)
@@ -115,7 +115,7 @@ class Login:
             return True
         sent = self._credentials.refresh_token
         outcome = await self._transport.post_json(
-            self._settings.api_url + REFRESH_PATH, {"Accept": "application/json"}, {"refresh_token": sent}
+            self._settings.api_url + REFRESH_PATH, {}, {"refresh_token": sent}
         )
         renewed = _renewed(outcome, self._credentials) if isinstance(outcome, Answer) else None
         if renewed is None:

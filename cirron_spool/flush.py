@@ -1,7 +1,7 @@
 """Upload a spool: prefetch, deliver in order with retries, delete what was acknowledged, report.
 
 A batch goes one way: listed, prepared ahead by a thread, posted, judged, and only on its own acknowledgement handed
-to the thread that deletes. The position moves with the acknowledgement and never before it.
+back to the thread, which deletes it. The position moves with the acknowledgement and never before it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import anyio
 import anyio.to_thread
 import backoff
 
-from cirron_spool.bridge import Behind, complete
+from cirron_spool.bridge import Ahead, complete
 from cirron_spool.config import Credentials, Settings, load_settings, spool_directory
 from cirron_spool.credentials import Login
 from cirron_spool.errors import (
@@ -35,7 +35,7 @@ from cirron_spool.errors import (
 )
 from cirron_spool.ingest import Ingest
 from cirron_spool.naming import count, printable
-from cirron_spool.prefetch import Cause, Prefetch, Prepared, Tuning, Unsendable
+from cirron_spool.prefetch import Cause, Prefetch, Prepared, Ready, Tuning, Unsendable
 from cirron_spool.quarantine import set_aside
 from cirron_spool.report import (
     EXIT_AUTH,
@@ -201,7 +201,7 @@ class _Flush:
         # Set up in run(): what the attempts need.
         self._login: Login
         self._ingest: Ingest
-        self._remover: Behind[Prepared, tuple[Prepared, Removal | OSError]]
+        self._disk: Ahead[Ready, Prepared, tuple[Prepared, Removal | OSError]]
         self._attempts: Callable[[Prepared], Awaitable[Verdict]]
 
     async def run(self) -> FlushResult:
@@ -248,7 +248,7 @@ class _Flush:
     # -- the stages --------------------------------------------------------------------------------------------------
 
     async def _flush(self) -> None:
-        """List, then deliver while one thread prepares ahead and one deletes behind; verify beside the first of it."""
+        """List, then deliver while a thread prepares ahead and deletes behind; verify beside the first of it."""
         for warning in self._settings.warnings:
             self._warn(warning)
         refused: list[AuthInvalidError] = []
@@ -269,17 +269,14 @@ class _Flush:
             if self._settings.ingest_origin != self._settings.api_url:
                 beside.start_soon(self._ingest.preconnect)
             names = await self._list()
-            async with (
-                Behind(self._remove, name="cirron-spool delete") as self._remover,
-                self._prefetch.ahead(names) as ready,
-            ):
+            async with self._prefetch.ahead(names, self._remove) as self._disk:
                 with anyio.CancelScope() as delivery:
                     if self._options.stop is not None:
                         beside.start_soon(self._watch_stop, self._options.stop, delivery)
                     await verified.wait()
                     self._collect_warnings()
                     if not refused:
-                        await self._deliver(ready)
+                        await self._deliver()
                 beside.cancel_scope.cancel()
         self._collect_removals()
         self._collect_warnings()
@@ -303,11 +300,11 @@ class _Flush:
             )
         return listing.names
 
-    async def _deliver(self, ready: Any) -> None:
+    async def _deliver(self) -> None:
         """Post what is ready, oldest first and up to ``in_flight`` at a time; conclude strictly oldest first."""
         window: deque[Unsendable | tuple[Prepared, _Delivery]] = deque()
         try:
-            async for item in ready:
+            async for item in self._disk:
                 if self._stopping or self._ended:
                     break
                 if isinstance(item, Unsendable):
@@ -342,10 +339,10 @@ class _Flush:
         Whether another batch may be begun.
         """
         if not self._proved_deletable and self._tally.uploaded:
-            await self._remover.settled(0)
+            await self._disk.settled(0)
             self._proved_deletable = True
         else:
-            await self._remover.settled(_DELETES_BEHIND + self._options.in_flight - 1)
+            await self._disk.settled(_DELETES_BEHIND + self._options.in_flight - 1)
         self._collect_removals()
         return not (self._stopping or self._ended)
 
@@ -423,7 +420,7 @@ class _Flush:
                 )
                 self._ended = True
         elif verdict.action is Action.ACKNOWLEDGED:
-            self._remover.put(item)
+            self._disk.put(item)
             self._rejected_in_a_row = 0
             sent = self._sent(item)
             self._tally.acknowledge(item.size, sent)
@@ -473,7 +470,7 @@ class _Flush:
             )
             self._ended = True
             return
-        await self._remover.settled()
+        await self._disk.settled()
         try:
             place = await anyio.to_thread.run_sync(
                 set_aside, self._spool, item.name, verdict.status, verdict.message
@@ -493,7 +490,7 @@ class _Flush:
     # -- deleting ------------------------------------------------------------------------------------------------------
 
     def _remove(self, batch: Prepared) -> tuple[Prepared, Removal | OSError]:
-        """Delete an acknowledged batch; runs in the thread behind."""
+        """Delete an acknowledged batch; runs in the thread."""
         if os.getpid() != self._process:
             raise RuntimeError("This flush belongs to the process that began it.")
         try:
@@ -502,7 +499,7 @@ class _Flush:
             return batch, error
 
     def _collect_removals(self) -> None:
-        for batch, removal in self._remover.results():
+        for batch, removal in self._disk.results():
             if removal is Removal.CHANGED:
                 message = f"Uploaded {batch.name}, but the file has changed since it was read and was kept. Look at it."
             elif isinstance(removal, OSError):

@@ -7,9 +7,10 @@ a bad next file never disturbs the upload in flight.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import TypeVar
 
 from cirron_spool.bridge import Ahead
 from cirron_spool.encoding import GZIP_ABOVE_BYTES, Encoder
@@ -76,6 +77,14 @@ class Unsendable:
     message: str = ""
 
 
+Ready = Prepared | Unsendable
+R = TypeVar("R")
+
+
+def _nothing() -> None:
+    pass
+
+
 class Prefetch:
     """Prepares the batches of one spool directory, in order, within the bounds of ``tuning``."""
 
@@ -84,17 +93,22 @@ class Prefetch:
         self._tuning = tuning
         self._encoder = Encoder(tuning.gzip_library, tuning.gzip_level)
 
-    def ahead(self, names: Iterable[str]) -> Ahead[Prepared | Unsendable]:
-        """An async iterator over ``names`` as they become ready, run ahead by a thread while its context is open."""
-        return Ahead(
-            (self.prepare(name) for name in names),
+    def ahead(self, names: Iterable[str], delete: Callable[[Prepared], R]) -> Ahead[Ready, Prepared, R]:
+        """An async iterator over ``names`` as they become ready, run ahead by a thread while its context is open.
+
+        The thread also runs the errand ``delete`` for the batches that are ``put`` to it.
+        """
+        ahead: Ahead[Ready, Prepared, R] = Ahead(
+            (self.prepare(name, ahead.run_errands) for name in names),
             max_items=self._tuning.prefetch_batches,
             max_weight=self._tuning.prefetch_bytes,
             weigh=_weight,
-            name="cirron-spool prefetch",
+            name="cirron-spool disk",
+            errand=delete,
         )
+        return ahead
 
-    def stream(self, prepared: Prepared) -> Ahead[bytes]:
+    def stream(self, prepared: Prepared) -> Ahead[bytes, None, None]:
         """The body of a batch that is not held, compressed ahead of its sending. Opened anew for each attempt.
 
         Raises OSError (also when the file is not the one that was prepared any more) where the next part is taken.
@@ -107,12 +121,12 @@ class Prefetch:
             name="cirron-spool stream",
         )
 
-    def prepare(self, name: str) -> Prepared | Unsendable:
-        """Open, read and compress one batch. Blocking; runs in the thread."""
+    def prepare(self, name: str, between: Callable[[], None] = _nothing) -> Ready:
+        """Open, read and compress one batch, calling ``between`` its chunks. Blocking; runs in the thread."""
         try:
             fd, fingerprint = self._spool.open_batch(name)
             try:
-                return self._encode(name, fd, fingerprint)
+                return self._encode(name, fd, fingerprint, between)
             finally:
                 os.close(fd)
         except Vanished:
@@ -122,7 +136,7 @@ class Prefetch:
         except OSError as error:
             return Unsendable(name, Cause.UNREADABLE, reason(error))
 
-    def _encode(self, name: str, fd: int, fingerprint: Fingerprint) -> Prepared | Unsendable:
+    def _encode(self, name: str, fd: int, fingerprint: Fingerprint, between: Callable[[], None]) -> Ready:
         size = fingerprint.size
         if size == 0:
             return Unsendable(name, Cause.EMPTY)
@@ -137,6 +151,8 @@ class Prefetch:
         read = length = 0
         while chunk := os.read(fd, min(chunk_bytes, size + 1 - read)):
             read += len(chunk)
+            if read > chunk_bytes:
+                between()
             if part := compressor.compress(chunk):
                 parts.append(part)
                 length += len(part)
@@ -179,5 +195,5 @@ def _changing(name: str) -> Unsendable:
     return Unsendable(name, Cause.UNREADABLE, "it changes while it is read")
 
 
-def _weight(item: Prepared | Unsendable) -> int:
+def _weight(item: Ready) -> int:
     return (item.length or 0) if isinstance(item, Prepared) else 0

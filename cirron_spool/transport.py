@@ -10,7 +10,6 @@ import asyncio
 import base64
 import json
 import os
-import select
 import ssl
 import sys
 import urllib.request
@@ -22,6 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
+import anyio.to_thread
 from yarl import URL
 
 from cirron_spool import __version__
@@ -33,7 +33,21 @@ from cirron_spool.verdict import Answer, NoAnswer
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
 
+if sys.platform == "win32":
+
+    def ioctl(fd: int, request: int, argument: bytes) -> bytes:
+        """Windows cannot be asked; nothing waits, then."""
+        del fd, request
+        return argument
+
+    FIONREAD = TIOCOUTQ = 0
+else:
+    from fcntl import ioctl
+    from termios import FIONREAD, TIOCOUTQ
+
 PRODUCT = f"cirron-spool/{__version__}"
+
+_COMMON_HEADERS = {"User-Agent": PRODUCT, "Accept": "application/json", "Accept-Encoding": "identity"}
 
 # SPEC section 4: "Answers are read up to 64 KB".
 _LONGEST_ANSWER = 64 * 1024
@@ -167,7 +181,7 @@ class _Body(aiohttp.Payload):
         # One that the event loop has not read yet. A fresh TLS connection may hold session tickets, so only a
         # connection that has answered before is asked.
         transport = writer.transport
-        if left_over or (transport is not None and transport in self._answered and _readable(transport)):
+        if left_over or (transport is not None and transport in self._answered and _unread(transport)):
             self._exchange.stale = True
             raise _StaleConnectionError("an answer was left over on the connection")
 
@@ -188,13 +202,14 @@ class Transport:
         self._session = session
         self._own = session is None
         self._loop = asyncio.get_running_loop()
-        self._tls: ssl.SSLContext | None = None
         self._routes: dict[str, _Route] = {}
+        self._tls: ssl.SSLContext | None = None
         self._exchanges: set[_Exchange] = set()
         self._watch: asyncio.TimerHandle | None = None
         # Connections that have carried a whole answer.
         self._answered: weakref.WeakSet[Any] = weakref.WeakSet()
         self._timeout = aiohttp.ClientTimeout(total=None, connect=self._limit_s, sock_connect=self._limit_s)
+        self._whole_timeout = aiohttp.ClientTimeout(total=self._limit_s)
 
     async def __aenter__(self) -> Self:
         if self._session is None:
@@ -243,10 +258,9 @@ class Transport:
         if session is None or session.connector is None or not self._own:
             return
         with suppress(aiohttp.ClientError, OSError, ValueError, TypeError):
-            target = URL(url)
-            route = self._route(target)
+            route = await self._find_route(url)
             request = aiohttp.ClientRequest(
-                "POST", target, loop=self._loop, session=session, ssl=route.tls, proxy=route.proxy_url
+                "POST", route.url, loop=self._loop, session=session, ssl=route.tls, proxy=route.proxy_url
             )
             connection = await session.connector.connect(request, traces=[], timeout=self._timeout)
             connection.release()
@@ -257,24 +271,22 @@ class Transport:
         """One request; None when the connection turned out stale before anything was sent."""
         if self._session is None:
             raise RuntimeError("the transport is not open")
-        target = URL(url, encoded=True)
-        route = self._route(target)
+        route = self._routes.get(url) or await self._find_route(url)
         exchange = _Exchange(self._loop.time())
-        body = _Body(upload, exchange, self._answered) if upload is not None else None
         self._exchanges.add(exchange)
         if self._watch is None:
             self._look()
         try:
             response = await self._session.request(
                 method,
-                target,
-                data=body,
-                headers={"User-Agent": PRODUCT, "Accept-Encoding": "identity", **headers},
+                route.url,
+                data=_Body(upload, exchange, self._answered) if upload is not None else None,
+                headers={**_COMMON_HEADERS, **headers},
                 allow_redirects=False,
                 auto_decompress=False,
                 raise_for_status=False,
                 # Without a body there is no upload to watch: then the limit is the whole request's.
-                timeout=self._timeout if upload is not None else aiohttp.ClientTimeout(total=self._limit_s),
+                timeout=self._timeout if upload is not None else self._whole_timeout,
                 ssl=route.tls,
                 proxy=route.proxy_url,
                 proxy_headers=route.proxy_headers,
@@ -306,9 +318,11 @@ class Transport:
                 sent=exchange.written,
             )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            if exchange.body_error is not None:
+                raise exchange.body_error from None
             if exchange.timed_out or isinstance(error, TimeoutError):
                 return self._silence()
-            return _translate(error, route)
+            return None if exchange.stale else _translate(error, route)
         finally:
             self._exchanges.discard(exchange)
 
@@ -330,29 +344,29 @@ class Transport:
 
     # -- routes ----------------------------------------------------------------------------------------------
 
-    def _route(self, target: URL) -> _Route:
-        origin = f"{target.scheme}://{target.host}:{target.port}"
-        route = self._routes.get(origin)
-        if route is None:
-            tls: ssl.SSLContext | bool = True
-            if target.scheme == "https" and self._own:
-                if self._tls is None:
-                    self._tls = _tls_context()
-                tls = self._tls
-            route = self._routes[origin] = (
-                _find_route(target, tls) if self._own else _Route(tls, None, None, "")
-            )
+    async def _find_route(self, url: str) -> _Route:
+        """Look up proxies and certificates for ``url``, once. Raises ConfigError when they cannot be used."""
+        target = URL(url, encoded=True)
+        if not self._own:
+            route = _Route(target)
+        else:
+            # Certificates are files, and a system's proxies may be asked of another process.
+            if self._tls is None and target.scheme == "https":
+                self._tls = await anyio.to_thread.run_sync(_tls_context)
+            route = await anyio.to_thread.run_sync(_look_up_route, target, self._tls or True)
+        self._routes[url] = route
         return route
 
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """How to reach one origin: the TLS context, and the proxy with its credentials apart from its address."""
+    """How to reach a URL: the TLS context, and the proxy with its credentials apart from its address."""
 
-    tls: ssl.SSLContext | bool
-    proxy_url: URL | None
-    proxy_headers: dict[str, str] | None
-    proxy_shown: str
+    url: URL
+    tls: ssl.SSLContext | bool = True
+    proxy_url: URL | None = None
+    proxy_headers: dict[str, str] | None = None
+    proxy_shown: str = ""
 
 
 def _tls_context() -> ssl.SSLContext:
@@ -371,13 +385,13 @@ def _tls_context() -> ssl.SSLContext:
     return context
 
 
-def _find_route(target: URL, tls: ssl.SSLContext | bool) -> _Route:
-    """The proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY (or the system) name for ``target``."""
+def _look_up_route(target: URL, tls: ssl.SSLContext | bool) -> _Route:
+    """The proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY (or the system) name for ``target``. Blocking."""
     host = target.host or ""
     proxies = urllib.request.getproxies()
     text = proxies.get(target.scheme) or proxies.get("all")
     if not text or urllib.request.proxy_bypass(f"{host}:{target.port}"):
-        return _Route(tls, None, None, "")
+        return _Route(target, tls)
     if "://" not in text:
         text = f"http://{text}"
     try:
@@ -391,12 +405,12 @@ def _find_route(target: URL, tls: ssl.SSLContext | bool) -> _Route:
     shown = f"{proxy.scheme}://{proxy.host}:{proxy.port}"
     # A token for this machine itself never crosses the network in the clear, not even by way of a proxy.
     if target.scheme == "http" and is_loopback(host) and not is_loopback(proxy.host):
-        return _Route(tls, None, None, "")
+        return _Route(target, tls)
     headers = None
     if proxy.user is not None:
         pair = f"{proxy.user}:{proxy.password or ''}".encode()
         headers = {"Proxy-Authorization": f"Basic {base64.b64encode(pair).decode()}"}
-    return _Route(tls, proxy.with_user(None), headers, shown)
+    return _Route(target, tls, proxy.with_user(None), headers, shown)
 
 
 # -- small parts -----------------------------------------------------------------------------------------------
@@ -452,26 +466,21 @@ def _words(error: BaseException) -> str:
     return str(inner) or type(inner).__name__
 
 
-def _readable(transport: asyncio.WriteTransport) -> bool:
-    """Whether bytes, or the end of the connection, wait unread in the kernel."""
+def _unread(transport: asyncio.WriteTransport) -> bool:
+    """Whether bytes wait unread in the kernel. The end of the connection is not seen: it shows by itself."""
     sock = transport.get_extra_info("socket")
-    if sock is None or not hasattr(select, "poll"):
-        return False
-    poll = select.poll()
-    poll.register(sock.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
+    try:
+        return sock is not None and ioctl(sock.fileno(), FIONREAD, b"\0\0\0\0") != b"\0\0\0\0"
+    except OSError:
+        return True
 
 
 def _unacknowledged(transport: asyncio.WriteTransport) -> int:
     """Bytes in the kernel's send queue that the peer's kernel has not confirmed; 0 where that cannot be asked."""
     if sys.platform != "linux":
         return 0
-    import fcntl
-    import struct
-    import termios
-
     sock = transport.get_extra_info("socket")
     try:
-        return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0])
-    except (OSError, AttributeError, ValueError):
+        return int.from_bytes(ioctl(sock.fileno(), TIOCOUTQ, b"\0\0\0\0"), sys.byteorder)
+    except (OSError, AttributeError):
         return 0

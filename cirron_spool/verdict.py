@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from http import HTTPStatus
@@ -88,7 +88,10 @@ _TRANSIENT = frozenset({408, 425, 429})
 # Server errors that no retry heals: the route or the protocol version is not implemented.
 _PERMANENT_5XX = frozenset({501, 505})
 
-_ACCEPTED = Verdict(Action.ACKNOWLEDGED, None, exit_code=0)
+# Made once: every good answer comes to one of these.
+_ACKNOWLEDGED = {
+    status: Verdict(Action.ACKNOWLEDGED, status, exit_code=0) for status in sorted(_ACKNOWLEDGING)
+}
 
 
 def judge(outcome: Answer | NoAnswer, *, name: str, origin: str, now: datetime) -> Verdict:
@@ -149,7 +152,7 @@ def _judge_success(answer: Answer, name: str) -> Verdict:
         if is_json and not answer.delimited:
             # Promised JSON whose end only the closed connection marks: a cut at its first byte looks like this.
             return _unreadable(status, name, "the answer was cut")
-        return replace(_ACCEPTED, status=status)
+        return _ACKNOWLEDGED[status]
     if answer.header("Content-Encoding").strip().lower() not in ("", "identity"):
         return _unreadable(status, name, "the answer is compressed, which was not asked for")
     try:
@@ -159,7 +162,7 @@ def _judge_success(answer: Answer, name: str) -> Verdict:
     if is_json or start[:1] in (b"{", b"["):
         return _judge_json(status, name, text)
     if kind in ("", "text/plain"):
-        return replace(_ACCEPTED, status=status)
+        return _ACKNOWLEDGED[status]
     return Verdict(
         Action.STOP,
         status,
@@ -179,7 +182,7 @@ def _judge_json(status: int, name: str, text: str) -> Verdict:
             said = _message_in(document)
             message = f"Upload of {name} was not acknowledged: HTTP {status}, but the answer reports an error"
             return Verdict(Action.RETRY, status, f"{message}: {said}" if said else message, exit_code=4)
-    return replace(_ACCEPTED, status=status)
+    return _ACKNOWLEDGED[status]
 
 
 def _unreadable(status: int, name: str, why: str) -> Verdict:

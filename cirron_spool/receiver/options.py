@@ -1,0 +1,59 @@
+"""What a receiver is started with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cirron_spool.errors import ConfigError
+
+# The SDK caps a whole spool at 1 GB, so no batch of its making is larger than this.
+DEFAULT_MAX_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiverOptions:
+    """The settings of one receiver.
+
+    ``store`` is the folder (created with mode 0700 when missing); ``port`` 0 takes a free one. Without ``token``
+    and ``refresh_token`` every request is accepted. ``refresh_token`` is the first one that the refresh route
+    accepts; each refresh replaces it. ``latency_ms`` delays each answer; ``bandwidth`` limits the reading of request
+    bodies to so many bytes a second, all connections together. ``max_bytes`` bounds a body as it is sent and again
+    as it is decompressed. ``verbose`` reports each batch.
+
+    The times are in seconds: ``header_timeout_s`` for a request's head, ``body_timeout_s`` for how long a body or the
+    reading of an answer may stand still, ``keepalive_s`` for an idle connection, ``grace_s`` for requests in flight at
+    the end.
+    """
+
+    store: Path
+    host: str = "127.0.0.1"
+    port: int = 0
+    token: str | None = None
+    refresh_token: str | None = None
+    latency_ms: float = 0
+    bandwidth: int | None = None
+    max_bytes: int = DEFAULT_MAX_BYTES
+    verbose: bool = False
+    header_timeout_s: float = 30.0
+    body_timeout_s: float = 30.0
+    keepalive_s: float = 75.0
+    grace_s: float = 3.0
+    max_connections: int = 512
+
+    def check(self) -> None:
+        """Raise ConfigError, with a line that names the option, when a value cannot work."""
+        if not self.host:
+            raise ConfigError("--host must not be empty. Use 0.0.0.0 to listen on every interface.")
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"--port must be between 0 and 65535, not {self.port}.")
+        if self.latency_ms < 0:
+            raise ConfigError("--latency-ms must not be negative.")
+        if self.bandwidth is not None and self.bandwidth < 1:
+            raise ConfigError("--bandwidth must be at least 1 byte a second.")
+        if self.max_bytes < 1:
+            raise ConfigError("--max-bytes must be at least 1.")
+        for what, token in (("token", self.token), ("refresh token", self.refresh_token)):
+            # What a header cannot carry could never be presented; a blank one is a variable that was not set.
+            if token is not None and not (token and all("!" <= character <= "~" for character in token)):
+                raise ConfigError(f"The {what} must be printable ASCII without spaces, and not empty.")
