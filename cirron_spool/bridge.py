@@ -11,6 +11,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
+from enum import Enum, auto
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -47,6 +49,8 @@ class Ahead(Generic[T, E, R]):
     ``put`` hands the thread an errand and never waits. Errands are done by ``errand`` in their order, before the next
     item is made and whenever ``source`` calls ``run_errands``; ``settled(n)`` waits until at most n are not done, and
     ``results`` are what they came to. Leaving the context waits until every errand is done: no errand is dropped.
+
+    Neither side ever takes a lock: each counter is written by one side only, and an append or a popleft is whole.
     """
 
     def __init__(
@@ -64,19 +68,23 @@ class Ahead(Generic[T, E, R]):
         self._max_weight = max_weight
         self._weigh = weigh
         self._errand = errand
+        # Written by the thread.
         self._ready: deque[tuple[T, int]] = deque()
-        self._weight = 0
-        self._todo: deque[E] = deque()
-        self._done: deque[R] = deque()
-        self._outstanding = 0
+        self._made_weight = 0
+        self._results: deque[R] = deque()
+        self._errands_done = 0
         self._exhausted = False
+        self._finished = False
         self._source_error: BaseException | None = None
         self._errand_error: BaseException | None = None
-        self._closing = False
-        self._finished = False
-        self._asleep = False
+        # Written by the event loop.
+        self._taken_weight = 0
+        self._errands_put = 0
+        self._held_back: list[E] = []
+        self._nudging = False
         self._waiter: asyncio.Future[None] | None = None
-        self._condition = threading.Condition(threading.Lock())
+        # Errands, and signs: LOOK to look for room again, LEAVE to end.
+        self._inbox: SimpleQueue[E | _Sign] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
 
@@ -95,154 +103,144 @@ class Ahead(Generic[T, E, R]):
         return self
 
     async def __anext__(self) -> T:
-        with self._condition:
-            while not self._ready:
+        while not self._ready:
+            if self._exhausted and not self._ready:  # asked again: the last item may have come in between
                 if self._source_error is not None:
                     raise self._source_error
-                if self._exhausted or self._finished:
-                    raise StopAsyncIteration
-                self._rouse()
-                await self._sleep()
-            item, weight = self._ready.popleft()
-            self._weight -= weight
-            # Waking a thread costs more than making a small batch ready: let it sleep until half is taken. An errand
-            # wakes it anyway.
-            if self._asleep and (
-                len(self._ready) * 2 <= self._max_items or self._weight * 2 <= self._max_weight
-            ):
-                self._rouse()
-            return item
+                raise StopAsyncIteration
+            self._nudge()
+            await self._signed(lambda: bool(self._ready) or self._exhausted)
+        item, weight = self._ready.popleft()
+        self._taken_weight += weight
+        # Waking a thread costs more than making a small batch ready: let it sleep until half is taken. An errand
+        # wakes it anyway.
+        if len(self._ready) * 2 <= self._max_items:
+            self._nudge_soon()
+        return item
 
     def put(self, item: E) -> None:
         """Hand ``item`` to the thread as an errand; returns at once."""
-        with self._condition:
-            self._todo.append(item)
-            self._outstanding += 1
-            self._rouse()
+        self._errands_put += 1
+        self._held_back.append(item)
+        self._nudge_soon()
 
     async def settled(self, at_most: int = 0) -> None:
         """Wait until at most ``at_most`` errands are not done yet. Raises what ``errand`` raised, if it did."""
-        if self._outstanding <= at_most and self._errand_error is None:
-            return  # the common case takes no lock: behind our back the count only falls
-        with self._condition:
-            while self._outstanding > at_most and self._errand_error is None and not self._finished:
-                await self._sleep()
-            if self._errand_error is not None:
-                raise self._errand_error
+        while self._errands_put - self._errands_done > at_most and not self._finished:
+            self._nudge()
+            await self._signed(lambda: self._errands_put - self._errands_done <= at_most or self._finished)
+        if self._errand_error is not None:
+            raise self._errand_error
 
     def results(self) -> Iterator[R]:
         """What the errands that are done came to, each once, in their order."""
-        while self._done:
-            yield self._done.popleft()
+        while self._results:
+            yield self._results.popleft()
 
-    def _rouse(self) -> None:
-        if self._asleep:
-            self._asleep = False
-            self._condition.notify()
+    def _nudge_soon(self) -> None:
+        """Wake the thread once the loop has nothing else to do: until then it would only wait for the interpreter."""
+        if not self._nudging:
+            self._nudging = True
+            self._loop.call_soon(self._nudge)
 
-    async def _sleep(self) -> None:
-        """Wait for the thread's next sign. Call with the condition held; returns with it held."""
+    def _nudge(self) -> None:
+        """Hand over what was held back, and have the thread look for room."""
+        self._nudging = False
+        if self._held_back:
+            for item in self._held_back:
+                self._inbox.put(item)
+            self._held_back.clear()
+        else:
+            self._inbox.put(_Sign.LOOK)
+
+    async def _signed(self, arrived: Callable[[], bool]) -> None:
+        """Wait for the thread's next sign, unless what is waited for has arrived meanwhile."""
         waiter = self._waiter = self._loop.create_future()
-        self._condition.release()
         try:
-            await waiter
+            # Asked after the waiter is in place: the thread looks for it after each thing that it does.
+            if not arrived():
+                await waiter
         finally:
-            self._condition.acquire()
-            if self._waiter is waiter:
-                self._waiter = None
+            self._waiter = None
 
     async def _leave(self) -> None:
         with suppress(BaseException):  # raised by settled() already, or nobody asked
             await self.settled()
-        with self._condition:
-            self._closing = True
-            self._rouse()
+        self._inbox.put(_Sign.LEAVE)
         with suppress(TimeoutError):
             async with asyncio.timeout(_LEAVE_S):
-                with self._condition:
-                    while not self._finished:
-                        await self._sleep()
+                while not self._finished:
+                    await self._signed(lambda: self._finished)
 
     # -- for the thread ------------------------------------------------------------------------------------------------
 
     def run_errands(self) -> None:
         """Do the errands that wait. For ``source``, in the midst of an item that takes long."""
-        while self._todo and self._errand is not None:
-            result = self._errand(self._todo[0])
-            with self._condition:
-                self._todo.popleft()
-                self._done.append(result)
-                self._outstanding -= 1
-                self._wake()
+        with suppress(Empty):
+            while True:
+                self._heed(self._inbox.get_nowait())
 
     def _main(self) -> None:
         try:
             self._make_items()
-            self._errands_until_closed()
+            while True:
+                self._heed(self._inbox.get())
+        except _Left:
+            pass
         except BaseException as error:  # noqa: BLE001  # a bug, since expected failures are results: settled() raises it
-            with self._condition:
-                self._errand_error = error
+            self._errand_error = error
         finally:
-            with self._condition:
-                self._finished = True
-                self._wake()
+            self._exhausted = self._finished = True
+            self._sign()
 
     def _make_items(self) -> None:
         try:
             for item in self._source:
                 weight = self._weigh(item)
-                with self._condition:
-                    self._ready.append((item, weight))
-                    self._weight += weight
-                    self._wake()
+                self._made_weight += weight
+                self._ready.append((item, weight))
                 del item
-                if not self._wait_for_room():
-                    break
+                self._sign()
+                self.run_errands()
+                while (
+                    len(self._ready) >= self._max_items
+                    or self._made_weight - self._taken_weight >= self._max_weight
+                ):
+                    self._heed(self._inbox.get())
+        except _Left:
+            raise
         except BaseException as error:  # noqa: BLE001  # handed to the consumer, which raises it
-            with self._condition:
-                self._source_error = error
+            self._source_error = error
         finally:
             close = getattr(self._source, "close", None)
             if close is not None:
                 close()
-            with self._condition:
-                self._exhausted = True
-                self._wake()
+            self._exhausted = True
+            self._sign()
 
-    def _wait_for_room(self) -> bool:
-        """Run errands until another item may be made; False when none is wanted any more."""
-        while True:
-            self.run_errands()
-            with self._condition:
-                if self._closing:
-                    return False
-                if self._todo:
-                    continue
-                if len(self._ready) < self._max_items and self._weight < self._max_weight:
-                    return True
-                self._nap()
+    def _heed(self, message: E | _Sign) -> None:
+        if message is _Sign.LEAVE:
+            raise _Left
+        if not isinstance(message, _Sign) and self._errand is not None:
+            self._results.append(self._errand(message))
+            self._errands_done += 1
+            self._sign()
 
-    def _errands_until_closed(self) -> None:
-        while True:
-            self.run_errands()
-            with self._condition:
-                if self._todo:
-                    continue
-                if self._closing:
-                    return
-                self._nap()
-
-    def _nap(self) -> None:
-        self._asleep = True
-        self._condition.wait()
-        self._asleep = False
-
-    def _wake(self) -> None:
-        """Resume the coroutine that waits, if one does. Call with the condition held."""
-        if self._waiter is not None:
-            waiter, self._waiter = self._waiter, None
+    def _sign(self) -> None:
+        """Resume the coroutine that waits, if one does."""
+        waiter = self._waiter
+        if waiter is not None:
             with suppress(RuntimeError):  # the loop was closed under us: nobody is there to be told
                 self._loop.call_soon_threadsafe(_resolve, waiter)
+
+
+class _Sign(Enum):
+    LOOK = auto()
+    LEAVE = auto()
+
+
+class _Left(BaseException):
+    """The consumer has left; raised in the thread, through a source that is in the midst of an item."""
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:

@@ -32,11 +32,12 @@ class Compressor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GzipLibrary:
-    """One gzip implementation: its name, the levels it knows, the default one and how to make a compressor."""
+    """One gzip implementation: its name, the levels it knows, the default one, and compressing whole or in parts."""
 
     name: str
     levels: range
     default_level: int
+    compress: Callable[[bytes, int], bytes]
     compressor: Callable[[int], Compressor]
 
 
@@ -45,7 +46,11 @@ def _isal() -> GzipLibrary:
 
     # Level 1: 867 MB/s at 4.34 on typical batches; level 3 halves the speed for 1 % fewer bytes.
     return GzipLibrary(
-        "isal", range(4), 1, lambda level: isal_zlib.compressobj(level, isal_zlib.DEFLATED, _GZIP_WBITS)
+        name="isal",
+        levels=range(4),
+        default_level=1,
+        compress=lambda data, level: isal_zlib.compress(data, level, _GZIP_WBITS),
+        compressor=lambda level: isal_zlib.compressobj(level, isal_zlib.DEFLATED, _GZIP_WBITS),
     )
 
 
@@ -54,14 +59,22 @@ def _zlib_ng() -> GzipLibrary:
 
     # Level 2: 287 MB/s at 4.31; level 1 is faster but sends 40 % more bytes.
     return GzipLibrary(
-        "zlib-ng", range(1, 10), 2, lambda level: zlib_ng.compressobj(level, zlib_ng.DEFLATED, _GZIP_WBITS)
+        name="zlib-ng",
+        levels=range(1, 10),
+        default_level=2,
+        compress=lambda data, level: zlib_ng.compress(data, level, _GZIP_WBITS),
+        compressor=lambda level: zlib_ng.compressobj(level, zlib_ng.DEFLATED, _GZIP_WBITS),
     )
 
 
 def _zlib() -> GzipLibrary:
     # Level 1: 215 MB/s at 3.94; level 6 is 2.7 times slower for 12 % fewer bytes.
     return GzipLibrary(
-        "zlib", range(1, 10), 1, lambda level: zlib.compressobj(level, zlib.DEFLATED, _GZIP_WBITS)
+        name="zlib",
+        levels=range(1, 10),
+        default_level=1,
+        compress=lambda data, level: zlib.compress(data, level, _GZIP_WBITS),
+        compressor=lambda level: zlib.compressobj(level, zlib.DEFLATED, _GZIP_WBITS),
     )
 
 
@@ -83,6 +96,10 @@ class Encoder:
         if self.level not in self.library.levels:
             first, last = self.library.levels[0], self.library.levels[-1]
             raise ConfigError(f"gzip level {level} is not one of {self.library.name}'s ({first} to {last}).")
+
+    def gzip(self, data: bytes) -> bytes:
+        """``data`` as one gzip member."""
+        return self.library.compress(data, self.level)
 
     def compressor(self) -> Compressor:
         """A fresh gzip stream."""

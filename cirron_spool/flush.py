@@ -11,7 +11,7 @@ import os
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -186,6 +186,9 @@ class _Flush:
         self._settings = settings
         self._options = options
         self._emit = options.emit
+        self._told = (
+            options.emit is not _ignore
+        )  # an event for each batch is made only for somebody who listens
         self._tally = Tally(spool.path)
         self._prefetch = Prefetch(spool, options.tuning)
         self._began = time.monotonic()
@@ -202,7 +205,6 @@ class _Flush:
         self._login: Login
         self._ingest: Ingest
         self._disk: Ahead[Ready, Prepared, tuple[Prepared, Removal | OSError]]
-        self._attempts: Callable[[Prepared], Awaitable[Verdict]]
 
     async def run(self) -> FlushResult:
         """Flush; see :func:`flush_spool`."""
@@ -221,7 +223,6 @@ class _Flush:
                 )
                 self._login = Login(self._settings, credentials, transport)
                 self._ingest = Ingest(transport, self._settings.ingest_origin)
-                self._attempts = self._with_retries()
                 await self._flush()
         except CirronSpoolError as error:
             if not self._tally.listed:  # it ended before the listing: say how much is left all the same
@@ -287,7 +288,7 @@ class _Flush:
         listing = await anyio.to_thread.run_sync(self._spool.listing)
         self._tally.listed = len(listing.names)
         total = 0
-        if self._emit is not _ignore:
+        if self._told:
             # Sizes cost a stat a file: only for somebody who shows them.
             total = await anyio.to_thread.run_sync(lambda: sum(map(self._spool.size_of, listing.names)))
         self._emit(Started(self._spool.path, len(listing.names), total))
@@ -312,7 +313,8 @@ class _Flush:
                 else:
                     if not await self._catch_up():
                         break
-                    self._emit(Sending(item.name, item.size))
+                    if self._told:
+                        self._emit(Sending(item.name, item.size))
                     delivery: _Delivery = self._deliver_one(item)
                     if (
                         self._options.in_flight > 1
@@ -350,30 +352,37 @@ class _Flush:
 
     async def _deliver_one(self, batch: Prepared) -> Verdict | OSError:
         try:
-            return await self._attempts(batch)
+            verdict = await self._attempt(batch)
+            if verdict.action is Action.RETRY and not self._stopping:
+                verdict = await self._retry(batch, verdict)
         except OSError as error:  # the file's: a body that is read while it is sent
             return error
+        return verdict
 
-    def _with_retries(self) -> Callable[[Prepared], Awaitable[Verdict]]:
-        """The attempt at one batch, repeated on the schedule while its verdict is to retry."""
+    async def _retry(self, batch: Prepared, verdict: Verdict) -> Verdict:
+        """Attempt ``batch`` again on the schedule, after a first attempt that came to ``verdict``."""
+        known = [verdict]
+
+        async def attempt() -> Verdict:
+            return known.pop() if known else await self._attempt(batch)
 
         async def announce(details: Any) -> None:
-            batch, verdict = details["args"][0], details["value"]
+            again: Verdict = details["value"]
             self._emit(
-                Retrying(batch.name, verdict.status, verdict.message, details["wait"], details["tries"] + 1)
+                Retrying(batch.name, again.status, again.message, details["wait"], details["tries"] + 1)
             )
 
         # As backoff's types have it nothing is sent into a schedule; it does send each outcome (its _common.py).
         schedule: Any = partial(delays, retries=self._settings.retries, random=random.random)
-        decorate = backoff.on_predicate(
+        attempts = backoff.on_predicate(
             schedule,
-            lambda verdict: verdict.action is Action.RETRY and not self._stopping,
+            lambda outcome: outcome.action is Action.RETRY and not self._stopping,
             jitter=None,  # the schedule's own: backoff's would shorten a Retry-After
             on_backoff=announce,
             logger=None,
-        )
-        attempts: Callable[[Prepared], Awaitable[Verdict]] = decorate(self._attempt)
-        return attempts
+        )(attempt)
+        outcome: Verdict = await attempts()
+        return outcome
 
     async def _attempt(self, batch: Prepared) -> Verdict:
         """One attempt; a 401 is answered with one renewal of the token and one more try before it counts."""
@@ -424,7 +433,8 @@ class _Flush:
             self._rejected_in_a_row = 0
             sent = self._sent(item)
             self._tally.acknowledge(item.size, sent)
-            self._emit(Uploaded(item.name, item.size, sent))
+            if self._told:
+                self._emit(Uploaded(item.name, item.size, sent))
         elif verdict.action is Action.REJECTED and self._options.quarantine:
             await self._set_aside(item, verdict)
         else:

@@ -99,7 +99,8 @@ class Prefetch:
         The thread also runs the errand ``delete`` for the batches that are ``put`` to it.
         """
         ahead: Ahead[Ready, Prepared, R] = Ahead(
-            (self.prepare(name, ahead.run_errands) for name in names),
+            # The generator runs in the thread, after ahead is there.
+            (self.prepare(name, ahead.run_errands) for name in names),  # noqa: F821
             max_items=self._tuning.prefetch_batches,
             max_weight=self._tuning.prefetch_bytes,
             weigh=_weight,
@@ -140,13 +141,17 @@ class Prefetch:
         size = fingerprint.size
         if size == 0:
             return Unsendable(name, Cause.EMPTY)
-        if size <= GZIP_ABOVE_BYTES:
+        chunk_bytes = self._tuning.chunk_bytes
+        if size <= max(chunk_bytes, GZIP_ABOVE_BYTES):
+            # One read, one compression: each call less is one time less that the event loop has to wait for us.
             body = os.read(fd, size + 1)
             if len(body) != size:
                 return _changing(name)
-            return Prepared(name, fingerprint, False, (body,), size)
+            gzip = size > GZIP_ABOVE_BYTES
+            if gzip:
+                body = self._encoder.gzip(body)
+            return Prepared(name, fingerprint, gzip, (body,), len(body))
         compressor = self._encoder.compressor()
-        chunk_bytes = self._tuning.chunk_bytes
         parts: list[bytes] = []
         read = length = 0
         while chunk := os.read(fd, min(chunk_bytes, size + 1 - read)):
@@ -167,9 +172,7 @@ class Prefetch:
             return _changing(name)
         parts.append(compressor.flush())
         length += len(parts[-1])
-        # A small body goes out in one write.
-        held = (b"".join(parts),) if length <= chunk_bytes else tuple(parts)
-        return Prepared(name, fingerprint, True, held, length)
+        return Prepared(name, fingerprint, True, tuple(parts), length)
 
     def _same_file(self, prepared: Prepared) -> Iterator[bytes]:
         try:
