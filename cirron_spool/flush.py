@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -161,6 +161,19 @@ class _Options:
     stop: StopSignal | None
 
 
+def _sole(group: BaseExceptionGroup) -> BaseException:
+    """The one error that a caller can act on: the first of ours, else the first, out of a task group's wrapping."""
+    errors: list[BaseException] = []
+    pending: list[BaseException] = [group]
+    while pending:
+        error = pending.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            pending = [*error.exceptions, *pending]
+        else:
+            errors.append(error)
+    return next((error for error in errors if isinstance(error, CirronSpoolError)), errors[0])
+
+
 def _required(credentials: Credentials | None) -> Credentials:
     if credentials is None:
         raise NotAuthenticatedError
@@ -223,7 +236,10 @@ class _Flush:
                 )
                 self._login = Login(self._settings, credentials, transport)
                 self._ingest = Ingest(transport, self._settings.ingest_origin)
-                await self._flush()
+                try:
+                    await self._flush()
+                except BaseExceptionGroup as group:
+                    raise _sole(group) from None
         except CirronSpoolError as error:
             if not self._tally.listed:  # it ended before the listing: say how much is left all the same
                 self._tally.listed = len((await anyio.to_thread.run_sync(self._spool.listing)).names)
@@ -406,7 +422,16 @@ class _Flush:
                 self._idle.set()
         if batch.length is None and isinstance(outcome, Answer):
             self._streamed[batch.name] = outcome.sent
-        return judge(outcome, name=batch.name, origin=self._ingest.origin, now=datetime.now(UTC))
+        verdict = judge(outcome, name=batch.name, origin=self._ingest.origin, now=datetime.now(UTC))
+        if token in verdict.message or token in verdict.hint or token in verdict.said:
+            # A server that repeats the token must not make us print it.
+            verdict = replace(
+                verdict,
+                message=verdict.message.replace(token, "…"),
+                hint=verdict.hint.replace(token, "…"),
+                said=verdict.said.replace(token, "…"),
+            )
+        return verdict
 
     async def _conclude(self, oldest: Unsendable | tuple[Prepared, _Delivery]) -> None:
         """Wait for the oldest batch's outcome and act on it; no await parts an acknowledgement from its delete."""
@@ -481,10 +506,9 @@ class _Flush:
             self._ended = True
             return
         await self._disk.settled()
+        message = f"{verdict.message}: {verdict.said}" if verdict.said else verdict.message
         try:
-            place = await anyio.to_thread.run_sync(
-                set_aside, self._spool, item.name, verdict.status, verdict.message
-            )
+            place = await anyio.to_thread.run_sync(set_aside, self._spool, item.name, verdict.status, message)
         except FileNotFoundError:
             self._tally.evicted += 1
         except OSError as error:
@@ -495,7 +519,7 @@ class _Flush:
             self._ended = True
         else:
             self._tally.set_aside()
-            self._emit(Quarantined(item.name, verdict.status, verdict.message, place))
+            self._emit(Quarantined(item.name, verdict.status, message, place))
 
     # -- deleting ------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -108,6 +109,10 @@ class SpoolDirectory:
         self.path = path
         self._fd: int | None = None
         self._lock: filelock.BaseFileLock | None = None
+        # A cancelled task does not wait for the thread that opens or locks for it: what comes after the close is
+        # given back at once.
+        self._guard = threading.Lock()
+        self._closed = False
 
     def open(self) -> bool:
         """Hold the directory open; False where there is none.
@@ -115,10 +120,10 @@ class SpoolDirectory:
         Raises SpoolError when ``path`` is not a directory or may not be read.
         """
         try:
-            if _HAS_DIR_FD:
-                self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            else:
+            if not _HAS_DIR_FD:
                 os.scandir(self.path).close()
+                return True
+            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         except NotADirectoryError:
@@ -129,14 +134,23 @@ class SpoolDirectory:
             raise SpoolError(
                 f"Cannot read {_shown(self.path)}: {reason(error)}. Check its permissions."
             ) from None
+        with self._guard:
+            if self._closed:
+                os.close(fd)
+            else:
+                self._fd = fd
         return True
 
     def close(self) -> None:
         """Let go of the directory, and of its lock if that is still held."""
-        self.unlock()
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        with self._guard:
+            self._closed = True
+            if self._lock is not None:
+                _give_back(self._lock)
+                self._lock = None
+            if self._fd is not None:
+                os.close(self._fd)
+                self._fd = None
 
     def __enter__(self) -> Self:
         return self
@@ -307,17 +321,26 @@ class SpoolDirectory:
                 f"Cannot lock {_shown(self.path)}: {reason(error)}. Check the directory's permissions.",
                 exit_code=1,
             ) from None
-        self._lock = lock
+        with self._guard:
+            if self._closed:
+                _give_back(lock)
+            else:
+                self._lock = lock
         return ""
 
     def unlock(self) -> None:
         """Give the lock back, leaving nothing behind."""
-        if self._lock is not None:
-            # Removed while it is held: a waiter that has it open finds it unlinked and takes the new one.
-            with suppress(OSError):
-                os.unlink(self._lock.lock_file)
-            self._lock.release()
-            self._lock = None
+        with self._guard:
+            lock, self._lock = self._lock, None
+        if lock is not None:
+            _give_back(lock)
+
+
+def _give_back(lock: filelock.BaseFileLock) -> None:
+    # Removed while it is held: a waiter that has it open finds it unlinked and takes the new one.
+    with suppress(OSError):
+        os.unlink(lock.lock_file)
+    lock.release()
 
 
 def _kind(mode: int) -> str:

@@ -70,7 +70,8 @@ class NoAnswer:
 class Verdict:
     """The meaning of one attempt.
 
-    ``exit_code`` is the command's if the flush ends on this verdict. ``hint`` is one more line for a person.
+    ``exit_code`` is the command's if the flush ends on this verdict. ``hint`` is one more line for a person, ``said``
+    the server's own words about a rejection.
     ``retry_after_s`` is the server's own delay in seconds, at most LONGEST_RETRY_AFTER_S.
     """
 
@@ -78,6 +79,7 @@ class Verdict:
     status: int | None
     message: str = ""
     hint: str = ""
+    said: str = ""
     exit_code: int = 1
     retry_after_s: float | None = None
 
@@ -109,6 +111,7 @@ def judge(outcome: Answer | NoAnswer, *, name: str, origin: str, now: datetime) 
             Action.REJECTED,
             status,
             f"Rejected {name}: {_status_line(outcome)}",
+            said=_server_message(outcome),
             hint=f"{_said(outcome)}It stays in the spool. Run again with --quarantine to set rejected batches aside.",
         )
     if status in _TRANSIENT or (500 <= status <= 599 and status not in _PERMANENT_5XX):

@@ -62,10 +62,18 @@ class Console:
         with suppress(OSError, ValueError):
             on.write(question)
             on.flush()
+        answer = ""
         try:
             answer = sys.stdin.readline()
         except (OSError, ValueError):
-            return None
+            pass
+        finally:
+            if not answer.endswith(
+                "\n"
+            ):  # the end of input or Ctrl-C: what comes next begins on a line of its own
+                with suppress(OSError, ValueError):
+                    on.write("\n")
+                    on.flush()
         return answer if answer.endswith("\n") else None
 
     def close(self) -> None:

@@ -76,9 +76,7 @@ def _ask(question: str, options: argparse.Namespace, console: Console) -> int | 
     if answer is not None and answer.strip().lower() in ("y", "yes"):
         return None
     if answer is None:
-        console.warning(
-            "Nothing was deleted: there is no terminal to ask on. Pass --force to delete without asking."
-        )
+        console.warning("Nothing was deleted: there was no answer. Pass --force to delete without asking.")
     if machine:
         console.say("Cancelled.")
     else:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console as RichConsole
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TimeRemainingColumn,
-)
+from rich.console import Group
+from rich.live import Live
 from rich.text import Text
 
 from cirron_spool.cli.console import Console
@@ -26,100 +23,123 @@ if TYPE_CHECKING:
 
 # Redraws a second: enough to look alive, too few to be felt by the flush.
 _REDRAWS_A_SECOND = 8
-
-
-class _Amounts(ProgressColumn):
-    """Batches and bytes done of all, and the rate."""
-
-    def render(self, task: Task) -> Text:
-        """The column's text."""
-        done, batches = task.fields["done"], task.fields["batches"]
-        rate = f"  {human_size(int(task.speed))}/s" if task.speed else ""
-        size = f"{human_size(int(task.completed))} / {human_size(int(task.total or 0))}"
-        return Text(f"{done}/{batches} batches  {size}{rate}")
-
-
-class _Now(ProgressColumn):
-    """The file in flight, or how long until it is tried again."""
-
-    def render(self, task: Task) -> Text:
-        """The column's text."""
-        retry_at = task.fields["retry_at"]
-        name: str = task.fields["name"]
-        if retry_at is not None:
-            left = max(0.0, retry_at - time.monotonic())
-            return Text(f"retry in {left:.0f} s (attempt {task.fields['attempt']})  {name}", style="yellow")
-        return Text(name, style="dim")
+# The rate is that of the last seconds: a link that has become slow shows soon.
+_RATE_OVER_S = 10.0
+_WIDEST_BAR = 40
+# Free columns at the right: the terminal's echo of ^C must not wrap the line that is to be wiped.
+_MARGIN = 4
 
 
 class Bar(FlushView):
-    """Batches, bytes, rate, time left and the file in flight, redrawn in place on standard error."""
+    """Batches, bytes, rate and time left, and below it the file in flight; redrawn in place on standard error."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         # soft_wrap: a long line of words is the terminal's to wrap, never ours to cut.
         self._rich = RichConsole(file=sys.stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
-        self._progress = Progress(
-            BarColumn(bar_width=None),
-            _Amounts(),
-            TimeRemainingColumn(compact=True),
-            _Now(),
+        self._live = Live(
             console=self._rich,
+            get_renderable=self._lines,
             transient=True,
             refresh_per_second=_REDRAWS_A_SECOND,
-            expand=True,
         )
-        self._task = self._progress.add_task(
-            "flush",
-            start=False,
-            total=None,
-            done=0,
-            batches=0,
-            name="",
-            retry_at=None,
-            attempt=0,
-            visible=False,
-        )
+        self._total = 0
+        self._sent = 0
+        self._file = ""
+        self._retry_at: float | None = None
+        self._attempt = 1
+        # When so many bytes were done, over the last seconds.
+        self._marks: deque[tuple[float, int]] = deque()
 
     def __enter__(self) -> Self:
-        self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._live.stop()
 
     def show(self, event: FlushEvent) -> None:
         """Show one event."""
         super().show(event)
         match event:
             case Started():
-                self._progress.start_task(self._task)
-                self._progress.update(
-                    self._task, total=event.total_bytes, batches=event.batches, visible=event.batches > 0
-                )
+                self._total = event.total_bytes
+                self._mark()
+                if event.batches:
+                    self._live.start()
             case Sending():
-                self._progress.update(self._task, name=event.name, retry_at=None)
+                self._file, self._retry_at, self._attempt = event.name, None, 1
             case Retrying():
-                self._progress.update(
-                    self._task,
-                    name=event.name,
-                    retry_at=time.monotonic() + event.delay_s,
-                    attempt=event.attempt,
-                )
+                self._retry_at, self._attempt = time.monotonic() + event.delay_s, event.attempt
             case Uploaded():
-                self._progress.update(self._task, advance=event.size, done=self._uploaded, retry_at=None)
+                self._sent += event.size
+                self._mark()
             case Failed() | Quarantined():
-                self._progress.update(self._task, retry_at=None)
+                self._retry_at = None
             case Ended():
-                self._progress.stop()
+                self._live.stop()
 
     def say(self, line: str) -> None:
         """One line above the bar."""
-        self._progress.console.print(Text(line), soft_wrap=True)
+        self._rich.print(Text(line), soft_wrap=True)
 
     def abandon(self) -> None:
         """Give the terminal its cursor back, then the last words."""
-        self._progress.stop()
+        self._live.stop()
         super().abandon()
+
+    def _mark(self) -> None:
+        now = time.monotonic()
+        self._marks.append((now, self._sent))
+        while len(self._marks) > 2 and now - self._marks[0][0] > _RATE_OVER_S:
+            self._marks.popleft()
+
+    def _rate(self) -> float:
+        """Bytes of batches a second."""
+        since, sent = self._marks[0] if self._marks else (time.monotonic(), 0)
+        seconds = time.monotonic() - since
+        return (self._sent - sent) / seconds if seconds > 0 else 0.0
+
+    def _lines(self) -> Group:
+        width = max(1, self._rich.width - _MARGIN)
+        rate = self._rate()
+        parts = [
+            f"{self._uploaded}/{self._listed} batches",
+            f"{human_size(self._sent)} / {human_size(self._total)}",
+            f"{human_size(int(rate))}/s" if rate else "",
+            f"{_clock((self._total - self._sent) / rate)} left" if rate else "",
+        ]
+        # On a narrow terminal the last parts go first; the count always stays.
+        numbers = "  ".join(filter(None, parts))
+        while len(numbers) > width and len(parts) > 1:
+            parts.pop()
+            numbers = "  ".join(filter(None, parts))
+        first = Text(no_wrap=True, overflow="ellipsis")
+        room = min(_WIDEST_BAR, width - len(numbers) - 2)
+        if room >= 8:
+            filled = room * self._sent // self._total if self._total else 0
+            first.append("━" * filled, style="green")
+            first.append("━" * (room - filled), style="bright_black")
+            first.append("  ")
+        first.append(numbers)
+        first.truncate(width, overflow="ellipsis")
+        second = Text(self._now(), style="dim" if self._retry_at is None else "yellow", no_wrap=True)
+        second.truncate(width, overflow="ellipsis")
+        return Group(first, second)
+
+    def _now(self) -> str:
+        """The file in flight, or how long until it is tried again."""
+        if self._retry_at is not None:
+            left = math.ceil(self._retry_at - time.monotonic())
+            if left > 0:
+                return f"retry in {left} s (attempt {self._attempt})  {self._file}"
+            return f"attempt {self._attempt}  {self._file}"
+        return self._file
+
+
+def _clock(seconds: float) -> str:
+    """``0:07``, ``12:30``, ``3:05:00``."""
+    minutes, second = divmod(math.ceil(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

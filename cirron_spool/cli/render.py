@@ -98,7 +98,9 @@ def quarantine_lines(place: str, aside: Sequence[Rejection]) -> Iterator[str]:
     """``quarantine list`` for a person."""
     size = human_size(sum(rejection.size for rejection in aside))
     yield f"Quarantine: {place}  ({count(len(aside), 'file')}, {size})"
-    rows = [(rejection.when or "", human_size(rejection.size), rejection.name) for rejection in aside]
+    rows = [
+        (printable(rejection.when or ""), human_size(rejection.size), rejection.name) for rejection in aside
+    ]
     yield from table(rows, ("Rejected", "Size", "File"))
     for rejection in aside:
         if rejection.message:

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from cirron_spool.cli.console import Console
+from cirron_spool.cli.console import Console, OutputError
 from cirron_spool.naming import human_size
 from cirron_spool.report import (
     Ended,
@@ -33,7 +33,8 @@ def choose_view(options: argparse.Namespace, console: Console) -> FlushView:
         return JsonEvents(console)
     if options.verbose:
         return Log(console)
-    animated = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    capable = (os.environ.get("TERM") or "dumb").lower() not in ("dumb", "unknown")
+    animated = capable and sys.stderr is not None and sys.stderr.isatty()
     if animated and not options.quiet:
         from cirron_spool.cli.progress import Bar
 
@@ -123,7 +124,12 @@ class JsonEvents(FlushView):
         super().show(event)
         document = _event_json(event)
         if document is not None:
-            self.console.line(json.dumps(document))
+            try:
+                self.console.line(json.dumps(document))
+            except (
+                OutputError
+            ) as error:  # said once; what cannot be told must not keep batches from being sent
+                self.say(f"Warning: {error}")
 
     def abandon(self) -> None:
         """The stream ends without its ``end``: that is what happened."""
