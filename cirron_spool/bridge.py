@@ -16,6 +16,8 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+import anyio
+
 T = TypeVar("T")
 E = TypeVar("E")
 R = TypeVar("R")
@@ -29,11 +31,13 @@ async def complete(work: Coroutine[Any, Any, None]) -> None:
     """Await ``work`` to its end even if the awaiting task is cancelled meanwhile; the cancellation follows it."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancelled = error
+    # anyio cancels a scope's tasks again at each turn of the loop until they have left it; asyncio cancels once.
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError as error:
+                cancelled = error
     if cancelled is not None:
         raise cancelled
     task.result()

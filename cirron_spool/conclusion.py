@@ -1,0 +1,166 @@
+"""What becomes of a batch once its outcome is known: deleted, set aside, or kept; and what is said about it.
+
+A batch is handed to the delete only here, and only on its own acknowledgement.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import anyio.to_thread
+
+from cirron_spool.bridge import Ahead
+from cirron_spool.errors import AuthRejectedError
+from cirron_spool.naming import printable
+from cirron_spool.prefetch import Cause, Prepared, Ready, Unsendable
+from cirron_spool.quarantine import set_aside
+from cirron_spool.report import (
+    EXIT_AUTH,
+    EXIT_LOOK,
+    BatchFailure,
+    Failed,
+    FlushEvent,
+    Quarantined,
+    Tally,
+    Uploaded,
+    Warned,
+)
+from cirron_spool.spool import Removal, SpoolDirectory, reason
+from cirron_spool.verdict import Action, Verdict
+
+# So many rejections with no success between them are not the batches' fault: the endpoint is wrong.
+MOST_REJECTED_IN_A_ROW = 3
+
+Removed = tuple[Prepared, Removal | OSError]
+
+
+class Conclusions:
+    """Concludes the batches of one flush, one after another, oldest first.
+
+    ``ended`` turns true with the first batch that ends the flush; ``auth_error`` is set when its cause is the login.
+    """
+
+    def __init__(
+        self,
+        spool: SpoolDirectory,
+        tally: Tally,
+        emit: Callable[[FlushEvent], None],
+        *,
+        told: bool,
+        quarantine: bool,
+        keep_going: bool,
+        sent: Callable[[Prepared], int],
+    ) -> None:
+        self._spool = spool
+        self._tally = tally
+        self._emit = emit
+        self._told = told
+        self._quarantine = quarantine
+        self._keep_going = keep_going
+        self._sent = sent
+        self._process = os.getpid()
+        self._rejected_in_a_row = 0
+        self.ended = False
+        self.auth_error: AuthRejectedError | None = None
+
+    def pass_by(self, batch: Unsendable) -> None:
+        """Conclude a batch that could not be prepared."""
+        if batch.cause is Cause.VANISHED:
+            self._tally.evicted += 1
+        elif batch.cause is Cause.UNREADABLE:
+            self._unreadable(batch.name, printable(batch.message))
+            self.ended = not self._keep_going
+        else:
+            self._tally.pass_over()
+            if batch.cause is Cause.EMPTY:
+                why = "it is empty, as a power cut can leave it. Look at it, then delete it"
+            else:
+                why = f"it is {batch.message}"
+            self._emit(Warned(f"Skipped {batch.name}: {why}."))
+
+    async def conclude(
+        self, batch: Prepared, outcome: Verdict | OSError, disk: Ahead[Ready, Prepared, Removed]
+    ) -> None:
+        """Act on the outcome of a batch; no await stands between an acknowledgement and its delete."""
+        if isinstance(outcome, FileNotFoundError):
+            self._tally.evicted += 1
+        elif isinstance(outcome, OSError):
+            self._unreadable(batch.name, reason(outcome))
+            self.ended = True
+        elif outcome.action is Action.ACKNOWLEDGED:
+            disk.put(batch)
+            self._rejected_in_a_row = 0
+            sent = self._sent(batch)
+            self._tally.acknowledge(batch.size, sent)
+            if self._told:
+                self._emit(Uploaded(batch.name, batch.size, sent))
+        elif outcome.action is Action.REJECTED and self._quarantine:
+            await disk.settled()
+            await self._set_aside(batch, outcome)
+        else:
+            self._fail(batch.name, outcome.status, outcome.message, outcome.exit_code, outcome.hint)
+            if outcome.exit_code == EXIT_AUTH:
+                self.auth_error = AuthRejectedError(outcome.message)
+            if outcome.action is not Action.RETRY or not self._keep_going:
+                self.ended = True
+
+    def remove(self, batch: Prepared) -> Removed:
+        """Delete an acknowledged batch, unless another file stands there by now. Blocking; runs in the thread."""
+        if os.getpid() != self._process:
+            raise RuntimeError("This flush belongs to the process that began it.")
+        try:
+            return batch, self._spool.delete(batch.name, batch.fingerprint)
+        except OSError as error:
+            return batch, error
+
+    def removed(self, batch: Prepared, removal: Removal | OSError) -> None:
+        """Take note of how a delete came out; one that did not happen ends the flush."""
+        if removal is Removal.CHANGED:
+            message = (
+                f"Uploaded {batch.name}, but the file has changed since it was read and was kept. Look at it."
+            )
+        elif isinstance(removal, OSError):
+            message = (
+                f"Uploaded {batch.name} but failed to delete local spool file "
+                f"{printable(str(self._spool.path_of(batch.name)))}: {reason(removal)}. "
+                "It may be re-uploaded on next flush."
+            )
+        else:
+            return
+        self._tally.unacknowledge(batch.size, self._sent(batch))
+        self._fail(batch.name, None, message, EXIT_LOOK)
+        self.ended = True
+
+    async def _set_aside(self, batch: Prepared, verdict: Verdict) -> None:
+        message = f"{verdict.message}: {verdict.said}" if verdict.said else verdict.message
+        try:
+            place = await anyio.to_thread.run_sync(
+                set_aside, self._spool, batch.name, verdict.status, message
+            )
+        except FileNotFoundError:
+            self._tally.evicted += 1
+            return
+        except OSError as error:
+            why = f"{verdict.message}, and it could not be set aside: {reason(error)}. It stays in the spool"
+            self._fail(batch.name, verdict.status, why, EXIT_LOOK)
+            self.ended = True
+            return
+        self._tally.set_aside()
+        self._emit(Quarantined(batch.name, verdict.status, message, place))
+        self._rejected_in_a_row += 1
+        if self._rejected_in_a_row >= MOST_REJECTED_IN_A_ROW:
+            self._emit(
+                Warned(
+                    f"{MOST_REJECTED_IN_A_ROW} batches were rejected in a row, so the endpoint may be wrong. "
+                    "Check apiUrl; cirron-spool quarantine retry brings them back."
+                )
+            )
+            self.ended = True
+
+    def _unreadable(self, name: str, why: str) -> None:
+        self._fail(name, None, f"Cannot read {name}: {why}. It stays in the spool.", EXIT_LOOK)
+
+    def _fail(self, name: str, status: int | None, message: str, exit_code: int, hint: str = "") -> None:
+        self._tally.fail(BatchFailure(name, status, message), exit_code)
+        self._emit(Failed(name, status, message, hint))

@@ -1,0 +1,137 @@
+"""One batch's delivery: its attempts on the schedule, with a token that is renewed where that helps.
+
+What comes out is a verdict; what becomes of the file is not decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import anyio
+import backoff
+
+from cirron_spool.credentials import Login
+from cirron_spool.ingest import Ingest, Stream
+from cirron_spool.prefetch import Prepared
+from cirron_spool.report import FlushEvent, Retrying
+from cirron_spool.schedule import delays
+from cirron_spool.verdict import Action, Answer, Verdict, judge
+
+
+class Delivery:
+    """Delivers the batches of one flush. ``retries`` bounds the attempts of each after its first."""
+
+    def __init__(
+        self,
+        ingest: Ingest,
+        login: Login,
+        *,
+        retries: int,
+        stream: Stream,
+        emit: Callable[[FlushEvent], None],
+    ) -> None:
+        self._ingest = ingest
+        self._login = login
+        self._retries = retries
+        self._stream = stream
+        self._emit = emit
+        self._process = os.getpid()
+        self._stopping = False
+        self._posting = 0
+        self._idle: asyncio.Event | None = None
+        # What the bodies of no known length came to, in bytes, until they are asked for.
+        self._streamed: dict[str, int] = {}
+
+    async def deliver(self, batch: Prepared) -> Verdict | OSError:
+        """Attempt until the verdict is not to retry, or the schedule ends; an OSError is the file's own."""
+        try:
+            verdict = await self._attempt(batch)
+            if verdict.action is Action.RETRY and not self._stopping:
+                verdict = await self._retry(batch, verdict)
+        except OSError as error:  # a body that is read while it is sent
+            return error
+        return verdict
+
+    def sent(self, batch: Prepared) -> int:
+        """The bytes of request body that carried an acknowledged ``batch``."""
+        return batch.length if batch.length is not None else self._streamed.get(batch.name, 0)
+
+    def stopping(self) -> bool:
+        """Whether the flush was asked to stop: then nothing new is begun."""
+        return self._stopping
+
+    async def wind_down(self, grace_s: float) -> None:
+        """Begin no further attempt, and wait up to ``grace_s`` seconds until none is under way."""
+        self._stopping = True
+        self._idle = asyncio.Event()
+        with anyio.move_on_after(grace_s):
+            while self._posting:
+                self._idle.clear()
+                await self._idle.wait()
+
+    async def _retry(self, batch: Prepared, verdict: Verdict) -> Verdict:
+        """Attempt ``batch`` again on the schedule, after a first attempt that came to ``verdict``."""
+        known = [verdict]
+
+        async def attempt() -> Verdict:
+            return known.pop() if known else await self._attempt(batch)
+
+        async def announce(details: Any) -> None:
+            last: Verdict = details["value"]
+            self._emit(Retrying(batch.name, last.status, last.message, details["wait"], details["tries"] + 1))
+
+        # As backoff's types have it nothing is sent into a schedule; it does send each outcome (its _common.py).
+        schedule: Any = partial(delays, retries=self._retries, random=random.random)
+        attempts = backoff.on_predicate(
+            schedule,
+            lambda outcome: outcome.action is Action.RETRY and not self._stopping,
+            jitter=None,  # the schedule's own: backoff's would shorten a Retry-After
+            on_backoff=announce,
+            logger=None,
+        )(attempt)
+        outcome: Verdict = await attempts()
+        return outcome
+
+    async def _attempt(self, batch: Prepared) -> Verdict:
+        """One attempt; a 401 is answered with one renewal of the token and one more try before it counts."""
+        if self._login.due:
+            await self._login.renew_if_due()
+        token = self._login.token
+        verdict = await self._post(batch, token)
+        if verdict.action is Action.REFRESH and await self._login.renew(token):
+            verdict = await self._post(batch, self._login.token)
+        return verdict
+
+    async def _post(self, batch: Prepared, token: str) -> Verdict:
+        if os.getpid() != self._process:
+            raise RuntimeError("This flush belongs to the process that began it; a fork must begin its own.")
+        self._posting += 1
+        try:
+            outcome = await self._ingest.post(batch, token, self._stream)
+        finally:
+            self._posting -= 1
+            if self._posting == 0 and self._idle is not None:
+                self._idle.set()
+        if batch.length is None and isinstance(outcome, Answer):
+            self._streamed[batch.name] = outcome.sent
+        verdict = judge(outcome, name=batch.name, origin=self._ingest.origin, now=datetime.now(UTC))
+        return _without(token, verdict)
+
+
+def _without(token: str, verdict: Verdict) -> Verdict:
+    """``verdict`` as it can be shown: a server that repeats the token must not make us print it."""
+    if token not in verdict.message and token not in verdict.hint and token not in verdict.said:
+        return verdict
+    return replace(
+        verdict,
+        message=verdict.message.replace(token, "…"),
+        hint=verdict.hint.replace(token, "…"),
+        said=verdict.said.replace(token, "…"),
+    )

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cirron_spool.receiver.jsontext import MAX_DEPTH, JsonCheck, NotJsonError
+
+
+def check(text: bytes, cuts: list[int] | None = None) -> JsonCheck:
+    checker = JsonCheck()
+    edges = [0, *sorted(cuts or []), len(text)]
+    for begin, end in itertools.pairwise(edges):
+        checker.feed(text[begin:end])
+    checker.finish()
+    return checker
+
+
+def accepts(text: bytes, cuts: list[int] | None = None) -> bool:
+    try:
+        check(text, cuts)
+    except NotJsonError:
+        return False
+    return True
+
+
+def reference(text: bytes) -> bool:
+    """What json.loads says, for UTF-8 and objects."""
+    try:
+        return isinstance(json.loads(text.decode()), dict)
+    except ValueError:
+        return False
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=30
+)
+documents = st.dictionaries(st.text() | st.just("created_ns"), values)
+
+
+@given(documents, st.sampled_from([None, 1, (" , ", " :\t"), (",", ":")]), st.booleans(), st.data())
+def test_takes_all_that_json_writes_however_it_is_cut(
+    document: dict[str, Any], layout: Any, ascii_only: bool, data: st.DataObject
+) -> None:
+    indent, separators = (None, layout) if isinstance(layout, tuple) else (layout, None)
+    try:
+        text = json.dumps(document, indent=indent, separators=separators, ensure_ascii=ascii_only).encode()
+    except UnicodeEncodeError:
+        text = json.dumps(document).encode()
+    cuts = data.draw(st.lists(st.integers(0, len(text))))
+    checker = check(text, cuts)
+    assert checker.created_ns == check(text).created_ns
+    assert check(text, list(range(0, len(text), 1 + len(text) // 300))).created_ns == checker.created_ns
+    if type(document.get("created_ns")) is int:
+        assert checker.created_ns == str(document["created_ns"]).encode()
+    assert (checker.created_ns is None) == ("created_ns" not in document)
+
+
+@given(documents, st.data())
+def test_agrees_with_json_on_damaged_documents(document: dict[str, Any], data: st.DataObject) -> None:
+    text = bytearray(json.dumps({"": [[document, document]]}).encode())
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(text) - 1))
+        damage = data.draw(
+            st.sampled_from(b'{}[]:,"\\0123456789.eE+-ntfNIu \n\x00\xff') | st.integers(0, 255)
+        )
+        if data.draw(st.booleans()):
+            text[place] = damage
+        else:
+            text[place : place + 1] = b""
+        if not text:
+            break
+    cuts = data.draw(st.lists(st.integers(0, len(text))))
+    assert accepts(bytes(text), cuts) == reference(bytes(text))
+
+
+@given(st.text(alphabet='{}[]:,"\\01.eE+-truefalsn NI', max_size=12))
+@example('{"a":1,}')
+@example('{"a":[1,]}')
+@example('{"a":[[1,]]}')
+@example('{"a":[{"b":1,}]}')
+@example('{"a":01}')
+@example('{"a":-}')
+@example('{"a":[[,]]}')
+@example('{"a" 1}')
+@example("{1:2}")
+@example('{"a":1]')
+@example('{"a"}')
+@example('{"a":}')
+@example('{"a":1 2}')
+@example('{"a":[1}')
+@example("}")
+@example("]")
+@example(",")
+@example(":")
+@example("[]")
+@example('"a"')
+@example("7 ")
+@example("{}{}")
+@example("{} {")
+@example('{} "')
+@example("{},")
+@example('{"a":"')
+@example('{"a":[[["')
+def test_agrees_with_json_on_anything(text: str) -> None:
+    assert accepts(text.encode()) == reference(text.encode())
+    assert accepts(text.encode(), list(range(len(text)))) == reference(text.encode())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'"' + b"x" * 300_000 + b'"',
+        b'"' + rb"\u00fc\n" * 40_000 + b'"',
+        b'["' + b"x" * 70_000 + rb'\"",[[[[[["' + b"y" * 70_000 + b'"]]]]]]]',
+        b'{"' + b"k" * 300_000 + b'":1}',
+    ],
+)
+@pytest.mark.parametrize("step", [1_000, 65_536, 65_537, 1_000_000])
+def test_long_strings_and_keys_at_every_level(value: bytes, step: int) -> None:
+    text = b'{"deep":[[' + value + b'],[]],"flat":' + value + b',"created_ns":7}'
+    assert check(text, list(range(0, len(text), step))).created_ns == b"7"
+
+
+@pytest.mark.parametrize("wrong", [b"\x00", b"\\x", rb"\u12g4", b"\n", b"\\"])
+@pytest.mark.parametrize("length", [10, 70_000, 200_000])
+def test_wrong_characters_in_strings(wrong: bytes, length: int) -> None:
+    text = b'{"a":"' + b"x" * length + wrong + b'y"}'
+    if wrong == b"\\":
+        text = text.replace(b"y", b"")
+    assert not accepts(text)
+    assert not accepts(text, list(range(0, len(text), 997)))
+
+
+@pytest.mark.parametrize("key", [b'"created_ns"', rb'"created\u005fns"', b' "created_ns" '])
+@pytest.mark.parametrize(
+    ("value", "seen"),
+    [(b"0", b"0"), (b"-1", b"-1"), (b"1.5", b"1.5"), (b"null", b"null"), (b"[1]", b"["), (b'"7"', b'"7"')],
+)
+def test_created_ns_is_the_documents_own_and_the_last(key: bytes, value: bytes, seen: bytes) -> None:
+    inner = b'"spans":[{"created_ns":5},[{"created_ns":6}]],"o":{"created_ns":8}'
+    assert (
+        check(b"{" + inner + b',"created_ns":3,' + key + b":" + value + b"," + inner + b"}").created_ns
+        == seen
+    )
+    assert check(b"{" + inner + b"}").created_ns is None
+
+
+def test_a_created_ns_too_long_to_be_a_number_is_seen_by_its_start() -> None:
+    assert check(b'{"created_ns":"' + b"1" * 200_000 + b'"}', [100_000]).created_ns == b'"'
+
+
+@pytest.mark.parametrize("sign", [b"", b"-"])
+def test_integers_that_python_would_not_read_are_refused(sign: bytes) -> None:
+    for wrapped in (b'{"a":%b}', b'{"a":[[%b,1]]}', b'{"a":[[1,%b]]}'):
+        assert accepts(wrapped % (sign + b"1" * 4300))
+        assert not accepts(wrapped % (sign + b"1" * 4301))
+        assert not accepts(wrapped % (sign + b"1" * 100_000), [50_000])
+
+
+def test_depth_is_bounded_and_costs_no_recursion() -> None:
+    def nested(levels: int) -> bytes:
+        return (
+            b'{"a":' * (levels // 2)
+            + b"[" * (levels - levels // 2)
+            + b"]" * (levels - levels // 2)
+            + b"}" * (levels // 2)
+        )
+
+    assert accepts(nested(MAX_DEPTH))
+    assert not accepts(nested(MAX_DEPTH + 10))
+    assert not accepts(b'{"a":' + b"[" * 1_000_000)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b" \n", b"\xef\xbb\xbf{}", '{"a":1}'.encode("utf-16"), b'{"a":"\xff"}', b'{"a":"\xc3']
+)
+def test_empty_or_not_utf8(text: bytes) -> None:
+    assert not accepts(text)
+
+
+def test_a_character_cut_between_pieces_is_whole() -> None:
+    text = '{"ü":"€𝄞"}'.encode()
+    assert check(text, list(range(len(text)))).created_ns is None
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (b"", "it is empty"),
+        (b'{"a":[1,', "it ends too early"),
+        (b'{"a":"b', "it ends too early"),
+        (b"[1]", "not an object"),
+        (b'{"a":nul}', "unexpected b'nul}'"),
+        (b'{"a"::1}', "unexpected b':'"),
+    ],
+)
+def test_the_reason_is_said(text: bytes, why: str) -> None:
+    with pytest.raises(NotJsonError) as refused:
+        check(text)
+    assert str(refused.value) == why

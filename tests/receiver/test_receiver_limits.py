@@ -1,0 +1,179 @@
+"""Sizes and rates: what is refused, what is held, what shaping does."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cirron_spool.receiver.shaping import Shaping
+from cirron_spool.receiver.store import Upload
+
+from .conftest import TOKEN, Peer, Serve, Start
+
+pytestmark = pytest.mark.anyio
+
+MEGABYTE = 1 << 20
+
+
+async def whole(answering: asyncio.StreamReader) -> tuple[int, dict[str, Any]]:
+    head = await answering.readuntil(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    return int(head.split(b" ")[1]), json.loads(await answering.readexactly(length))
+
+
+async def begin(peer: Peer, *head: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await peer.connect()
+    lines = (
+        "POST /api/traces HTTP/1.1",
+        "Host: x",
+        f"Authorization: Bearer {TOKEN}",
+        "X-Cirron-Batch-Id: ab",
+        *head,
+    )
+    writer.write("".join(f"{line}\r\n" for line in (*lines, "")).encode())
+    return reader, writer
+
+
+async def test_a_length_over_the_limit_is_refused_before_the_body(start: Start) -> None:
+    async with start(max_bytes=1_000) as peer:
+        reader, writer = await begin(peer, "Content-Length: 1001")
+        assert await whole(reader) == (
+            413,
+            {"success": False, "error": "The batch is larger than 1000 bytes."},
+        )
+        writer.close()
+        exact = b'{"a":"' + b"x" * 992 + b'"}'
+        assert len(exact) == 1_000
+        assert (await peer.post(exact)).status == 200
+
+
+async def test_chunks_are_refused_as_soon_as_they_are_over_the_limit(start: Start) -> None:
+    async with start(max_bytes=1_000) as peer:
+        reader, writer = await begin(peer, "Transfer-Encoding: chunked")
+        writer.write(b"3e8\r\n" + b" " * 1_000 + b"\r\n1\r\n \r\n")
+        assert (await whole(reader))[0] == 413  # though the body has not ended
+        writer.close()
+        assert peer.names == []
+
+
+async def test_a_bomb_is_refused(start: Start) -> None:
+    async with start(max_bytes=MEGABYTE) as peer:
+        bomb = gzip.compress(b'{"a":"' + bytes(200 * MEGABYTE).replace(b"\0", b"x") + b'"}', 1)
+        assert len(bomb) < MEGABYTE
+        assert (await peer.post(bomb, Content_Encoding="gzip")).status == 413
+        assert peer.names == []
+        assert (await peer.post(b"{}")).status == 200
+
+
+async def test_long_bodies_are_taken_in_part_by_part(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = 0
+    feed = Upload.feed
+
+    def seen(upload: Upload, data: bytes) -> None:
+        nonlocal largest
+        largest = max(largest, len(data))
+        feed(upload, data)
+
+    monkeypatch.setattr(Upload, "feed", seen)
+    text = b'{"created_ns":1,"a":["' + os.urandom(3 * MEGABYTE).hex().encode() + b'"]}'
+    async with start() as peer:
+        assert (await peer.post_gzip(text)).status == 200
+        assert (await peer.post(text, "cd")).status == 200
+        assert [(peer.folder / name).read_bytes() for name in peer.names] == [text, text]
+        assert largest < MEGABYTE
+        # What breaks off or is wrong after parts of it are on the disk leaves nothing there.
+        assert (await peer.post(text[:-1], "ef")).status == 400
+        reader, writer = await begin(peer, f"Content-Length: {len(text)}")
+        writer.write(text[:-1])
+        await writer.drain()
+        writer.write_eof()
+        await reader.read()
+        writer.close()
+    assert len(list(peer.folder.glob("*.json"))) == 2
+    assert peer.names == [path.name for path in sorted(peer.folder.glob("*.json"))]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+async def test_the_peak_stays_where_it_is_whatever_comes(serve: Serve) -> None:
+    """Big batches, hostile nesting that would be twenty times its size as objects, and a bomb."""
+
+    def peak() -> int:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) << 10
+
+    async def long(item: bytes, megabytes: int) -> AsyncIterator[bytes]:
+        part = item * (MEGABYTE // len(item))
+        yield b'{"a":[' + item.rstrip(b",") + b","
+        for _ in range(megabytes):
+            yield part
+        yield b"0]}"
+
+    async with serve("max_bytes=50_000_000") as (process, peer):
+        for number in range(3):
+            assert (await peer.post(b"{}", f"{number}")).status == 200
+        before = peak()
+        assert (await peer.post(long(b'{"id":"0123","v":[1.5,NaN]},', 40), "a1")).status == 200
+        assert (await peer.post(long(b"[],", 20), "a2")).status == 200
+        assert (await peer.post(long(b'"' + b"x" * 900_000 + b'",', 40), "a3")).status == 200
+        packed = gzip.compress(b"".join([part async for part in long(b"[[1],{}],", 40)]), 1)
+        assert (await peer.post(packed, "a4", Content_Encoding="gzip")).status == 200
+        bomb = gzip.compress(b'{"a":"', 1) + gzip.compress(b"x" * 10_000_000, 9) * 50
+        assert (await peer.post(bomb, "a5", Content_Encoding="gzip")).status == 413
+        assert (await peer.post(long(b"[],", 60), "a6")).status == 413
+        # The threads' own heaps are most of it; the bodies are 20 to 500 MB, the first as objects 800 MB.
+        assert peak() - before < 24_000_000
+
+
+class Clock:
+    """Stands in for the loop's time and for sleeping, so that rates are exact and take no time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        self.slept: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            self.slept.append(round(seconds, 6))
+
+        monkeypatch.setattr("cirron_spool.receiver.shaping.asyncio.sleep", sleep)
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: self.now, raising=False)
+
+
+async def test_bandwidth_is_shared_and_not_saved_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        clock = Clock(patched)
+        link = Shaping(0, 1_000)
+        await link.body(500)
+        await link.body(500)  # another connection, behind the first
+        clock.now += 0.25
+        await link.body(250)
+        clock.now += 60
+        await link.body(100)
+        await link.answer()
+        assert clock.slept == [0.5, 1.0, 1.0, 0.1]
+
+
+async def test_latency_comes_before_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        clock = Clock(patched)
+        await Shaping(20, None).answer()
+        await Shaping(20, None).body(1_000_000)
+        assert clock.slept == [0.02]
+
+
+async def test_a_shaped_receiver_takes_its_time(start: Start) -> None:
+    loop = asyncio.get_running_loop()
+    async with start(latency_ms=50, bandwidth=1_000_000) as peer:
+        begun = loop.time()
+        assert (await peer.request("GET", "/nothing")).status == 404
+        assert loop.time() - begun >= 0.05
+        begun = loop.time()
+        assert (await peer.post(b'{"a":"' + b"x" * 200_000 + b'"}')).status == 200
+        assert loop.time() - begun >= 0.25

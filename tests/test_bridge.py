@@ -1,0 +1,604 @@
+"""The crossing between the event loop and the thread that runs ahead of it and does its errands."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from cirron_spool.bridge import Ahead, complete
+from support.background import SAFETY_NET
+
+pytestmark = pytest.mark.anyio
+
+
+def ahead(
+    source: Iterator[int],
+    *,
+    max_items: int = 4,
+    max_weight: int = 1_000_000,
+    weigh: Callable[[int], int] = lambda item: 1,
+    errand: Callable[[Any], Any] | None = None,
+) -> Ahead[int, Any, Any]:
+    return Ahead(source, max_items=max_items, max_weight=max_weight, weigh=weigh, name="test", errand=errand)
+
+
+async def happens(event: threading.Event) -> None:
+    """Wait for what a thread does, without holding the loop."""
+    assert await anyio.to_thread.run_sync(event.wait, SAFETY_NET)
+
+
+async def a_few_turns() -> None:
+    """Let whatever is ready in the loop run."""
+    for _ in range(10):
+        await anyio.lowlevel.checkpoint()
+
+
+def ended(crossing: Ahead[Any, Any, Any]) -> bool:
+    crossing._thread.join(SAFETY_NET)
+    return not crossing._thread.is_alive()
+
+
+def in_a_loop_of_its_own(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run `main` so that a hang in it fails this test alone, and holds up no other."""
+    outcome: list[BaseException | None] = []
+
+    def run() -> None:
+        try:
+            asyncio.run(main())
+        except BaseException as error:  # noqa: BLE001 - handed to the test
+            outcome.append(error)
+        else:
+            outcome.append(None)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(SAFETY_NET)
+    assert outcome, "it hangs"
+    if outcome[0] is not None:
+        raise outcome[0]
+
+
+# -- items -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 1000])
+@pytest.mark.parametrize("max_items", [1, 4, 2000])
+async def test_every_item_in_order(count: int, max_items: int) -> None:
+    async with ahead(iter(range(count)), max_items=max_items) as ready:
+        assert [item async for item in ready] == list(range(count))
+        with pytest.raises(StopAsyncIteration):  # and again when it is asked again
+            await anext(ready)
+    assert ended(ready)
+
+
+async def test_items_are_made_in_another_thread() -> None:
+    seen: list[threading.Thread] = []
+
+    def source() -> Iterator[int]:
+        seen.append(threading.current_thread())
+        yield 1
+
+    async with ahead(source()) as ready:
+        assert await anext(ready) == 1
+    assert seen[0] is not threading.current_thread()
+    assert seen[0].name == "test"
+    assert seen[0].daemon
+
+
+class Source:
+    """Yields `count` items; `fits` is asked before each whether one more may be made."""
+
+    def __init__(self, count: int, fits: Callable[[int, int], bool], signal_at: int) -> None:
+        self.made = 0
+        self.asked_for = 0  # told by the consumer before it takes one
+        self.overruns: list[int] = []
+        self.signal = threading.Event()
+        self._count, self._fits, self._signal_at = count, fits, signal_at
+
+    def __iter__(self) -> Iterator[int]:
+        for item in range(self._count):
+            if not self._fits(self.made, self.asked_for):
+                self.overruns.append(item)
+            self.made += 1
+            if self.made == self._signal_at:
+                self.signal.set()
+            yield item
+
+
+@pytest.mark.parametrize("max_items", [1, 2, 7])
+async def test_it_runs_ahead_to_the_bound_of_items_and_no_further(max_items: int) -> None:
+    source = Source(500, lambda made, taken: made - taken < max_items, signal_at=max_items)
+    async with ahead(iter(source), max_items=max_items) as ready:
+        await happens(source.signal)  # by itself: nothing was asked for
+        for item in range(500):
+            source.asked_for += 1
+            assert await anext(ready) == item
+    assert source.overruns == []
+    assert source.made == 500
+
+
+async def test_it_runs_ahead_to_the_bound_of_weight_and_one_item_further() -> None:
+    def fits(made: int, taken: int) -> bool:
+        return (made - taken) * 4 < 10  # 4, 8, and the one that goes beyond 10
+
+    source = Source(500, fits, signal_at=3)
+    async with ahead(iter(source), max_items=1000, max_weight=10, weigh=lambda item: 4) as ready:
+        await happens(source.signal)
+        for item in range(500):
+            source.asked_for += 1
+            assert await anext(ready) == item
+    assert source.overruns == []
+
+
+async def test_an_item_heavier_than_the_bound_passes() -> None:
+    async with ahead(iter([5, 1, 7]), max_weight=2, weigh=lambda item: item) as ready:
+        assert [item async for item in ready] == [5, 1, 7]
+
+
+async def test_items_without_weight_are_bound_by_their_number_only() -> None:
+    async with ahead(iter(range(100)), max_items=3, max_weight=1, weigh=lambda item: 0) as ready:
+        assert [item async for item in ready] == list(range(100))
+
+
+async def test_an_exception_of_the_source_stands_in_its_place() -> None:
+    def source() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise OSError("disk")
+
+    async with ahead(source()) as ready:
+        assert await anext(ready) == 1
+        assert await anext(ready) == 2
+        for _ in range(2):
+            with pytest.raises(OSError, match="disk"):
+                await anext(ready)
+    assert ended(ready)
+
+
+async def test_an_exception_that_nobody_came_to_is_none() -> None:
+    def source() -> Iterator[int]:
+        yield 1
+        raise OSError("disk")
+
+    async with ahead(source()) as ready:
+        assert await anext(ready) == 1
+    assert ended(ready)
+
+
+async def test_an_exception_in_the_body_ends_the_thread_too() -> None:
+    with pytest.raises(KeyError, match="mine"):
+        async with ahead(iter(range(100))) as ready:
+            raise KeyError("mine")
+    assert ended(ready)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 4])
+async def test_leaving_midway_closes_the_source_in_its_thread(taken: int) -> None:
+    closed_by: list[str] = []
+    full = threading.Event()
+
+    def source() -> Iterator[int]:
+        try:
+            for item in range(1000):
+                if item == taken + 3:
+                    full.set()
+                yield item
+        finally:
+            closed_by.append(threading.current_thread().name)
+
+    async with ahead(source(), max_items=4) as ready:
+        for item in range(taken):
+            assert await anext(ready) == item
+        await happens(full)
+    assert closed_by == ["test"]
+    assert ended(ready)
+
+
+async def test_leaving_before_anything_happened() -> None:
+    async with ahead(iter(range(10))) as ready:
+        pass
+    assert ended(ready)
+
+
+async def test_a_source_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cirron_spool.bridge._LEAVE_S", 0.01)  # what a dead network mount is given
+    mount = threading.Event()
+
+    def source() -> Iterator[int]:
+        mount.wait()
+        yield 1
+
+    async with ahead(source()) as ready:
+        pass
+    assert ready._thread.is_alive()
+    mount.set()
+    assert ended(ready)
+
+
+async def test_a_consumer_that_is_cancelled_while_it_waits_loses_nothing() -> None:
+    gate = threading.Event()
+
+    def source() -> Iterator[int]:
+        gate.wait()
+        yield from range(5)
+
+    async with ahead(source()) as ready:
+        for _ in range(3):
+            waiting = asyncio.ensure_future(anext(ready))
+            await a_few_turns()
+            assert not waiting.done()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        gate.set()
+        assert [item async for item in ready] == list(range(5))
+
+
+async def test_items_are_not_kept_alive() -> None:
+    class Item:
+        pass
+
+    made: list[weakref.ref[Item]] = []
+
+    def source() -> Iterator[Item]:
+        for _ in range(3):
+            item = Item()
+            made.append(weakref.ref(item))
+            yield item
+            del item
+
+    asked = threading.Event()
+    source_ = source()
+    crossing: Ahead[Item, None, None] = Ahead(
+        source_, max_items=10, max_weight=10, weigh=lambda item: 1, name="test"
+    )
+    async with crossing as ready:
+        taken = [item async for item in ready]
+        assert len(taken) == 3
+        taken.clear()
+        gc.collect()
+        assert [reference() for reference in made] == [None] * 3
+        asked.set()
+
+
+def test_a_loop_that_is_closed_under_it_does_not_hang_the_thread() -> None:
+    gate = threading.Event()
+    found: list[Ahead[int, Any, Any]] = []
+
+    def source() -> Iterator[int]:
+        yield 0
+        gate.wait()
+        yield 1
+
+    async def abandon() -> None:
+        crossing = ahead(source())
+        found.append(await crossing.__aenter__())
+        assert await anext(crossing) == 0
+        waiting = asyncio.ensure_future(anext(crossing))
+        await a_few_turns()
+        assert not waiting.done()
+
+    # pytest's own loop is not the one that closes.
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(abandon())
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # abandoned on purpose
+        loop._ready.clear()  # type: ignore[attr-defined]
+    loop.close()
+    gate.set()
+    found[0]._inbox.put(_leave_sign())
+    assert ended(found[0])
+
+
+def _leave_sign() -> Any:
+    from cirron_spool.bridge import _Sign
+
+    return _Sign.LEAVE
+
+
+# -- errands -----------------------------------------------------------------------------------------------------------
+
+
+async def test_errands_are_done_in_order_in_the_thread_and_their_results_taken_once() -> None:
+    threads: set[str] = set()
+
+    def errand(number: int) -> int:
+        threads.add(threading.current_thread().name)
+        return number * 10
+
+    async with ahead(iter(range(100)), max_items=2, errand=errand) as ready:
+        found: list[int] = []
+        async for item in ready:
+            ready.put(item)
+            found += ready.results()
+        await ready.settled()
+        found += ready.results()
+        assert list(ready.results()) == []
+    assert found == [item * 10 for item in range(100)]
+    assert threads == {"test"}
+
+
+async def test_errands_are_done_with_nobody_taking_items_and_after_the_last() -> None:
+    async with ahead(iter(range(2)), max_items=1, errand=str) as ready:
+        ready.put(1)
+        await ready.settled()
+        assert list(ready.results()) == ["1"]
+        assert [item async for item in ready] == [0, 1]
+        ready.put(2)
+        await ready.settled()
+        assert list(ready.results()) == ["2"]
+
+
+async def test_settled_waits_until_at_most_so_many_are_not_done() -> None:
+    gates = [threading.Event() for _ in range(3)]
+    done: list[int] = []
+
+    def errand(number: int) -> int:
+        gates[number].wait()
+        done.append(number)
+        return number
+
+    async with ahead(iter(()), errand=errand) as ready:
+        await ready.settled()  # nothing was put
+        for number in range(3):
+            ready.put(number)
+        await ready.settled(3)
+        for left in (2, 1, 0):
+            waiting = asyncio.ensure_future(ready.settled(left))
+            await a_few_turns()
+            assert not waiting.done()
+            gates[2 - left].set()
+            await waiting
+            assert len(done) == 3 - left
+            assert list(ready.results()) == [2 - left]
+
+
+async def test_put_never_waits() -> None:
+    gate = threading.Event()
+
+    def errand(number: int) -> None:
+        gate.wait()
+
+    async with ahead(iter(()), errand=errand) as ready:
+        for number in range(1000):
+            ready.put(number)
+        gate.set()
+        await ready.settled()
+        assert len(list(ready.results())) == 1000
+
+
+async def test_leaving_drains_what_was_put() -> None:
+    gate = threading.Event()
+    done: list[int] = []
+
+    def errand(number: int) -> None:
+        gate.wait()
+        done.append(number)
+
+    async with ahead(iter(range(1000)), max_items=2, errand=errand) as ready:
+        await anext(ready)
+        for number in range(50):
+            ready.put(number)
+        asyncio.get_running_loop().call_soon(gate.set)
+    assert done == list(range(50))
+    assert len(list(ready.results())) == 50
+    assert ended(ready)
+
+
+async def test_leaving_drains_even_when_it_is_cancelled_again_and_again() -> None:
+    gate = threading.Event()
+    entered = asyncio.Event()
+    done: list[int] = []
+    crossings: list[Ahead[int, Any, Any]] = []
+
+    def errand(number: int) -> None:
+        gate.wait()
+        done.append(number)
+
+    async def work() -> None:
+        async with ahead(iter(range(10)), errand=errand) as ready:
+            crossings.append(ready)
+            ready.put(1)
+            ready.put(2)
+            entered.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(work())
+    await entered.wait()
+    for _ in range(3):
+        task.cancel()
+        await a_few_turns()
+        assert not task.done()
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done == [1, 2]
+    assert ended(crossings[0])
+
+
+async def test_a_source_in_the_midst_of_an_item_can_let_errands_by() -> None:
+    put, done = threading.Event(), threading.Event()
+
+    def source() -> Iterator[int]:
+        yield 0
+        put.wait()
+        ready.run_errands()
+        done.set()
+        yield 1
+
+    async with ahead(source(), errand=str) as ready:
+        assert await anext(ready) == 0
+        ready.put(7)
+        await a_few_turns()  # handed over once the loop has nothing else to do
+        put.set()
+        await happens(done)
+        assert list(ready.results()) == ["7"]
+        assert await anext(ready) == 1
+
+
+async def test_a_source_in_the_midst_of_an_item_is_left_where_it_lets_errands_by() -> None:
+    began, put = threading.Event(), threading.Event()
+    unwound: list[bool] = []
+
+    def source() -> Iterator[int]:
+        try:
+            began.set()
+            while True:
+                put.wait()
+                ready.run_errands()
+        finally:
+            unwound.append(True)
+        yield 0
+
+    async with ahead(source(), errand=str) as ready:
+        await happens(began)
+        put.set()
+    assert ended(ready)
+    assert unwound == [True]
+
+
+async def test_a_waiter_for_errands_that_is_cancelled_loses_none() -> None:
+    gate = threading.Event()
+
+    def errand(number: int) -> int:
+        gate.wait()
+        return number
+
+    async with ahead(iter(()), errand=errand) as ready:
+        ready.put(1)
+        waiting = asyncio.ensure_future(ready.settled())
+        await a_few_turns()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        gate.set()
+        await ready.settled()
+        assert list(ready.results()) == [1]
+
+
+@pytest.mark.parametrize("items", [0, 1, 2, 3, 50], ids=lambda count: f"{count} items")
+def test_an_exception_in_an_errand_is_raised_by_settled(items: int) -> None:
+    """Wherever the thread does the errand: idle, between two items, or waiting for room."""
+
+    def errand(number: int) -> int:
+        if number == 1:
+            raise ZeroDivisionError("a bug")
+        return number
+
+    async def main() -> None:
+        async with ahead(iter(range(items)), max_items=2, errand=errand) as ready:
+            for number in range(3):
+                ready.put(number)
+            with pytest.raises(ZeroDivisionError, match="a bug"):
+                await ready.settled()
+            assert list(ready.results()) == [0]
+
+    in_a_loop_of_its_own(main)
+
+
+def test_an_exception_in_an_errand_in_the_midst_of_an_item_is_raised_by_settled() -> None:
+    put = threading.Event()
+
+    async def main() -> None:
+        def source() -> Iterator[int]:
+            yield 0
+            put.wait()
+            ready.run_errands()
+            yield 1
+
+        def errand(number: int) -> None:
+            raise ZeroDivisionError("a bug")
+
+        async with ahead(source(), errand=errand) as ready:
+            assert await anext(ready) == 0
+            ready.put(1)
+            await a_few_turns()
+            put.set()
+            with pytest.raises(ZeroDivisionError, match="a bug"):
+                await ready.settled()
+
+    in_a_loop_of_its_own(main)
+
+
+@pytest.mark.parametrize("items", [0, 50])
+def test_an_exception_in_an_errand_that_nobody_waited_for_is_raised_on_leaving(items: int) -> None:
+    def errand(number: int) -> None:
+        raise ZeroDivisionError("a bug")
+
+    async def main() -> None:
+        with pytest.raises(ZeroDivisionError, match="a bug"):
+            async with ahead(iter(range(items)), max_items=2, errand=errand) as ready:
+                ready.put(1)
+
+    in_a_loop_of_its_own(main)
+
+
+# -- complete ----------------------------------------------------------------------------------------------------------
+
+
+async def test_complete_waits_for_the_end() -> None:
+    done: list[int] = []
+
+    async def work() -> None:
+        await anyio.lowlevel.checkpoint()
+        done.append(1)
+
+    await complete(work())
+    assert done == [1]
+
+
+async def test_complete_raises_what_the_work_raises() -> None:
+    async def work() -> None:
+        await anyio.lowlevel.checkpoint()
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        await complete(work())
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_complete_outlasts_cancellation_which_follows_it(times: int) -> None:
+    gate, began = asyncio.Event(), asyncio.Event()
+    done: list[int] = []
+
+    async def work() -> None:
+        began.set()
+        await gate.wait()
+        await anyio.lowlevel.checkpoint()
+        done.append(1)
+
+    task = asyncio.ensure_future(complete(work()))
+    await began.wait()
+    for _ in range(times):
+        task.cancel()
+        await a_few_turns()
+        assert not task.done()
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done == [1]
+
+
+async def test_complete_does_not_hide_an_error_behind_a_cancellation() -> None:
+    gate, began = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        began.set()
+        await gate.wait()
+        raise KeyError("mine")
+
+    task = asyncio.ensure_future(complete(work()))
+    await began.wait()
+    task.cancel()
+    await a_few_turns()
+    gate.set()
+    with pytest.raises(KeyError, match="mine"):
+        await task

@@ -1,0 +1,292 @@
+"""Wrong arguments, unusable directories, unusable configurations: one clear line, the right exit code, no harm."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cirron_spool import Tuning, __version__
+from cirron_spool.cli.parser import build_parser
+from support.cli import CliResult, clean_environment, command_line, run_cli, spawn, write_config
+from support.scripted import ScriptedServer
+from support.spools import TINY, Sealed, sdk_batches, snapshot
+
+TOKEN = "sk-very-secret-0123456789"
+
+
+def is_one_line(done: CliResult, code: int = 2) -> str:
+    """The one line that a command said before it ended with `code`, without its ``Error: ``."""
+    assert done.stdout == ""
+    assert done.returncode == code, done.stderr
+    assert re.fullmatch(r"Error: [^\n]+\n", done.stderr), done.stderr
+    assert "\x1b" not in done.stderr
+    return done.stderr.removeprefix("Error: ").rstrip("\n")
+
+
+def spool(home: Path) -> list[Sealed]:
+    """Two tiny batches below `home`."""
+    return sdk_batches(home / ".cirron/spool", 2, spans=TINY)
+
+
+def stopped(home: Path, *args: str, code: int = 2, env: dict[str, str] | None = None) -> str:
+    """The ``Error: `` line of a flush that ends before it sends anything; the spool stays."""
+    before = snapshot(home / ".cirron/spool")
+    done = run_cli("flush", *args, home=home, cwd=home, env=env)
+    assert done.returncode == code, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert TOKEN not in done.stdout + done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert snapshot(home / ".cirron/spool") == before
+    return errors[0].removeprefix("Error: ")
+
+
+# -- arguments ---------------------------------------------------------------------------------------------------
+
+
+def test_help_and_version() -> None:
+    top = run_cli("--help")
+    assert (top.returncode, top.stderr) == (0, "")
+    for command in ("inspect", "flush", "clear", "quarantine", "receive"):
+        assert re.search(rf"^ +{command}\b", top.stdout, re.MULTILINE)
+    assert "exit codes: 0 " in top.stdout
+    flush = run_cli("spool", "flush", "--help", prog="cirron")
+    assert flush.stdout.startswith("usage: cirron spool flush ")
+    for option in (
+        "--dir",
+        "--token-file",
+        "--timeout",
+        "--retries",
+        "--quarantine",
+        "--keep-going",
+        "--in-flight",
+    ):
+        assert option in flush.stdout
+    assert run_cli("--version").stdout == f"cirron-spool {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "COMMAND"),
+        (["frob"], "frob"),
+        (["inspekt\x1b[31m"], r"inspekt\x1b[31m"),
+        (["inspect", "--frob\x1b[2J"], r"--frob\x1b[2J"),
+        (["inspect", "surplus"], "surplus"),
+        (["inspect", "--dir"], "--dir"),
+        (["inspect", "--jso"], "--jso"),  # abbreviations would break scripts when an option is added
+        (["flush", "--timeout", "0"], "--timeout"),
+        (["flush", "--timeout", "1e9999"], "--timeout"),
+        (["flush", "--timeout", "٣"], "--timeout"),
+        (["flush", "--retries", "-1"], "--retries"),
+        (["flush", "--retries", "9" * 5000], "--retries"),
+        (["flush", "--in-flight", "zero"], "--in-flight"),
+        (["flush", "--json", "--json-events"], "--json-events"),
+        (["flush", "--quiet", "--verbose"], "--verbose"),
+        (["quarantine"], "ACTION"),
+        (["receive"], "--store"),
+        (["receive", "--store", "x", "--port", "65536"], "--port"),
+    ],
+    ids=lambda value: " ".join(value)[:40].replace("\x1b", "ESC") if isinstance(value, list) else "",
+)  # fmt: skip
+def test_wrong_usage(args: list[str], said: str) -> None:
+    line = is_one_line(run_cli(*args))
+    assert said in line
+    assert re.search(r"See cirron-spool( \w+)* --help\.$", line)
+
+
+def test_numbers_and_names_that_only_the_flush_can_judge(tmp_path: Path) -> None:
+    written = spool(tmp_path)
+    env = {"CIRRON_API_KEY": TOKEN, "CIRRON_API_ENDPOINT": "http://127.0.0.1:1"}
+    for args, said in (
+        (["--in-flight", "65"], "64"),
+        (["--timeout", "86400001"], "86400000"),
+        (["--retries", "101"], "100"),
+        (["--gzip-library", "lz4\x1b[31m"], "lz4"),
+        (["--gzip-level", "77"], "77"),
+    ):
+        assert said in stopped(tmp_path, *args, env=env), args
+    assert snapshot(tmp_path / ".cirron/spool") == written
+
+
+# -- the directory -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["flush"], ["clear", "--force"]], ids=lambda c: c[0])
+def test_a_directory_that_is_none(tmp_path: Path, command: list[str]) -> None:
+    file = tmp_path / "a\x1b[31mfile"
+    file.write_bytes(b"precious")
+    line = is_one_line(run_cli(*command, "--dir", file))
+    assert line == rf"{tmp_path}/a\x1b[31mfile is not a directory. Pass --dir the spool directory."
+    assert file.read_bytes() == b"precious"
+    assert "--dir" in is_one_line(run_cli(*command, "--dir", ""))
+    below = run_cli(*command, "--dir", file / "spool")
+    assert below.returncode == 2
+
+
+def test_a_current_directory_that_is_gone(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = 'rmdir "$PWD" && exec "$@"'
+    for command in (["inspect"], ["flush"], ["clear", "--force"]):
+        gone.mkdir(exist_ok=True)
+        with spawn(["sh", "-c", script, "sh", *command_line(command)], cwd=gone) as running:
+            line = is_one_line(running.finish())
+        assert line.startswith("The current directory does not exist any more.")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
+def test_a_directory_that_may_not_be_read(tmp_path: Path) -> None:
+    closed = tmp_path / "spool"
+    closed.mkdir(mode=0)
+    for command in (["inspect"], ["flush"], ["clear", "--force"]):
+        assert "Permission denied" in is_one_line(run_cli(*command, "--dir", closed))
+
+
+# -- configuration and credentials -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe{}",
+        b"[" * 100_000,
+        b'{"auth": []}',
+        b'{"token": 7}',
+        b'{"token": "t", "timeout": true}',
+        b'{"token": "t", "retries": 1.5}',
+        b'{"apiUrl": "ftp://x", "token": "t"}',
+        b'{"apiUrl": "https://user:pw@x", "token": "t"}',
+    ],
+    ids=lambda text: text[:24].decode("latin-1"),
+)
+def test_an_unusable_configuration_is_named_and_left_alone(tmp_path: Path, text: bytes) -> None:
+    spool(tmp_path)
+    config = write_config(tmp_path)
+    config.write_bytes(text)
+    inode = config.stat().st_ino
+    assert str(config) in stopped(tmp_path)
+    assert config.read_bytes() == text
+    assert config.stat().st_ino == inode
+    assert {path.name for path in config.parent.iterdir()} == {"config.json", "spool"}
+
+
+def test_a_configuration_that_is_no_file_or_everybodys(tmp_path: Path) -> None:
+    spool(tmp_path)
+    config = write_config(tmp_path, token=TOKEN)
+    config.chmod(0o666)
+    assert "every user" in stopped(tmp_path)
+    config.unlink()
+    os.mkfifo(config)
+    assert "is not a file" in stopped(tmp_path)
+    config.unlink()
+    config.mkdir()
+    assert str(config) in stopped(tmp_path)
+
+
+def test_a_token_that_no_header_may_carry_is_refused_unshown(tmp_path: Path) -> None:
+    spool(tmp_path)
+    key = tmp_path / "key"
+    with ScriptedServer() as server:
+        for bad in ("\x1b[31m", "\r\nX-Evil: 1", "\x00", "é"):
+            write_config(tmp_path, apiUrl=server.url, token=f"{TOKEN}{bad}{TOKEN}")
+            assert "config.json" in stopped(tmp_path)
+        key.write_text(f"{TOKEN}\n{TOKEN}\n", encoding="utf-8")
+        stopped(tmp_path, "--token-file", str(key))
+        assert "CIRRON_API_KEY" in stopped(tmp_path, env={"CIRRON_API_KEY": f"{TOKEN} {TOKEN}"})
+        assert server.connections == 0
+
+
+def test_a_token_file_that_holds_none(tmp_path: Path) -> None:
+    spool(tmp_path)
+    empty = tmp_path / "empty"
+    empty.write_bytes(b" \n")
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe\xfd")
+    missing = tmp_path / "miss\x1bing"
+    for path, shown in (
+        (empty, "empty"),
+        (binary, "binary"),
+        (tmp_path, str(tmp_path)),
+        (missing, r"miss\x1bing"),
+    ):
+        line = stopped(tmp_path, "--token-file", str(path))
+        assert shown in line
+        assert "--token-file" in line
+    assert "standard input" in stopped(tmp_path, "--token-file", "-")
+
+
+def test_plain_http_to_another_machine(tmp_path: Path) -> None:
+    spool(tmp_path)
+    for url in ("http://127.0.0.1.example", "HTTP://10.0.0.1:8787"):
+        write_config(tmp_path, apiUrl=url, token=TOKEN)
+        assert "plain http" in stopped(tmp_path)
+    for url in ("https://", "https://host:99999", "https://h\x1b[31m/"):
+        assert "not a web address" in stopped(tmp_path, "--api-url", url, env={"CIRRON_API_KEY": TOKEN})
+
+
+def test_without_a_home(tmp_path: Path) -> None:
+    written = sdk_batches(tmp_path / "spool", 1, spans=TINY)
+    environment = clean_environment(tmp_path)
+    del environment["HOME"]
+    results = []
+    for command in (["inspect"], ["flush"]):
+        argv = command_line([*command, "--dir", tmp_path / "spool"])
+        results.append(
+            subprocess.run(
+                argv,
+                env=environment,
+                cwd=tmp_path,
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                check=False,
+            )
+        )
+    assert results[0].returncode == 0
+    # The password database has a home, whose configuration is not this test's: all that must not happen is a crash.
+    assert results[1].returncode in (0, 1, 2, 3, 4)
+    assert b"Traceback" not in results[1].stderr
+    assert snapshot(tmp_path / "spool") == written
+
+
+# -- the parser --------------------------------------------------------------------------------------------------
+
+
+def test_the_parser_needs_nothing_but_the_standard_library() -> None:
+    # -S leaves site-packages out: the man pages are built where only this checkout is.
+    code = (
+        "import sys; before = set(sys.modules); sys.path.insert(0, sys.argv[1])\n"
+        "from cirron_spool.cli.parser import build_parser\n"
+        "for prog in ('cirron-spool', 'cirron'): build_parser(prog).format_help()\n"
+        "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}"
+        " - set(sys.stdlib_module_names)))"
+    )
+    root = Path(sys.modules["cirron_spool"].__file__ or "").parent.parent
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, str(root)], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("cirron_spool\n", "")
+
+
+def test_the_two_parsers_have_the_same_commands() -> None:
+    ours = build_parser("cirron-spool").parse_args(["flush", "--dir", "x", "--in-flight", "3"])
+    theirs = build_parser("cirron").parse_args(["spool", "flush", "--dir", "x", "--in-flight", "3"])
+    assert {**vars(ours), "command": None} == {**vars(theirs), "command": None}
+
+
+def test_the_help_tells_the_defaults_that_hold() -> None:
+    text = " ".join(run_cli("flush", "--help").stdout.split())
+    for option in ("prefetch_batches", "prefetch_bytes", "chunk_bytes"):
+        flag = "--" + option.removesuffix("_batches").replace("_", "-")
+        found = re.search(rf"{flag} [A-Z]+ [^-]*\(default: (\d+)\)", text)
+        assert found is not None, flag
+        assert int(found[1]) == getattr(Tuning(), option), flag

@@ -1,0 +1,164 @@
+"""Request bodies: whatever library, level and pieces, any gzip gives back exactly the file's bytes."""
+
+from __future__ import annotations
+
+import gzip
+import importlib
+import random
+import sys
+import zlib
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cirron_spool.encoding import GZIP_LIBRARIES, Encoder
+from cirron_spool.errors import ConfigError
+
+LIBRARIES = [name for name in GZIP_LIBRARIES if name != "auto"]
+MODULES = {"isal": "isal.isal_zlib", "zlib-ng": "zlib_ng.zlib_ng", "zlib": "zlib"}
+LEVELS = {"isal": range(4), "zlib-ng": range(1, 10), "zlib": range(1, 10)}
+SETTINGS = [(library, level) for library in LIBRARIES for level in LEVELS[library]]
+
+
+def available(library: str) -> None:
+    """Skip where the library has no wheel for this platform."""
+    pytest.importorskip(MODULES[library])
+
+
+def packed(encoder: Encoder, data: bytes, cuts: list[int]) -> bytes:
+    """The gzip stream of `data`, fed in the pieces between `cuts`."""
+    edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    parts = list(encoder.gzip_parts(data[a:b] for a, b in zip(edges, edges[1:], strict=False)))
+    assert all(parts)
+    return b"".join(parts)
+
+
+def json_like(size: int, seed: int) -> bytes:
+    rng = random.Random(seed)
+    words = [b'"id":', b'"name":"forward",', b'"cpu_ns":', b"NaN,", b"null,", b"}{", b"0."]
+    text = b"".join(rng.choice(words) + str(rng.getrandbits(50)).encode() for _ in range(size // 12 + 1))
+    return text[:size]
+
+
+DATA = st.binary(max_size=5000) | st.builds(json_like, st.integers(0, 200_000), st.integers(0, 9))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@given(data=DATA, level=st.integers(0, 8), cuts=st.lists(st.integers(0, 200_000), max_size=6))
+def test_what_is_packed_comes_out_whole(library: str, data: bytes, level: int, cuts: list[int]) -> None:
+    available(library)
+    levels = LEVELS[library]
+    encoder = Encoder(library, levels[level % len(levels)])
+    body = packed(encoder, data, cuts)
+    assert gzip.decompress(body) == data
+    for module in MODULES.values():  # the receiving side may use any of them
+        if module != "zlib":
+            pytest.importorskip(module)
+        assert importlib.import_module(module).decompress(body, wbits=31) == data
+    whole = encoder.gzip(data)
+    assert gzip.decompress(whole) == data
+    assert encoder.gzip(data) == whole
+    assert packed(encoder, data, cuts) == body  # a retry that packs again sends the same bytes
+
+
+@pytest.mark.parametrize(("library", "level"), SETTINGS)
+@pytest.mark.parametrize("size", [0, 1, 1023, 1024, 1025, 65_535, 65_536, 1_000_003])
+def test_every_level_and_size(library: str, level: int, size: int) -> None:
+    available(library)
+    for data in (json_like(size, level), bytes(size), random.Random(size).randbytes(size)):
+        encoder = Encoder(library, level)
+        assert gzip.decompress(packed(encoder, data, [size // 3, size // 2])) == data
+        assert gzip.decompress(encoder.gzip(data)) == data
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize(
+    "make", [Encoder.gzip, lambda encoder, data: packed(encoder, data, [100])], ids=["whole", "in parts"]
+)
+def test_one_member_with_a_checksum_and_no_time(
+    library: str, make: Callable[[Encoder, bytes], bytes]
+) -> None:
+    available(library)
+    encoder = Encoder(library)
+    body = make(encoder, b"x" * 5000)
+    assert body[:3] == b"\x1f\x8b\x08"
+    assert body[4:8] == bytes(4)
+    assert body[-8:] == zlib.crc32(b"x" * 5000).to_bytes(4, "little") + (5000).to_bytes(4, "little")
+    decompressor = zlib.decompressobj(31)
+    decompressor.decompress(body)
+    assert decompressor.eof
+    assert decompressor.unused_data == b""
+    broken = bytearray(body)
+    broken[-6] ^= 1
+    with pytest.raises(gzip.BadGzipFile):
+        gzip.decompress(bytes(broken))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_it_does_compress(library: str) -> None:
+    available(library)
+    data = json_like(100_000, 1)
+    for level in LEVELS[library]:
+        assert len(packed(Encoder(library, level), data, [])) < len(data) * 0.7
+
+
+@pytest.mark.parametrize(("library", "default"), [("isal", 1), ("zlib-ng", 2), ("zlib", 1)])
+def test_the_default_level_is_the_fast_one(library: str, default: int) -> None:
+    available(library)
+    assert Encoder(library).level == default
+    assert Encoder(library).library.name == library
+
+
+@pytest.mark.parametrize(
+    ("library", "level", "words"),
+    [
+        ("isal", 4, r"gzip level 4 is not one of isal's \(0 to 3\)"),
+        ("isal", -1, r"gzip level -1 is not one of isal's \(0 to 3\)"),
+        ("zlib-ng", 0, r"gzip level 0 is not one of zlib-ng's \(1 to 9\)"),
+        ("zlib", 10, r"gzip level 10 is not one of zlib's \(1 to 9\)"),
+        ("zlib", 0, r"gzip level 0 is not one of zlib's \(1 to 9\)"),
+    ],
+)
+def test_a_level_that_the_library_does_not_know(library: str, level: int, words: str) -> None:
+    available(library)
+    with pytest.raises(ConfigError, match=words):
+        Encoder(library, level)
+
+
+@pytest.mark.parametrize("library", ["", "gzip", "AUTO", "../zlib"])
+def test_a_library_that_does_not_exist(library: str) -> None:
+    with pytest.raises(
+        ConfigError, match="There is no gzip library .* Choose one of: auto, isal, zlib-ng, zlib"
+    ):
+        Encoder(library)
+
+
+@pytest.mark.parametrize(
+    ("missing", "chosen"),
+    [
+        pytest.param([], "isal", id="all installed"),
+        pytest.param(["isal"], "zlib-ng", id="no isal"),
+        pytest.param(["isal", "zlib_ng"], "zlib", id="neither"),
+    ],
+)
+def test_auto_takes_the_fastest_that_is_installed(
+    monkeypatch: pytest.MonkeyPatch, missing: list[str], chosen: str
+) -> None:
+    for library in LIBRARIES:
+        available(library)
+    for module in missing:
+        monkeypatch.setitem(sys.modules, module, None)  # as on a platform without a wheel
+    encoder = Encoder()
+    assert encoder.library.name == chosen
+    assert gzip.decompress(packed(encoder, b"x" * 5000, [])) == b"x" * 5000
+
+
+@pytest.mark.parametrize(("library", "module"), [("isal", "isal"), ("zlib-ng", "zlib_ng")])
+def test_a_named_library_that_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, library: str, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=f"The gzip library {library} is not installed"):
+        Encoder(library)

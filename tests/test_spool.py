@@ -1,0 +1,713 @@
+"""The directory: what is a batch in it, opening, deleting, and the lock."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import random
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import filelock
+import pytest
+
+from cirron_spool import spool as room
+from cirron_spool.errors import SpoolBusyError, SpoolError
+from cirron_spool.offline import clear_spool, inspect_spool
+from cirron_spool.spool import (
+    LOCK_NAME,
+    Entry,
+    Fingerprint,
+    NotABatch,
+    Removal,
+    SpoolDirectory,
+    Vanished,
+    reason,
+)
+from support.cli import clean_environment
+from support.monitor import watch_deletes
+
+NAME = "00000000000000000001-0a.json"
+NOBODY = 65534  # a user other than the one who runs the tests; it owns nothing here
+
+needs_root = pytest.mark.skipif(
+    not hasattr(os, "setresuid") or os.geteuid() != 0, reason="only root can act as two users"
+)
+
+
+@pytest.fixture(autouse=True)
+def deletes_by_their_own_word() -> Iterator[None]:
+    """Nothing is uploaded here, and deleting is what is tested."""
+    with watch_deletes(acknowledged=lambda name: True):
+        yield
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    place = tmp_path / "spool"
+    place.mkdir()
+    return place
+
+
+@pytest.fixture
+def spool(folder: Path) -> Iterator[SpoolDirectory]:
+    with SpoolDirectory(folder) as opened:
+        assert opened.open()
+        yield opened
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder that other users can reach: pytest's own are closed to them."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o777)
+        yield place
+
+
+@contextmanager
+def as_user(uid: int) -> Iterator[None]:
+    """Be another user until the end of the block; root stays in reserve."""
+    os.setresuid(uid, uid, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+def descriptors() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+# -- what stands under a batch's name and is none ----------------------------------------------------------------------
+
+
+def _link(path: Path) -> None:
+    target = path.with_name("target")
+    target.write_bytes(b"{}")
+    path.symlink_to(target)
+
+
+def _socket(path: Path) -> None:
+    before = Path.cwd()
+    os.chdir(path.parent)  # the address of a socket holds about a hundred bytes
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(path.name)
+    finally:
+        os.chdir(before)
+
+
+def _device(path: Path) -> None:
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))  # as /dev/null
+    except PermissionError:
+        pytest.skip("only root can make a device")
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+    except PermissionError:
+        pytest.skip("devices have no effect on this file system")
+
+
+STRANGERS: dict[str, Callable[[Path], object]] = {
+    "a symbolic link": _link,
+    "a folder": lambda path: path.mkdir(),
+    "a named pipe": os.mkfifo,
+    "a socket": _socket,
+    "a device": _device,
+}
+
+
+@pytest.mark.parametrize("kind", STRANGERS)
+def test_strangers_are_told_apart_without_blocking(spool: SpoolDirectory, folder: Path, kind: str) -> None:
+    STRANGERS[kind](folder / NAME)
+    before = descriptors()
+    with pytest.raises(NotABatch) as caught:
+        spool.open_batch(NAME)
+    assert str(caught.value) == kind == spool.kind_of(NAME)
+    assert descriptors() == before
+    listing = spool.listing()
+    assert (listing.names, listing.strangers) == ([], (NAME,))
+    assert spool.entries() == []
+    assert not spool.has_batches()
+    assert spool.delete(NAME, None) is Removal.CHANGED
+    assert os.path.lexists(folder / NAME)
+
+
+def test_a_dangling_link_is_a_stranger_too(spool: SpoolDirectory, folder: Path) -> None:
+    (folder / NAME).symlink_to("nowhere")
+    with pytest.raises(NotABatch, match="a symbolic link"):
+        spool.open_batch(NAME)
+    assert spool.listing().strangers == (NAME,)
+
+
+def test_a_pipe_with_a_writer_is_not_read(spool: SpoolDirectory, folder: Path) -> None:
+    os.mkfifo(folder / NAME)
+    reader = os.open(folder / NAME, os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(folder / NAME, os.O_WRONLY)
+    try:
+        os.write(writer, b"{}")
+        with pytest.raises(NotABatch, match="a named pipe"):
+            spool.open_batch(NAME)
+        assert os.read(reader, 10) == b"{}"
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_regular_file_and_nothing_have_words_too(spool: SpoolDirectory, folder: Path) -> None:
+    assert spool.kind_of(NAME) == "gone"
+    (folder / NAME).touch()
+    assert spool.kind_of(NAME) == "a file"
+
+
+# -- opening -----------------------------------------------------------------------------------------------------------
+
+
+def test_open_batch_gives_its_bytes_and_fingerprint(spool: SpoolDirectory, folder: Path) -> None:
+    (folder / NAME).write_bytes(b'{"spans":[]}')
+    fd, fingerprint = spool.open_batch(NAME)
+    with open(fd, "rb") as file:
+        assert file.read() == b'{"spans":[]}'
+    status = (folder / NAME).stat()
+    assert fingerprint == (status.st_dev, status.st_ino, 12, status.st_mtime_ns)
+    assert spool.size_of(NAME) == 12
+    assert spool.path_of(NAME) == folder / NAME
+
+
+def test_open_batch_leaves_no_descriptor_to_children(spool: SpoolDirectory, folder: Path) -> None:
+    (folder / NAME).touch()
+    fd, _ = spool.open_batch(NAME)
+    try:
+        assert not os.get_inheritable(fd)
+    finally:
+        os.close(fd)
+
+
+def test_a_vanished_batch(spool: SpoolDirectory) -> None:
+    with pytest.raises(Vanished):
+        spool.open_batch(NAME)
+    assert spool.size_of(NAME) == 0
+    assert spool.delete(NAME, None) is Removal.GONE
+
+
+@needs_root
+def test_an_unreadable_batch_is_an_os_error(shared: Path) -> None:
+    (shared / NAME).write_bytes(b"{}")
+    (shared / NAME).chmod(0o600)
+    with as_user(NOBODY), SpoolDirectory(shared) as spool:
+        assert spool.open()
+        with pytest.raises(PermissionError):
+            spool.open_batch(NAME)
+
+
+def test_a_stale_network_file_is_vanished(spool: SpoolDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stale(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    # A network file system whose server deleted the file cannot be had here.
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", stale)
+        with pytest.raises(Vanished):
+            spool.open_batch(NAME)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", stale)
+        assert spool.delete(NAME, None) is Removal.GONE
+
+
+def test_a_failing_fstat_leaks_nothing(
+    spool: SpoolDirectory, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / NAME).touch()
+    before = descriptors()
+
+    def broken(fd: int) -> os.stat_result:
+        raise OSError(errno.EIO, "Input/output error")  # a disk that fails cannot be had here
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", broken)
+        with pytest.raises(OSError, match="Input/output error"):
+            spool.open_batch(NAME)
+    assert descriptors() == before
+
+
+# -- deleting ----------------------------------------------------------------------------------------------------------
+
+
+def _appended(path: Path) -> None:
+    status = path.stat()
+    with path.open("ab") as file:
+        file.write(b" ")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _touched(path: Path) -> None:
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000))
+
+
+def _replaced(path: Path) -> None:
+    status = path.stat()
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.replace(path)
+
+
+def _linked(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+    path.symlink_to("moved")
+
+
+@pytest.mark.parametrize(
+    "change", [_appended, _touched, _replaced, _linked], ids=["size", "mtime", "inode", "a link to itself"]
+)
+def test_a_file_that_is_not_the_one_sent_is_kept(
+    spool: SpoolDirectory, folder: Path, change: Callable[[Path], None]
+) -> None:
+    (folder / NAME).write_bytes(b"{}")
+    fd, sent = spool.open_batch(NAME)
+    os.close(fd)
+    change(folder / NAME)
+    assert spool.delete(NAME, sent) is Removal.CHANGED
+    assert (folder / NAME).exists()
+
+
+def test_the_file_that_was_sent_is_deleted(spool: SpoolDirectory, folder: Path) -> None:
+    (folder / NAME).write_bytes(b"{}")
+    (folder / "2-b.json").write_bytes(b"{}")
+    fd, sent = spool.open_batch(NAME)
+    os.close(fd)
+    assert spool.delete(NAME, sent) is Removal.DELETED
+    assert spool.delete(NAME, sent) is Removal.GONE
+    assert os.listdir(folder) == ["2-b.json"]
+
+
+def test_without_a_fingerprint_any_regular_file_is_deleted(spool: SpoolDirectory, folder: Path) -> None:
+    (folder / NAME).write_bytes(b"{}")
+    assert spool.delete(NAME, None) is Removal.DELETED
+    assert os.listdir(folder) == []
+
+
+@needs_root
+def test_a_delete_that_is_refused_is_an_os_error(shared: Path) -> None:
+    (shared / NAME).write_bytes(b"{}")
+    shared.chmod(0o755)
+    with as_user(NOBODY), SpoolDirectory(shared) as spool:
+        assert spool.open()
+        with pytest.raises(PermissionError):
+            spool.delete(NAME, None)
+    assert (shared / NAME).exists()
+
+
+def test_the_directory_stays_the_same_when_its_path_is_repointed(
+    spool: SpoolDirectory, folder: Path, tmp_path: Path
+) -> None:
+    (folder / NAME).write_bytes(b"mine")
+    folder.rename(tmp_path / "moved")
+    folder.mkdir()
+    (folder / NAME).write_bytes(b"another run's")
+    (folder / "2-b.json").write_bytes(b"another run's")
+    assert spool.listing().names == [NAME]
+    fd, sent = spool.open_batch(NAME)
+    with open(fd, "rb") as file:
+        assert file.read() == b"mine"
+    assert spool.delete(NAME, sent) is Removal.DELETED
+    assert sorted(os.listdir(folder)) == [NAME, "2-b.json"]
+    assert os.listdir(tmp_path / "moved") == []
+
+
+def test_clearing_does_not_count_what_it_left(folder: Path) -> None:
+    (folder / NAME).write_bytes(b"{}")
+    inventory = inspect_spool(folder)
+    (folder / NAME).unlink()
+    (folder / NAME).mkdir()  # something else took the name between the question and the answer
+    assert clear_spool(inventory=inventory).deleted == 0
+    assert (folder / NAME).is_dir()
+
+
+# -- listing -----------------------------------------------------------------------------------------------------------
+
+
+def test_listing_ignores_everything_else(spool: SpoolDirectory, folder: Path) -> None:
+    batches = [NAME, "2-b.json", "00000000000000000003-cd.json", "10-a.json"]
+    shuffled = random.Random(0).sample(batches, len(batches))
+    for name in shuffled:
+        (folder / name).write_bytes(b"x" * len(name))
+    others = [
+        f"{NAME}.tmp",
+        f".{NAME}",
+        "4-AB.json",
+        "4-xy.json",
+        "4.json",
+        "4-a.JSON",
+        "notes.txt",
+        LOCK_NAME,
+        ".nfs0001",
+        "4-a.rejection.json",
+        os.fsdecode(b"4-a\xff.json"),
+    ]
+    for name in others:
+        (folder / name).touch()
+    (folder / "5-a.json").mkdir()
+    (folder / "6-a.json").symlink_to(folder / NAME)
+    os.mkfifo(folder / "7-a.json")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "8-a.json").touch()
+    listing = spool.listing()
+    assert listing.names == batches
+    assert listing.strangers == ("5-a.json", "6-a.json", "7-a.json")
+    assert spool.entries() == [Entry(name, len(name)) for name in batches]
+    assert spool.has_batches()
+
+
+def test_odd_digit_counts_are_sorted_as_numbers(spool: SpoolDirectory, folder: Path) -> None:
+    ordered = ["9-f.json", "10-a.json", "0000100-b.json", "100-a.json", "00000000000000000101-a.json"]
+    ordered += ["99999999999999999999-a.json", "100000000000000000000-a.json", "1" + "0" * 100 + "-a.json"]
+    for name in reversed(ordered):
+        (folder / name).touch()
+    assert spool.listing().names == ordered
+    assert [entry.name for entry in spool.entries()] == ordered
+
+
+def test_many_batches_are_listed_again_and_again(spool: SpoolDirectory, folder: Path) -> None:
+    names = [f"{number:020d}-a.json" for number in range(600)]
+    for name in names:
+        (folder / name).touch()
+    before = descriptors()
+    assert spool.listing().names == names
+    assert spool.listing().names == names
+    assert len(spool.entries()) == 600
+    assert spool.has_batches()
+    assert descriptors() == before
+
+
+def test_a_directory_deleted_while_it_is_open_is_empty(spool: SpoolDirectory, folder: Path) -> None:
+    folder.rmdir()
+    assert spool.listing().names == []
+    assert spool.entries() == []
+    assert not spool.has_batches()
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.ESTALE], ids=["ENOENT", "ESTALE"])
+def test_a_batch_that_vanishes_while_it_is_listed_is_not_in_it(
+    spool: SpoolDirectory, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    class Gone:
+        """A directory entry whose file went before it could be asked, on a file system that must be asked."""
+
+        name = NAME
+
+        def is_file(self, *, follow_symlinks: bool) -> bool:
+            raise OSError(code, os.strerror(code))
+
+        def stat(self, *, follow_symlinks: bool) -> os.stat_result:
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(spool, "_named_like_batches", lambda: iter([Gone()]))
+    assert spool.entries() == []
+    assert spool.listing() == room.Listing([], ())
+
+
+@needs_root
+def test_a_directory_that_may_not_be_searched_is_named(shared: Path) -> None:
+    (shared / NAME).touch()
+    shared.chmod(0o744)
+    with as_user(NOBODY), SpoolDirectory(shared) as spool:
+        assert spool.open()
+        with pytest.raises(SpoolError, match=rf"Cannot list {shared}: Permission denied\.") as caught:
+            spool.listing()
+    assert caught.value.exit_code == 2
+
+
+# -- the directory itself ----------------------------------------------------------------------------------------------
+
+
+def test_no_directory_is_an_empty_spool(tmp_path: Path) -> None:
+    with SpoolDirectory(tmp_path / "none") as spool:
+        assert not spool.open()
+
+
+def test_a_dangling_link_is_an_empty_spool(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    with SpoolDirectory(tmp_path / "link") as spool:
+        assert not spool.open()
+
+
+def test_a_link_to_the_spool_is_followed(folder: Path, tmp_path: Path) -> None:
+    (folder / NAME).touch()
+    (tmp_path / "link").symlink_to(folder)
+    with SpoolDirectory(tmp_path / "link") as spool:
+        assert spool.open()
+        assert spool.listing().names == [NAME]
+        assert spool.path == tmp_path / "link"
+
+
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo], ids=["file", "pipe"])
+def test_no_directory_but_something_else(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    path = tmp_path / "x\x1b"
+    make(path)
+    with (
+        SpoolDirectory(path) as spool,
+        pytest.raises(SpoolError, match=r"x\\x1b is not a directory") as caught,
+    ):
+        spool.open()
+    assert caught.value.exit_code == 2
+
+
+def test_a_path_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with SpoolDirectory(tmp_path / "loop") as spool, pytest.raises(SpoolError, match="Cannot read .*loop: "):
+        spool.open()
+
+
+@needs_root
+def test_permissions_of_the_directory(shared: Path) -> None:
+    shared.chmod(0o755)
+    with as_user(NOBODY), SpoolDirectory(shared) as spool:
+        assert spool.open()
+        with pytest.raises(SpoolError, match=f"No write permission on {shared}") as caught:
+            spool.check_writable()
+        assert caught.value.exit_code == 1
+        with pytest.raises(SpoolError, match=f"Cannot lock {shared}: Permission denied") as caught:
+            spool.lock()
+        assert caught.value.exit_code == 1
+    shared.chmod(0o777)
+    with as_user(NOBODY), SpoolDirectory(shared) as spool:
+        assert spool.open()
+        spool.check_writable()
+    shared.chmod(0o700)
+    with as_user(NOBODY), SpoolDirectory(shared) as spool, pytest.raises(SpoolError, match="Cannot read"):
+        spool.open()
+
+
+def test_closing_gives_everything_back(folder: Path) -> None:
+    before = descriptors()
+    with SpoolDirectory(folder) as spool:
+        assert spool.open()
+        assert spool.lock() == ""
+        assert descriptors() > before
+    assert descriptors() == before
+    assert os.listdir(folder) == []
+    spool.close()
+
+
+def test_where_directories_cannot_be_held_open(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Windows, which cannot be had here, has no descriptors of directories.
+    monkeypatch.setattr(room, "_HAS_DIR_FD", False)
+    (folder / NAME).write_bytes(b"{}")
+    with SpoolDirectory(tmp_path / "none") as spool:
+        assert not spool.open()
+    with SpoolDirectory(folder / NAME) as spool, pytest.raises(SpoolError, match="is not a directory"):
+        spool.open()
+    with SpoolDirectory(folder) as spool:
+        assert spool.open()
+        spool.check_writable()
+        assert spool.listing().names == [NAME]
+        fd, sent = spool.open_batch(NAME)
+        os.close(fd)
+        assert spool.delete(NAME, sent) is Removal.DELETED
+        folder.rmdir()
+        assert spool.listing().names == []
+
+
+def test_reasons() -> None:
+    assert reason(OSError(errno.EIO, "Input/output error", "/secret/path")) == "Input/output error"
+    assert reason(OSError("text\x1b only")) == r"text\x1b only"
+    assert reason(OSError()) == "OSError"
+
+
+def test_fingerprints_of_two_files_differ(folder: Path) -> None:
+    (folder / "a").touch()
+    (folder / "b").touch()
+    assert Fingerprint.of((folder / "a").stat()) != Fingerprint.of((folder / "b").stat())
+
+
+# -- the lock ----------------------------------------------------------------------------------------------------------
+
+HOLDER = """
+import sys
+from pathlib import Path
+from cirron_spool.spool import SpoolDirectory
+
+with SpoolDirectory(Path(sys.argv[1])) as spool:
+    assert spool.open()
+    assert spool.lock() == ""
+    print("held", flush=True)
+    sys.stdin.read()
+print("given back", flush=True)
+"""
+
+
+@contextmanager
+def holder(folder: Path, home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that holds the lock until its standard input ends."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)],
+        env=clean_environment(home),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        try:
+            assert _stream(process.stdout).readline() == b"held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def _stream(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None
+    return stream
+
+
+def test_a_second_process_is_refused_until_the_first_is_done(
+    spool: SpoolDirectory, folder: Path, tmp_path: Path
+) -> None:
+    with holder(folder, tmp_path) as other:
+        for _ in range(2):
+            with pytest.raises(SpoolBusyError) as caught:
+                spool.lock()
+            assert caught.value.exit_code == 4
+            assert str(caught.value) == (
+                f"Another cirron-spool is working on {folder}. Wait for it to end, then run this again."
+            )
+        assert os.listdir(folder) == [LOCK_NAME]
+        _stream(other.stdin).close()
+        assert _stream(other.stdout).readline() == b"given back\n"
+        assert os.listdir(folder) == []
+        assert spool.lock() == ""
+
+
+def test_the_lock_ends_with_a_process_that_is_killed(
+    spool: SpoolDirectory, folder: Path, tmp_path: Path
+) -> None:
+    with holder(folder, tmp_path) as other:
+        other.kill()
+        other.wait()
+        assert os.listdir(folder) == [LOCK_NAME]  # left behind, and in nobody's way
+        assert spool.lock() == ""
+        spool.unlock()
+    assert os.listdir(folder) == []
+
+
+def test_the_lock_is_one_for_all_names_of_the_directory(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    with holder(folder, tmp_path), SpoolDirectory(tmp_path / "link") as spool:
+        assert spool.open()
+        with pytest.raises(SpoolBusyError):
+            spool.lock()
+
+
+def test_the_lock_file_is_no_batch_and_no_file_of_the_sdk(spool: SpoolDirectory, folder: Path) -> None:
+    spool.lock()
+    assert os.listdir(folder) == [LOCK_NAME]
+    assert spool.listing() == room.Listing([], ())
+    assert list(folder.glob("*.json*")) == []
+
+
+@pytest.mark.parametrize("taken_by_a_third", [False, True], ids=["free", "taken by a third"])
+def test_a_waiter_never_holds_a_lock_file_that_was_unlinked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, taken_by_a_third: bool
+) -> None:
+    """The second has the lock file open; before it asks for the lock the first gives it back, unlinked."""
+    first, second, third = (SpoolDirectory(folder) for _ in range(3))
+    with first, second, third:
+        assert first.open() and second.open() and third.open()
+        first.lock()
+        flock = fcntl.flock
+        overtaken: list[int] = []
+
+        def overtake(fd: int, operation: int) -> None:
+            monkeypatch.setattr(fcntl, "flock", flock)
+            overtaken.append(fd)
+            first.unlock()
+            if taken_by_a_third:
+                third.lock()
+            flock(fd, operation)
+
+        monkeypatch.setattr(fcntl, "flock", overtake)
+        try:
+            second.lock()
+            second_holds = True
+        except SpoolBusyError:
+            second_holds = False
+        assert overtaken
+        if taken_by_a_third:
+            assert not second_holds
+        if second_holds:
+            with pytest.raises(SpoolBusyError):
+                first.lock()
+        third.unlock()
+        second.unlock()
+        assert first.lock() == ""
+
+
+@pytest.mark.parametrize("how", ["unlock", "close"])
+def test_a_lock_can_be_taken_again(folder: Path, how: str) -> None:
+    for _ in range(3):
+        with SpoolDirectory(folder) as spool:
+            assert spool.open()
+            spool.lock()
+            getattr(spool, how)()
+            spool.unlock()
+        assert os.listdir(folder) == []
+
+
+def test_a_lock_file_that_somebody_removed_is_given_back_all_the_same(
+    spool: SpoolDirectory, folder: Path
+) -> None:
+    spool.lock()
+    (folder / LOCK_NAME).unlink()
+    spool.unlock()
+    assert spool.lock() == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "warning"),
+    [
+        (errno.ENOSYS, "is on a file system without locks"),
+        (errno.EOPNOTSUPP, "is on a file system without locks"),
+        (errno.ENOLCK, "is on a file system without locks"),
+        (errno.ENOSPC, "No space for a lock file in "),
+        (errno.EDQUOT, "No space for a lock file in "),
+    ],
+    ids=lambda value: errno.errorcode[value] if isinstance(value, int) else "",
+)
+def test_a_lock_that_cannot_be_had_is_a_warning(
+    spool: SpoolDirectory, folder: Path, monkeypatch: pytest.MonkeyPatch, code: int, warning: str
+) -> None:
+    _refuse(monkeypatch, code)
+    said = spool.lock()
+    assert warning in said
+    assert str(folder) in said
+    assert "do not flush it twice at once" in said
+    spool.unlock()
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EIO], ids=["EROFS", "EIO"])
+def test_a_lock_that_fails_otherwise_ends_the_work(
+    spool: SpoolDirectory, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    _refuse(monkeypatch, code)
+    with pytest.raises(SpoolError, match="Cannot lock ") as caught:
+        spool.lock()
+    assert caught.value.exit_code == 1
+
+
+def _refuse(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """Let the lock fail as on a full disk or a network file system, which cannot be had here."""
+
+    def acquire(self: filelock.BaseFileLock) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
