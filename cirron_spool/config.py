@@ -139,6 +139,8 @@ def read_config(path: Path) -> tuple[dict[str, object], tuple[str, ...]]:
         return {}, ()
     except OSError as error:
         raise ConfigError(f"Cannot read {where}: {error.strerror}. Check its permissions.") from None
+    except ValueError:  # a NUL in the path
+        raise ConfigError(f"{where} is not a path. Name the configuration file.") from None
     warnings = _check_owner(status, where)
     if len(text) > _LARGEST_CONFIG_BYTES:
         raise ConfigError(f"{where} is larger than a configuration can be. Correct it, or move it away.")
@@ -209,6 +211,11 @@ def _credentials(
 
 def _check_url(url: str, source: str, http_allowed: bool) -> tuple[str, str]:
     """The URL without its trailing slash, and the ingest origin that follows from it (SPEC section 4)."""
+    if any(mark in url for mark in "@?#\\"):
+        # Not shown: it may hold a password.
+        raise ConfigError(
+            f"{source} must not hold a user, a password, a query or a fragment. Set it without them."
+        )
     shown = printable(url)[:200]
     try:
         parts = urlsplit(url)
@@ -221,10 +228,6 @@ def _check_url(url: str, source: str, http_allowed: bool) -> tuple[str, str]:
         or any(not 0x21 <= ord(char) <= 0x7E for char in url)
     ):
         raise ConfigError(f"{source} is not a web address: {shown!r}. Set it to one like {DEFAULT_API_URL}.")
-    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        raise ConfigError(
-            f"{source} must not hold a user, a password, a query or a fragment. Set it without them."
-        )
     if parts.scheme == "http" and not http_allowed and not is_loopback(host):
         raise ConfigError(
             f"{source} is {shown!r}: credentials are not sent over plain http to another machine. "

@@ -7,8 +7,9 @@ from contextlib import AbstractAsyncContextManager
 
 from cirron_spool.naming import batch_id_of
 from cirron_spool.prefetch import Prepared
-from cirron_spool.transport import PRODUCT, Transport, Upload
+from cirron_spool.transport import PRODUCT, Transport
 from cirron_spool.verdict import INGEST_PATH, Answer, NoAnswer
+from cirron_spool.wire import Upload
 
 Stream = Callable[[Prepared], AbstractAsyncContextManager[AsyncIterator[bytes]]]
 

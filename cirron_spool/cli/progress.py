@@ -35,6 +35,13 @@ class Bar(FlushView):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
+        self._total = 0
+        self._sent = 0
+        self._file = ""
+        self._retry_at: float | None = None
+        self._attempt = 1
+        # When so many bytes were done, over the last seconds.
+        self._marks: deque[tuple[float, int]] = deque()
         # soft_wrap: a long line of words is the terminal's to wrap, never ours to cut.
         self._rich = RichConsole(file=sys.stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
         self._live = Live(
@@ -43,13 +50,6 @@ class Bar(FlushView):
             transient=True,
             refresh_per_second=_REDRAWS_A_SECOND,
         )
-        self._total = 0
-        self._sent = 0
-        self._file = ""
-        self._retry_at: float | None = None
-        self._attempt = 1
-        # When so many bytes were done, over the last seconds.
-        self._marks: deque[tuple[float, int]] = deque()
 
     def __enter__(self) -> Self:
         return self
@@ -120,7 +120,7 @@ class Bar(FlushView):
         if room >= 8:
             filled = room * self._sent // self._total if self._total else 0
             first.append("━" * filled, style="green")
-            first.append("━" * (room - filled), style="bright_black")
+            first.append("─" * (room - filled), style="bright_black")
             first.append("  ")
         first.append(numbers)
         first.truncate(width, overflow="ellipsis")
