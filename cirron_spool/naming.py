@@ -8,9 +8,10 @@ directory belongs to somebody else. Nothing here knows directories, clocks or so
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 # [0-9] rather than \d: other scripts' digits are not the SDK's.
 _BATCH_NAME = re.compile(r"([0-9]+)-([0-9a-f]+)\.json")
@@ -27,6 +28,9 @@ _NS_IN_MS = 1_000_000
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -58,18 +62,19 @@ def batch_id_of(name: str) -> str:
     return name[name.index("-") + 1 : -len(".json")]
 
 
-def is_batch_name(name: str) -> bool:
-    """Whether the whole of ``name`` is a batch's."""
-    return _BATCH_NAME.fullmatch(name) is not None
+# Whether the whole of a name is a batch's. The pattern's own method: a listing asks it of every entry.
+is_batch_name = _BATCH_NAME.fullmatch
 
 
-def oldest_first(names: Iterable[str]) -> list[str]:
-    """The batches' names in the order of upload: by created_ns as a number, then by name."""
-    ordered = list(names)
-    if all(name.find("-") == _PADDED_DIGITS for name in ordered):
-        ordered.sort()  # the SDK's own padding: text order is time order, and sorts ten times as fast
-    else:
-        ordered.sort(key=lambda name: (int(name[: name.index("-")]), name))
+def oldest_first(batches: Iterable[T], name_of: Callable[[T], str] = str) -> list[T]:
+    """The batches in the order of upload: by created_ns as a number, then by name."""
+    ordered = list(batches)
+    # As long as all times are padded alike, which the SDK's are, text order is their order, and sorts much faster.
+    ordered.sort(key=name_of)
+    if ordered and any(name_of(batch)[_PADDED_DIGITS : _PADDED_DIGITS + 1] != "-" for batch in ordered):
+        ordered.sort(
+            key=lambda batch: int(name_of(batch).partition("-")[0])
+        )  # stable: equal times stay by name
     return ordered
 
 

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -45,6 +47,9 @@ _GONE = frozenset({errno.ENOENT, errno.ESTALE})
 # Locks that this file system cannot give; what the lock prevents is only work done twice, never a loss.
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK})
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+_TYPE_BITS = stat.S_IFMT(0xFFFF)
+_REGULAR = stat.S_IFREG
 
 # A listing gives up the interpreter lock this often, so that an event loop beside it is not held up.
 _YIELD_EVERY = 256
@@ -166,7 +171,7 @@ class SpoolDirectory:
         """The batches by name alone, without a stat where the directory itself tells what is a regular file."""
         names: list[str] = []
         strangers: list[str] = []
-        for entry in self._named_like_batches():
+        for entry in chain.from_iterable(self._named_like_batches()):
             with suppress(FileNotFoundError):
                 if entry.is_file(follow_symlinks=False):
                     names.append(entry.name)
@@ -176,19 +181,24 @@ class SpoolDirectory:
 
     def entries(self) -> list[Entry]:
         """The batches with their sizes, oldest first. One that vanishes meanwhile is not in it."""
-        sizes: dict[str, int] = {}
-        for entry in self._named_like_batches():
-            with suppress(FileNotFoundError):
-                status = entry.stat(follow_symlinks=False)
-                if stat.S_ISREG(status.st_mode):
-                    sizes[entry.name] = status.st_size
-        return [Entry(name, sizes[name]) for name in oldest_first(sizes)]
+        found: list[Entry] = []
+        # In one flat loop: at 100,000 batches each call in it is a tenth of a second.
+        for portion in self._named_like_batches():
+            for entry in portion:
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if status.st_mode & _TYPE_BITS == _REGULAR:
+                    found.append(Entry(entry.name, status.st_size))
+        return oldest_first(found, itemgetter(0))
 
     def has_batches(self) -> bool:
         """Whether there is any batch at all; stops at the first."""
-        return any(entry.is_file(follow_symlinks=False) for entry in self._named_like_batches())
+        found = chain.from_iterable(self._named_like_batches())
+        return any(entry.is_file(follow_symlinks=False) for entry in found)
 
-    def _named_like_batches(self) -> Iterator[os.DirEntry[str]]:
+    def _named_like_batches(self) -> Iterator[list[os.DirEntry[str]]]:
         try:
             # The descriptor's own offset would be shared between listings; a duplicate by path "." is not.
             place = (
@@ -196,11 +206,9 @@ class SpoolDirectory:
             )
             try:
                 with os.scandir(self.path if place is None else place) as found:
-                    for number, entry in enumerate(found):
-                        if number % _YIELD_EVERY == 0:
-                            time.sleep(0)
-                        if is_batch_name(entry.name):
-                            yield entry
+                    while portion := list(islice(found, _YIELD_EVERY)):
+                        time.sleep(0)
+                        yield [entry for entry in portion if is_batch_name(entry.name)]
             finally:
                 if place is not None:
                     os.close(place)

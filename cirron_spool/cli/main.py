@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -41,6 +42,8 @@ def _run(prog: str, arguments: Sequence[str]) -> int:
             return receive(options, console)
         from cirron_spool.cli import offline
 
+        # A short life with one big list in it: looking for garbage in 100,000 entries only costs time.
+        gc.disable()
         return offline.run(options, console)
     except UsageError as error:
         console.error(printable(str(error)))

@@ -11,25 +11,20 @@ from cirron_spool.quarantine import Rejection
 from cirron_spool.spool import Entry
 
 
-def created_ns(name: str) -> int:
-    """The time in a batch's name."""
-    return int(name[: name.index("-")])
-
-
-class Clock:
-    """iso_utc for many names: batches of one second share all but the milliseconds."""
+class Times:
+    """The times in batches' names, as text. Batches of one second share all of it but the milliseconds."""
 
     def __init__(self) -> None:
-        self._second = -1
+        self._second = ""
         self._prefix = ""
 
-    def iso(self, ns: int) -> str:
-        """As :func:`cirron_spool.naming.iso_utc`."""
-        second, rest = divmod(ns, 1_000_000_000)
-        if second != self._second:
-            self._second = second
-            self._prefix = iso_utc(ns)[:-4]
-        return f"{self._prefix}{rest // 1_000_000:03d}Z"
+    def of(self, name: str) -> tuple[str, str]:
+        """Nanoseconds since the epoch, and ISO 8601 as :func:`cirron_spool.naming.iso_utc` has it."""
+        digits = name.partition("-")[0]
+        if digits[:-9] != self._second or not self._prefix:
+            self._second = digits[:-9]
+            self._prefix = iso_utc(int(digits))[:-4]
+        return digits.lstrip("0") or "0", f"{self._prefix}{digits[-9:-6]:0>3}Z"
 
 
 def table(rows: Sequence[tuple[str, str, str]], heads: tuple[str, str, str]) -> Iterator[str]:
@@ -54,9 +49,9 @@ def inventory_lines(inventory: Inventory, aside: Sequence[Rejection]) -> Iterato
     if not entries:
         yield f"No spool files found in {place}"
     else:
-        clock = Clock()
+        times = Times()
         yield f"Spool: {place}  ({count(len(entries), 'file')}, {human_size(inventory.total_bytes)})"
-        rows = [(clock.iso(created_ns(entry.name)), human_size(entry.size), entry.name) for entry in entries]
+        rows = [(times.of(entry.name)[1], human_size(entry.size), entry.name) for entry in entries]
         yield from table(rows, ("Timestamp", "Size", "File"))
         yield f"Oldest: {rows[0][0]}   Newest: {rows[-1][0]}"
     if aside:
@@ -67,29 +62,31 @@ def inventory_lines(inventory: Inventory, aside: Sequence[Rejection]) -> Iterato
 def inventory_json(inventory: Inventory, aside: Sequence[Rejection]) -> Iterator[str]:
     """``inspect --json``: a line for each entry, made as it is printed."""
     entries = inventory.entries
-    clock = Clock()
+    times = Times()
 
-    def described(entry: Entry, size: str) -> str:
-        ns = created_ns(entry.name)
-        return f'{{ "name": "{entry.name}", {size}"createdNs": "{ns}", "iso": "{clock.iso(ns)}" }}'
+    def described(entry: Entry, size: str = "") -> str:
+        name = entry[0]
+        ns, iso = times.of(name)
+        return f'{{ "name": "{name}", {size}"createdNs": "{ns}", "iso": "{iso}" }}'
+
+    def listed(entry: Entry) -> str:
+        return f"""    {described(entry, f'"size": {entry[1]}, ')}"""
 
     yield "{"
     yield f'  "dir": {json.dumps(str(inventory.directory))},'
     yield f'  "files": {len(entries)},'
     yield f'  "totalBytes": {inventory.total_bytes},'
-    yield f'  "oldest": {described(entries[0], "") if entries else "null"},'
-    yield f'  "newest": {described(entries[-1], "") if entries else "null"},'
+    yield f'  "oldest": {described(entries[0]) if entries else "null"},'
+    yield f'  "newest": {described(entries[-1]) if entries else "null"},'
     if aside:
         yield f'  "quarantined": {len(aside)},'
     if not entries:
         yield '  "entries": []'
     else:
         yield '  "entries": ['
-        last = len(entries) - 1
-        for number, entry in enumerate(entries):
-            size = f'"size": {entry.size}, '
-            comma = "," if number < last else ""
-            yield f"    {described(entry, size)}{comma}"
+        for number in range(len(entries) - 1):
+            yield f"{listed(entries[number])},"
+        yield listed(entries[-1])
         yield "  ]"
     yield "}"
 
