@@ -25,6 +25,10 @@ from cirron_spool.schedule import delays
 from cirron_spool.verdict import Action, Answer, Verdict, judge
 
 
+# A test receiver's "t" is no secret, and taking it out of a sentence would garble it.
+_SHORTEST_SECRET = 8
+
+
 class Delivery:
     """Delivers the batches of one flush. ``retries`` bounds the attempts of each after its first."""
 
@@ -127,7 +131,8 @@ class Delivery:
 
 def _without(token: str, verdict: Verdict) -> Verdict:
     """``verdict`` as it can be shown: a server that repeats the token must not make us print it."""
-    if token not in verdict.message and token not in verdict.hint and token not in verdict.said:
+    shown = (verdict.message, verdict.hint, verdict.said)
+    if len(token) < _SHORTEST_SECRET or not any(token in text for text in shown):
         return verdict
     return replace(
         verdict,

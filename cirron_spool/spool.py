@@ -114,6 +114,7 @@ class SpoolDirectory:
         self.path = path
         self._fd: int | None = None
         self._lock: filelock.BaseFileLock | None = None
+        self._process = os.getpid()
         # A cancelled task does not wait for the thread that opens or locks for it: what comes after the close is
         # given back at once.
         self._guard = threading.Lock()
@@ -151,7 +152,7 @@ class SpoolDirectory:
         with self._guard:
             self._closed = True
             if self._lock is not None:
-                _give_back(self._lock)
+                _give_back(self._lock, self._process)
                 self._lock = None
             if self._fd is not None:
                 os.close(self._fd)
@@ -331,7 +332,7 @@ class SpoolDirectory:
             ) from None
         with self._guard:
             if self._closed:
-                _give_back(lock)
+                _give_back(lock, self._process)
             else:
                 self._lock = lock
         return ""
@@ -341,10 +342,12 @@ class SpoolDirectory:
         with self._guard:
             lock, self._lock = self._lock, None
         if lock is not None:
-            _give_back(lock)
+            _give_back(lock, self._process)
 
 
-def _give_back(lock: filelock.BaseFileLock) -> None:
+def _give_back(lock: filelock.BaseFileLock, taken_by: int) -> None:
+    if os.getpid() != taken_by:
+        return  # a fork of the process that holds it: not ours to give
     # Removed while it is held: a waiter that has it open finds it unlinked and takes the new one.
     with suppress(OSError):
         os.unlink(lock.lock_file)

@@ -242,7 +242,10 @@ def _server_message(answer: Answer) -> str:
 
 def _said(answer: Answer) -> str:
     said = _server_message(answer)
-    return f"The server said: {said} " if said else ""
+    if not said:
+        return ""
+    stop = "" if said.endswith((".", "!", "?")) else "."
+    return f"The server said: {said}{stop} "
 
 
 def _unexpected_hint(answer: Answer) -> str:

@@ -167,8 +167,8 @@ class Body(aiohttp.Payload):
         if transport is None or protocol is None:
             return  # aiohttp says so itself in a moment
         closed = self._connections.get(transport)
-        # A fresh TLS connection may hold session tickets, so only one that was used before is asked for unread bytes.
-        used = closed is not None
+        # A fresh TLS connection may hold session tickets: it is asked for unread bytes once it was used.
+        ask = closed is not None or transport.get_extra_info("ssl_object") is None
         if closed is None:
             closed = protocol.closed
             closed.add_done_callback(_look_at)
@@ -176,7 +176,7 @@ class Body(aiohttp.Payload):
         self._exchange.closed = closed
         # An answer left over from the request before, already parsed, which aiohttp would match to this one; or one
         # that the event loop has not read yet.
-        if protocol.should_close or (used and _unread(transport)):
+        if protocol.should_close or (ask and _unread(transport)):
             self._exchange.stale = True
             raise _StaleConnectionError("an answer was left over on the connection")
 

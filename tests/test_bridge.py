@@ -13,7 +13,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from cirron_spool.bridge import Ahead, complete
+from cirron_spool.bridge import Ahead, _Sign, complete
 from support.background import SAFETY_NET
 
 pytestmark = pytest.mark.anyio
@@ -188,7 +188,7 @@ async def test_leaving_midway_closes_the_source_in_its_thread(taken: int) -> Non
     def source() -> Iterator[int]:
         try:
             for item in range(1000):
-                if item == taken + 3:
+                if item == 3:
                     full.set()
                 yield item
         finally:
@@ -255,10 +255,8 @@ async def test_items_are_not_kept_alive() -> None:
             yield item
             del item
 
-    asked = threading.Event()
-    source_ = source()
     crossing: Ahead[Item, None, None] = Ahead(
-        source_, max_items=10, max_weight=10, weigh=lambda item: 1, name="test"
+        source(), max_items=10, max_weight=10, weigh=lambda item: 1, name="test"
     )
     async with crossing as ready:
         taken = [item async for item in ready]
@@ -266,42 +264,31 @@ async def test_items_are_not_kept_alive() -> None:
         taken.clear()
         gc.collect()
         assert [reference() for reference in made] == [None] * 3
-        asked.set()
 
 
 def test_a_loop_that_is_closed_under_it_does_not_hang_the_thread() -> None:
-    gate = threading.Event()
-    found: list[Ahead[int, Any, Any]] = []
+    asked, gate = threading.Event(), threading.Event()
+    made: list[int] = []
+    left: list[Ahead[int, Any, Any]] = []
 
     def source() -> Iterator[int]:
-        yield 0
-        gate.wait()
-        yield 1
+        for item in range(3):
+            asked.set()
+            gate.wait()
+            made.append(item)
+            yield item
 
     async def abandon() -> None:
-        crossing = ahead(source())
-        found.append(await crossing.__aenter__())
-        assert await anext(crossing) == 0
-        waiting = asyncio.ensure_future(anext(crossing))
-        await a_few_turns()
-        assert not waiting.done()
+        crossing = ahead(source(), max_items=10)
+        left.append(await crossing.__aenter__())
+        crossing._waiter = asyncio.get_running_loop().create_future()  # as if somebody still waited
+        await happens(asked)
 
-    # pytest's own loop is not the one that closes.
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(abandon())
-    for task in asyncio.all_tasks(loop):
-        task._log_destroy_pending = False  # type: ignore[attr-defined]  # abandoned on purpose
-        loop._ready.clear()  # type: ignore[attr-defined]
-    loop.close()
+    asyncio.run(abandon())
     gate.set()
-    found[0]._inbox.put(_leave_sign())
-    assert ended(found[0])
-
-
-def _leave_sign() -> Any:
-    from cirron_spool.bridge import _Sign
-
-    return _Sign.LEAVE
+    left[0]._inbox.put(_Sign.LEAVE)
+    assert ended(left[0])
+    assert made == [0]
 
 
 # -- errands -----------------------------------------------------------------------------------------------------------
@@ -584,6 +571,30 @@ async def test_complete_outlasts_cancellation_which_follows_it(times: int) -> No
     gate.set()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert done == [1]
+
+
+async def test_complete_outlasts_a_cancelled_scope_which_takes_effect_after_it() -> None:
+    gate, began = asyncio.Event(), asyncio.Event()
+    done: list[int] = []
+
+    async def work() -> None:
+        began.set()
+        await gate.wait()
+        done.append(1)
+
+    async with anyio.create_task_group() as group:
+
+        async def guarded() -> None:
+            await complete(work())
+            assert done == [1]
+            await anyio.lowlevel.checkpoint()
+            done.append(2)
+
+        group.start_soon(guarded)
+        await began.wait()
+        group.cancel_scope.cancel()
+        asyncio.get_running_loop().call_soon(gate.set)
     assert done == [1]
 
 

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -431,6 +431,13 @@ def test_cancelled_while_answers_are_withheld(in_flight: int, tmp_path: Path) ->
     batches = sdk_batches(tmp_path, 5, spans=TINY)
     gate = Gate()
     events: list[FlushEvent] = []
+    acknowledged = asyncio.Event()
+
+    def hear(event: FlushEvent) -> None:
+        events.append(event)
+        if isinstance(event, Uploaded):
+            acknowledged.set()
+
     with (
         watch_deletes() as watch,
         ScriptedServer(ok(), *[ok(stall_before=gate)] * 3) as server,
@@ -438,14 +445,10 @@ def test_cancelled_while_answers_are_withheld(in_flight: int, tmp_path: Path) ->
 
         async def main() -> None:
             task = asyncio.create_task(
-                flush_spool(
-                    tmp_path, api_url=server.url, token="t", in_flight=in_flight, on_event=events.append
-                )
+                flush_spool(tmp_path, api_url=server.url, token="t", in_flight=in_flight, on_event=hear)
             )
-            # The first one's own answer has come once something later is on its way on the same connection.
-            await server.arrived(lambda s: sum(r.complete for r in s.uploads) == 1 + in_flight)
-            while not any(isinstance(event, Uploaded) for event in events):
-                await asyncio.sleep(0)
+            await server.arrived(1 + in_flight)
+            await acknowledged.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

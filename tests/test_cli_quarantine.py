@@ -61,12 +61,13 @@ def test_three_rejections_in_a_row_end_the_flush(tmp_path: Path) -> None:
     document = done.json()
     assert isinstance(document, dict)
     counts = [document[key] for key in ("uploaded", "failed", "skipped", "quarantined")]
-    assert counts == [0, 1, 2, 2]
-    assert document["failures"][0]["name"] == written[2].name
+    assert counts == [0, 0, 2, 3]
+    assert document["failures"] == []
     assert done.returncode == 1
     assert "3 batches were rejected in a row" in done.stderr
     assert done.stderr.endswith("Warning: Stopping flush; 2 batches left in spool.\n")
-    assert snapshot(spool) == written[2:]
+    assert snapshot(spool) == written[3:]
+    assert snapshot(tmp_path / ".cirron/quarantine") == written[:3]
 
 
 def test_list_as_text_and_as_json(tmp_path: Path) -> None:

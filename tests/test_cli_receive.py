@@ -26,8 +26,7 @@ def ready(running: Running, store: Path) -> str:
     return found[1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_is_flushed_to_it_is_a_spool_again(tmp_path: Path, number: signal.Signals) -> None:
+def test_what_is_flushed_to_it_is_a_spool_again(tmp_path: Path) -> None:
     spool, store = tmp_path / "spool", tmp_path / "store"
     written = sdk_batches(spool, 5)
     with spawn_cli("receive", "--store", "store", "--port", "0", "--token", TOKEN, cwd=tmp_path) as receiver:
@@ -35,7 +34,7 @@ def test_what_is_flushed_to_it_is_a_spool_again(tmp_path: Path, number: signal.S
         flushed = run_cli("flush", "--dir", spool, "--api-url", url, env={"CIRRON_API_KEY": TOKEN})
         assert (flushed.returncode, flushed.stderr) == (0, "")
         assert run_cli("inspect", "--dir", store).lines[0].startswith(f"Spool: {store}  (5 files, ")
-        receiver.send_signal(number)
+        receiver.send_signal(signal.SIGTERM)
         done = receiver.finish()
     assert done.returncode == 0
     assert done.stdout.count("\n") == 1
@@ -130,7 +129,7 @@ def test_a_store_that_cannot_be_one_and_a_host_that_is_not_here(tmp_path: Path) 
     assert done.stderr.startswith("Error: Cannot listen on 192.0.2.1:0: ")
 
 
-@pytest.mark.parametrize("token", ["", " ", "a b", "\x1b[31m"])
+@pytest.mark.parametrize("token", ["", "\x1b[31m"])
 def test_a_token_that_could_never_be_presented(tmp_path: Path, token: str) -> None:
     done = run_cli("receive", "--store", tmp_path / "store", "--port", "0", "--token", token)
     assert (done.returncode, done.stdout) == (2, "")

@@ -304,18 +304,24 @@ def test_an_uncaught_error_does_not_show_the_token(tmp_path: Path) -> None:
 # -- bad values ------------------------------------------------------------------------------------------------------
 
 
+BAD_VALUES: dict[str, list[object]] = {
+    "timeout": [0, -1, 1.5, "30000", True, None, [], 86_400_001, float("nan"), float("inf")],
+    "retries": [-1, 101, 0.5, "3", False, None, {}, 10**400],
+    "apiUrl": [7, True, [], {}],
+    "token": [7, True, [], {}],
+    "auth": [7, "x", [], [1], True, False],
+    "accessToken": [{"accessToken": value} for value in (7, True, ["x"])],
+    "refreshToken": [{"accessToken": "a", "refreshToken": value} for value in (7, True, ["x"])],
+    "allowHttp": [0, 1, "true", None, []],
+}
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *[("timeout", value) for value in (0, -1, 1.5, "30000", True, None, [], 86_400_001, float("nan"))],
-        ("timeout", float("inf")),
-        *[("retries", value) for value in (-1, 101, 0.5, "3", False, None, {}, 10**400)],
-        *[("apiUrl", value) for value in (7, True, [], {})],
-        *[("token", value) for value in (7, True, [], {})],
-        *[("auth", value) for value in (7, "x", [], [1], True, False)],
-        *[("accessToken", {"accessToken": value}) for value in (7, [], {})],
-        *[("refreshToken", {"accessToken": "a", "refreshToken": value}) for value in (7, [], {})],
-        *[("allowHttp", value) for value in (0, 1, "true", None, [])],
+        pytest.param(key, value, id=f"{key} {value!r:.40}")
+        for key, values in BAD_VALUES.items()
+        for value in values
     ],
 )
 def test_a_bad_value_names_its_key_and_the_file(config: Path, key: str, value: object) -> None:
@@ -339,7 +345,8 @@ def test_a_bad_value_names_its_key_and_the_file(config: Path, key: str, value: o
     ],
 )
 def test_a_bad_option_is_named(config: Path, option: str, value: object, named: str) -> None:
-    message = refusal(config, **{option: value})
+    given_: dict[str, Any] = {option: value}
+    message = refusal(config, **given_)
     assert message.startswith(f"{named} must be a whole number from ")
     assert str(config) not in message
 
@@ -349,7 +356,8 @@ def test_a_bad_option_is_named(config: Path, option: str, value: object, named: 
     [("timeout_ms", 1), ("timeout_ms", 86_400_000), ("retries", 0), ("retries", 100)],
 )
 def test_the_bounds_themselves_are_good(config: Path, option: str, value: int) -> None:
-    assert getattr(load(config, **{option: value}), option) == value
+    given_: dict[str, Any] = {option: value}
+    assert getattr(load(config, **given_), option) == value
 
 
 @pytest.mark.parametrize(
@@ -715,10 +723,10 @@ def test_any_file_loads_or_is_refused(document: dict[str, object]) -> None:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "config.json"
         put(path, **document)
+        message = ""
         try:
             load(path)
         except ConfigError as error:
-            assert str(path) in str(error)
-            assert str(error).isprintable() or all(
-                ord(char) >= 0xA0 or char.isprintable() for char in str(error)
-            )
+            message = str(error)
+    assert message == "" or str(path) in message
+    assert all(char.isprintable() or ord(char) >= 0xA0 for char in message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib
+import itertools
 import random
 import sys
 import zlib
@@ -30,7 +31,7 @@ def available(library: str) -> None:
 def packed(encoder: Encoder, data: bytes, cuts: list[int]) -> bytes:
     """The gzip stream of `data`, fed in the pieces between `cuts`."""
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    parts = list(encoder.gzip_parts(data[a:b] for a, b in zip(edges, edges[1:], strict=False)))
+    parts = list(encoder.gzip_parts(data[a:b] for a, b in itertools.pairwise(edges)))
     assert all(parts)
     return b"".join(parts)
 
@@ -130,7 +131,7 @@ def test_a_level_that_the_library_does_not_know(library: str, level: int, words:
 @pytest.mark.parametrize("library", ["", "gzip", "AUTO", "../zlib"])
 def test_a_library_that_does_not_exist(library: str) -> None:
     with pytest.raises(
-        ConfigError, match="There is no gzip library .* Choose one of: auto, isal, zlib-ng, zlib"
+        ConfigError, match=r"There is no gzip library .* Choose one of: auto, isal, zlib-ng, zlib"
     ):
         Encoder(library)
 

@@ -80,10 +80,10 @@ def test_batches_are_recognised(name: str, created_ns: int, batch_id: str) -> No
         pytest.param(".1-ab.json", id="hidden"),
         pytest.param("1-ab.rejection.json", id="a rejection's note"),
         pytest.param("٣-ab.json", id="Arabic digit"),
-        pytest.param("１-ab.json", id="full-width digit"),
+        pytest.param("\uff11-ab.json", id="full-width digit"),
         pytest.param("²-ab.json", id="superscript"),
         pytest.param("1-á.json", id="accented"),
-        pytest.param("1‐ab.json", id="Unicode hyphen"),
+        pytest.param("1\u2010ab.json", id="Unicode hyphen"),
         pytest.param("1-ab\udcff.json", id="not UTF-8"),
     ],
 )

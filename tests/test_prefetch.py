@@ -7,6 +7,7 @@ import gzip
 import os
 import random
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cirron_spool import prefetch as room
-from cirron_spool.encoding import GZIP_LIBRARIES, Compressor
+from cirron_spool.encoding import GZIP_LIBRARIES
 from cirron_spool.prefetch import Cause, Prefetch, Prepared, Tuning, Unsendable
 from cirron_spool.spool import SpoolDirectory
+from support.background import SAFETY_NET
 from support.spools import TINY, sdk_batches
 
 NAME = "00000000000000000001-0a.json"
@@ -197,7 +199,7 @@ def test_unreadable() -> None:
 @contextmanager
 def reading(monkeypatch: pytest.MonkeyPatch, read: Callable[[int, int], bytes]) -> Iterator[None]:
     with monkeypatch.context() as patch:
-        patch.setattr(room.os, "read", read)
+        patch.setattr(os, "read", read)
         yield
 
 
@@ -284,8 +286,8 @@ async def test_a_file_that_changed_before_it_is_streamed(
     words: str,
 ) -> None:
     monkeypatch.setattr(room, "HELD_BYTES", 1000)
-    (folder / NAME).write_bytes(noise(100_000))
-    prefetch = Prefetch(spool, Tuning())
+    (folder / NAME).write_bytes(noise(1_000_000))
+    prefetch = Prefetch(spool, Tuning(chunk_bytes=10_000))
     batch = prepared(prefetch.prepare(NAME))
     assert batch.length is None
     change(folder / NAME)
@@ -301,7 +303,7 @@ async def test_a_file_that_changes_in_the_middle_of_its_stream(
     spool: SpoolDirectory, folder: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
 ) -> None:
     monkeypatch.setattr(room, "HELD_BYTES", 1000)
-    (folder / NAME).write_bytes(noise(100_000))
+    (folder / NAME).write_bytes(noise(1_000_000))
     prefetch = Prefetch(spool, Tuning(chunk_bytes=10_000))
     batch = prepared(prefetch.prepare(NAME))
     real = os.read
@@ -351,16 +353,41 @@ async def test_outcomes_come_in_the_order_of_the_names(spool: SpoolDirectory, fo
             assert sent(prepared(item)) == noise(number * 100 + 1, number)
 
 
-class _Counting:
-    """A compressor that counts how many were begun, as batches are."""
+@pytest.mark.anyio
+async def test_batches_are_deleted_in_the_midst_of_a_large_one(spool: SpoolDirectory, folder: Path) -> None:
+    small, large = "1-a.json", "2-b.json"
+    (folder / small).write_bytes(b"{}")
+    (folder / large).write_bytes(noise(2_000_000))
+    deleted_after: list[int] = []
+    prefetch = Prefetch(spool, Tuning(chunk_bytes=1000, prefetch_batches=1))
 
-    def __init__(self, inner: Callable[[], Compressor]) -> None:
-        self.begun = 0
-        self._inner = inner
+    def delete(batch: Prepared) -> str:
+        deleted_after.append(len(read))
+        return batch.name
 
-    def __call__(self) -> Compressor:
-        self.begun += 1
-        return self._inner()
+    read: list[bool] = []
+    handed_over = threading.Event()
+
+    def between() -> None:
+        read.append(True)
+        if len(read) == 2:
+            assert handed_over.wait(SAFETY_NET)
+        ready.run_errands()
+
+    real = prefetch.prepare
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefetch, "prepare", lambda name, _: real(name, between))
+        async with prefetch.ahead([small, large], delete) as ready:
+            first = prepared(await anext(ready))
+            ready.put(first)
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
+            handed_over.set()
+            assert prepared(await anext(ready)).size == 2_000_000
+            assert list(ready.results()) == [small]
+    assert len(deleted_after) == 1
+    assert deleted_after[0] <= 2
+    assert len(read) > 1000
 
 
 @pytest.mark.anyio
@@ -374,18 +401,23 @@ class _Counting:
     ],
 )
 async def test_no_more_is_held_than_asked_for(
-    spool: SpoolDirectory, folder: Path, tuning: Tuning, ahead: int
+    spool: SpoolDirectory, folder: Path, monkeypatch: pytest.MonkeyPatch, tuning: Tuning, ahead: int
 ) -> None:
     names = [f"{number:020d}-0a.json" for number in range(12)]
     for name in names:
         (folder / name).write_bytes(noise(10_000))
     prefetch = Prefetch(spool, tuning)
-    counting = _Counting(prefetch._encoder.compressor)
-    prefetch._encoder.compressor = counting  # type: ignore[method-assign]
+    begun: list[str] = []
+
+    def prepare(name: str, between: Callable[[], None]) -> Prepared | Unsendable:
+        begun.append(name)
+        return Prefetch.prepare(prefetch, name, between)
+
+    monkeypatch.setattr(prefetch, "prepare", prepare)
     async with prefetch.ahead(names, lambda batch: None) as ready:
         for taken in range(1, len(names) + 1):
             await anext(ready)
-            assert counting.begun <= taken + ahead
+            assert len(begun) <= taken + ahead
         with pytest.raises(StopAsyncIteration):
             await anext(ready)
-    assert counting.begun == len(names)
+    assert begun == names

@@ -129,7 +129,7 @@ def test_usable_retry_after(value: str, seconds: float) -> None:
         pytest.param("120 seconds", id="a unit"),
         pytest.param("120, 130", id="two values"),
         pytest.param("١٢٠", id="Arabic digits"),
-        pytest.param("１２０", id="full-width digits"),
+        pytest.param("\uff11\uff12\uff10", id="full-width digits"),
         pytest.param("²", id="superscript"),
         pytest.param("120\n", id="line feed"),
         pytest.param("\x00", id="NUL"),

@@ -110,7 +110,7 @@ def test_no_other_status_ever_deletes(status: int, body: bytes) -> None:
         pytest.param(b'{"data":{"success":false}}', JSON, id="a false deeper down"),
         pytest.param(b"OK", "text/plain", id="text"),
         pytest.param(b"OK", None, id="text without a type"),
-        pytest.param("gespeichert – ✓".encode(), "text/plain; charset=utf-8", id="text in UTF-8"),
+        pytest.param("übernommen ✓".encode(), "text/plain; charset=utf-8", id="text in UTF-8"),
     ],
 )
 def test_acknowledged(status: int, body: bytes, kind: str | None) -> None:

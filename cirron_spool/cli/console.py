@@ -59,11 +59,11 @@ class Console:
         """What is answered to ``question`` on the terminal; None without a terminal or at the end of input."""
         if sys.stdin is None or not sys.stdin.isatty():
             return None
-        with suppress(OSError, ValueError):
-            on.write(question)
-            on.flush()
         answer = ""
         try:
+            with suppress(OSError, ValueError):
+                on.write(question)
+                on.flush()
             answer = sys.stdin.readline()
         except (OSError, ValueError):
             pass

@@ -40,6 +40,7 @@ class Bar(FlushView):
         self._file = ""
         self._retry_at: float | None = None
         self._attempt = 1
+        self._widest = 0
         # When so many bytes were done, over the last seconds.
         self._marks: deque[tuple[float, int]] = deque()
         # soft_wrap: a long line of words is the terminal's to wrap, never ours to cut.
@@ -116,7 +117,9 @@ class Bar(FlushView):
             parts.pop()
             numbers = "  ".join(filter(None, parts))
         first = Text(no_wrap=True, overflow="ellipsis")
-        room = min(_WIDEST_BAR, width - len(numbers) - 2)
+        # As wide as the widest numbers leave it: its end must not jump about as they change.
+        self._widest = max(self._widest, len(numbers))
+        room = min(_WIDEST_BAR, width - self._widest - 2)
         if room >= 8:
             filled = room * self._sent // self._total if self._total else 0
             first.append("━" * filled, style="green")

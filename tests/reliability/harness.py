@@ -29,6 +29,7 @@ sys.path.append(str(_TESTS.parent))
 from support import ledger, spools  # noqa: E402  # only now importable outside of pytest
 from support.raw import connected, everything  # noqa: E402
 from support.scripted import Answer, Gate, Request, ScriptedServer, html, json_answer, ok  # noqa: E402
+from support.wire import ClientGoneError  # noqa: E402
 
 INGEST = ("POST", "/api/traces")
 SAFETY_NET_S = 60.0  # never waited for in a run that passes
@@ -82,6 +83,12 @@ class Vault(ScriptedServer):
     async def _guarded(self, *connection: Any) -> None:
         await super()._guarded(*connection)
         self._notify()  # `quiet` waits for the end of the connection itself
+
+    async def _part(self, *connection: Any) -> None:
+        try:
+            await super()._part(*connection)
+        except OSError:  # a client that ended the connection first
+            raise ClientGoneError from None
 
     def _plan(self, request: Request) -> Answer:
         batch_id = request.batch_id or ""
@@ -208,8 +215,15 @@ def arguments(text: str | None, **sizes: int) -> argparse.Namespace:
     parser.add_argument("--directory", help="where the spools are made; default in memory")
     options = parser.parse_args()
     if options.seed is None:
-        options.seed = random.SystemRandom().randrange(2**32)
+        options.seed = new_seed()
     return options
+
+
+def new_seed() -> int:
+    """A seed, printed before anything can fail with it."""
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}", flush=True)
+    return seed
 
 
 class Clock:
@@ -250,6 +264,7 @@ __all__ = [
     "html",
     "json_answer",
     "ledger",
+    "new_seed",
     "ok",
     "read",
     "scratch",

@@ -41,7 +41,7 @@ from harness import (
     read,
     scratch,
 )
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -445,7 +445,7 @@ def machine(world: World) -> type[Spool]:
     return type("Spool", (Spool,), {"world": world})
 
 
-def run(folder: Path, examples: int, *, steps: int = 12) -> World:
+def run(folder: Path, examples: int, *, steps: int = 12, shrink: bool = True) -> World:
     """Try so many sequences of up to ``steps`` steps. Raises what the shortest failing one raises."""
     world = World(folder)
     try:
@@ -458,6 +458,8 @@ def run(folder: Path, examples: int, *, steps: int = 12) -> World:
                 deadline=None,
                 suppress_health_check=list(HealthCheck),
                 print_blob=True,
+                report_multiple_bugs=False,
+                phases=[phase for phase in Phase if shrink or phase is Phase.generate],
             ),
         )
     finally:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import answers
+from harness import new_seed
 
 
 def test_500_broken_answers(tmp_path: Path) -> None:
-    report = answers.run(tmp_path, 500, random.SystemRandom().randrange(2**32))
+    report = answers.run(tmp_path, 500, new_seed())
     print(report)
     assert report.run == 500
     assert report.acknowledged > 20

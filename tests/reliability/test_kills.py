@@ -7,16 +7,12 @@ from pathlib import Path
 
 import kills
 import pytest
-from harness import Books, Producer, Vault, json_answer
+from harness import Books, Producer, Vault, json_answer, new_seed
 from zygote import Zygote
 
 
-def seed() -> int:
-    return random.SystemRandom().randrange(2**32)
-
-
 def test_500_kills_lose_nothing(tmp_path: Path) -> None:
-    report = kills.run(tmp_path, 500, seed())
+    report = kills.run(tmp_path, 500, new_seed())
     print(report)
     # It did not only kill flushes that had not begun, or were over.
     assert report.seen_on_disk[1] > 50 and report.seen_on_disk[2] > 5
@@ -24,7 +20,7 @@ def test_500_kills_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_kills_with_several_in_flight(tmp_path: Path) -> None:
-    report = kills.run(tmp_path, 100, seed(), in_flight=3)
+    report = kills.run(tmp_path, 100, new_seed(), in_flight=3)
     print(report)
     assert report.most_seen_on_disk > 2
 

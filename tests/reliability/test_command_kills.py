@@ -1,0 +1,15 @@
+"""The real command, killed at any instant, loses nothing and resends two batches at most."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import command_kills
+from harness import new_seed
+
+
+def test_100_kills_of_the_command(tmp_path: Path) -> None:
+    report = command_kills.run(tmp_path, 100, new_seed())
+    print(report)
+    assert report.by_mode["instant"] > 10 and report.by_mode["upload"] > 10
+    assert report.seen_on_disk[1] > 10

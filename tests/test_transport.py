@@ -1,0 +1,668 @@
+"""Answers as bytes on the wire: whole, cut, late, early, endless, left over; and silence. Judged by what is deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import os
+import random
+import select
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+import pytest
+
+from cirron_spool import Failed, FlushEvent, FlushResult, Retrying, Sending, Warned, flush_spool
+from cirron_spool.transport import Transport, Upload, _Body, _Exchange
+from cirron_spool.verdict import Answer as Heard
+from support import ledger
+from support.answers import Answer, Gate, html, json_answer, ok
+from support.background import SAFETY_NET, closed_port
+from support.monitor import DeleteWatch, watch_deletes
+from support.scripted import ScriptedServer
+from support.spools import TINY, sdk_batches, snapshot, write_batch
+
+pytestmark = pytest.mark.anyio
+
+TOKEN = "sk-transport-secret"
+
+
+@pytest.fixture(autouse=True)
+def deletes() -> Iterator[DeleteWatch]:
+    """No batch leaves the disk without its own acknowledgement, in every test here."""
+    ledger.forget()
+    with watch_deletes() as watch:
+        yield watch
+
+
+@pytest.fixture(autouse=True)
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Milliseconds in place of seconds between attempts: the waiting itself proves nothing here."""
+    monkeypatch.setattr("cirron_spool.schedule.FIRST_DELAY_S", 0.001)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+async def flush(server: ScriptedServer, spool: Path, **options: Any) -> FlushResult:
+    return await flush_spool(spool, **{"api_url": server.url, "token": TOKEN, **options})
+
+
+def big_batch(spool: Path, size: int, created_ns: int = 1) -> bytes:
+    """A batch of `size` random bytes: its body is no smaller, so it does not vanish into the kernel's buffers."""
+    body = random.Random(size).randbytes(size)
+    write_batch(spool, created_ns, f"{created_ns:02x}", body)
+    return body
+
+
+# -- left-over answers ------------------------------------------------------------------------------------------
+
+
+def client_sockets(port: int) -> list[socket.socket]:
+    """Duplicates of this process's connections to `port`, from the client's side."""
+    found = []
+    for number in map(int, os.listdir("/proc/self/fd")):
+        try:
+            sock = socket.socket(fileno=os.dup(number))
+        except OSError:
+            continue
+        try:
+            if sock.getpeername() == ("127.0.0.1", port):
+                found.append(sock)
+                continue
+        except (OSError, TypeError):
+            pass
+        sock.close()
+    return found
+
+
+def wait_for_left_over(port: int) -> None:
+    """Block, with the loop, until bytes wait unread in the kernel on the kept-alive connection."""
+    [sock] = client_sockets(port)
+    with closing(sock):
+        assert select.select([sock], [], [], SAFETY_NET)[0]
+
+
+LEFT_OVER = ok().render()
+
+
+def busy_loop() -> aiohttp.TraceConfig:
+    """A session's way to wait a little before each request: what has come on its connections is read meanwhile."""
+
+    async def turn(*args: object) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(turn)
+    return trace
+
+
+@pytest.mark.parametrize("status", [200, 503])
+async def test_a_left_over_in_the_same_segment(spool: Path, status: int) -> None:
+    """The second answer comes with the first. The next batch's own answer is a refusal: no 200 is left for it."""
+    batches = sdk_batches(spool, 3, spans=TINY)
+    left_over = json_answer({"success": True}, status).render()
+    with ScriptedServer(ok(extra=left_over), Answer(404)) as server:
+        result = await flush(server, spool)
+    assert (result.uploaded, [failure.status for failure in result.failures]) == (1, [404])
+    assert [request.batch_id for request in server.uploads] == [batch.batch_id for batch in batches[:2]]
+    assert snapshot(spool) == batches[1:]
+
+
+@pytest.mark.parametrize("seen_by", ["kernel", "loop"])
+@pytest.mark.parametrize("after", ["upload", "verification"])
+async def test_a_left_over_that_comes_later(spool: Path, seen_by: str, after: str) -> None:
+    """It arrives while the connection is idle: unread by the event loop, or read already."""
+    batches = sdk_batches(spool, 3, spans=TINY)
+    first = 1 if after == "upload" else 0  # the batch that must not take the left-over for its own answer
+    gate = Gate()
+    talkative = ok(extra=LEFT_OVER, extra_gate=gate)
+    heard: list[FlushEvent] = []
+
+    def hear(event: FlushEvent) -> None:
+        heard.append(event)
+        if isinstance(event, Sending) and event.name == batches[first].name:
+            gate.open()
+            wait_for_left_over(server.port)
+
+    with ScriptedServer(*[talkative] * first, Answer(404)) as server:
+        if after == "verification":
+            server.on(
+                "GET", "/api/cli/status", json_answer({"valid": True}, extra=LEFT_OVER, extra_gate=gate)
+            )
+        if seen_by == "loop":
+            # A busy harness: the loop turns a few times between the flush's wish to send and the sending.
+            async with aiohttp.ClientSession(trace_configs=[busy_loop()]) as session:
+                result = await flush(server, spool, on_event=hear, session=session)
+        else:
+            result = await flush(server, spool, on_event=hear)
+    assert (result.uploaded, [failure.status for failure in result.failures]) == (first, [404])
+    assert snapshot(spool) == batches[first:]
+    # The stale connection costs no attempt and no delay: a fresh one takes the batch at once.
+    assert not [event for event in heard if isinstance(event, Retrying)]
+    assert server.uploads[-1].connection == 2
+
+
+async def test_garbage_between_two_answers(spool: Path) -> None:
+    batches = sdk_batches(spool, 2, spans=TINY)
+    with ScriptedServer(ok(extra=b"\r\nXXXX\r\n\r\n")) as server:
+        result = await flush(server, spool)
+    assert (result.uploaded, result.exit_code) == (2, 0)
+    assert server.delivered == {batch.batch_id: batch.data for batch in batches}
+
+
+async def test_a_connection_closed_between_two_batches(spool: Path) -> None:
+    batches = sdk_batches(spool, 4, spans=TINY)
+    with ScriptedServer(ok(close=True), ok(drop=True), ok(reset=True)) as server:
+        result = await flush(server, spool)
+    assert (result.uploaded, result.exit_code) == (4, 0)
+    assert server.delivered == {batch.batch_id: batch.data for batch in batches}
+
+
+# -- cut answers ------------------------------------------------------------------------------------------------
+
+TEMPLATES = {
+    "length": ok(),
+    "chunked": ok(chunked=True),
+    "http10": ok(http10=True),
+    "close": ok(close=True),
+}
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("template", TEMPLATES)
+async def test_an_answer_cut_at_any_byte_is_no_acknowledgement(
+    spool: Path, template: str, reset: bool
+) -> None:
+    whole = TEMPLATES[template]
+    wire = whole.render()
+    [batch] = sdk_batches(spool, 1, spans=TINY)
+    with ScriptedServer() as server:
+        for cut in range(len(wire)):
+            server.script(ok(**_behaviour(whole), cut_after=cut, reset=reset))
+            result = await flush(server, spool, retries=0, verify=False)
+            assert (result.uploaded, result.exit_code) == (0, 4), f"cut after {cut}: {wire[:cut]!r}"
+            assert snapshot(spool) == [batch]
+        server.script(whole)
+        assert (await flush(server, spool, verify=False)).uploaded == 1
+
+
+def _behaviour(answer: Answer) -> dict[str, bool]:
+    return {name: True for name in ("chunked", "http10", "close") if getattr(answer, name)}
+
+
+async def test_a_cut_after_the_status_of_an_empty_answer(spool: Path) -> None:
+    """204 has no body: nothing of it but its head can be missing."""
+    wire = Answer(204).render()
+    [batch] = sdk_batches(spool, 1, spans=TINY)
+    with ScriptedServer() as server:
+        for cut in range(len(wire)):
+            server.script(Answer(204, cut_after=cut))
+            assert (await flush(server, spool, retries=0, verify=False)).uploaded == 0, cut
+    assert snapshot(spool) == [batch]
+
+
+async def test_http10_closed_early_is_seen_where_it_can_be(spool: Path) -> None:
+    sdk_batches(spool, 1, spans=TINY)
+    text = Answer(200, headers=[("Content-Type", "text/plain")], body=b"ok", http10=True)
+    with ScriptedServer(text) as server:
+        assert (await flush(server, spool)).uploaded == 1
+
+
+# -- odd but legal, and illegal ---------------------------------------------------------------------------------
+
+
+async def test_interim_answers_are_read_past(spool: Path) -> None:
+    sdk_batches(spool, 2, spans=TINY)
+    with ScriptedServer(ok(interim=[100, 103]), Answer(404, interim=[100] * 50)) as server:
+        result = await flush(server, spool)
+    assert (result.uploaded, [failure.status for failure in result.failures]) == (1, [404])
+
+
+async def test_endless_interim_answers_are_bounded(spool: Path) -> None:
+    batches = sdk_batches(spool, 1, spans=TINY)
+    endless = Answer(raw=Answer(103).render() * 100_000, drop=True)
+    with ScriptedServer(endless) as server:
+        result = await flush(server, spool, retries=0, timeout_ms=5_000)
+    assert (result.uploaded, result.exit_code) == (0, 4)
+    assert snapshot(spool) == batches
+
+
+async def test_switching_protocols_is_a_stop(spool: Path) -> None:
+    batches = sdk_batches(spool, 2, spans=TINY)
+    switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: tcp\r\n\r\n"
+    with ScriptedServer(Answer(raw=switch + LEFT_OVER, drop=True)) as server:
+        result = await flush(server, spool)
+    assert [failure.message for failure in result.failures] == [f"Unexpected HTTP 101 for {batches[0].name}"]
+    assert (result.exit_code, len(server.uploads)) == (1, 1)
+    assert snapshot(spool) == batches
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\x00" * 100,
+        b"HTTP/9.9 200 OK\r\n\r\n",
+        b"HTTP/1.1 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n{}\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"\x15\x03\x01\x00\x02\x02\x50",
+        b"",
+    ],
+)
+async def test_garbage_is_no_acknowledgement(spool: Path, raw: bytes) -> None:
+    batches = sdk_batches(spool, 1, spans=TINY)
+    with ScriptedServer(*[Answer(raw=raw, drop=True)] * 2) as server:
+        result = await flush(server, spool, retries=1)
+    assert (result.uploaded, result.failed, result.exit_code, len(server.uploads)) == (0, 1, 4, 2)
+    assert "Network error uploading" in result.failures[0].message
+    assert snapshot(spool) == batches
+
+
+async def test_an_early_refusal_is_judged_and_the_connection_closed(spool: Path) -> None:
+    big_batch(spool, 12_000_000)
+    early = Answer(413, reason="Too Large", before_body=True, close=True, read_only=1)
+    with ScriptedServer(early, receive_buffer=4096) as server:
+        result = await flush(server, spool, verify=False)
+    assert [failure.message for failure in result.failures] == [
+        "Rejected 00000000000000000001-01.json: HTTP 413 Too Large"
+    ]
+    assert not server.uploads[0].complete
+
+
+async def test_an_early_success_is_no_acknowledgement(spool: Path) -> None:
+    body = big_batch(spool, 12_000_000)
+    early = ok(before_body=True)
+    with ScriptedServer(early, receive_buffer=4096) as server:
+        events: list[FlushEvent] = []
+        result = await flush(server, spool, verify=False, on_event=events.append)
+    retried = [event.message for event in events if isinstance(event, Retrying)]
+    assert len(retried) == 1
+    assert retried[0].endswith("HTTP 200, but the answer came before the batch was sent")
+    assert (result.uploaded, len(server.uploads)) == (1, 2)
+    assert server.uploads[1].connection != server.uploads[0].connection
+    assert server.deliveries[-1] == ("01", body)
+
+
+async def test_an_early_success_for_half_a_batch_is_no_acknowledgement(spool: Path) -> None:
+    big_batch(spool, 12_000_000)
+    early = ok(before_body=True, close=True, read_only=1000)
+    with ScriptedServer(*[early] * 2, receive_buffer=4096) as server:
+        result = await flush(server, spool, verify=False, retries=1)
+    assert (result.uploaded, result.failed, result.exit_code) == (0, 1, 4)
+    assert server.delivered == {}
+
+
+async def test_a_huge_answer_is_read_up_to_64_kb(spool: Path) -> None:
+    batches = sdk_batches(spool, 2, spans=TINY)
+    fits = Answer(200, headers=[("Content-Type", "text/plain")], body=b"x" * 65536)
+    too_long = Answer(200, headers=[("Content-Type", "text/plain")], body=b"x" * 65537)
+    with ScriptedServer(fits, too_long) as server:
+        result = await flush(server, spool, retries=0)
+    assert result.uploaded == 1
+    [failure] = result.failures
+    assert failure.message.endswith("HTTP 200, but the answer was cut or too long")
+    assert snapshot(spool) == batches[1:]
+
+
+async def test_an_endless_answer_is_not_read_to_its_end(spool: Path) -> None:
+    """The server would send a hundred megabytes; it gets rid of what its and our kernel hold, and then an end."""
+    batches = sdk_batches(spool, 1, spans=TINY)
+    endless = Answer(500, body=b"x" * 100_000_000)
+    with ScriptedServer(endless) as server:
+        result = await flush(server, spool, retries=0)
+        assert [failure.status for failure in result.failures] == [500]
+        assert not server.uploads[0].answered
+    assert snapshot(spool) == batches
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [[(f"X-{number}", "y" * 1000) for number in range(1000)], [("X-Long", "y" * 100_000)]],
+    ids=["many", "long"],
+)
+async def test_endless_headers_are_bounded(spool: Path, headers: list[tuple[str, str]]) -> None:
+    batches = sdk_batches(spool, 1, spans=TINY)
+    with ScriptedServer(Answer(200, headers=headers, close=True)) as server:
+        result = await flush(server, spool, retries=0)
+    assert (result.uploaded, result.exit_code) == (0, 4)
+    assert "the answer is not HTTP" in result.failures[0].message
+    assert snapshot(spool) == batches
+
+
+async def test_a_compressed_answer_is_never_decoded(spool: Path) -> None:
+    bomb = gzip.compress(b"[" + b" " * 50_000_000 + b"]")
+    batches = sdk_batches(spool, 1, spans=TINY)
+    headers = [("Content-Encoding", "gzip"), ("Content-Type", "application/json")]
+    with ScriptedServer(Answer(200, headers=headers, body=bomb)) as server:
+        result = await flush(server, spool, retries=0)
+    assert result.failures[0].message.endswith(
+        "HTTP 200, but the answer is compressed, which was not asked for"
+    )
+    assert {request.headers["accept-encoding"] for request in server.requests} == {"identity"}
+    assert snapshot(spool) == batches
+
+
+async def test_cookies_are_ignored(spool: Path) -> None:
+    sdk_batches(spool, 3, spans=TINY)
+    cookie = ("Set-Cookie", "session=1; Path=/")
+    with ScriptedServer(ok(headers=[cookie]), ok(headers=[cookie])) as server:
+        server.on("GET", "/api/cli/status", json_answer({"valid": True}, headers=[cookie]))
+        await flush(server, spool)
+    assert len(server.requests) == 4
+    assert not any("cookie" in request.headers for request in server.requests)
+
+
+async def test_a_captive_portal_is_no_acknowledgement(spool: Path) -> None:
+    batches = sdk_batches(spool, 2, spans=TINY)
+    events: list[FlushEvent] = []
+    with ScriptedServer(html()) as server:
+        server.on("GET", "/api/cli/status", html())
+        result = await flush(server, spool, on_event=events.append)
+    assert (result.uploaded, result.failed, result.exit_code) == (0, 1, 1)
+    [failed] = [event for event in events if isinstance(event, Failed)]
+    assert "captive portal" in failed.hint
+    assert [event.message for event in events if isinstance(event, Warned)] == [
+        "Could not verify auth before flush: the answer is not the JSON that was expected. Proceeding anyway."
+    ]
+    assert snapshot(spool) == batches
+
+
+# -- resets and refusals ----------------------------------------------------------------------------------------
+
+
+async def test_reset_in_mid_body_and_after_it(spool: Path) -> None:
+    body = big_batch(spool, 3_000_000)
+    script = [ok(read_only=10_000, reset=True), ok(cut_after=0, reset=True), ok(read_only=1)]
+    with ScriptedServer(*script) as server:
+        result = await flush(server, spool)
+    assert (result.uploaded, len(server.uploads)) == (1, 4)
+    assert {request.batch_id for request in server.uploads} == {"01"}
+    assert server.uploads[1].body == server.uploads[3].body
+    assert server.deliveries == [("01", body)]
+
+
+async def test_a_refused_connection(spool: Path) -> None:
+    batches = sdk_batches(spool, 2, spans=TINY)
+    port = closed_port()
+    events: list[FlushEvent] = []
+    result = await flush_spool(
+        spool, api_url=f"http://127.0.0.1:{port}", token=TOKEN, retries=1, on_event=events.append
+    )
+    said = f"cannot connect to 127.0.0.1:{port}: Connection refused"
+    assert [f.message for f in result.failures] == [f"Network error uploading {batches[0].name}: {said}"]
+    assert [event.message for event in events if isinstance(event, Warned)] == [
+        f"Could not verify auth before flush: {said}. Proceeding anyway."
+    ]
+    assert (result.exit_code, result.skipped) == (4, 1)
+
+
+async def test_an_unknown_host(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = sdk_batches(spool, 1, spans=TINY)
+
+    # No name server is asked by a test: the resolver fails as it does without a network.
+    def getaddrinfo(*args: object, **more: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    result = await flush_spool(
+        spool, api_url="http://spool.localhost:9", token=TOKEN, retries=0, verify=False
+    )
+    assert [failure.message for failure in result.failures] == [
+        f"Network error uploading {batches[0].name}: cannot resolve spool.localhost: Name or service not known"
+    ]
+    assert result.exit_code == 4
+
+
+# -- silence ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ok(hang=True),
+        ok(stall_after_bytes=0),
+        ok(stall_after_bytes=20),
+        ok(stall_after_bytes=len(ok().render()) - 1),
+        ok(drip=0.02),  # each byte comes soon after the last one: the whole answer does not come in time
+    ],
+    ids=["hang", "before", "head", "last byte", "drip"],
+)
+async def test_an_answer_that_does_not_come_in_time(spool: Path, answer: Answer) -> None:
+    batches = sdk_batches(spool, 2, spans=TINY)
+    with ScriptedServer(answer) as server:
+        result = await flush(server, spool, timeout_ms=400, retries=0)
+    assert [failure.message for failure in result.failures] == [
+        f"Network error uploading {batches[0].name}: timed out after 400ms"
+    ]
+    assert (result.exit_code, result.skipped) == (4, 1)
+    assert snapshot(spool) == batches
+
+
+async def test_silence_is_retried_with_the_same_bytes(spool: Path) -> None:
+    batches = sdk_batches(spool, 1)
+    with ScriptedServer(ok(hang=True), ok(stall_after_bytes=3)) as server:
+        result = await flush(server, spool, timeout_ms=200)
+    assert (result.uploaded, len(server.uploads)) == (1, 3)
+    assert len({(request.batch_id, request.body) for request in server.uploads}) == 1
+    assert server.deliveries == [(batches[0].batch_id, batches[0].data)]
+
+
+async def test_an_upload_that_does_not_move_is_cut(spool: Path) -> None:
+    big_batch(spool, 12_000_000)
+    stuck = ok(read_only=1000, stall_before=True)
+    with ScriptedServer(stuck, receive_buffer=4096) as server:
+        result = await flush(server, spool, timeout_ms=300, retries=0, verify=False)
+        received = server.uploads[0].received
+    assert [failure.message for failure in result.failures] == [
+        "Network error uploading 00000000000000000001-01.json: timed out after 300ms"
+    ]
+    assert received == 1000
+    assert server.delivered == {}
+
+
+class SlowSink:
+    """Reads one upload in small sips, with a pause before each, then answers 200. A link that is slow, not dead."""
+
+    def __init__(self, sips: int, pause_s: float) -> None:
+        self._sips, self._pause_s = sips, pause_s
+        self.body = b""
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._listener.close()
+        self._thread.join(SAFETY_NET)
+        assert not self._thread.is_alive()
+
+    def _serve(self) -> None:
+        sock, _ = self._listener.accept()
+        with sock, sock.makefile("rb", buffering=0) as stream:
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += stream.read(1) or b"\r\n\r\n"
+            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            for _ in range(self._sips):
+                time.sleep(self._pause_s)  # the slowness itself, not a wait for something
+                self.body += stream.read(65536) or b""
+            while len(self.body) < length and (piece := stream.read(65536)):
+                self.body += piece
+            if len(self.body) == length:
+                body = gzip.decompress(self.body)
+                with ledger.lock:
+                    ledger.acknowledge("01", body)
+                    sock.sendall(LEFT_OVER)
+            stream.read(1)  # until the client closes
+
+
+async def test_a_slow_upload_that_moves_is_not_cut(spool: Path) -> None:
+    """It takes three times the limit, and for most of that time no byte leaves this process's own buffers."""
+    body = big_batch(spool, 6_000_000)
+    with SlowSink(sips=30, pause_s=0.1) as sink:
+        began = time.monotonic()
+        result = await flush_spool(
+            spool, api_url=sink.url, token=TOKEN, timeout_ms=1000, retries=0, verify=False
+        )
+        assert time.monotonic() - began > 3
+    assert (result.uploaded, result.failures) == (1, ())
+    assert gzip.decompress(sink.body) == body
+
+
+async def test_a_connection_that_nobody_accepts_is_timed_out(spool: Path) -> None:
+    batches = sdk_batches(spool, 1, spans=TINY)
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
+        address = listener.getsockname()
+        url = f"http://127.0.0.1:{address[1]}"
+        result = await flush_spool(spool, api_url=url, token=TOKEN, timeout_ms=300, retries=0)
+    [failure] = result.failures
+    assert failure.message == f"Network error uploading {batches[0].name}: timed out after 300ms"
+    assert result.exit_code == 4
+
+
+# -- the caller's session ---------------------------------------------------------------------------------------
+
+
+async def test_a_session_of_the_caller_is_used_and_left_open(spool: Path) -> None:
+    sdk_batches(spool, 2, spans=TINY)
+    with ScriptedServer(ok(headers=[("Set-Cookie", "theirs=1")])) as server:
+        async with aiohttp.ClientSession(headers={"X-Theirs": "1"}) as session:
+            result = await flush(server, spool, session=session)
+            assert not session.closed
+            async with session.get(f"{server.url}/api/cli/status") as response:
+                assert response.status == 200
+                assert (await response.json())["valid"] is True
+    assert result.uploaded == 2
+    assert {request.headers["x-theirs"] for request in server.requests} == {"1"}
+    assert {request.headers["user-agent"] for request in server.uploads} == {
+        server.uploads[0].headers["x-cirron-sdk-version"]
+    }
+    assert server.connections == 1
+
+
+async def test_a_session_that_follows_redirects_does_not_follow_ours(spool: Path) -> None:
+    batches = sdk_batches(spool, 1, spans=TINY)
+    with ScriptedServer() as elsewhere, ScriptedServer() as server:
+        server.script(Answer(307, headers=[("Location", f"{elsewhere.url}/api/traces")]))
+        async with aiohttp.ClientSession(raise_for_status=True) as session:
+            result = await flush(server, spool, session=session, verify=False)
+    assert (result.exit_code, elsewhere.requests) == (1, [])
+    assert snapshot(spool) == batches
+
+
+async def test_a_closed_session_raises_and_keeps(spool: Path) -> None:
+    batches = sdk_batches(spool, 1, spans=TINY)
+    session = aiohttp.ClientSession()
+    await session.close()
+    with ScriptedServer() as server, pytest.raises(RuntimeError, match="Session is closed"):
+        await flush(server, spool, session=session)
+    assert server.requests == []
+    assert snapshot(spool) == batches
+
+
+# -- the room itself --------------------------------------------------------------------------------------------
+
+
+async def test_the_transport_by_itself() -> None:
+    with ScriptedServer() as server:
+        closed = Transport(timeout_ms=1000)
+        with pytest.raises(RuntimeError, match="not open"):
+            await closed.get(f"{server.url}/api/cli/status", {})
+        async with Transport(timeout_ms=1000) as transport:
+            await transport.preconnect(f"{server.url}/api/traces")
+            got = await transport.get(f"{server.url}/api/cli/status", {"Authorization": "Bearer t"})
+            assert isinstance(got, Heard)
+            assert (got.status, got.complete, got.delimited, got.early) == (200, True, True, False)
+            sent = await transport.post(
+                f"{server.url}/api/traces", {"X-Cirron-Batch-Id": "0a"}, Upload((b"{", b"}"), 2)
+            )
+            assert isinstance(sent, Heard)
+            assert sent.sent == 2
+            assert server.connections == 1  # the one that was opened ahead
+            await transport.preconnect(f"http://127.0.0.1:{closed_port()}/")  # best effort: no error
+    assert [request.body for request in server.uploads] == [b"{}"]
+
+
+async def test_a_body_has_no_text_form() -> None:
+    body = _Body(Upload(), _Exchange(0.0), weakref.WeakSet())
+    with pytest.raises(TypeError):
+        body.decode()
+
+
+class Greeter:
+    """Says something on every connection before it is asked anything, as an SSH server does; here, a success."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(SAFETY_NET)
+        assert not self._thread.is_alive()
+
+    def _serve(self) -> None:
+        greeted = []
+        with contextlib.suppress(OSError):  # the listener is closed
+            while True:
+                sock, _ = self._listener.accept()
+                sock.sendall(LEFT_OVER)
+                greeted.append(sock)
+        for sock in greeted:
+            sock.close()
+
+
+@pytest.mark.parametrize("seen_by", ["kernel", "loop"])
+async def test_a_server_that_talks_without_being_asked(spool: Path, seen_by: str) -> None:
+    batches = sdk_batches(spool, 1, spans=TINY)
+
+    async def greeted(*args: object) -> None:
+        wait_for_left_over(server.port)
+        for _ in range(20 if seen_by == "loop" else 0):
+            await asyncio.sleep(0)
+
+    # Between the connection and the first request on it, its greeting comes.
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_end.append(greeted)
+    with Greeter() as server:
+        async with aiohttp.ClientSession(trace_configs=[trace]) as session:
+            result = await flush_spool(
+                spool,
+                api_url=f"http://127.0.0.1:{server.port}",
+                token=TOKEN,
+                retries=1,
+                timeout_ms=1000,
+                verify=False,
+                session=session,
+            )
+    assert (result.uploaded, result.exit_code) == (0, 4)
+    assert snapshot(spool) == batches

@@ -1,0 +1,123 @@
+"""The library as a caller writes it: checked by mypy --strict, never run."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import assert_never, assert_type
+
+import aiohttp
+import anyio
+
+from cirron_spool import (
+    AuthError,
+    AuthRejectedError,
+    BatchFailure,
+    CirronSpoolError,
+    ClearResult,
+    ConfigError,
+    Ended,
+    Failed,
+    FlushEvent,
+    FlushResult,
+    Inventory,
+    Quarantined,
+    Retrying,
+    Sending,
+    SpoolBusyError,
+    SpoolError,
+    Started,
+    Tuning,
+    Uploaded,
+    Warned,
+    clear_spool,
+    flush_spool,
+    inspect_spool,
+)
+
+
+def listen(event: FlushEvent) -> None:
+    """Every event can be told apart, and no other is left."""
+    match event:
+        case Started(directory, batches, total_bytes):
+            assert_type(directory, Path)
+            assert_type(batches, int)
+            assert_type(total_bytes, int)
+        case Sending(name, size) | Uploaded(name, size, _):
+            assert_type(name, str)
+            assert_type(size, int)
+        case Retrying() as retrying:
+            assert_type(retrying.status, int | None)
+            assert_type(retrying.delay_s, float)
+            assert_type(retrying.attempt, int)
+        case Failed(name, status, message, hint):
+            assert_type((name, status, message, hint), tuple[str, int | None, str, str])
+        case Quarantined() as quarantined:
+            assert_type(quarantined.quarantine, Path)
+        case Warned(message):
+            assert_type(message, str)
+        case Ended(result):
+            assert_type(result, FlushResult)
+        case _ as never:
+            assert_never(never)
+
+
+async def flush() -> FlushResult:
+    """Every option, and every error."""
+    await flush_spool()
+    await flush_spool("spool")
+    stop = anyio.Event()
+    try:
+        async with aiohttp.ClientSession() as session:
+            result = await flush_spool(
+                Path("spool"),
+                api_url="https://api.example.com",
+                token="sk-…",
+                config_path=Path("config.json"),
+                timeout_ms=30_000,
+                retries=3,
+                quarantine=True,
+                keep_going=True,
+                in_flight=4,
+                verify=False,
+                allow_http=None,
+                tuning=Tuning(prefetch_batches=8, gzip_library="zlib", gzip_level=None),
+                session=session,
+                on_event=listen,
+                stop=stop,
+            )
+    except AuthRejectedError as error:
+        assert_type(error.result, FlushResult | None)
+        raise
+    except (AuthError, ConfigError, SpoolBusyError, SpoolError) as error:
+        assert_type(error.exit_code, int)
+        raise
+    except CirronSpoolError:
+        raise
+    assert_type(result, FlushResult)
+    assert_type(result.failures, tuple[BatchFailure, ...])
+    assert_type(result.seconds, float)
+    assert_type(result.exit_code, int)
+    await flush_spool(stop=asyncio.Event())
+    return result
+
+
+async def misuse() -> None:
+    """What mypy must refuse; an ignore that is not needed is an error."""
+    await flush_spool("spool", "https://api.example.com")  # type: ignore[call-arg]  # options are keyword-only
+    await flush_spool(timeout_ms="30000")  # type: ignore[arg-type]
+    await flush_spool(on_event=offline)  # type: ignore[arg-type]
+    result = await flush_spool()
+    result.uploaded = 1  # type: ignore[misc]  # frozen
+
+
+def offline() -> None:
+    """Inspect and clear."""
+    inventory = inspect_spool("spool")
+    assert_type(inventory, Inventory)
+    assert_type(inventory.total_bytes, int)
+    for entry in inventory.entries:
+        assert_type(entry.name, str)
+        assert_type(entry.size, int)
+    assert_type(clear_spool(), ClearResult)
+    assert_type(clear_spool(inventory=inventory).failures, tuple[tuple[str, str], ...])
