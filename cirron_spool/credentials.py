@@ -15,6 +15,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import aiofiles
+import aiofiles.os
 import anyio.to_thread
 
 from cirron_spool.config import Credentials, Settings, check_token, credentials_in, read_config
@@ -123,7 +125,7 @@ class Login:
             return await self._adopt(refused)
         self._credentials = renewed
         try:
-            await anyio.to_thread.run_sync(save, self._settings.config_path, renewed)
+            await save(self._settings.config_path, renewed)
         except (OSError, ConfigError) as error:
             self.unsaved = True
             why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
@@ -148,12 +150,12 @@ class Login:
         self.warnings.append(f"Could not verify auth before flush: {printable(why)}. Proceeding anyway.")
 
 
-def save(path: Path, credentials: Credentials) -> None:
-    """Write the credentials into the configuration's ``auth``, keeping every other key. Atomic, mode 0600. Blocking.
+async def save(path: Path, credentials: Credentials) -> None:
+    """Write the credentials into the configuration's ``auth``, keeping every other key. Atomic, mode 0600.
 
     Raises OSError when it cannot be written, ConfigError when the file has become unreadable: then it is left alone.
     """
-    document, _ = read_config(path)
+    document, _ = await anyio.to_thread.run_sync(read_config, path)
     auth = document.get("auth")
     document["auth"] = {
         **(auth if isinstance(auth, dict) else {}),
@@ -162,24 +164,31 @@ def save(path: Path, credentials: Credentials) -> None:
         "expiresAt": _iso(credentials.expires_at),
     }
     target = Path(os.path.realpath(path))  # a link, as dotfile managers make them, stays one
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    await aiofiles.os.makedirs(target.parent, mode=0o700, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
     try:
-        with os.fdopen(fd, "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=2, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(OSError, AttributeError):  # root saving for the file's owner
-            status = os.stat(target)
-            if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
-                os.chown(temporary, status.st_uid, status.st_gid)
-        os.replace(temporary, target)
+        # A home directory can be a slow network mount: the harness that awaits us must not feel it.
+        async with aiofiles.open(temporary, "x", encoding="utf-8", opener=_private) as file:
+            await file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+            await file.flush()
+            await anyio.to_thread.run_sync(_make_durable, file.fileno(), target)
+        await aiofiles.os.replace(temporary, target)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
+
+
+def _make_durable(fd: int, target: Path) -> None:
+    os.fsync(fd)
+    with suppress(OSError, AttributeError):  # root saving for the file's owner
+        status = os.stat(target)
+        if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+            os.fchown(fd, status.st_uid, status.st_gid)
 
 
 def _acquire(config_path: Path) -> filelock.BaseFileLock | None:

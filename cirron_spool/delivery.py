@@ -24,7 +24,6 @@ from cirron_spool.report import FlushEvent, Retrying
 from cirron_spool.schedule import delays
 from cirron_spool.verdict import Action, Answer, Verdict, judge
 
-
 # A test receiver's "t" is no secret, and taking it out of a sentence would garble it.
 _SHORTEST_SECRET = 8
 

@@ -62,8 +62,13 @@ def batch_id_of(name: str) -> str:
     return name[name.index("-") + 1 : -len(".json")]
 
 
-# Whether the whole of a name is a batch's. The pattern's own method: a listing asks it of every entry.
-is_batch_name = _BATCH_NAME.fullmatch
+def is_batch_name(name: str) -> bool:
+    """Whether the whole of ``name`` is a batch's."""
+    return _BATCH_NAME.fullmatch(name) is not None
+
+
+# The same as a match or None: the pattern's own method, for a listing that asks it of every entry.
+match_batch_name = _BATCH_NAME.fullmatch
 
 
 def oldest_first(batches: Iterable[T], name_of: Callable[[T], str] = str) -> list[T]:

@@ -70,6 +70,7 @@ def entries(spool: Path) -> list[Rejection]:
 
 def put_back(spool: Path, names: list[str]) -> tuple[int, list[tuple[str, OSError]]]:
     """Move batches back into the spool for the next flush; how many, and what failed. Blocking."""
+    spool.mkdir(parents=True, exist_ok=True)  # it may have been tidied away, empty as it was
     return _each(spool, names, lambda source: os.rename(source, _free(spool / source.name)))
 
 

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from cirron_spool.errors import SpoolBusyError, SpoolError
-from cirron_spool.naming import is_batch_name, oldest_first, printable
+from cirron_spool.naming import match_batch_name, oldest_first, printable
 
 if TYPE_CHECKING:
     import filelock
@@ -209,7 +209,7 @@ class SpoolDirectory:
                 with os.scandir(self.path if place is None else place) as found:
                     while portion := list(islice(found, _YIELD_EVERY)):
                         time.sleep(0)
-                        yield [entry for entry in portion if is_batch_name(entry.name)]
+                        yield [entry for entry in portion if match_batch_name(entry.name)]
             finally:
                 if place is not None:
                     os.close(place)

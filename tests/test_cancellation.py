@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -189,7 +190,12 @@ def trial_at(
 ) -> Trial:
     """One flush, cancelled or not, and everything that must hold after it."""
     spool = tmp_path / f"{at}" / "spool"
-    batches = sdk_batches(spool, BATCHES, spans=(0, 30), seed=at or 0)
+    if scenario.held_bytes is None:
+        batches = sdk_batches(spool, BATCHES, spans=(0, 30), seed=at or 0)
+    else:
+        for number in range(BATCHES):
+            write_batch(spool, number, f"{number:02x}", random.Random(number).randbytes(300_000))
+        batches = snapshot(spool)
     config = tmp_path / f"{at}" / "config.json"
     token: str | None = "access-0"
     if scenario.log_in:
@@ -211,6 +217,8 @@ def trial_at(
             thread.join(SAFETY_NET)
             assert not thread.is_alive(), f"{thread.name} does not end"
         assert descriptors() == before
+        if scenario.held_bytes is not None:
+            assert all(request.chunked for request in server.uploads)
         check(trial, way, scenario, batches, server, spool)
         if not scenario.log_in:
             finish(batches, server, spool, config)

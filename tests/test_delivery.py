@@ -6,6 +6,8 @@ import base64
 import errno
 import os
 import random
+import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,7 +20,17 @@ from typing import Any
 import anyio
 import pytest
 
-from cirron_spool import Failed, FlushEvent, FlushResult, Retrying, Sending, Tuning, Uploaded, flush_spool
+from cirron_spool import (
+    Failed,
+    FlushEvent,
+    FlushResult,
+    Retrying,
+    Sending,
+    Tuning,
+    Uploaded,
+    bridge,
+    flush_spool,
+)
 from cirron_spool.spool import SpoolDirectory
 from support import audit, ledger
 from support.answers import Answer, Gate, ok
@@ -82,14 +94,17 @@ class Reader:
         assert await anyio.to_thread.run_sync(wait)
 
     async def rests(self) -> None:
-        """Return once the thread waits on a condition, so that it does nothing more by itself."""
-        with anyio.fail_after(SAFETY_NET):
-            while not self._waits():
-                await anyio.sleep(0.001)  # no event tells that a thread has begun to wait
-
-    def _waits(self) -> bool:
-        frame = sys._current_frames().get(self._ident)
-        return frame is not None and frame.f_code.co_filename == threading.__file__
+        """Return once the thread stands still where it waits for the loop, so that it does nothing more by itself."""
+        same, last = 0, None
+        for _ in range(60_000):
+            frame = sys._current_frames().get(self._ident)
+            now = frame and (frame.f_code.co_filename, frame.f_lasti)
+            same = same + 1 if now == last else 0
+            last = now
+            if same == 30 and frame is not None and frame.f_code.co_filename == bridge.__file__:
+                return
+            await anyio.sleep(0.001)  # no event tells that a thread has begun to wait
+        pytest.fail("the thread never rests")
 
 
 @contextmanager
@@ -141,11 +156,13 @@ async def test_prefetch_is_bounded_in_count_and_in_bytes(spool: Path, tuning: Tu
         async with anyio.create_task_group() as group:
             group.start_soon(lambda: flush(server, spool, tuning=tuning))
             await server.arrived(1)
-            await reader.has_opened(1 + ahead)
+            await reader.has_opened(2)
             await reader.rests()
             opened.append(list(reader.opened))
             gate.open()
-    assert len(opened[0]) == 1 + ahead  # the one in flight, and what waits ready
+    # The one in flight, and what waits ready: how much below the bound the thread is woken again is its own matter.
+    assert 2 <= len(opened[0]) <= 1 + ahead
+    assert len(opened[0]) == 8 or ahead < 7
     assert len(server.uploads) == 8
 
 
@@ -236,7 +253,8 @@ async def test_retry_after_replaces_the_delay(spool: Path, value: str, delay: fl
 @pytest.mark.parametrize(
     "value",
     [
-        "nan", "-5", "1.5", "1e3", "soon", "", "١", "Fri, 31 Dec 1999 23:59:59 GMT", "Fri, 99 Foo 2099 99:99:99 GMT",
+        "nan", "-5", "1.5", "1e3", "soon", "", "\u0661",
+        "Fri, 31 Dec 1999 23:59:59 GMT", "Fri, 99 Foo 2099 99:99:99 GMT",
         "+3", "0x10", "inf",
     ],
 )  # fmt: skip
@@ -374,9 +392,7 @@ async def test_changed_while_it_was_uploaded_is_kept(
         expected = {"appended": batches[0].data + b" ", "touched": batches[0].data}.get(how, other)
         assert snapshot(spool)[0].data == expected
     assert len(server.uploads) == 1
-    assert deletes.names.count(batches[0].name) == (
-        1 if how in ("replaced", "link") else 0
-    )  # the change's own
+    assert [deletion for deletion in deletes.deletions if deletion.thread == DISK] == []
 
 
 @pytest.mark.parametrize("size", [100, 100_000])
@@ -438,19 +454,21 @@ async def test_a_delete_that_fails_after_the_acknowledgement(
     assert result.uploaded + result.failed + result.skipped == 5
 
 
-async def test_an_immutable_directory_is_told_in_the_pages_words(spool: Path) -> None:
-    import shutil
-    import subprocess
-
-    batches = sdk_batches(spool, 2, spans=TINY)
+def immutable(path: Path, flag: str) -> bool:
+    """Set or take the file system's own word that nobody, root included, may delete a file."""
     chattr = shutil.which("chattr")
-    if chattr is None or subprocess.run([chattr, "+i", str(spool / batches[0].name)], check=False).returncode:
+    return chattr is not None and subprocess.run([chattr, flag, str(path)], check=False).returncode == 0
+
+
+async def test_an_immutable_file_is_told_in_the_pages_words(spool: Path) -> None:
+    batches = sdk_batches(spool, 2, spans=TINY)
+    if not immutable(spool / batches[0].name, "+i"):
         pytest.skip("no chattr +i here")
     try:
         with ScriptedServer() as server:
             result = await flush(server, spool)
     finally:
-        subprocess.run([chattr, "-i", str(spool / batches[0].name)], check=True)
+        assert immutable(spool / batches[0].name, "-i")
     assert [failure.message for failure in result.failures] == [
         (
             f"Uploaded {batches[0].name} but failed to delete local spool file {spool / batches[0].name}: "
@@ -488,17 +506,17 @@ def incompressible(size: int, seed: int = 0) -> bytes:
 async def test_a_batch_too_large_to_hold_is_streamed(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # 8 MB compressed are some 35 MB of JSON; the way out is the same for a limit of 10 KB.
     monkeypatch.setattr("cirron_spool.prefetch.HELD_BYTES", 10_000)
-    batches = sdk_batches(spool, 4, spans=(0, 200))
-    held = [len(batch.data) < 20_000 for batch in batches]
-    assert True in held and False in held
+    write_batch(spool, 1, "0a", incompressible(300_000))
+    write_batch(spool, 2, "0b", incompressible(400_000))
+    batches = sdk_batches(spool, 2, spans=TINY)
     events: list[FlushEvent] = []
     with ScriptedServer(ok(), Answer(503)) as server:
         result = await flush(server, spool, on_event=events.append, tuning=Tuning(chunk_bytes=4096))
     assert server.deliveries == [(batch.batch_id, batch.data) for batch in batches]
-    for request in server.uploads:
-        assert request.headers["content-encoding"] == "gzip" or len(request.body) <= 1024
-        assert request.chunked is ("content-length" not in request.headers)
-    assert any(request.chunked for request in server.uploads)
+    assert [request.chunked for request in server.uploads] == [True, True, True, False, False]
+    for request in server.uploads[:3]:
+        assert request.headers["content-encoding"] == "gzip"
+        assert "content-length" not in request.headers
     assert {request.body for request in server.attempts(batches[1].batch_id)} == {server.uploads[1].body}
     assert result.bytes_sent == sum(
         len({r.batch_id: r.body for r in server.uploads}[batch.batch_id]) for batch in batches
@@ -590,16 +608,16 @@ async def test_a_streamed_batch_that_vanished_is_no_failure(
     spool: Path, monkeypatch: pytest.MonkeyPatch, deletes: DeleteWatch
 ) -> None:
     monkeypatch.setattr("cirron_spool.prefetch.HELD_BYTES", 1)
-    batches = sdk_batches(spool, 3, spans=30)
+    paths = [write_batch(spool, number, f"0{number}", incompressible(300_000)) for number in range(3)]
 
     def hear(event: FlushEvent) -> None:
-        if isinstance(event, Sending) and event.name == batches[1].name:
+        if isinstance(event, Sending) and event.name == paths[1].name:
             with deletes.allowed():
-                (spool / event.name).unlink()
+                paths[1].unlink()
 
     with ScriptedServer() as server:
         result = await flush(server, spool, on_event=hear)
-    assert list(server.delivered) == [batches[0].batch_id, batches[2].batch_id]
+    assert list(server.delivered) == ["00", "02"]
     assert (result.uploaded, result.evicted, result.failed, result.exit_code) == (2, 1, 0, 0)
 
 
@@ -607,20 +625,20 @@ async def test_a_streamed_batch_replaced_by_a_link_is_kept(
     spool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deletes: DeleteWatch
 ) -> None:
     monkeypatch.setattr("cirron_spool.prefetch.HELD_BYTES", 1)
-    [batch] = sdk_batches(spool, 1, spans=30)
+    path = write_batch(spool, 1, "0a", incompressible(300_000))
     secret = tmp_path / "secret"
-    secret.write_bytes(batch.data)
+    secret.write_bytes(incompressible(300_000))
 
     def hear(event: FlushEvent) -> None:
         if isinstance(event, Sending):
             with deletes.allowed():
-                (spool / batch.name).unlink()
-            (spool / batch.name).symlink_to(secret)
+                path.unlink()
+            path.symlink_to(secret)
 
     with ScriptedServer() as server:
         result = await flush(server, spool, on_event=hear)
     assert [failure.message for failure in result.failures] == [
-        f"Cannot read {batch.name}: {batch.name} is a symbolic link now. It stays in the spool."
+        f"Cannot read {path.name}: {path.name} is a symbolic link now. It stays in the spool."
     ]
     assert (result.exit_code, server.delivered) == (1, {})
 

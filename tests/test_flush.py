@@ -385,12 +385,20 @@ async def test_three_rejected_in_a_row_end_the_flush(spool: Path) -> None:
     events: list[FlushEvent] = []
     with ScriptedServer(*[Answer(400)] * 6) as server:
         result = await flush(server, spool, quarantine=True, on_event=events.append)
-    assert snapshot(spool.parent / "quarantine") == batches[:2]
-    assert snapshot(spool) == batches[2:]
-    assert (result.quarantined, result.failed, result.skipped, result.exit_code) == (2, 1, 3, 1)
+    assert snapshot(spool.parent / "quarantine") == batches[:3]
+    assert snapshot(spool) == batches[3:]
+    assert (result.quarantined, result.failed, result.skipped, result.exit_code) == (3, 0, 3, 1)
     assert len(server.uploads) == 3
-    [failed] = [event for event in events if isinstance(event, Failed)]
-    assert "3 batches were rejected in a row" in failed.hint
+    [warned] = [event.message for event in events if isinstance(event, Warned)]
+    assert warned.startswith("3 batches were rejected in a row, so the endpoint may be wrong.")
+
+
+async def test_a_success_between_two_rejections_starts_the_count_anew(spool: Path) -> None:
+    sdk_batches(spool, 7, spans=TINY)
+    bad = Answer(400)
+    with ScriptedServer(bad, bad, ok(), bad, bad, ok(), bad) as server:
+        result = await flush(server, spool, quarantine=True)
+    assert (result.uploaded, result.quarantined, result.skipped) == (2, 5, 0)
 
 
 async def test_a_batch_that_cannot_be_set_aside_ends_the_flush(spool: Path) -> None:

@@ -21,8 +21,9 @@ import aiohttp
 import pytest
 
 from cirron_spool import Failed, FlushEvent, FlushResult, Retrying, Sending, Warned, flush_spool
-from cirron_spool.transport import Transport, Upload, _Body, _Exchange
+from cirron_spool.transport import Transport
 from cirron_spool.verdict import Answer as Heard
+from cirron_spool.wire import Body, Exchange, Upload
 from support import ledger
 from support.answers import Answer, Gate, html, json_answer, ok
 from support.background import SAFETY_NET, closed_port
@@ -70,27 +71,37 @@ def big_batch(spool: Path, size: int, created_ns: int = 1) -> bytes:
 
 def client_sockets(port: int) -> list[socket.socket]:
     """Duplicates of this process's connections to `port`, from the client's side."""
-    found = []
-    for number in map(int, os.listdir("/proc/self/fd")):
-        try:
-            sock = socket.socket(fileno=os.dup(number))
-        except OSError:
-            continue
-        try:
-            if sock.getpeername() == ("127.0.0.1", port):
-                found.append(sock)
+    found: dict[int, socket.socket] = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own; or no socket
+            number = os.dup(int(name))
+            try:
+                sock = socket.socket(fileno=number)
+            except OSError:
+                os.close(number)
                 continue
-        except (OSError, TypeError):
-            pass
-        sock.close()
-    return found
+            inode = os.fstat(number).st_ino
+            if _peer(sock) == ("127.0.0.1", port) and inode not in found:
+                found[inode] = sock
+            else:
+                sock.close()
+    return list(found.values())
+
+
+def _peer(sock: socket.socket) -> object:
+    try:
+        return sock.getpeername()
+    except OSError:
+        return None
 
 
 def wait_for_left_over(port: int) -> None:
     """Block, with the loop, until bytes wait unread in the kernel on the kept-alive connection."""
     [sock] = client_sockets(port)
     with closing(sock):
-        assert select.select([sock], [], [], SAFETY_NET)[0]
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        assert poll.poll(SAFETY_NET * 1000)
 
 
 LEFT_OVER = ok().render()
@@ -607,7 +618,7 @@ async def test_the_transport_by_itself() -> None:
 
 
 async def test_a_body_has_no_text_form() -> None:
-    body = _Body(Upload(), _Exchange(0.0), weakref.WeakSet())
+    body = Body(Upload(), Exchange(0.0), weakref.WeakKeyDictionary())
     with pytest.raises(TypeError):
         body.decode()
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from cirron_spool.cli.console import Console
+from cirron_spool.cli.render import result_json, summary
 from cirron_spool.cli.views import FlushView, choose_view
 from cirron_spool.errors import CirronSpoolError, ConfigError
 from cirron_spool.flush import flush_spool
@@ -57,31 +58,6 @@ def flush(options: argparse.Namespace, console: Console) -> int:
         return run.exit_code(error.exit_code)
     _conclude(result, options, console)
     return run.exit_code(result.exit_code)
-
-
-def summary(result: FlushResult) -> str:
-    """``Uploaded: 2  Failed: 0  Skipped: 0``, and what was set aside, if anything was."""
-    line = f"Uploaded: {result.uploaded}  Failed: {result.failed}  Skipped: {result.skipped}"
-    return f"{line}  Quarantined: {result.quarantined}" if result.quarantined else line
-
-
-def result_json(result: FlushResult) -> dict[str, object]:
-    """SPEC section 7's form."""
-    return {
-        "dir": str(result.directory),
-        "uploaded": result.uploaded,
-        "failed": result.failed,
-        "skipped": result.skipped,
-        "quarantined": result.quarantined,
-        "evicted": result.evicted,
-        "bytesRead": result.bytes_read,
-        "bytesSent": result.bytes_sent,
-        "seconds": round(result.seconds, 3),
-        "failures": [
-            {"name": failure.name, "status": failure.status, "message": failure.message}
-            for failure in result.failures
-        ],
-    }
 
 
 def _conclude(result: FlushResult, options: argparse.Namespace, console: Console) -> None:

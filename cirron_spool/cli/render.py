@@ -1,4 +1,4 @@
-"""What the offline commands print, as lines of text."""
+"""What the commands print, as lines of text and as JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from cirron_spool.naming import count, human_size, iso_utc, printable
 from cirron_spool.offline import Inventory
 from cirron_spool.quarantine import Rejection
+from cirron_spool.report import FlushResult
 from cirron_spool.spool import Entry
 
 
@@ -117,3 +118,28 @@ def quarantine_json(place: str, aside: Sequence[Rejection]) -> str:
         for rejection in aside
     ]
     return json.dumps({"dir": place, "files": len(entries), "entries": entries}, indent=2)
+
+
+def summary(result: FlushResult) -> str:
+    """``Uploaded: 2  Failed: 0  Skipped: 0``, and what was set aside, if anything was."""
+    line = f"Uploaded: {result.uploaded}  Failed: {result.failed}  Skipped: {result.skipped}"
+    return f"{line}  Quarantined: {result.quarantined}" if result.quarantined else line
+
+
+def result_json(result: FlushResult) -> dict[str, object]:
+    """SPEC section 7's form."""
+    return {
+        "dir": str(result.directory),
+        "uploaded": result.uploaded,
+        "failed": result.failed,
+        "skipped": result.skipped,
+        "quarantined": result.quarantined,
+        "evicted": result.evicted,
+        "bytesRead": result.bytes_read,
+        "bytesSent": result.bytes_sent,
+        "seconds": round(result.seconds, 3),
+        "failures": [
+            {"name": failure.name, "status": failure.status, "message": failure.message}
+            for failure in result.failures
+        ],
+    }

@@ -10,7 +10,8 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from cirron_spool.cli.console import Console, OutputError
-from cirron_spool.naming import human_size
+from cirron_spool.cli.render import result_json
+from cirron_spool.naming import human_size, printable
 from cirron_spool.report import (
     Ended,
     Failed,
@@ -72,7 +73,8 @@ class FlushView:
                 if event.hint:
                     self.say(f"Warning: {event.hint}")
             case Quarantined():
-                self.say(f"Warning: {event.message}. Moved to {event.quarantine}.")
+                message = event.message.removesuffix(".")
+                self.say(f"Warning: {message}. Moved to {printable(str(event.quarantine))}.")
             case Warned():
                 self.say(f"Warning: {event.message}")
 
@@ -136,8 +138,6 @@ class JsonEvents(FlushView):
 
 
 def _event_json(event: FlushEvent) -> dict[str, Any] | None:
-    from cirron_spool.cli.flush import result_json
-
     match event:
         case Started():
             return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import os
 import re
 import secrets
@@ -121,7 +122,7 @@ class Store:
                 self._changed.wait()
             there = self._find(batch_id)
             if there is not None:
-                os.unlink(temporary)
+                self._keep_one(temporary, there)
                 return Stored(there, 0, duplicate=True)
             self._being_committed.add(batch_id)
         name = naming.format_name(created_ns, batch_id)
@@ -140,6 +141,18 @@ class Store:
                 self._being_committed.remove(batch_id)
                 self._changed.notify_all()
         return Stored(name, size, duplicate=False)
+
+    def _keep_one(self, temporary: str, there: str) -> None:
+        """Of two files with one identifier keep the stored bytes, but where they are equal the file that just came.
+
+        Somebody may be flushing this very store to us by mistake. The sender deletes the file that it has read, and
+        would delete the only copy; a file that was replaced meanwhile it keeps.
+        """
+        if filecmp.cmp(temporary, self.path(there), shallow=False):
+            os.replace(temporary, self.path(there))
+            self._sync_folder()
+        else:
+            os.unlink(temporary)
 
     def _find(self, batch_id: str) -> str | None:
         name = self._names.get(batch_id)

@@ -1,0 +1,333 @@
+"""The README tells the truth: its examples are run, and what it says of files, flags and exit codes is looked up."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+import cirron_spool
+from cirron_spool import report
+from cirron_spool.cli.parser import build_parser
+from support.cli import Running, spawn, spawn_cli
+from support.spools import sdk_batches
+from support.terminal import run_pty
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = Path(cirron_spool.__file__).parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+# What the README has in place of this run's folder and port.
+FOLDER = "/home/alice/resnet50"
+PORT = "8787"
+TOKEN = "sk-try-it"
+
+# Flags of other programs that the README names.
+FOREIGN_FLAGS = {"--strict"}
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def section(title: str) -> str:
+    """The text below a heading, up to the next one of its level."""
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL)
+    assert found is not None, f"the README has no section {title!r}"
+    return found[1]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of the tables in ``text``, without heads and rules."""
+    found = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+    rules = [number for number, row in enumerate(found) if set("".join(row)) <= set("-:")]
+    return [row for number, row in enumerate(found) if number not in rules and number + 1 not in rules]
+
+
+class World:
+    """A throw-away home with a working directory in it, and the commands first on a PATH without another cirron."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.home = self.root / "home"
+        self.work = self.home / "resnet50"
+        self.port = PORT
+        programs = self.root / "bin"
+        for folder in (self.work, programs):
+            folder.mkdir(parents=True)
+        for name in ("cirron", "cirron-spool"):
+            entry = name.replace("-", "_")
+            program = programs / name
+            # As pip writes a console script.
+            program.write_text(
+                f"#!{sys.executable}\nimport sys\nfrom cirron_spool.cli.main import {entry}\nsys.exit({entry}())\n",
+                encoding="utf-8",
+            )
+            program.chmod(0o755)
+        self.env = {"PATH": os.pathsep.join([str(programs), "/usr/bin", "/bin"])}
+
+    def here(self, text: str) -> str:
+        """The README's ``text`` with this run's folder and port."""
+        return text.replace(FOLDER, str(self.work)).replace(PORT, self.port)
+
+    def there(self, text: str) -> str:
+        """Output of this run as the README would show it."""
+        return text.replace(str(self.work), FOLDER).replace(f":{self.port}", f":{PORT}")
+
+    def start(self, command: str) -> Running:
+        """Run a line in a shell, both of its streams as one, as on a terminal."""
+        argv = ["/bin/sh", "-c", f"exec 2>&1; {command}"]
+        return spawn(argv, cwd=self.work, home=self.home, env=self.env)
+
+
+def spool(work: Path) -> None:
+    """The spool of the README's examples, written by the real SDK."""
+    sdk_batches(work / ".cirron" / "spool", 3, seed=8, spans=(6, 62))
+
+
+def cut_spool(work: Path) -> None:
+    """Run 42's: a power cut has left its second batch half-written."""
+    directory = work / "runs" / "42" / ".cirron" / "spool"
+    second = sdk_batches(directory, 3, seed=28, spans=(6, 62))[1]
+    os.truncate(directory / second.name, 4096)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    # The sizes that the README shows hold the length of the SDK's version.
+    monkeypatch.setattr("cirron.core.flush._sdk_version", lambda: "0.3.0")
+    return World(tmp_path)
+
+
+@contextmanager
+def ended(running: Running) -> Iterator[Running]:
+    """A receiver in the background, which ends on a signal with exit code 0."""
+    with running:
+        yield running
+        running.send_signal(signal.SIGTERM)
+        assert running.finish().returncode == 0
+
+
+def dialogues() -> Iterator[tuple[str, str]]:
+    """Each command of the console blocks, with what the README shows below it."""
+    for block in blocks("console"):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, shown = part.partition("\n")
+            yield command, shown
+
+
+def steady(text: str) -> str:
+    """``text`` without the one thing that no run repeats: when a batch was rejected."""
+    return re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "<when>", text)
+
+
+def test_every_console_line_does_what_is_shown_below_it(world: World) -> None:
+    spool(world.work)
+    cut_spool(world.work)
+    told = []
+    with ExitStack() as background:
+        for command, shown in dialogues():
+            told.append(command)
+            if command.startswith("export "):
+                pairs = (word.partition("=") for word in shlex.split(world.here(command))[1:])
+                world.env.update({name: value for name, _, value in pairs})
+                got = ""
+            elif command.endswith(" &"):
+                # A free port in place of the README's, which then is that one in all that follows.
+                line = command.removesuffix(" &").replace(f"--port {PORT}", "--port 0")
+                receiver = background.enter_context(ended(world.start(f"exec {line}")))
+                got = receiver.wait_for_text("\n")
+                port = re.search(r":(\d+),", got)
+                assert port is not None, got
+                world.port = port[1]
+            elif "(y/N) " in shown:
+                question, _, rest = shown.partition("(y/N) ")
+                answer = rest.partition("\n")[0]
+                done = run_pty(
+                    ["/bin/sh", "-c", world.here(command)],
+                    cwd=world.work,
+                    home=world.home,
+                    env=world.env,
+                    columns=200,
+                    answers=[("(y/N) ", f"{answer}\n")],
+                )
+                assert question.startswith("? "), question
+                got = done.text.replace("\r\n", "\n")
+            else:
+                with world.start(world.here(command)) as running:
+                    got = running.finish().stdout
+            assert steady(world.there(got)) == steady(shown), f"after: $ {command}"
+    subjects = {line.split()[1] for line in told if line.startswith("cirron-spool ")}
+    assert {"inspect", "flush", "clear", "quarantine", "receive"} <= subjects
+    assert any(line.startswith("cirron spool ") for line in told)
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_every_python_block_runs_and_prints_what_its_arrows_say(world: World, number: int) -> None:
+    code = blocks("python")[number]
+    spool(world.work)
+    sdk_batches(world.work / "runs" / "42" / ".cirron" / "spool", 3, seed=28, spans=(6, 62))
+    store = world.root / "store"
+    with ended(spawn_cli("receive", "--store", store, "--port", "0", "--token", TOKEN)) as receiver:
+        found = re.search(r"http://\S+:\d+", receiver.wait_for_text("\n"))
+        assert found is not None
+        env = {**world.env, "CIRRON_API_ENDPOINT": found[0], "CIRRON_API_KEY": TOKEN}
+        program = [sys.executable, "-c", code]
+        with spawn(program, cwd=world.work, home=world.home, env=env) as running:
+            done = running.finish()
+    assert (done.returncode, done.stderr) == (0, "")
+    promised = re.findall(r"# → (.*)$", code, re.MULTILINE)
+    assert promised, "a block without an arrow proves nothing"
+    assert done.lines == promised
+
+
+def test_the_exit_codes_are_those_of_the_report_and_the_signals() -> None:
+    codes = {int(row[0]) for row in rows(section("Exit codes"))}
+    known = {value for name, value in vars(report).items() if name.startswith("EXIT_")}
+    assert codes == known | {128 + signal.SIGINT, 128 + signal.SIGTERM}
+
+
+def test_the_errors_have_the_exit_codes_that_are_shown() -> None:
+    shown = {
+        row[0].strip("`"): int(row[1]) for row in rows(section("The library")) if row[0].endswith("Error`")
+    }
+    made: dict[str, Callable[[], cirron_spool.CirronSpoolError]] = {
+        "ConfigError": lambda: cirron_spool.ConfigError(""),
+        "SpoolError": lambda: cirron_spool.SpoolError(""),
+        "NotAuthenticatedError": cirron_spool.NotAuthenticatedError,
+        "AuthInvalidError": cirron_spool.AuthInvalidError,
+        "AuthRejectedError": lambda: cirron_spool.AuthRejectedError(""),
+        "SpoolBusyError": lambda: cirron_spool.SpoolBusyError(""),
+    }
+    assert shown == {name: make().exit_code for name, make in made.items()}
+    # Bases are for catching; every other error of ours is in the table.
+    public = {name for name in cirron_spool.__all__ if name.endswith("Error")}
+    assert set(shown) == public - {"CirronSpoolError", "AuthError"}
+
+
+def options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Every long option of a parser and of the commands below it."""
+    for action in parser._actions:
+        yield from (name for name in action.option_strings if name.startswith("--"))
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from options(below)
+
+
+def test_every_flag_that_is_named_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)  # the benchmarks are in the checkout only
+    from benchmarks import cli
+
+    ours = {flag for prog in ("cirron", "cirron-spool") for flag in options(build_parser(prog))}
+    measuring = {flag for command in cli.COMMANDS for flag in options(cli.build_parser(command))}
+    # A benchmark's line may have the benchmarks' flags, and any other text only the commands'.
+    lines = re.findall(r"python -m benchmarks[^`\n]*", TEXT)
+    flag = r"(?<![\w-])--[a-z][a-z-]*"
+    assert {name for line in lines for name in re.findall(flag, line)} <= measuring
+    rest = re.sub(r"python -m benchmarks[^`\n]*", "", TEXT)
+    named = set(re.findall(flag, rest))
+    assert "--in-flight" in named
+    assert named - FOREIGN_FLAGS <= ours
+
+
+def test_every_environment_variable_of_ours_is_in_the_table() -> None:
+    sources = "".join(path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py")))
+    # Read by the code: a quoted name. The mark of a hand-over is between two of our own processes.
+    read = set(re.findall(r"\"(CIRRON_[A-Z_]+)\"", sources)) - {"CIRRON_SPOOL_HANDED_OVER"}
+    assert set(re.findall(r"`(CIRRON_[A-Z_]+)`", section("Configuration"))) == read
+
+
+def rooms() -> list[str]:
+    """The rooms of the map's first table, in its order."""
+    table = section("A map of the house").partition("| folder |")[0]
+    return [row[0].strip("`") for row in rows(table)]
+
+
+def test_every_module_is_on_the_map_and_the_map_has_no_other() -> None:
+    house = section("A map of the house").partition("### ")[0]
+    top = {path.name for path in PACKAGE.glob("*.py")}
+    assert {room for room in rooms() if room.endswith(".py")} | {
+        "__init__.py",
+        "__main__.py",
+        "_version.py",
+    } == top
+    assert {"`__init__.py`", "`__main__.py`", "`_version.py`"} <= set(re.findall(r"`[^`]+`", house))
+    for wing in ("cli", "receiver"):
+        (row,) = [row for row in rows(house) if row[0] == f"`{wing}/`"]
+        there = {path.name for path in (PACKAGE / wing).glob("*.py")} - {"__init__.py"}
+        assert set(re.findall(r"`(\w+\.py)`", row[1])) == there
+    assert set(rooms()) - top == {"cli/", "receiver/"}
+
+
+def imported(path: Path) -> set[str]:
+    """The rooms of the package that a module imports, anywhere in it, for types or not."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            base, _, room = node.module.partition(".")
+            if base == "cirron_spool":
+                names |= {room.partition(".")[0]} if room else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names if alias.name == "aiofiles"}
+    return names - {"__version__"}
+
+
+def test_each_room_imports_only_rooms_above_it_on_the_map() -> None:
+    order = [room.removesuffix(".py").strip("/") for room in rooms()]
+    for place, room in enumerate(order):
+        inside = PACKAGE / room
+        sources = sorted(inside.glob("*.py")) if inside.is_dir() else [PACKAGE / f"{room}.py"]
+        for source in sources:
+            allowed = {*order[:place], *([room] if inside.is_dir() else [])}
+            assert imported(source) <= allowed, source.name
+
+
+def test_what_the_departures_say_of_aiohttp_and_aiofiles() -> None:
+    def naming(library: str) -> set[str]:
+        pattern = re.compile(rf"^\s*(?:import|from) {library}\b", re.MULTILINE)
+        return {
+            path.relative_to(PACKAGE).as_posix()
+            for path in PACKAGE.rglob("*.py")
+            if pattern.search(path.read_text(encoding="utf-8"))
+        }
+
+    # flush.py names a type of it, and imports it for that only.
+    assert {name for name in naming("aiohttp") if not name.startswith("receiver/")} == {
+        "flush.py",
+        "transport.py",
+        "wire.py",
+    }
+    assert naming("aiofiles") == set()
+
+
+def test_what_is_said_to_be_beside_the_package_is_there() -> None:
+    table = section("A map of the house").partition("| folder |")[2].partition("\n\n")[0]
+    for row in rows(f"| folder |{table}"):
+        folder = ROOT / row[0].strip("`")
+        assert folder.is_dir()
+        named = re.findall(r"`([\w.]+/?)`", row[1])
+        assert [name for name in named if not (folder / name).exists()] == []
+    for script in ("bin/demo", "bin/test", "bin/cirron"):
+        assert script in TEXT
+        assert os.access(ROOT / script, os.X_OK)
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT)
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_changelog_knows_this_version() -> None:
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## \[{re.escape(cirron_spool.__version__)}\]", changes, re.MULTILINE)
