@@ -163,7 +163,9 @@ async def save(path: Path, credentials: Credentials) -> None:
         "refreshToken": credentials.refresh_token,
         "expiresAt": _iso(credentials.expires_at),
     }
-    target = Path(os.path.realpath(path))  # a link, as dotfile managers make them, stays one
+    target = Path(
+        await anyio.to_thread.run_sync(os.path.realpath, path)
+    )  # a link, as dotfile managers make them, stays one
     await aiofiles.os.makedirs(target.parent, mode=0o700, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:

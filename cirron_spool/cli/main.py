@@ -12,10 +12,6 @@ from cirron_spool.errors import CirronSpoolError
 from cirron_spool.naming import printable
 
 _EXIT_INTERRUPTED = 130
-_COMMANDS = {
-    "cirron": "cirron spool inspect, flush, clear or quarantine",
-    "cirron-spool": "inspect, flush, clear, quarantine or receive",
-}
 
 
 def cirron_spool(arguments: Sequence[str] | None = None) -> int:
@@ -34,8 +30,6 @@ def cirron(arguments: Sequence[str] | None = None) -> int:
 def _run(prog: str, arguments: Sequence[str]) -> int:
     console = Console()
     try:
-        if not arguments or list(arguments) == ["spool"]:
-            raise UsageError(f"No command was given: {_COMMANDS[prog]}. See {prog} --help")
         options = parse(prog, arguments)
         # Each command is imported when it is run: inspect starts without the HTTP client.
         if options.run == "flush":

@@ -19,6 +19,12 @@ _EPILOG = (
 )
 
 
+_COMMANDS = {
+    "cirron": "cirron spool inspect, flush, clear and quarantine",
+    "cirron-spool": "inspect, flush, clear, quarantine and receive",
+}
+
+
 class UsageError(Exception):
     """The arguments are wrong; the message is one line that says what to do."""
 
@@ -283,4 +289,6 @@ class _whole:  # noqa: N801  # argparse names the type in its error: "invalid wh
 
 def parse(prog: str, arguments: Sequence[str]) -> argparse.Namespace:
     """The parsed arguments. Raises UsageError; ``--help`` and ``--version`` print and raise SystemExit(0)."""
+    if not arguments or list(arguments) == ["spool"]:
+        raise UsageError(f"No command was given. There are: {_COMMANDS[prog]}. See {prog} --help.")
     return build_parser(prog).parse_args(arguments)

@@ -85,7 +85,7 @@ class FlushView:
     def stopping(self) -> None:
         """A first signal has come."""
         self.say(
-            "Warning: Stopping; the batch in flight has 4 s to be acknowledged. Once more to stop at once."
+            "Warning: Stopping; what is in flight has 4 s to be acknowledged. Once more to stop at once."
         )
 
     def abandon(self) -> None:

@@ -1,0 +1,725 @@
+"""The token: where it comes from, verification, refresh before and during a flush, rotation, and that it never shows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import stat
+import traceback
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import filelock
+import pytest
+
+from cirron_spool import (
+    AuthInvalidError,
+    AuthRejectedError,
+    ConfigError,
+    Ended,
+    FlushEvent,
+    FlushResult,
+    Retrying,
+    Uploaded,
+    Warned,
+    flush_spool,
+)
+from cirron_spool.config import Credentials
+from cirron_spool.credentials import save
+from support import ledger
+from support.answers import Answer, Gate, json_answer, ok
+from support.loopwatch import no_blocking_calls
+from support.monitor import DeleteWatch, watch_deletes
+from support.scripted import Request, ScriptedServer
+from support.spools import TINY, sdk_batches, snapshot
+
+pytestmark = pytest.mark.anyio
+
+STATUS = ("GET", "/api/cli/status")
+REFRESH = ("POST", "/api/cli/auth/refresh")
+INVALID = "Authentication invalid. Run cirron auth login first."
+
+
+@pytest.fixture(autouse=True)
+def deletes() -> Iterator[DeleteWatch]:
+    """No batch leaves the disk without its own acknowledgement, in every test here."""
+    ledger.forget()
+    with watch_deletes() as watch:
+        yield watch
+
+
+@pytest.fixture(autouse=True)
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Milliseconds in place of seconds between attempts: the waiting itself proves nothing here."""
+    monkeypatch.setattr("cirron_spool.schedule.FIRST_DELAY_S", 0.001)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    folder = tmp_path / "home" / ".cirron"
+    folder.mkdir(mode=0o700, parents=True)
+    return folder / "config.json"
+
+
+def iso(minutes: float) -> str:
+    moment = datetime.now(UTC) + timedelta(minutes=minutes)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+def write_login(config: Path, *, minutes: float | None = 60, **more: object) -> None:
+    auth: dict[str, object] = {"accessToken": "access-0", "refreshToken": "refresh-0"}
+    if minutes is not None:
+        auth["expiresAt"] = iso(minutes)
+    config.write_text(json.dumps({"auth": {**auth, "scope": "kept"}, **more}))
+    config.chmod(0o600)
+
+
+def login_in(config: Path) -> tuple[object, object]:
+    auth = json.loads(config.read_bytes())["auth"]
+    return auth["accessToken"], auth["refreshToken"]
+
+
+async def flush(
+    server: ScriptedServer, spool: Path, config: Path | None = None, **options: Any
+) -> FlushResult:
+    return await flush_spool(spool, api_url=server.url, config_path=config, **options)
+
+
+def warnings_in(events: list[FlushEvent]) -> list[str]:
+    return [event.message for event in events if isinstance(event, Warned)]
+
+
+# -- where it comes from ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argument", "key", "file", "expected"),
+    [
+        ("sk-argument", "sk-environment", {"token": "sk-file"}, "sk-argument"),
+        (None, "sk-environment", {"token": "sk-file", "auth": {"accessToken": "access"}}, "sk-environment"),
+        (None, "", {"token": "sk-file"}, "sk-file"),
+        (None, None, {"token": "sk-file", "auth": {"accessToken": "sk-access"}}, "sk-access"),
+        (None, None, {"token": "sk-file", "auth": {}}, "sk-file"),
+        (None, None, {"token": "sk-file", "auth": None}, "sk-file"),
+    ],
+)
+async def test_precedence_of_the_token(
+    spool: Path,
+    config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    argument: str | None,
+    key: str | None,
+    file: dict[str, object],
+    expected: str,
+) -> None:
+    sdk_batches(spool, 1, spans=TINY)
+    write_login(config, **{"auth": None, **file})
+    if key is not None:
+        monkeypatch.setenv("CIRRON_API_KEY", key)
+    with ScriptedServer() as server:
+        await flush(server, spool, config, token=argument)
+    assert {request.token for request in server.requests} == {expected}
+
+
+@pytest.mark.parametrize("source", ["argument", "environment", "file"])
+async def test_precedence_of_the_endpoint(
+    spool: Path, config: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    sdk_batches(spool, 1, spans=TINY)
+    with ScriptedServer() as right, ScriptedServer() as wrong:
+        order = ["file", "environment", "argument"]
+        urls = {place: right.url if place == source else wrong.url for place in order}
+        given = order[: order.index(source) + 1]
+        write_login(config, apiUrl=f"{urls['file']}/")
+        if "environment" in given:
+            monkeypatch.setenv("CIRRON_API_ENDPOINT", urls["environment"])
+        result = await flush_spool(
+            spool, config_path=config, api_url=urls["argument"] if "argument" in given else None
+        )
+        assert result.uploaded == 1
+        assert [request.path for request in right.requests] == ["/api/cli/status", "/api/traces"]
+        assert wrong.requests == []
+
+
+async def test_timeout_and_retries_of_the_file(spool: Path, config: Path) -> None:
+    sdk_batches(spool, 1, spans=TINY)
+    write_login(config, timeout=250.0, retries=1)
+    with ScriptedServer(*[ok(hang=True)] * 2) as server:
+        result = await flush(server, spool, config)
+        assert result.failures[0].message.endswith("timed out after 250ms")
+        assert len(server.uploads) == 2
+        server.script(Answer(503))
+        assert (await flush(server, spool, config, retries=0)).uploaded == 0
+
+
+async def test_the_home_is_where_the_configuration_is(
+    spool: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sdk_batches(spool, 1, spans=TINY)
+    write_login(config)
+    monkeypatch.setenv("HOME", str(config.parent.parent))
+    with ScriptedServer() as server:
+        assert (await flush(server, spool)).uploaded == 1
+    assert server.uploads[0].token == "access-0"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"token": 3}',
+        '{"auth": "x"}',
+        '{"token": "a\\u0007b"}',
+        '{"auth": {"accessToken": "a b"}}',
+    ],
+)
+async def test_an_unusable_configuration_is_an_error_and_left_alone(
+    spool: Path, config: Path, text: str
+) -> None:
+    batches = sdk_batches(spool, 1, spans=TINY)
+    config.write_text(text)
+    config.chmod(0o600)
+    with ScriptedServer() as server, pytest.raises(ConfigError, match=str(config)) as caught:
+        await flush(server, spool, config)
+    assert caught.value.exit_code == 2
+    assert (server.requests, config.read_text()) == ([], text)
+    assert "\x07" not in str(caught.value)
+    assert snapshot(spool) == batches
+
+
+@pytest.mark.parametrize("url", ["http://spool.test", "http://192.0.2.1:8000", "http://127.0.0.1.spool.test"])
+async def test_plain_http_to_another_machine_is_refused(spool: Path, url: str) -> None:
+    batches = sdk_batches(spool, 1, spans=TINY)
+    with pytest.raises(ConfigError, match="not sent over plain http to another machine") as caught:
+        await flush_spool(spool, api_url=url, token="sk-secret-token")
+    assert caught.value.exit_code == 2
+    assert snapshot(spool) == batches
+
+
+@pytest.mark.parametrize("where", ["argument", "file"])
+async def test_plain_http_can_be_allowed(
+    spool: Path, config: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sdk_batches(spool, 1, spans=TINY)
+    write_login(config, **({"allowHttp": True} if where == "file" else {}))
+    with ScriptedServer() as server:
+        # No name server: the one name stands for this machine, as another one's would in a closed network.
+        monkeypatch.setattr(
+            "socket.getaddrinfo", lambda *args, **more: [(2, 1, 6, "", ("127.0.0.1", server.port))]
+        )
+        result = await flush_spool(
+            spool,
+            api_url=f"http://api.spool.test:{server.port}",
+            config_path=config,
+            allow_http=True if where == "argument" else None,
+        )
+    assert result.uploaded == 1
+    assert [request.headers["host"] for request in server.requests] == [
+        f"api.spool.test:{server.port}",
+        f"app.spool.test:{server.port}",  # where batches go
+    ]
+
+
+# -- verification -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Answer(500, reason="Oops\x1b"), "HTTP 500 Oops\\x1b"),
+        (Answer(404), "HTTP 404 Not Found"),
+        (Answer(302, headers=[("Location", "/login")]), "HTTP 302 Found"),
+        (Answer(429, reason=""), "HTTP 429"),
+        (Answer(200, body=b"<html>"), "the answer is not the JSON that was expected"),
+        (Answer(200, body=b"[]"), "the answer is not the JSON that was expected"),
+        (json_answer({"valid": True}, cut_after=60, drop=True), "the answer was cut"),
+        (ok(cut_after=0), "the server closed the connection before it answered"),
+        (ok(hang=True), "timed out after 300ms"),
+    ],
+)
+async def test_a_verification_that_fails_is_a_warning(spool: Path, answer: Answer, said: str) -> None:
+    sdk_batches(spool, 1, spans=TINY)
+    events: list[FlushEvent] = []
+    with ScriptedServer() as server:
+        server.on(*STATUS, default=answer)
+        result = await flush(server, spool, token="sk-secret-token", on_event=events.append, timeout_ms=300)
+    assert warnings_in(events) == [f"Could not verify auth before flush: {said}. Proceeding anyway."]
+    assert (result.uploaded, result.exit_code) == (1, 0)
+
+
+@pytest.mark.parametrize("answer", [Answer(401), Answer(403), json_answer({"valid": False})])
+async def test_a_refused_verification_ends_the_flush(spool: Path, answer: Answer) -> None:
+    batches = sdk_batches(spool, 3, spans=TINY)
+    events: list[FlushEvent] = []
+    with ScriptedServer() as server:
+        server.on(*STATUS, answer)
+        with pytest.raises(AuthInvalidError) as caught:
+            await flush(server, spool, token="sk-secret-token", on_event=events.append)
+    assert (str(caught.value), caught.value.exit_code) == (INVALID, 3)
+    assert caught.value.result is not None
+    assert (caught.value.result.uploaded, caught.value.result.skipped) == (0, 3)
+    assert isinstance(events[-1], Ended)
+    assert server.uploads == []
+    assert snapshot(spool) == batches
+
+
+async def test_no_batch_is_sent_before_the_verification(spool: Path) -> None:
+    sdk_batches(spool, 2, spans=TINY)
+    gate = Gate()
+    with ScriptedServer() as server:
+        server.on(*STATUS, json_answer({"valid": False}, stall_before=gate))
+        async with anyio.create_task_group() as group:
+
+            async def run() -> None:
+                with pytest.raises(AuthInvalidError):
+                    await flush(server, spool, token="sk-secret-token", in_flight=4)
+
+            group.start_soon(run)
+            await server.arrived(lambda s: len(s.requests) == 1)
+            await anyio.wait_all_tasks_blocked()
+            gate.open()
+    assert [request.path for request in server.requests] == ["/api/cli/status"]
+
+
+async def test_without_verification(spool: Path) -> None:
+    sdk_batches(spool, 1, spans=TINY)
+    with ScriptedServer() as server:
+        await flush(server, spool, token="sk-secret-token", verify=False)
+    assert [request.path for request in server.requests] == ["/api/traces"]
+
+
+@pytest.mark.parametrize("answer", [Answer(401), json_answer({"valid": False})])
+async def test_a_refused_verification_is_refreshed_silently(
+    spool: Path, config: Path, answer: Answer
+) -> None:
+    sdk_batches(spool, 2, spans=TINY)
+    write_login(config)
+    events: list[FlushEvent] = []
+    with ScriptedServer(check_auth=True) as server:
+        server.on(*STATUS, answer)
+        result = await flush(server, spool, config, on_event=events.append)
+    assert (result.uploaded, warnings_in(events)) == (2, [])
+    assert server.platform.rotations == 1
+    assert {request.token for request in server.uploads} == {"access-1"}
+
+
+async def test_the_refresh_token_has_expired_too(spool: Path, config: Path) -> None:
+    batches = sdk_batches(spool, 1, spans=TINY)
+    write_login(config)
+    before = config.read_bytes()
+    with ScriptedServer(check_auth=True, access_token="other", refresh_token="other") as server:
+        with pytest.raises(AuthInvalidError, match=INVALID):
+            await flush(server, spool, config)
+    assert config.read_bytes() == before
+    assert len(server.seen(REFRESH[1])) == 1
+    assert snapshot(spool) == batches
+
+
+# -- refresh ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("minutes", "refreshed"), [(-60, True), (4.9, True), (5.5, False), (None, False)])
+async def test_refreshed_before_the_flush_when_it_expires_within_five_minutes(
+    spool: Path, config: Path, minutes: float | None, refreshed: bool
+) -> None:
+    sdk_batches(spool, 2, spans=TINY)
+    write_login(config, minutes=minutes)
+    with ScriptedServer() as server:
+        with no_blocking_calls():
+            await flush(server, spool, config)
+    paths = [request.path for request in server.requests]
+    assert paths == [*["/api/cli/auth/refresh"] * refreshed, "/api/cli/status", *["/api/traces"] * 2]
+    if refreshed:
+        refresh = server.requests[0]
+        assert json.loads(refresh.body) == {"refresh_token": "refresh-0"}
+        assert refresh.headers["content-type"] == "application/json"
+        assert "authorization" not in refresh.headers
+    assert {request.token for request in server.requests[refreshed:]} == {
+        "access-1" if refreshed else "access-0"
+    }
+
+
+async def test_a_clock_that_is_wrong_costs_one_refresh_only(spool: Path, config: Path) -> None:
+    """The new token, too, seems to have expired: that is no reason to refresh for every batch."""
+    sdk_batches(spool, 10, spans=TINY)
+    write_login(config, minutes=-60)
+    tokens = {"access_token": "access-1", "refresh_token": "refresh-1", "expires_in": 1}
+    with ScriptedServer() as server:
+        server.on(*REFRESH, default=json_answer(tokens))
+        result = await flush(server, spool, config)
+    assert (result.uploaded, len(server.seen(REFRESH[1]))) == (10, 1)
+
+
+async def test_refreshed_during_the_flush_when_it_is_about_to_expire(
+    spool: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sdk_batches(spool, 3, spans=TINY)
+    write_login(config, minutes=60)
+    moved: list[timedelta] = [timedelta()]
+
+    class Clock(datetime):
+        """An hour passes between two batches: a test cannot wait for it."""
+
+        @classmethod
+        def now(cls, tz: Any = None) -> Clock:
+            return super().now(tz) + moved[0]
+
+    def hear(event: FlushEvent) -> None:
+        if isinstance(event, Uploaded):
+            moved[0] = timedelta(minutes=56)
+
+    monkeypatch.setattr("cirron_spool.credentials.datetime", Clock)
+    with ScriptedServer(check_auth=True) as server:
+        result = await flush(server, spool, config, on_event=hear)
+    assert [request.token for request in server.uploads] == ["access-0", "access-1", "access-1"]
+    assert (result.uploaded, server.platform.rotations) == (3, 1)
+
+
+async def test_a_401_in_mid_flush_is_refreshed_and_resent_once(spool: Path, config: Path) -> None:
+    batches = sdk_batches(spool, 3, spans=TINY)
+    write_login(config)
+    events: list[FlushEvent] = []
+
+    def expire(request: Request) -> Answer:
+        server.platform.access_token = "expired"
+        return ok()
+
+    with ScriptedServer(expire, check_auth=True) as server:
+        result = await flush(server, spool, config, on_event=events.append, retries=0)
+    ids = [batch.batch_id for batch in batches]
+    assert [request.batch_id for request in server.uploads] == [ids[0], ids[1], ids[1], ids[2]]
+    assert [request.token for request in server.uploads] == ["access-0", "access-0", "access-1", "access-1"]
+    assert server.uploads[1].body == server.uploads[2].body
+    assert (result.uploaded, result.exit_code, server.platform.rotations) == (3, 0, 1)
+    # It does not count: no retry was announced, and none was used up.
+    assert not [event for event in events if isinstance(event, Retrying)]
+    assert login_in(config) == ("access-1", "refresh-1")
+
+
+async def test_a_401_that_stays_one_after_the_refresh_stops(spool: Path, config: Path) -> None:
+    batches = sdk_batches(spool, 3, spans=TINY)
+    write_login(config)
+    with ScriptedServer(ok(), Answer(401), Answer(401)) as server:
+        with pytest.raises(AuthRejectedError) as caught:
+            await flush(server, spool, config)
+    said = f"Auth rejected (401) for {batches[1].name}. Run cirron auth login."
+    assert (str(caught.value), caught.value.exit_code) == (said, 3)
+    result = caught.value.result
+    assert result is not None
+    assert (result.uploaded, result.failed, result.skipped, result.exit_code) == (1, 1, 1, 3)
+    assert [failure.message for failure in result.failures] == [said]
+    assert (len(server.uploads), server.platform.rotations) == (3, 1)
+    assert snapshot(spool) == batches[1:]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Answer(401),
+        Answer(400),
+        Answer(500),
+        ok(cut_after=0),
+        json_answer({"access_token": 3}),
+        json_answer({"access_token": "a b"}),
+        json_answer({"access_token": "new", "refresh_token": "\x07"}),
+        json_answer({"access_token": "new", "expires_in": 1e300}),
+        json_answer([]),
+        Answer(200, body=b"{" * 100_000),
+        json_answer({"access_token": "new-token"}, cut_after=70, drop=True),
+    ],
+)
+async def test_a_refused_or_lost_refresh(spool: Path, config: Path, refusal: Answer) -> None:
+    batches = sdk_batches(spool, 2, spans=TINY)
+    write_login(config)
+    before = config.read_bytes()
+    with ScriptedServer(Answer(401)) as server:
+        server.on(*REFRESH, default=refusal)
+        with pytest.raises(AuthRejectedError, match="Run cirron auth login") as caught:
+            await flush(server, spool, config)
+    assert caught.value.exit_code == 3
+    assert (len(server.uploads), len(server.seen(REFRESH[1]))) == (1, 1)
+    assert config.read_bytes() == before
+    assert snapshot(spool) == batches
+
+
+async def test_no_refresh_without_a_refresh_token(spool: Path) -> None:
+    sdk_batches(spool, 1, spans=TINY)
+    with ScriptedServer(Answer(401)) as server, pytest.raises(AuthRejectedError):
+        await flush(server, spool, token="sk-secret-token")
+    assert server.seen(REFRESH[1]) == []
+
+
+# -- rotation ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_rotation_is_saved_and_every_other_key_kept(spool: Path, config: Path) -> None:
+    sdk_batches(spool, 1, spans=TINY)
+    write_login(config, minutes=1, theme="dark", nested={"é": [1, 2.5, None]}, token="sk-long-lived")
+    with ScriptedServer() as server:
+        await flush(server, spool, config)
+    document = json.loads(config.read_bytes())
+    expires = datetime.fromisoformat(document["auth"].pop("expiresAt"))
+    assert timedelta(minutes=59) < expires - datetime.now(UTC) <= timedelta(hours=1)
+    assert document == {
+        "auth": {"accessToken": "access-1", "refreshToken": "refresh-1", "scope": "kept"},
+        "theme": "dark",
+        "nested": {"é": [1, 2.5, None]},
+        "token": "sk-long-lived",
+    }
+    assert stat.S_IMODE(config.stat().st_mode) == 0o600
+    assert {path.name for path in config.parent.iterdir()} <= {"config.json", "config.json.lock"}
+
+
+async def test_a_refresh_without_a_new_refresh_token_keeps_the_old_one(spool: Path, config: Path) -> None:
+    sdk_batches(spool, 1, spans=TINY)
+    write_login(config, minutes=1)
+    with ScriptedServer() as server:
+        server.on(*REFRESH, json_answer({"access_token": "access-9"}))
+        await flush(server, spool, config)
+    assert login_in(config) == ("access-9", "refresh-0")
+    assert json.loads(config.read_bytes())["auth"]["expiresAt"] is None
+
+
+async def test_a_linked_configuration_stays_a_link(spool: Path, config: Path, tmp_path: Path) -> None:
+    sdk_batches(spool, 1, spans=TINY)
+    real = tmp_path / "dotfiles.json"
+    write_login(real, minutes=1)
+    config.symlink_to(real)
+    with ScriptedServer() as server:
+        await flush(server, spool, config)
+    assert config.is_symlink()
+    assert login_in(real) == ("access-1", "refresh-1")
+
+
+@pytest.mark.parametrize("how", ["no space", "broken meanwhile"])
+async def test_a_rotation_that_cannot_be_saved_is_said_loudly(
+    spool: Path, config: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    batches = sdk_batches(spool, 2, spans=TINY)
+    write_login(config, minutes=1)
+    before = config.read_bytes()
+    real_open = os.open
+
+    # Root may write anywhere: the disk is full in place of a home that is not ours to write.
+    def failing_open(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if str(path).startswith(str(config.with_name(f".{config.name}."))):
+            raise OSError(28, "No space left on device")
+        return real_open(path, flags, mode, dir_fd=dir_fd)
+
+    def spoil(request: Request) -> Answer:
+        config.write_text("{")
+        return server.platform._refresh(request)
+
+    if how == "no space":
+        monkeypatch.setattr(os, "open", failing_open)
+    events: list[FlushEvent] = []
+    with ScriptedServer(check_auth=True) as server:
+        if how != "no space":
+            server.on(*REFRESH, Answer(late=spoil))
+        result = await flush(server, spool, config, on_event=events.append)
+    monkeypatch.undo()
+    why = "No space left on device" if how == "no space" else f"{config} is not valid JSON."
+    [warning] = warnings_in(events)
+    assert warning.startswith(f"The token was renewed but could not be saved in {config}: {why}")
+    assert warning.endswith("run cirron auth login before the next.")
+    assert (result.uploaded, result.exit_code) == (len(batches), 1)
+    assert config.read_bytes() == (before if how == "no space" else b"{")
+    assert {path.name for path in config.parent.iterdir()} <= {"config.json", "config.json.lock"}
+
+
+def test_saving_replaces_the_file_in_one_step(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_login(config)
+    before = config.read_bytes()
+
+    # The moment before the new file takes the old one's place is the one to fail in.
+    def failing_replace(source: Any, target: Any) -> None:
+        assert json.loads(Path(source).read_bytes())["auth"]["accessToken"] == "new"
+        assert stat.S_IMODE(Path(source).stat().st_mode) == 0o600
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", failing_replace)
+    with pytest.raises(OSError, match="Input/output error"):
+        save(config, Credentials("new"))
+    assert config.read_bytes() == before
+    assert [path.name for path in config.parent.iterdir()] == ["config.json"]
+
+
+def test_saving_makes_what_is_missing(tmp_path: Path) -> None:
+    config = tmp_path / ".cirron" / "config.json"
+    save(config, Credentials("new", "again", datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)))
+    assert json.loads(config.read_bytes()) == {
+        "auth": {"accessToken": "new", "refreshToken": "again", "expiresAt": "2030-01-02T03:04:05.000Z"}
+    }
+    assert (stat.S_IMODE(config.stat().st_mode), stat.S_IMODE(config.parent.stat().st_mode)) == (0o600, 0o700)
+
+
+# -- two at once ------------------------------------------------------------------------------------------------
+
+
+async def test_two_flushes_that_refresh_at_once_rotate_once(tmp_path: Path, config: Path) -> None:
+    write_login(config, minutes=1)
+    gate = Gate()
+    batches = {name: sdk_batches(tmp_path / name, 3, spans=TINY) for name in ("one", "two")}
+    results: list[FlushResult] = []
+    with ScriptedServer(check_auth=True) as server:
+
+        def slow(request: Request) -> Answer:
+            return Answer(late=lambda got: server.platform._refresh(got), stall_before=gate)
+
+        server.on(*REFRESH, default=slow)
+        async with anyio.create_task_group() as group:
+
+            async def run(name: str) -> None:
+                results.append(await flush(server, tmp_path / name, config))
+
+            for name in batches:
+                group.start_soon(run, name)
+            await server.arrived(lambda s: len(s.seen(REFRESH[1])) == 1)
+            gate.open()
+    assert (server.platform.rotations, len(server.seen(REFRESH[1]))) == (1, 1)
+    assert [result.uploaded for result in results] == [3, 3]
+    assert {request.token for request in server.uploads} == {"access-1"}
+    assert login_in(config) == ("access-1", "refresh-1")
+
+
+async def test_what_another_process_renewed_is_used(spool: Path, config: Path) -> None:
+    """It was faster: our token is refused, and the file holds another one by then."""
+    sdk_batches(spool, 2, spans=TINY)
+    write_login(config)
+
+    def overtaken(request: Request) -> Answer:
+        server.platform.access_token = "access-of-another"
+        auth = {"accessToken": "access-of-another", "refreshToken": "refresh-of-another"}
+        config.write_text(json.dumps({"auth": auth}))
+        return Answer(401)
+
+    with ScriptedServer(overtaken, check_auth=True) as server:
+        result = await flush(server, spool, config)
+    assert result.uploaded == 2
+    assert server.seen(REFRESH[1]) == []
+    assert {request.token for request in server.uploads[1:]} == {"access-of-another"}
+
+
+async def test_a_process_without_our_lock_that_was_faster(spool: Path, config: Path) -> None:
+    """Our refresh token was used up by the official tool: its new token is in the file when ours is refused."""
+    sdk_batches(spool, 1, spans=TINY)
+    write_login(config)
+
+    def used_up(request: Request) -> Answer:
+        config.write_text(json.dumps({"auth": {"accessToken": "access-0-new", "refreshToken": "r"}}))
+        server.platform.access_token = "access-0-new"
+        return Answer(401)
+
+    with ScriptedServer(Answer(401), check_auth=True) as server:
+        server.on(*REFRESH, Answer(late=used_up))
+        result = await flush(server, spool, config)
+    assert result.uploaded == 1
+    assert server.uploads[-1].token == "access-0-new"
+
+
+async def test_a_configuration_broken_meanwhile_is_no_help(spool: Path, config: Path) -> None:
+    sdk_batches(spool, 1, spans=TINY)
+    write_login(config)
+
+    def spoil(request: Request) -> Answer:
+        config.write_text("{")
+        return Answer(401)
+
+    with ScriptedServer(spoil) as server:
+        server.on(*REFRESH, default=Answer(400))
+        with pytest.raises(AuthRejectedError):
+            await flush(server, spool, config)
+    assert config.read_text() == "{"
+
+
+async def test_a_lock_that_another_process_keeps_does_not_keep_us(
+    spool: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Ten seconds would only be waited for; going on without the lock is the same after fifty milliseconds.
+    monkeypatch.setattr("cirron_spool.credentials._LOCK_WAIT_S", 0.05)
+    sdk_batches(spool, 1, spans=TINY)
+    write_login(config, minutes=1)
+    with filelock.FileLock(f"{config}.lock"), ScriptedServer(check_auth=True) as server:
+        result = await flush(server, spool, config)
+    assert (result.uploaded, server.platform.rotations) == (1, 1)
+
+
+# -- it never shows ---------------------------------------------------------------------------------------------
+
+
+async def test_credentials_are_in_headers_only(
+    spool: Path, config: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The server even says them back, wherever an answer has room for it."""
+    sdk_batches(spool, 5, spans=TINY)
+    write_login(config, minutes=1)
+    caplog.set_level(logging.DEBUG)
+    asyncio.get_running_loop().set_debug(True)
+    secrets = ["access-0", "refresh-0", "access-1", "refresh-1"]
+
+    def echo(status: int) -> Any:
+        def answer(request: Request) -> Answer:
+            text = f"token {request.token} is odd"
+            headers = [("Location", f"/{request.token}"), ("X-Token", f"{request.token}")]
+            return json_answer({"success": False, "error": text}, status, reason=text, headers=headers)
+
+        return answer
+
+    events: list[FlushEvent] = []
+    shown: list[str] = []
+    with ScriptedServer(echo(503), echo(200), ok(), echo(422), ok(), echo(403)) as server:
+        server.on(*STATUS, echo(500))
+        try:
+            await flush(server, spool, config, on_event=events.append, quarantine=True)
+        except AuthRejectedError as error:
+            shown += [repr(error), str(error), *traceback.format_exception(error, chain=True)]
+            shown.append(repr(error.result))
+        server.script(echo(302))
+        shown.append(repr(await flush(server, spool, config, on_event=events.append)))
+    asyncio.get_running_loop().set_debug(False)
+    assert server.platform.rotations == 1
+    assert len(server.uploads) == 7
+    quarantined = [path.read_text() for path in spool.parent.glob("quarantine/*.rejection.json")]
+    assert len(quarantined) == 1
+    captured = capfd.readouterr()
+    everything = "\n".join([*shown, repr(events), *quarantined, caplog.text, captured.out, captured.err])
+    for secret in secrets:
+        assert secret not in everything
+    for request in server.requests:
+        assert not any(secret in request.target for secret in secrets)
+
+
+def test_credentials_do_not_show_themselves() -> None:
+    text = repr(Credentials("sk-secret", "refresh-secret", datetime(2030, 1, 1, tzinfo=UTC)))
+    assert "secret" not in text
+    assert "2030" in text
+
+
+@pytest.mark.parametrize("token", ["a\nb", "a\x00", "caf\u00e9", " ", "a\tb", "\u202e"])
+async def test_a_token_that_no_header_holds_is_refused(
+    spool: Path, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sdk_batches(spool, 1, spans=TINY)
+    with ScriptedServer() as server:
+        for options in ({"token": f"sk-{token}"}, {}):
+            if not options and "\x00" not in token:
+                monkeypatch.setenv("CIRRON_API_KEY", f"sk-{token}")
+            elif not options:
+                continue
+            with pytest.raises(ConfigError) as caught:
+                await flush(server, spool, **options)
+            assert f"sk-{token}" not in str(caught.value)
+            assert str(caught.value).isprintable()
+    assert server.requests == []
