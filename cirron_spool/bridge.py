@@ -85,6 +85,7 @@ class Ahead(Generic[T, E, R]):
         self._taken_weight = 0
         self._errands_put = 0
         self._held_back: list[E] = []
+        self._told = False  # of an errand's error
         self._nudging = False
         self._waiter: asyncio.Future[None] | None = None
         # Errands, and signs: LOOK to look for room again, LEAVE to end.
@@ -102,6 +103,8 @@ class Ahead(Generic[T, E, R]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await complete(self._leave())
+        if error is None and self._errand_error is not None and not self._told:
+            raise self._errand_error
 
     def __aiter__(self) -> Self:
         return self
@@ -134,6 +137,7 @@ class Ahead(Generic[T, E, R]):
             self._nudge()
             await self._signed(lambda: self._errands_put - self._errands_done <= at_most or self._finished)
         if self._errand_error is not None:
+            self._told = True
             raise self._errand_error
 
     def results(self) -> Iterator[R]:
@@ -168,8 +172,9 @@ class Ahead(Generic[T, E, R]):
             self._waiter = None
 
     async def _leave(self) -> None:
-        with suppress(BaseException):  # raised by settled() already, or nobody asked
-            await self.settled()
+        while self._errands_put > self._errands_done and not self._finished:
+            self._nudge()
+            await self._signed(lambda: self._errands_put == self._errands_done or self._finished)
         self._inbox.put(_Sign.LEAVE)
         with suppress(TimeoutError):
             async with asyncio.timeout(_LEAVE_S):
@@ -191,8 +196,6 @@ class Ahead(Generic[T, E, R]):
                 self._heed(self._inbox.get())
         except _Left:
             pass
-        except BaseException as error:  # noqa: BLE001  # a bug, since expected failures are results: settled() raises it
-            self._errand_error = error
         finally:
             self._exhausted = self._finished = True
             self._sign()
@@ -226,7 +229,12 @@ class Ahead(Generic[T, E, R]):
         if message is _Sign.LEAVE:
             raise _Left
         if not isinstance(message, _Sign) and self._errand is not None:
-            self._results.append(self._errand(message))
+            try:
+                result = self._errand(message)
+            except BaseException as error:  # noqa: BLE001  # a bug, since expected failures are results: settled() raises it
+                self._errand_error = error
+                raise _Left from None
+            self._results.append(result)
             self._errands_done += 1
             self._sign()
 
@@ -244,7 +252,7 @@ class _Sign(Enum):
 
 
 class _Left(BaseException):
-    """The consumer has left; raised in the thread, through a source that is in the midst of an item."""
+    """The thread is to end; raised in it, also through a source that is in the midst of an item."""
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:

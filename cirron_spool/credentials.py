@@ -19,6 +19,7 @@ import aiofiles
 import aiofiles.os
 import anyio.to_thread
 
+from cirron_spool.bridge import complete
 from cirron_spool.config import Credentials, Settings, check_token, credentials_in, read_config
 from cirron_spool.errors import AuthInvalidError, ConfigError
 from cirron_spool.naming import printable
@@ -110,7 +111,7 @@ class Login:
                 return await self._renew_locked(refused)
             finally:
                 if lock is not None:
-                    lock.release()
+                    await complete(anyio.to_thread.run_sync(lock.release))
 
     async def _renew_locked(self, refused: str) -> bool:
         if await self._adopt(refused):
@@ -125,7 +126,8 @@ class Login:
             return await self._adopt(refused)
         self._credentials = renewed
         try:
-            await save(self._settings.config_path, renewed)
+            # Once the platform has rotated it, the new token must not be lost to a cancellation.
+            await complete(save(self._settings.config_path, renewed))
         except (OSError, ConfigError) as error:
             self.unsaved = True
             why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
@@ -147,7 +149,8 @@ class Login:
         return True
 
     def _could_not_verify(self, why: str) -> None:
-        self.warnings.append(f"Could not verify auth before flush: {printable(why)}. Proceeding anyway.")
+        why = printable(why).replace(self.token, "…")  # a server may repeat it in its reason phrase
+        self.warnings.append(f"Could not verify auth before flush: {why}. Proceeding anyway.")
 
 
 async def save(path: Path, credentials: Credentials) -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-# [0-9] rather than \d: other scripts' digits are not the SDK's.
-_BATCH_NAME = re.compile(r"([0-9]+)-([0-9a-f]+)\.json")
+# [0-9] rather than \d: other scripts' digits are not the SDK's. No file name is longer than 255 bytes.
+_BATCH_NAME = re.compile(r"([0-9]{1,255})-([0-9a-f]+)\.json")
 
 # The SDK pads created_ns to this many digits; as long as all names do, sorting names is sorting times.
 _PADDED_DIGITS = 20

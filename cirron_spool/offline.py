@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cirron_spool.config import spool_directory
-from cirron_spool.spool import Entry, SpoolDirectory, reason
+from cirron_spool.spool import Entry, Removal, SpoolDirectory, reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,12 @@ def clear_spool(
         failures: list[tuple[str, str]] = []
         for entry in entries:
             try:
-                spool.delete(entry.name, None)
+                removal = spool.delete(entry.name, None)
             except OSError as error:
                 failures.append((entry.name, reason(error)))
+                continue
+            if removal is Removal.CHANGED:
+                failures.append((entry.name, "it is no regular file any more"))
             else:
                 deleted += 1
                 size += entry.size

@@ -173,11 +173,13 @@ class SpoolDirectory:
         names: list[str] = []
         strangers: list[str] = []
         for entry in chain.from_iterable(self._named_like_batches()):
-            with suppress(FileNotFoundError):
-                if entry.is_file(follow_symlinks=False):
-                    names.append(entry.name)
-                else:
-                    strangers.append(entry.name)
+            try:
+                regular = entry.is_file(follow_symlinks=False)
+            except OSError as error:
+                if error.errno in _GONE:
+                    continue
+                raise _unlistable(self.path, error) from None
+            (names if regular else strangers).append(entry.name)
         return Listing(oldest_first(names), tuple(sorted(strangers)))
 
     def entries(self) -> list[Entry]:
@@ -188,8 +190,10 @@ class SpoolDirectory:
             for entry in portion:
                 try:
                     status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
+                except OSError as error:
+                    if error.errno in _GONE:
+                        continue
+                    raise _unlistable(self.path, error) from None
                 if status.st_mode & _TYPE_BITS == _REGULAR:
                     found.append(Entry(entry.name, status.st_size))
         return oldest_first(found, itemgetter(0))
@@ -216,9 +220,7 @@ class SpoolDirectory:
         except OSError as error:
             if error.errno in _GONE:
                 return  # the directory itself was deleted: then nothing is in it
-            raise SpoolError(
-                f"Cannot list {_shown(self.path)}: {reason(error)}. Check its permissions."
-            ) from None
+            raise _unlistable(self.path, error) from None
 
     # -- one batch -------------------------------------------------------------------------------------------------
 
@@ -352,6 +354,10 @@ def _give_back(lock: filelock.BaseFileLock, taken_by: int) -> None:
     with suppress(OSError):
         os.unlink(lock.lock_file)
     lock.release()
+
+
+def _unlistable(path: Path, error: OSError) -> SpoolError:
+    return SpoolError(f"Cannot list {_shown(path)}: {reason(error)}. Check its permissions and the disk.")
 
 
 def _kind(mode: int) -> str:

@@ -139,9 +139,10 @@ def _judge_success(answer: Answer, name: str) -> Verdict:
     if answer.early:
         return _unreadable(status, name, "the answer came before the batch was sent")
     kind = answer.header("Content-Type").partition(";")[0].strip().lower()
-    # Leading bytes that an HTML page may carry before its first tag: white space and a byte order mark.
-    start = answer.body[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if kind in ("text/html", "application/xhtml+xml") or start.startswith((b"<!doctype html", b"<html")):
+    # What a page may carry before its first tag: a byte order mark and white space. Markup is not plain text, even
+    # where it claims to be.
+    start = answer.body[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
+    if kind in ("text/html", "application/xhtml+xml") or start.startswith(b"<"):
         return Verdict(
             Action.STOP,
             status,

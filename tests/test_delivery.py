@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ async def test_prefetch_is_bounded_in_count_and_in_bytes(spool: Path, tuning: Tu
     opened: list[list[str]] = []
     with ScriptedServer(ok(stall_before=gate)) as server, reading() as reader:
         async with anyio.create_task_group() as group:
-            group.start_soon(lambda: flush(server, spool, tuning=tuning))
+            group.start_soon(partial(flush, server, spool, tuning=tuning))
             await server.arrived(1)
             await reader.has_opened(2)
             await reader.rests()

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from cirron_spool.cli.console import Console
 from cirron_spool.cli.render import result_json, summary
-from cirron_spool.cli.views import FlushView, choose_view
+from cirron_spool.cli.views import FlushView, JsonEvents, Log
 from cirron_spool.errors import CirronSpoolError, ConfigError
 from cirron_spool.flush import flush_spool
 from cirron_spool.naming import count, printable
@@ -32,7 +32,7 @@ def flush(options: argparse.Namespace, console: Console) -> int:
     tuning = Tuning(
         **_given(options, "prefetch_batches", "prefetch_bytes", "chunk_bytes", "gzip_library", "gzip_level")
     )
-    view = choose_view(options, console)
+    view = _choose_view(options, console)
     run = _Run(view)
     try:
         with view:
@@ -58,6 +58,21 @@ def flush(options: argparse.Namespace, console: Console) -> int:
         return run.exit_code(error.exit_code)
     _conclude(result, options, console)
     return run.exit_code(result.exit_code)
+
+
+def _choose_view(options: argparse.Namespace, console: Console) -> FlushView:
+    """The view that the arguments and the terminal call for."""
+    if options.json_events:
+        return JsonEvents(console)
+    if options.verbose:
+        return Log(console)
+    capable = (os.environ.get("TERM") or "dumb").lower() not in ("dumb", "unknown")
+    animated = capable and sys.stderr is not None and sys.stderr.isatty()
+    if animated and not options.quiet:
+        from cirron_spool.cli.progress import Bar
+
+        return Bar(console)
+    return FlushView(console)
 
 
 def _conclude(result: FlushResult, options: argparse.Namespace, console: Console) -> None:

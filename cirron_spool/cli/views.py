@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,21 +23,6 @@ from cirron_spool.report import (
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-
-def choose_view(options: argparse.Namespace, console: Console) -> FlushView:
-    """The view that the arguments and the terminal call for."""
-    if options.json_events:
-        return JsonEvents(console)
-    if options.verbose:
-        return Log(console)
-    capable = (os.environ.get("TERM") or "dumb").lower() not in ("dumb", "unknown")
-    animated = capable and sys.stderr is not None and sys.stderr.isatty()
-    if animated and not options.quiet:
-        from cirron_spool.cli.progress import Bar
-
-        return Bar(console)
-    return FlushView(console)
 
 
 class FlushView:

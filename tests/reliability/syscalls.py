@@ -61,6 +61,8 @@ WIRE = "%network,epoll_create1,epoll_ctl,epoll_wait,epoll_pwait,poll,ppoll"
 ONLY_KILLED = re.compile("exit.*|epoll.*|p?poll|socketpair")
 SCENES = ("deliver", "quarantine")
 
+# The event loop's own pipe, on which its threads wake it.
+_PIPE = re.compile(r"\((?:\d+<UNIX|AF_UNIX)")
 _CALL = re.compile(r"^(\d+) +(?:<\.\.\. )?(\w+)(?:\(| resumed)")
 
 
@@ -210,11 +212,10 @@ class Syscalls:
                 made = self.scene(scene)
                 _, _, log = made.strace(f"trace={trace}", files=group == "files")
                 shutil.rmtree(made.folder)
-                for call, most in sorted(_counts(log).items()):
-                    for number in range(1, most + 1):
-                        found.append(Case(scene, group, call, number, "KILL"))
-                        if not ONLY_KILLED.fullmatch(call):
-                            found += [Case(scene, group, call, number, error) for error in errors]
+                for (call, number), inner in sorted(_numbered(log).items()):
+                    found.append(Case(scene, group, call, number, "KILL"))
+                    if not (inner or ONLY_KILLED.fullmatch(call)):
+                        found += [Case(scene, group, call, number, error) for error in errors]
         return found
 
     def run(self, cases: list[Case], clock: Clock) -> None:
@@ -234,7 +235,7 @@ class Syscalls:
         report.by_what[case.what] += 1
         report.codes[code] += 1
         report.idle += "(INJECTED)" not in log and "killed by SIGKILL" not in log
-        inner = case.group == "wire" and re.search(r"\((?:\d+<UNIX|AF_UNIX).*\(INJECTED\)", log) is not None
+        inner = any("(INJECTED)" in line and _PIPE.search(line) for line in log.splitlines())
         report.inner += inner
         report.problems += [f"{case}: {problem}" for problem in self._illegal(case, made, code, stderr, inner)]
         shutil.rmtree(made.folder)
@@ -262,17 +263,17 @@ class Syscalls:
             yield f"the flush after it: exit code {again}: {stderr}"
 
 
-def _counts(log: str) -> dict[str, int]:
-    """Of each call, how often the thread made it that made it most: strace counts by thread."""
+def _numbered(log: str) -> dict[tuple[str, int], bool]:
+    """Each call with its number in its thread, as strace counts them; and whether it was only on the loop's own pipe."""
     by_thread: Counter[tuple[str, str]] = Counter()
+    numbered: dict[tuple[str, int], bool] = {}
     for line in log.splitlines():
         match = _CALL.match(line)
         if match and " resumed" not in match[0]:
             by_thread[match[2], match[1]] += 1
-    most: dict[str, int] = {}
-    for (call, _), count in by_thread.items():
-        most[call] = max(most.get(call, 0), count)
-    return most
+            key = match[2], by_thread[match[2], match[1]]
+            numbered[key] = numbered.get(key, True) and _PIPE.search(line) is not None
+    return numbered
 
 
 def run(folder: Path, count: int, seed: int) -> Report:
