@@ -501,7 +501,7 @@ async def test_the_first_delete_is_done_before_the_second_post(spool: Path, dele
 
 
 def incompressible(size: int, seed: int = 0) -> bytes:
-    return base64.b85encode(random.Random(seed).randbytes(size))
+    return base64.b64encode(random.Random(seed).randbytes(size))
 
 
 async def test_a_batch_too_large_to_hold_is_streamed(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:

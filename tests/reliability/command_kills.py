@@ -56,7 +56,11 @@ class Kills:
             self._one(life_s)
             clock.tick(report.kills)
         self._whole()
-        report.written, report.delivered, report.seconds = self._books.written, self._books.settled, clock.seconds
+        report.written, report.delivered, report.seconds = (
+            self._books.written,
+            self._books.settled,
+            clock.seconds,
+        )
         assert report.written == report.delivered
         return report
 
@@ -122,7 +126,9 @@ class Kills:
         left = self._books.check()
         resent = [key for key in arrived if key in self._known]
         self.report.resends += len(resent)
-        assert len(arrived) == len(set(arrived)), "sent twice by one command, with a server that fails nothing"
+        assert len(arrived) == len(set(arrived)), (
+            "sent twice by one command, with a server that fails nothing"
+        )
         assert len(resent) <= 2, f"{len(resent)} batches were sent again after one kill"
         seen = sum(1 for name in left if self._vault.arrivals[batch_id(name)])
         assert seen <= 2, f"a kill let {seen} batches be sent again"

@@ -23,7 +23,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest.mock import patch
 
-from harness import Answer, Books, Clock, Gate, Producer, Request, Vault, arguments, batch_id, json_answer, ok, scratch
+from harness import (
+    Answer,
+    Books,
+    Clock,
+    Gate,
+    Producer,
+    Request,
+    Vault,
+    arguments,
+    batch_id,
+    json_answer,
+    ok,
+    scratch,
+)
 
 from support.cli import clean_environment, write_config
 
@@ -100,7 +113,9 @@ def _stalled() -> Answer:
 
 _FAULTS: dict[str, Callable[[], Answer]] = {
     "500": lambda: Answer(500),
-    "502 page": lambda: Answer(502, headers=[("Content-Type", "text/html")], body=b"<html>bad gateway</html>"),
+    "502 page": lambda: Answer(
+        502, headers=[("Content-Type", "text/html")], body=b"<html>bad gateway</html>"
+    ),
     "503": lambda: json_answer({"error": "later"}, 503),
     "429": lambda: Answer(429, headers=[("Retry-After", "0")]),
     "425": lambda: Answer(425, headers=[("Retry-After", "0")]),
@@ -159,7 +174,15 @@ def run(folder: Path, batches: int, seed: int) -> Report:
         auth = {"accessToken": "access-0", "refreshToken": "refresh-0", "expiresAt": soon}
         config = write_config(folder / "home", auth=auth)
         clock = Clock(batches, "batches")
-        argv = [sys.executable, "-c", _FLUSH, str(spool), vault.url, str(config), str(max(1, batches // SAMPLES))]
+        argv = [
+            sys.executable,
+            "-c",
+            _FLUSH,
+            str(spool),
+            vault.url,
+            str(config),
+            str(max(1, batches // SAMPLES)),
+        ]
         with subprocess.Popen(
             argv, env=clean_environment(folder / "home"), stdout=subprocess.PIPE, text=True
         ) as process:

@@ -208,7 +208,11 @@ class Syscalls:
         """What there is to end, from a first run of each scene."""
         found: list[Case] = []
         for scene in SCENES:
-            for group, trace, errors in (("files", "all", FILE_ERRORS), ("wire", WIRE, WIRE_ERRORS), ("rest", "all", ())):
+            for group, trace, errors in (
+                ("files", "all", FILE_ERRORS),
+                ("wire", WIRE, WIRE_ERRORS),
+                ("rest", "all", ()),
+            ):
                 made = self.scene(scene)
                 _, _, log = made.strace(f"trace={trace}", files=group == "files")
                 shutil.rmtree(made.folder)
@@ -237,11 +241,15 @@ class Syscalls:
         report.idle += "(INJECTED)" not in log and "killed by SIGKILL" not in log
         inner = any("(INJECTED)" in line and _PIPE.search(line) for line in log.splitlines())
         report.inner += inner
-        report.problems += [f"{case}: {problem}" for problem in self._illegal(case, made, code, stderr, inner)]
+        report.problems += [
+            f"{case}: {problem}" for problem in self._illegal(case, made, code, stderr, inner)
+        ]
         shutil.rmtree(made.folder)
 
     def _illegal(self, case: Case, made: Scene, code: int, stderr: str, inner: bool) -> Iterator[str]:
-        left = [name for name in made.books.open if (made.spool / name).exists() or (made.aside / name).exists()]
+        left = [
+            name for name in made.books.open if (made.spool / name).exists() or (made.aside / name).exists()
+        ]
         try:
             made.check()
         except AssertionError as lost:
@@ -284,12 +292,18 @@ def run(folder: Path, count: int, seed: int) -> Report:
         everything = syscalls.cases()
         groups = [[case for case in everything if case.group == group] for group in ("files", "wire", "rest")]
         shares = [len(group) if count >= len(everything) else count * part // 10 for group, part in zip(groups, (6, 3, 1), strict=True)]  # fmt: skip
-        chosen = [case for group, share in zip(groups, shares, strict=True) for case in rng.sample(group, min(share, len(group)))]
+        chosen = [
+            case
+            for group, share in zip(groups, shares, strict=True)
+            for case in rng.sample(group, min(share, len(group)))
+        ]
         clock = Clock(len(chosen), "calls")
         syscalls.run(chosen, clock)
     report = syscalls.report
     report.of, report.seconds = len(everything), clock.seconds
-    assert not report.problems, f"{len(report.problems)} problems, seed {seed}:\n" + "\n".join(report.problems)
+    assert not report.problems, f"{len(report.problems)} problems, seed {seed}:\n" + "\n".join(
+        report.problems
+    )
     return report
 
 

@@ -24,7 +24,11 @@ def test_a_flush_that_takes_everything_for_an_acknowledgement_is_noticed(tmp_pat
         return Verdict(Action.ACKNOWLEDGED, 200)
 
     # Wherever the flush has it from.
-    users = [name for name, module in sys.modules.items() if name.startswith("cirron_spool.") and "judge" in vars(module)]
+    users = [
+        name
+        for name, module in sys.modules.items()
+        if name.startswith("cirron_spool.") and "judge" in vars(module)
+    ]
     with ExitStack() as stack:
         for name in users:
             stack.enter_context(patch(f"{name}.judge", judge))
