@@ -25,6 +25,11 @@ class Route:
     proxy_headers: dict[str, str] | None = None
     proxy_shown: str = ""
 
+    @property
+    def own_headers(self) -> dict[str, str]:
+        """What the proxy wants to see on each request: without a tunnel it reads the request itself."""
+        return (self.proxy_headers or {}) if self.url.scheme == "http" else {}
+
 
 def tls_context() -> ssl.SSLContext:
     """Certificates are verified with the system's trust store, and with SSL_CERT_FILE where that is set."""

@@ -155,7 +155,8 @@ class SpoolDirectory:
                 _give_back(self._lock, self._process)
                 self._lock = None
             if self._fd is not None:
-                os.close(self._fd)
+                with suppress(OSError):  # a network file system's late word; the descriptor is gone either way
+                    os.close(self._fd)
                 self._fd = None
 
     def __enter__(self) -> Self:
@@ -216,7 +217,8 @@ class SpoolDirectory:
                         yield [entry for entry in portion if match_batch_name(entry.name)]
             finally:
                 if place is not None:
-                    os.close(place)
+                    with suppress(OSError):
+                        os.close(place)
         except OSError as error:
             if error.errno in _GONE:
                 return  # the directory itself was deleted: then nothing is in it
@@ -353,7 +355,8 @@ def _give_back(lock: filelock.BaseFileLock, taken_by: int) -> None:
     # Removed while it is held: a waiter that has it open finds it unlinked and takes the new one.
     with suppress(OSError):
         os.unlink(lock.lock_file)
-    lock.release()
+    with suppress(OSError):  # the kernel gives it back with the process at the latest
+        lock.release()
 
 
 def _unlistable(path: Path, error: OSError) -> SpoolError:

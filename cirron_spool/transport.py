@@ -124,7 +124,7 @@ class Transport:
                 method,
                 route.url,
                 data=Body(upload, exchange, self._connections) if upload is not None else None,
-                headers={**_COMMON_HEADERS, **headers},
+                headers={**_COMMON_HEADERS, **headers, **route.own_headers},
                 allow_redirects=False,
                 auto_decompress=False,
                 raise_for_status=False,

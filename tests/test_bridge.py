@@ -380,7 +380,12 @@ async def test_leaving_drains_what_was_put() -> None:
     assert ended(ready)
 
 
-async def test_leaving_drains_even_when_it_is_cancelled_again_and_again() -> None:
+async def test_leaving_drains_even_when_it_is_cancelled_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "cirron_spool.bridge._LEAVE_S", 0
+    )  # a limit for what nobody waits for, not for errands
     gate = threading.Event()
     entered = asyncio.Event()
     done: list[int] = []

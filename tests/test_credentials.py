@@ -214,6 +214,17 @@ async def test_an_unusable_configuration_is_an_error_and_left_alone(
     assert snapshot(spool) == batches
 
 
+async def test_a_configuration_that_others_can_read_is_a_warning(spool: Path, config: Path) -> None:
+    sdk_batches(spool, 1, spans=TINY)
+    write_login(config)
+    os.chmod(config, 0o640)
+    events: list[FlushEvent] = []
+    with ScriptedServer() as server:
+        result = await flush(server, spool, config, on_event=events.append)
+    assert warnings_in(events) == [f"{config} can be read by other users. Run chmod 600 on it."]
+    assert (result.uploaded, result.exit_code) == (1, 0)
+
+
 @pytest.mark.parametrize("url", ["http://spool.test", "http://192.0.2.1:8000", "http://127.0.0.1.spool.test"])
 async def test_plain_http_to_another_machine_is_refused(spool: Path, url: str) -> None:
     batches = sdk_batches(spool, 1, spans=TINY)

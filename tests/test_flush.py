@@ -494,6 +494,34 @@ async def test_a_callback_that_raises_loses_nothing(spool: Path, kind: type[Flus
         assert (await flush(server, spool)).exit_code == 0
 
 
+@pytest.mark.parametrize("method", ["open_batch", "delete"])
+@pytest.mark.parametrize("in_flight", [1, 3])
+async def test_a_bug_is_raised_and_loses_nothing(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, method: str, in_flight: int
+) -> None:
+    """What no table foresees, in the thread that works on the disk, is an error of the flush and no hang."""
+    batches = sdk_batches(spool, 8, spans=TINY)
+    real = getattr(SpoolDirectory, method)
+
+    def failing(self: SpoolDirectory, name: str, *args: object) -> object:
+        if name == batches[3].name:
+            raise ZeroDivisionError("a bug")
+        return real(self, name, *args)
+
+    monkeypatch.setattr(SpoolDirectory, method, failing)
+    events: list[FlushEvent] = []
+    with ScriptedServer() as server:
+        with pytest.raises(ZeroDivisionError, match="a bug"):
+            await flush(server, spool, in_flight=in_flight, on_event=events.append)
+        left = snapshot(spool)
+        assert left == batches[len(batches) - len(left) :]
+        assert batches[3] in left
+        assert isinstance(events[-1], Ended)
+        monkeypatch.undo()
+        assert (await flush(server, spool)).exit_code == 0
+    assert server.delivered == {batch.batch_id: batch.data for batch in batches}
+
+
 # -- files that are no batches, or trouble ---------------------------------------------------------------------
 
 

@@ -7,12 +7,13 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from cirron_spool.errors import SpoolError
 from cirron_spool.quarantine import Rejection, entries, put_back, quarantine_path, remove, set_aside
 from cirron_spool.spool import SpoolDirectory
 from support.monitor import watch_deletes
@@ -226,6 +227,24 @@ def test_back_into_a_spool_that_is_gone_is_not_silently_nothing(
     else:
         assert [name for name, _ in failed] == [NAME]
         assert (aside / NAME).read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    "make", [Path.touch, lambda path: path.symlink_to("nowhere/x")], ids=["file", "link"]
+)
+def test_back_into_what_is_no_directory_is_refused(
+    spool: SpoolDirectory, folder: Path, aside: Path, make: Callable[[Path], None]
+) -> None:
+    set_aside(spool, NAME, 400, "x")
+    folder.rmdir()
+    make(folder)
+    moved = quarantine_path(folder)
+    if moved != aside:
+        moved.parent.mkdir()
+        aside.rename(moved)
+    with pytest.raises(SpoolError):
+        put_back(folder, [NAME])
+    assert (moved / NAME).read_bytes() == BODY
 
 
 def test_removed_for_good(spool: SpoolDirectory, folder: Path, aside: Path) -> None:

@@ -412,9 +412,10 @@ def test_a_batch_that_vanishes_while_it_is_listed_is_not_in_it(
         def stat(self, *, follow_symlinks: bool) -> os.stat_result:
             raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(spool, "_named_like_batches", lambda: iter([Gone()]))
+    monkeypatch.setattr(spool, "_named_like_batches", lambda: iter([[Gone()]]))
     assert spool.entries() == []
     assert spool.listing() == room.Listing([], ())
+    assert not spool.has_batches()
 
 
 @needs_root

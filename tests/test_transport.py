@@ -231,6 +231,25 @@ async def test_http10_closed_early_is_seen_where_it_can_be(spool: Path) -> None:
         assert (await flush(server, spool)).uploaded == 1
 
 
+@pytest.mark.parametrize("how", ["reset", "stalled"])
+@pytest.mark.parametrize("left", [0, 1, 5])
+async def test_http10_text_that_does_not_end_in_order(spool: Path, how: str, left: int) -> None:
+    """Only the close marks the end of such an answer: a reset, and our own giving up, are no close."""
+    batches = sdk_batches(spool, 1, spans=TINY)
+    text: dict[str, Any] = {"headers": [("Content-Type", "text/plain")], "body": b"accepted", "http10": True}
+    size = len(Answer(**text).render()) - left
+    if how == "reset":
+        answer = Answer(**text, cut_after=size, reset=True) if left else Answer(**text, reset=True)
+    else:
+        answer = (
+            Answer(**text, stall_after_bytes=size) if left else Answer(**text, stall_after_bytes=size - 1)
+        )
+    with ScriptedServer(Answer(**{**answer.__dict__, "acknowledges": False})) as server:
+        result = await flush(server, spool, retries=0, timeout_ms=300, verify=False)
+    assert (result.uploaded, result.exit_code) == (0, 4)
+    assert snapshot(spool) == batches
+
+
 # -- odd but legal, and illegal ---------------------------------------------------------------------------------
 
 

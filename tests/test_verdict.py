@@ -157,7 +157,9 @@ def test_a_web_page_is_no_acknowledgement(status: int, body: bytes, kind: str | 
         b"<script>location='https://portal.example/'</script>",
         b"<meta http-equiv=refresh content='0; url=https://portal.example/'>",
         b"<title>Log in</title>",
+        b"\n" * 600 + b"<html>Log in</html>",
     ],
+    ids=lambda body: body.decode()[-40:].strip(),
 )
 def test_a_web_page_that_does_not_begin_like_one_is_no_acknowledgement(body: bytes, kind: str | None) -> None:
     assert judged(answer(200, body, kind)).action is STOP
@@ -362,14 +364,14 @@ def test_a_proxy_that_asks_for_credentials_is_named() -> None:
 
 def test_a_rejection_names_the_way_out_and_the_servers_word() -> None:
     hint = judged(answer(400, b'{"detail":"no\\u001bspans"}', JSON)).hint
-    assert hint.startswith(r"The server said: no\x1bspans It stays in the spool.")
+    assert hint.startswith(r"The server said: no\x1bspans. It stays in the spool.")
     assert "--quarantine" in hint
     assert judged(answer(400, b"[1]", JSON)).hint.startswith("It stays in the spool.")
 
 
 def test_an_unexpected_status_shows_the_servers_word() -> None:
     hint = judged(answer(415, b'{"message":"send JSON"}', JSON)).hint
-    assert hint == "The server said: send JSON Check apiUrl; nothing was deleted."
+    assert hint == "The server said: send JSON. Check apiUrl; nothing was deleted."
     assert judged(answer(415, b"\xff")).hint == "Check apiUrl; nothing was deleted."
 
 

@@ -85,7 +85,7 @@ class Weather:
         self._vault = vault
         self._rng = rng
         self._report = report
-        self._failed_last = False
+        self._expired_at: str | None = None
 
     def __call__(self, request: Request) -> Answer:
         """The plan of a vault."""
@@ -96,10 +96,14 @@ class Weather:
         if self._vault.arrivals[request.batch_id or ""] > 2 or self._rng.random() >= FAILING:
             return ok()
         kind = self._rng.choice(sorted(_FAULTS))
-        self._report.faults[kind] += 1
         if kind == "token expired":
+            if self._expired_at == request.batch_id:
+                return ok()  # a second 401 in a row, right after a refresh, rightly ends a flush
+            self._expired_at = request.batch_id
             self._vault.platform.access_token = f"expired-{self._report.uploads}"
+            self._report.faults[kind] += 1
             return Answer(401)
+        self._report.faults[kind] += 1
         return _FAULTS[kind]()
 
 
