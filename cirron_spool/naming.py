@@ -26,7 +26,7 @@ _NS_IN_MS = 1_000_000
 
 # C0, DEL and C1 controls, and the Unicode marks that reorder or break lines: what may drive a terminal.
 _UNPRINTABLE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
@@ -86,7 +86,7 @@ def oldest_first(batches: Iterable[T], name_of: Callable[[T], str] = str) -> lis
 def iso_utc(created_ns: int) -> str:
     """``2026-04-18T04:29:58.051Z``: UTC, milliseconds, cut and not rounded.
 
-    Years above 9999 are written with their sign (``+10000-01-01…``), as ISO 8601 and JavaScript do.
+    Years above 9999 are written with their sign (``+010000-01-01…``), as ISO 8601 and JavaScript do.
     """
     cycles, ms = divmod(created_ns // _NS_IN_MS, _CYCLE_MS)
     moment = _EPOCH + timedelta(milliseconds=ms)

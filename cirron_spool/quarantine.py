@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cirron_spool.naming import is_batch_name
-from cirron_spool.spool import QUARANTINE_NAME, SpoolDirectory
+from cirron_spool.errors import SpoolError
+from cirron_spool.naming import is_batch_name, printable
+from cirron_spool.spool import QUARANTINE_NAME, SpoolDirectory, reason
 
 _LARGEST_NOTE_BYTES = 64 * 1024
 
@@ -70,7 +71,13 @@ def entries(spool: Path) -> list[Rejection]:
 
 def put_back(spool: Path, names: list[str]) -> tuple[int, list[tuple[str, OSError]]]:
     """Move batches back into the spool for the next flush; how many, and what failed. Blocking."""
-    spool.mkdir(parents=True, exist_ok=True)  # it may have been tidied away, empty as it was
+    try:
+        spool.mkdir(parents=True, exist_ok=True)  # it may have been tidied away, empty as it was
+    except OSError as error:
+        shown = printable(str(spool))
+        raise SpoolError(
+            f"Cannot use {shown} as a spool: {reason(error)}. Move it away, or pass --dir."
+        ) from None
     return _each(spool, names, lambda source: os.rename(source, _free(spool / source.name)))
 
 
@@ -127,9 +134,14 @@ def _write(path: Path, note: dict[str, object]) -> None:
         raise
 
 
+def _unblocking(name: str, flags: int) -> int:
+    # A named pipe that somebody put there must not hold up an inspect.
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def _with_note(folder: Path, name: str, size: int) -> Rejection:
     try:
-        with open(_note_path(folder / name), encoding="utf-8") as file:
+        with open(_note_path(folder / name), encoding="utf-8", opener=_unblocking) as file:
             note = json.loads(file.read(_LARGEST_NOTE_BYTES))
     except (OSError, ValueError, RecursionError):
         note = None

@@ -155,7 +155,9 @@ class SpoolDirectory:
                 _give_back(self._lock, self._process)
                 self._lock = None
             if self._fd is not None:
-                with suppress(OSError):  # a network file system's late word; the descriptor is gone either way
+                with suppress(
+                    OSError
+                ):  # a network file system's late word; the descriptor is gone either way
                     os.close(self._fd)
                 self._fd = None
 
@@ -173,13 +175,7 @@ class SpoolDirectory:
         """The batches by name alone, without a stat where the directory itself tells what is a regular file."""
         names: list[str] = []
         strangers: list[str] = []
-        for entry in chain.from_iterable(self._named_like_batches()):
-            try:
-                regular = entry.is_file(follow_symlinks=False)
-            except OSError as error:
-                if error.errno in _GONE:
-                    continue
-                raise _unlistable(self.path, error) from None
+        for entry, regular in self._looked_at():
             (names if regular else strangers).append(entry.name)
         return Listing(oldest_first(names), tuple(sorted(strangers)))
 
@@ -201,8 +197,16 @@ class SpoolDirectory:
 
     def has_batches(self) -> bool:
         """Whether there is any batch at all; stops at the first."""
-        found = chain.from_iterable(self._named_like_batches())
-        return any(entry.is_file(follow_symlinks=False) for entry in found)
+        return any(regular for _, regular in self._looked_at())
+
+    def _looked_at(self) -> Iterator[tuple[os.DirEntry[str], bool]]:
+        """Each entry that is named like a batch, and whether it is a regular file."""
+        for entry in chain.from_iterable(self._named_like_batches()):
+            try:
+                yield entry, entry.is_file(follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in _GONE:
+                    raise _unlistable(self.path, error) from None
 
     def _named_like_batches(self) -> Iterator[list[os.DirEntry[str]]]:
         try:

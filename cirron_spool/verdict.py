@@ -141,8 +141,8 @@ def _judge_success(answer: Answer, name: str) -> Verdict:
     kind = answer.header("Content-Type").partition(";")[0].strip().lower()
     # What a page may carry before its first tag: a byte order mark and white space. Markup is not plain text, even
     # where it claims to be.
-    start = answer.body[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
-    if kind in ("text/html", "application/xhtml+xml") or start.startswith(b"<"):
+    start = answer.body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    if kind in ("text/html", "application/xhtml+xml") or start == b"<":
         return Verdict(
             Action.STOP,
             status,
@@ -163,7 +163,7 @@ def _judge_success(answer: Answer, name: str) -> Verdict:
         text = answer.body.decode("utf-8-sig")
     except UnicodeDecodeError:
         return _unreadable(status, name, "the answer is not text")
-    if is_json or start[:1] in (b"{", b"["):
+    if is_json or start in (b"{", b"["):
         return _judge_json(status, name, text)
     if kind in ("", "text/plain"):
         return _ACKNOWLEDGED[status]

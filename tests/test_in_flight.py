@@ -205,12 +205,21 @@ async def test_quarantine_in_a_window(spool: Path, deletes: DeleteWatch) -> None
     assert deletes.names == [batch.name for batch in batches if batch is not batches[2]]
 
 
-async def test_a_401_in_the_window_refreshes_once(spool: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("saved", [True, False])
+async def test_a_401_in_the_window_refreshes_once(
+    spool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: bool
+) -> None:
     batches = sdk_batches(spool, 8, spans=TINY)
     config = tmp_path / "config.json"
     auth = {"accessToken": "access-0", "refreshToken": "refresh-0"}
     config.write_text(json.dumps({"auth": auth}))
     config.chmod(0o600)
+    if not saved:
+
+        def failing_fsync(fd: int) -> None:
+            raise OSError(28, "No space left on device")  # a full disk: then the token lives in memory only
+
+        monkeypatch.setattr(os, "fsync", failing_fsync)
     gate = Gate()
     with ScriptedServer(*[Answer(401, stall_before=gate)] * 4, check_auth=True) as server:
         server.platform.access_token = "access-0"
@@ -225,7 +234,7 @@ async def test_a_401_in_the_window_refreshes_once(spool: Path, tmp_path: Path) -
             gate.open()
     assert server.platform.rotations == 1
     assert len(server.seen("/api/cli/auth/refresh")) == 1
-    assert results[0].uploaded == 8
+    assert (results[0].uploaded, results[0].exit_code) == (8, 0 if saved else 1)
     assert len(server.uploads) == 12
     assert {request.token for request in server.uploads[4:]} == {"access-1"}
     assert server.delivered == {batch.batch_id: batch.data for batch in batches}

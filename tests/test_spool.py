@@ -397,22 +397,35 @@ def test_a_directory_deleted_while_it_is_open_is_empty(spool: SpoolDirectory, fo
     assert not spool.has_batches()
 
 
+class Failing:
+    """A directory entry that cannot be asked, on a file system that must be asked; neither can be had here."""
+
+    name = NAME
+
+    def __init__(self, code: int) -> None:
+        self._error = OSError(code, os.strerror(code))
+
+    def is_file(self, *, follow_symlinks: bool) -> bool:
+        raise self._error
+
+    def stat(self, *, follow_symlinks: bool) -> os.stat_result:
+        raise self._error
+
+
+def test_a_disk_that_fails_while_it_is_listed_is_named(
+    spool: SpoolDirectory, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "_named_like_batches", lambda: iter([[Failing(errno.EIO)]]))
+    for look in (spool.entries, spool.listing, spool.has_batches):
+        with pytest.raises(SpoolError, match=rf"Cannot list {folder}: Input/output error\."):
+            look()
+
+
 @pytest.mark.parametrize("code", [errno.ENOENT, errno.ESTALE], ids=["ENOENT", "ESTALE"])
 def test_a_batch_that_vanishes_while_it_is_listed_is_not_in_it(
     spool: SpoolDirectory, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    class Gone:
-        """A directory entry whose file went before it could be asked, on a file system that must be asked."""
-
-        name = NAME
-
-        def is_file(self, *, follow_symlinks: bool) -> bool:
-            raise OSError(code, os.strerror(code))
-
-        def stat(self, *, follow_symlinks: bool) -> os.stat_result:
-            raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(spool, "_named_like_batches", lambda: iter([[Gone()]]))
+    monkeypatch.setattr(spool, "_named_like_batches", lambda: iter([[Failing(code)]]))
     assert spool.entries() == []
     assert spool.listing() == room.Listing([], ())
     assert not spool.has_batches()
@@ -551,13 +564,18 @@ def test_fingerprints_of_two_files_differ(folder: Path) -> None:
 # -- the lock ----------------------------------------------------------------------------------------------------------
 
 HOLDER = """
-import sys
+import os, sys
 from pathlib import Path
 from cirron_spool.spool import SpoolDirectory
 
 with SpoolDirectory(Path(sys.argv[1])) as spool:
     assert spool.open()
     assert spool.lock() == ""
+    if sys.argv[2:] == ["fork"] and not (child := os.fork()):
+        spool.close()
+        os._exit(0)
+    elif sys.argv[2:] == ["fork"]:
+        assert os.waitpid(child, 0) == (child, 0)
     print("held", flush=True)
     sys.stdin.read()
 print("given back", flush=True)
@@ -565,12 +583,12 @@ print("given back", flush=True)
 
 
 @contextmanager
-def holder(folder: Path, home: Path) -> Iterator[subprocess.Popen[bytes]]:
+def holder(folder: Path, home: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """Another process that holds the lock until its standard input ends."""
     # Not measured: what it would write of its coverage is cut where it is killed.
     env = {key: value for key, value in clean_environment(home).items() if "COVERAGE" not in key}
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder)],
+        [sys.executable, "-c", HOLDER, str(folder), *options],
         env=env,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -615,6 +633,15 @@ def test_the_lock_ends_with_a_process_that_is_killed(
         assert spool.lock() == ""
         spool.unlock()
     assert os.listdir(folder) == []
+
+
+def test_a_fork_does_not_give_back_the_lock_of_its_parent(
+    spool: SpoolDirectory, folder: Path, tmp_path: Path
+) -> None:
+    with holder(folder, tmp_path, "fork"):
+        assert os.listdir(folder) == [LOCK_NAME]
+        with pytest.raises(SpoolBusyError):
+            spool.lock()
 
 
 def test_the_lock_is_one_for_all_names_of_the_directory(folder: Path, tmp_path: Path) -> None:
