@@ -121,7 +121,7 @@ class Ahead(Generic[T, E, R]):
         self._taken_weight += weight
         # Waking a thread costs more than making a small batch ready: let it sleep until half is taken. An errand
         # wakes it anyway.
-        if len(self._ready) * 2 <= self._max_items:
+        if self._is_half_empty():
             self._nudge_soon()
         return item
 
@@ -209,11 +209,11 @@ class Ahead(Generic[T, E, R]):
                 del item
                 self._sign()
                 self.run_errands()
-                while (
-                    len(self._ready) >= self._max_items
-                    or self._made_weight - self._taken_weight >= self._max_weight
-                ):
-                    self._heed(self._inbox.get())
+                if self._is_full():
+                    # Errands wake the thread for each batch; items it then makes by the half store. To make one each
+                    # time would have it contend with the loop for the interpreter all the time.
+                    while not self._is_half_empty():
+                        self._heed(self._inbox.get())
         except _Left:
             raise
         except BaseException as error:  # noqa: BLE001  # handed to the consumer, which raises it
@@ -224,6 +224,14 @@ class Ahead(Generic[T, E, R]):
                 close()
             self._exhausted = True
             self._sign()
+
+    def _is_full(self) -> bool:
+        weight = self._made_weight - self._taken_weight
+        return len(self._ready) >= self._max_items or weight >= self._max_weight
+
+    def _is_half_empty(self) -> bool:
+        weight = self._made_weight - self._taken_weight
+        return len(self._ready) * 2 <= self._max_items and weight * 2 <= self._max_weight
 
     def _heed(self, message: E | _Sign) -> None:
         if message is _Sign.LEAVE:

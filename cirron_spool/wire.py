@@ -214,16 +214,16 @@ class Watch:
             self._next_look.cancel()
 
     def _look(self) -> None:
+        # One timer for all exchanges: one each would cost a fast link more than the watching does. It is set first, so
+        # that the watch goes on whatever a look meets.
+        pause = min(self._limit_s / _LOOKS_PER_LIMIT, _SLOWEST_LOOK_S)
+        self._next_look = self._loop.call_later(pause, self._look)
         now = self._loop.time()
         for exchange in self._exchanges:
             exchange.look(now)
             if exchange.transport is not None and now - exchange.last_progress >= self._limit_s:
                 exchange.timed_out = True
                 exchange.transport.abort()
-        # One timer for all exchanges: one each would cost a fast link more than the watching does.
-        self._next_look = self._loop.call_later(
-            min(self._limit_s / _LOOKS_PER_LIMIT, _SLOWEST_LOOK_S), self._look
-        )
 
 
 def _unread(transport: asyncio.WriteTransport) -> bool:
@@ -231,7 +231,7 @@ def _unread(transport: asyncio.WriteTransport) -> bool:
     sock = transport.get_extra_info("socket")
     try:
         return sock is not None and ioctl(sock.fileno(), FIONREAD, b"\0\0\0\0") != b"\0\0\0\0"
-    except OSError:
+    except (OSError, ValueError):  # closed meanwhile: its number is -1
         return True
 
 
@@ -242,5 +242,5 @@ def _unacknowledged(transport: asyncio.WriteTransport) -> int:
     sock = transport.get_extra_info("socket")
     try:
         return int.from_bytes(ioctl(sock.fileno(), TIOCOUTQ, b"\0\0\0\0"), sys.byteorder)
-    except (OSError, AttributeError):
+    except (OSError, ValueError, AttributeError):  # closed meanwhile: its number is -1
         return 0

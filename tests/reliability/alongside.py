@@ -1,8 +1,9 @@
 """The real SDK at full speed beside a flush: several writers in one spool, one with a small cap that evicts.
 
-Each writer is a process of its own with the SDK's ``SpoolWriter`` and its logging. The first and the last flush are the
-real command; between them warm ones follow each other without a pause, until the writers are done. Every batch that a writer sealed was then either
-acknowledged, byte for byte, or deleted by a writer's own cap, and no writer saw an exception or an error in its log.
+Each writer is a process of its own with the SDK's ``SpoolWriter`` and its logging. The first and the last flush are
+the real command; between them warm ones follow each other without a pause, until the writers are done. Every batch
+that a writer sealed was then either acknowledged, byte for byte, or deleted by a writer's own cap, and no writer saw
+an exception or an error in its log.
 
     python tests/reliability/alongside.py --batches 20000 --writers 4
 """
@@ -17,6 +18,7 @@ import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from harness import SAFETY_NET_S, Clock, Vault, arguments, batch_id, scratch
 from zygote import Zygote
@@ -34,7 +36,8 @@ import hashlib, json, logging, pathlib, random, sys, time, uuid
 from cirron.core.flush import Batch, SpoolWriter
 from cirron.core.json import dumps_utf8
 
-spool, count, cap, seed, shapes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), json.load(open(sys.argv[5]))
+spool, shapes = sys.argv[1], json.load(open(sys.argv[2]))
+count, cap, seed = map(int, sys.argv[3:])
 
 class Loud(logging.Handler):
     def emit(self, record):
@@ -87,10 +90,12 @@ class Report:
 
     def __str__(self) -> str:
         return (
-            f"{self.writers} writers sealed {self.written} batches in {self.seconds:.0f} s beside {self.flushes} flushes: "
-            f"{self.acknowledged} acknowledged, {self.evicted} evicted by the SDK's cap ({self.both} of them both), 0 lost\n"
+            f"{self.writers} writers sealed {self.written} batches in {self.seconds:.0f} s beside "
+            f"{self.flushes} flushes: {self.acknowledged} acknowledged, {self.evicted} evicted by the SDK's cap "
+            f"({self.both} of them both), 0 lost\n"
             f"  a write took {self.mean_ms:.2f} ms on average and {self.slowest_ms:.0f} ms at worst; without a flush "
-            f"{self.alone_mean_ms:.2f} and {self.alone_slowest_ms:.0f} ms; no exception, no error in any writer's log"
+            f"{self.alone_mean_ms:.2f} and {self.alone_slowest_ms:.0f} ms; "
+            "no exception, no error in any writer's log"
         )
 
 
@@ -102,10 +107,10 @@ class Writer:
         self.evicted: set[str] = set()
         self.errors: list[str] = []
         self.ended: dict[str, float] = {}
-        self._stderr = keep.enter_context(tempfile.TemporaryFile())
+        self._stderr: IO[bytes] = keep.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # `keep` is its context
         self._process = keep.enter_context(
             subprocess.Popen(
-                [sys.executable, "-c", _WRITER, str(spool), str(count), str(cap), str(seed), str(shapes)],
+                [sys.executable, "-c", _WRITER, *map(str, (spool, shapes, count, cap, seed))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,

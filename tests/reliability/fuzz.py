@@ -19,6 +19,7 @@ import random
 import re
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ from harness import SAFETY_NET_S, Answer, Clock, Producer, Vault, arguments, scr
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from cirron_spool import CirronSpoolError, ConfigError, flush_spool, naming
+from cirron_spool import CirronSpoolError, ConfigError, config, flush_spool, naming, schedule, verdict
 from cirron_spool.config import load_settings
 from cirron_spool.schedule import parse_retry_after
 from cirron_spool.verdict import Action, NoAnswer, judge
@@ -144,7 +145,7 @@ def try_configuration(path: Path, data: bytes, endpoint: str | None, key: str | 
 
 
 def _keeps_to_itself(token: str, said: str, innocent: str) -> None:
-    """A token is never shown; one so short, or so like what is shown anyway, that it may be there by chance is let be."""
+    """A token is never shown; one so short, or so like what is shown anyway, that chance may have put it there is."""
     assert len(token) < 12 or token in innocent or token not in said
 
 
@@ -159,10 +160,10 @@ def try_verdict(
 ) -> None:
     """A verdict on anything; an acknowledgement only of a whole success after the body."""
     outcome = Judged(status, reason, fields, body, complete, True, early)
-    verdict = judge(outcome, name=NAME, origin="https://app.cirron.com", now=NOW)
-    if verdict.action is Action.ACKNOWLEDGED:
+    judged = judge(outcome, name=NAME, origin="https://app.cirron.com", now=NOW)
+    if judged.action is Action.ACKNOWLEDGED:
         assert status in ACKNOWLEDGING and complete and not early
-    shown = f"{verdict.message}{verdict.hint}"
+    shown = f"{judged.message}{judged.hint}"
     assert not any(ord(char) < 32 or 0x7F <= ord(char) < 0xA0 for char in shown), shown
     assert len(shown) < 2000
     assert judge(NoAnswer(reason), name=NAME, origin="", now=NOW).action is Action.RETRY
@@ -267,9 +268,16 @@ def run(folder: Path, examples: int) -> dict[str, int]:
 def _by_coverage(name: str, folder: Path, examples: int) -> None:
     """Drive one target with atheris, which ends this process."""
     atheris: Any = importlib.import_module("atheris")
+    for module in (naming, config, schedule, verdict):
+        for value in vars(module).values():
+            if isinstance(value, types.FunctionType) and value.__module__ == module.__name__:
+                atheris.instrument_func(value)  # in place
     with Vault() as vault:
         target: Any = targets(folder, vault)[name]
-        atheris.Setup([sys.argv[0], f"-runs={examples}"], target.hypothesis.fuzz_one_input)
+        atheris.Setup(
+            [sys.argv[0], f"-runs={examples}", "-max_len=2000", "-len_control=0"],
+            target.hypothesis.fuzz_one_input,
+        )
         atheris.Fuzz()
 
 
@@ -284,8 +292,9 @@ def main() -> int:
     if importlib.util.find_spec("atheris") is not None:
         for name in ("names", "configuration", "retry-after", "verdict", "answers"):
             runs = max(1, round(options.examples * SHARE.get(name, 1)))
-            done = subprocess.run([sys.executable, __file__, "--by-coverage", name, str(runs)], check=False)
-            assert done.returncode == 0, name
+            argv = [sys.executable, __file__, "--by-coverage", name, str(runs)]
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{name}: {done.stderr[-3000:]}"
         print(f"atheris: {options.examples} runs a target in {clock.seconds:.0f} s, 0 uncaught")
         return 0
     with scratch(options.directory) as folder:

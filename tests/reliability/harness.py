@@ -26,9 +26,10 @@ sys.path.insert(0, str(_TESTS))
 # Last: where the package is installed, that is what is tested; elsewhere it is the checkout.
 sys.path.append(str(_TESTS.parent))
 
-from support import ledger, spools  # noqa: E402  # only now importable outside of pytest
+from support import ledger  # noqa: E402  # only now importable outside of pytest
 from support.raw import connected, everything  # noqa: E402
 from support.scripted import Answer, Gate, Request, ScriptedServer, html, json_answer, ok  # noqa: E402
+from support.spools import FIRST_NS, sdk_batches  # noqa: E402
 from support.wire import ClientGoneError  # noqa: E402
 
 INGEST = ("POST", "/api/traces")
@@ -121,10 +122,10 @@ class Producer:
         self.directory = directory
         self._rng = rng
         self._writer = SpoolWriter(directory)
-        self._created_ns = spools.FIRST_NS
+        self._created_ns = FIRST_NS
         with tempfile.TemporaryDirectory() as spare:
             self._documents = [
-                json.loads(spools.sdk_batches(Path(spare) / str(index), 1, spans=steps)[0].data)
+                json.loads(sdk_batches(Path(spare) / str(index), 1, spans=steps)[0].data)
                 for index, steps in enumerate(shapes)
             ]
 

@@ -36,9 +36,9 @@ HANG_S = 180.0  # a mutant that makes its tests last so long is noticed, too
 # The modules that decide, and the tests that hold them. `conclusion` is where a delete follows an acknowledgement,
 # `window` where one batch's outcome is kept apart from the next one's.
 TARGETS: dict[str, tuple[str, ...]] = {
-    "verdict": ("test_verdict.py",),
-    "schedule": ("test_schedule.py",),
-    "naming": ("test_naming.py",),
+    "verdict": ("test_verdict.py", "reliability/test_decisions.py"),
+    "schedule": ("test_schedule.py", "reliability/test_decisions.py"),
+    "naming": ("test_naming.py", "reliability/test_decisions.py"),
     "conclusion": ("test_flush.py", "test_quarantine.py", "test_cli_flush.py", "test_cancellation.py"),
     "window": ("test_flush.py", "test_in_flight.py", "test_cancellation.py"),
 }
@@ -102,7 +102,11 @@ def _places(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
 
 
 def _is_docstring(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def _is_typing(node: ast.AST) -> bool:
@@ -191,12 +195,12 @@ class Report:
 
     def __str__(self) -> str:
         total = self.killed + self.explained + len(self.survivors)
-        lines = [f"  {mutant.module}.py:{mutant.line}  {mutant.key}" for mutant in self.survivors]
-        return "\n".join([
+        first = (
             f"{total} mutants in {self.seconds:.0f} s: {self.killed} killed ({self.hung} by lasting too long), "
-            f"{self.explained} explained, {len(self.survivors)} survived",
-            *lines,
-        ])  # fmt: skip
+            f"{self.explained} explained, {len(self.survivors)} survived"
+        )
+        lines = [f"  {mutant.module}.py:{mutant.line}  {mutant.key}" for mutant in self.survivors]
+        return "\n".join([first, *lines])
 
 
 class Bench:
@@ -215,11 +219,27 @@ class Bench:
         before = place.read_text(encoding="utf-8")
         place.write_text(source, encoding="utf-8")
         # -P: nothing but the copy may give them the package. CI: the same examples for every mutant.
-        argv = [sys.executable, "-P", "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"--rootdir={TESTS.parent}"]
+        argv = [
+            sys.executable,
+            "-P",
+            "-B",
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            f"--rootdir={TESTS.parent}",
+        ]
         argv += ["-c", str(TESTS.parent / "pyproject.toml"), *(str(TESTS / name) for name in TARGETS[module])]
         env = {**os.environ, "PYTHONPATH": str(self._folder), "CI": "1", "HOME": str(self._home)}
         process = subprocess.Popen(
-            argv, cwd=self._folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            argv,
+            cwd=self._folder,
+            env=env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         try:
             return process.wait(HANG_S) == 0
@@ -244,7 +264,9 @@ def run(folder: Path, modules: list[str], limit: int | None, seed: int) -> Repor
     for module in modules:
         source = (package / f"{module}.py").read_text(encoding="utf-8")
         bench = benches.get()
-        assert bench.tests_pass(module, ast.unparse(ast.parse(source))), f"the tests of {module} fail unchanged"
+        assert bench.tests_pass(module, ast.unparse(ast.parse(source))), (
+            f"the tests of {module} fail unchanged"
+        )
         benches.put(bench)
         found = list(mutants(module, source))
         chosen += found if limit is None or limit >= len(found) else random.Random(seed).sample(found, limit)
@@ -274,7 +296,9 @@ def run(folder: Path, modules: list[str], limit: int | None, seed: int) -> Repor
 def main() -> int:
     """Run as the command line says; exit code 1 when a mutant survived that nobody has explained."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", choices=sorted(TARGETS), action="append", help="one module; may be repeated")
+    parser.add_argument(
+        "--only", choices=sorted(TARGETS), action="append", help="one module; may be repeated"
+    )
     parser.add_argument("--limit", type=int, help="a sample of so many mutants of each module")
     parser.add_argument("--seed", type=int, default=0, help="of the sample; default 0")
     options = parser.parse_args()

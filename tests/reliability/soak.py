@@ -154,10 +154,13 @@ def watch(event):
             with open("/proc/self/statm") as statm:
                 pages = int(statm.read().split()[1])
             open_files = len(os.listdir("/proc/self/fd"))
-            print(json.dumps({"memory": pages * os.sysconf("SC_PAGESIZE") // 1024, "descriptors": open_files}), flush=True)
+            memory = pages * os.sysconf("SC_PAGESIZE") // 1024
+            print(json.dumps({"memory": memory, "descriptors": open_files}), flush=True)
 
-result = asyncio.run(flush_spool(spool, api_url=url, config_path=config, timeout_ms=20000, retries=5, on_event=watch))
-print(json.dumps({"exit_code": result.exit_code, "uploaded": result.uploaded, "failures": [f.message for f in result.failures]}))
+options = {"api_url": url, "config_path": config, "timeout_ms": 20000, "retries": 5}
+result = asyncio.run(flush_spool(spool, on_event=watch, **options))
+failures = [failure.message for failure in result.failures]
+print(json.dumps({"exit_code": result.exit_code, "uploaded": result.uploaded, "failures": failures}))
 """
 
 

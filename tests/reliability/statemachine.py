@@ -1,11 +1,11 @@
-"""The flush against a model: whatever writers, evictors, servers, flushers and crashes do, every batch is accounted for.
+"""The flush against a model: whatever writers, evictors, servers and crashes do, every batch is accounted for.
 
 Hypothesis draws sequences of steps; the flush, the directory, the SDK's writer and the sockets are real. At any time
 
     written = acknowledged + on disk + quarantined + evicted + cleared by the user's word
 
-by name and by bytes. A strict flush sends oldest first; a flush's own counts agree with the model's; and once the faults
-stop, one flush empties the spool. Run as many examples as you like:
+by name and by bytes. A strict flush sends oldest first; a flush's own counts agree with the model's; and once the
+faults stop, one flush empties the spool. Run as many examples as you like:
 
     python tests/reliability/statemachine.py --examples 20000
 """
@@ -58,7 +58,7 @@ from cirron_spool import quarantine as set_asides
 from cirron_spool.spool import SpoolDirectory
 from support.monitor import DeleteWatch, watch_deletes
 
-# What a server may do to one upload. The first group acknowledges, the second keeps, the third stops, the fourth rejects.
+# What a server may do to one upload: acknowledge it, have it kept and tried again, stop the flush, or reject it.
 GOOD = ("ok", "created", "empty", "chunked")
 KEEPING = ("unavailable", "slow down", "says no", "cut", "lost", "reset", "gone", "garbage", "early")
 STOPPING = ("redirect", "page", "forbidden", "refused", "missing", "partial")
@@ -258,7 +258,7 @@ class Spool(RuleBasedStateMachine):
             await self.flushing(stop=stop)
 
         strikes: list[Callable[[], object]] = []
-        self.run(plan, flush(), at=(nth, lambda: strikes[0]()))
+        self.run(plan, flush(), at=(nth, lambda: [strike() for strike in strikes]))
 
     @precondition(lambda self: self.on_disk())
     @rule(plan=kinds, event=st.integers(1, 8), quarantine=st.booleans())
@@ -450,7 +450,7 @@ def run(folder: Path, examples: int, *, steps: int = 12, shrink: bool = True) ->
     world = World(folder)
     try:
         gc.collect()
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(
             machine(world),
             settings=settings(
                 max_examples=examples,

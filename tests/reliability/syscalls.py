@@ -7,10 +7,10 @@ run, is ended with SIGKILL before it happens, or fails with EIO, ENOSPC, EACCES,
 * wire: calls on sockets, and the event loop's;
 * rest: any other call of the process, from its first to its last: killed only.
 
-A state is legal when no batch is lost; the exit code is a documented one, and 0 only when nothing is left; nobody sees
-a traceback; it ends; and the next flush delivers what is left. Where the call was one of the event loop on its own pipe,
-which no network breaks, Python may show a traceback and end with 1; nothing is lost then either. Without strace, or where tracing is not permitted,
-`unavailable` says so.
+A state is legal when no batch is lost; the exit code is a documented one, and 0 only when nothing is left; nobody
+sees a traceback; it ends; and the next flush delivers what is left. Where the call was the event loop's on its own
+pipe, which no network breaks, Python may show a traceback or wait for ever; nothing is lost then either. Without
+strace, or where tracing is not permitted, `unavailable` says so.
 
     python tests/reliability/syscalls.py --cases 100000
 """
@@ -272,7 +272,7 @@ class Syscalls:
 
 
 def _numbered(log: str) -> dict[tuple[str, int], bool]:
-    """Each call with its number in its thread, as strace counts them; and whether it was only on the loop's own pipe."""
+    """Each call with its number in its thread, as strace counts; and whether it was only on the loop's own pipe."""
     by_thread: Counter[tuple[str, str]] = Counter()
     numbered: dict[tuple[str, int], bool] = {}
     for line in log.splitlines():
@@ -284,19 +284,21 @@ def _numbered(log: str) -> dict[tuple[str, int], bool]:
     return numbered
 
 
+# Of ten cases of a sample, so many are from each group.
+SHARES = {"files": 6, "wire": 3, "rest": 1}
+
+
 def run(folder: Path, count: int, seed: int) -> Report:
-    """``count`` cases: of those of files first, half of all, then of the wire's, then of the rest's; or all there are."""
+    """A sample of ``count`` cases, most of them on files; or all there are."""
     rng = random.Random(seed)
     with Vault() as vault:
         syscalls = Syscalls(folder, vault, seed)
-        everything = syscalls.cases()
-        groups = [[case for case in everything if case.group == group] for group in ("files", "wire", "rest")]
-        shares = [len(group) if count >= len(everything) else count * part // 10 for group, part in zip(groups, (6, 3, 1), strict=True)]  # fmt: skip
-        chosen = [
-            case
-            for group, share in zip(groups, shares, strict=True)
-            for case in rng.sample(group, min(share, len(group)))
-        ]
+        everything = chosen = syscalls.cases()
+        if count < len(everything):
+            chosen = []
+            for group, share in SHARES.items():
+                members = [case for case in everything if case.group == group]
+                chosen += rng.sample(members, min(len(members), count * share // 10))
         clock = Clock(len(chosen), "calls")
         syscalls.run(chosen, clock)
     report = syscalls.report
