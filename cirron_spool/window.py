@@ -50,7 +50,24 @@ class Window:
             await self._conclude_oldest()
 
     async def abandon(self) -> None:
-        """Let go of what is left in flight, whatever the server may have made of it: it stays in the spool."""
+        """Let go of what is left in flight, whatever the server may have made of it: it stays in the spool.
+
+        But what is acknowledged already, with everything before it, is deleted: ended or not, it was its turn.
+        """
+        while self._entries and not self._conclusions.ended:
+            oldest = self._entries[0]
+            if isinstance(oldest, Unsendable) or not _is_done(oldest):
+                break
+            batch, delivering = oldest
+            if not isinstance(delivering, asyncio.Future) or delivering.cancelled() or delivering.exception():
+                break
+            outcome = delivering.result()
+            if isinstance(outcome, OSError) or outcome.action is not Action.ACKNOWLEDGED:
+                break
+            self._entries.popleft()
+            await self._conclusions.conclude(
+                batch, outcome, self._disk
+            )  # an acknowledgement's has no suspension
         deliveries = [entry[1] for entry in self._entries if isinstance(entry, tuple)]
         self._entries.clear()
         tasks = [delivering for delivering in deliveries if isinstance(delivering, asyncio.Future)]

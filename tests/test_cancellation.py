@@ -43,6 +43,7 @@ from support import ledger
 from support.answers import Answer, Gate, ok
 from support.background import SAFETY_NET
 from support.monitor import watch_deletes
+from support.raw import call
 from support.scripted import AnswerLike, ScriptedServer
 from support.spools import TINY, Sealed, sdk_batches, snapshot, write_batch
 
@@ -215,6 +216,8 @@ def trial_at(
         with ScriptedServer(*scenario.answers) as server:
             common = {"api_url": server.url, "token": token, "config_path": config}
             trial = run_cancelled(spool, at, way=way, **common, **dict(scenario.options))
+            # Connections are accepted in order: now it knows, and will close, every one that was cancelled early.
+            call(server, "GET", "/elsewhere")
         for thread in set(threading.enumerate()) - threads:  # the loop's pool has been told to end
             thread.join(SAFETY_NET)
             assert not thread.is_alive(), f"{thread.name} does not end"
@@ -348,6 +351,7 @@ def test_cancelled_while_a_thread_is_slow(
                 await held.seen(held.left)
 
             asyncio.run(main())
+            call(server, "GET", "/elsewhere")  # as above
         assert descriptors() == before
         left = snapshot(tmp_path)
         assert sorted(os.listdir(tmp_path)) == [batch.name for batch in left]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
@@ -14,8 +15,10 @@ import anyio
 import pytest
 
 from cirron_spool import AuthRejectedError, Failed, FlushEvent, FlushResult, Sending, Uploaded, flush_spool
+from cirron_spool.spool import SpoolDirectory
 from support import ledger
 from support.answers import Answer, Gate, ok
+from support.background import SAFETY_NET
 from support.monitor import DeleteWatch, watch_deletes
 from support.scripted import Request, ScriptedServer
 from support.spools import TINY, Sealed, sdk_batches, snapshot
@@ -261,6 +264,44 @@ async def test_stop_with_several_in_flight(spool: Path, deletes: DeleteWatch) ->
     assert snapshot(spool) == batches[4:]
     assert (results[0].uploaded, results[0].skipped, results[0].exit_code) == (4, 6, 4)
     assert deletes.names == [batch.name for batch in batches[:4]]
+
+
+@pytest.mark.parametrize("how", ["stop", "cancel"])
+async def test_what_was_acknowledged_is_deleted_when_the_flush_is_ended(
+    spool: Path, deletes: DeleteWatch, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The first delete is slow; the other acknowledgements come meanwhile, and then the end."""
+    batches = sdk_batches(spool, 8, spans=TINY)
+    gate, stop = Gate(), anyio.Event()
+    deleting, release = threading.Event(), threading.Event()
+    real = SpoolDirectory.delete
+
+    def slow_delete(self: SpoolDirectory, name: str, sent: Any) -> Any:
+        deleting.set()
+        assert release.wait(SAFETY_NET)
+        return real(self, name, sent)
+
+    monkeypatch.setattr(SpoolDirectory, "delete", slow_delete)
+    with ScriptedServer() as server:
+        by_batch(server, {batch.batch_id: ok(stall_before=gate) for batch in batches[1:]})
+        task = asyncio.create_task(flush(server, spool, in_flight=4, stop=stop))
+        assert await asyncio.to_thread(deleting.wait, SAFETY_NET)
+        await server.arrived(4)
+        gate.open()
+        await server.arrived(lambda s: len(s.deliveries) == 4)
+        for _ in range(100):  # turns of the loop in which it reads what has come
+            await asyncio.sleep(0)
+        if how == "stop":
+            stop.set()
+        else:
+            task.cancel()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        release.set()
+        [outcome] = await asyncio.gather(task, return_exceptions=True)
+    assert isinstance(outcome, FlushResult if how == "stop" else asyncio.CancelledError)
+    assert deletes.names == [batch.name for batch in batches[:4]]
+    assert snapshot(spool) == batches[4:]
 
 
 async def test_stop_keeps_what_is_behind_one_that_is_not_answered(

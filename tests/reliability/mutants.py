@@ -39,8 +39,8 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "verdict": ("test_verdict.py", "reliability/test_decisions.py"),
     "schedule": ("test_schedule.py", "reliability/test_decisions.py"),
     "naming": ("test_naming.py", "reliability/test_decisions.py"),
-    "conclusion": ("test_flush.py", "test_quarantine.py", "test_cli_flush.py", "test_cancellation.py"),
-    "window": ("test_flush.py", "test_in_flight.py", "test_cancellation.py"),
+    "conclusion": ("test_quarantine.py", "test_flush.py"),
+    "window": ("test_in_flight.py", "test_flush.py"),
 }
 
 # Mutants that no test can tell from the original, as "module.function: change", and why.
