@@ -76,12 +76,14 @@ class Window:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _conclude_oldest(self) -> None:
-        oldest = self._entries.popleft()
+        oldest = self._entries[0]
         if isinstance(oldest, Unsendable):
+            self._entries.popleft()
             self._conclusions.pass_by(oldest)
         else:
             batch, delivering = oldest
-            outcome = await delivering
+            outcome = await delivering  # ended in here, it keeps its place before those behind it
+            self._entries.popleft()
             if isinstance(outcome, Verdict) and outcome.action is Action.RETRY and self._delivery.stopping():
                 return  # asked to stop in the midst of its attempts: it stays, untried
             await self._conclusions.conclude(batch, outcome, self._disk)
