@@ -20,6 +20,7 @@ import anyio.to_thread
 from yarl import URL
 
 from cirron_spool import __version__
+from cirron_spool.bridge import complete
 from cirron_spool.routes import Route, find_route, tls_context
 from cirron_spool.verdict import Answer, NoAnswer
 from cirron_spool.wire import Body, Connections, Upload, Watch
@@ -136,11 +137,11 @@ class Transport:
             )
             try:
                 early = upload is not None and not exchange.all_taken
-                content, complete = await _read(response)
+                content, whole = await _read(response)
             except BaseException:
                 response.close()
                 raise
-            if not complete or early or exchange.stale:
+            if not whole or early or exchange.stale:
                 response.close()
             # First of all what we did ourselves: an aborted connection can look like the orderly end of an answer.
             if exchange.timed_out:
@@ -153,7 +154,7 @@ class Transport:
                 reason=response.reason or "",
                 headers=response.headers,
                 body=content,
-                complete=complete and (delimited or not exchange.reset),
+                complete=whole and (delimited or not exchange.reset),
                 delimited=delimited,
                 early=early,
                 proxy=route.proxy_shown,
@@ -167,6 +168,8 @@ class Transport:
             return None if exchange.stale else _translate(error, route)
         finally:
             self._watch.end(exchange)
+            if exchange.streaming is not None:
+                await complete(exchange.left())
 
     # -- routes ----------------------------------------------------------------------------------------------
 

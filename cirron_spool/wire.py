@@ -64,6 +64,7 @@ class Exchange:
         "last_progress",
         "sent",
         "stale",
+        "streaming",
         "timed_out",
         "transport",
         "written",
@@ -73,6 +74,7 @@ class Exchange:
         self.transport: asyncio.WriteTransport | None = None
         self.closed: asyncio.Future[None] | None = None
         self.body_error: OSError | None = None
+        self.streaming: asyncio.Future[None] | None = None
         self.sent = False
         self.stale = False
         self.timed_out = False
@@ -94,6 +96,11 @@ class Exchange:
                 if self._acked >= 0:
                     self.last_progress = now
                 self._acked = acked
+
+    async def left(self) -> None:
+        """Wait until the body's stream is closed: aiohttp cancels its writer, but does not wait for it."""
+        if self.streaming is not None:
+            await self.streaming
 
     @property
     def reset(self) -> bool:
@@ -127,11 +134,16 @@ class Body(aiohttp.Payload):
         exchange = self._exchange
         exchange.transport = writer.transport
         self._refuse_stale(writer)
-        now = asyncio.get_running_loop().time
+        loop = asyncio.get_running_loop()
+        now = loop.time
         if self._upload.stream is not None:
-            async with self._upload.stream() as parts:
-                while (part := await self._next_part(parts)) is not None:
-                    await self._write_part(writer, part, now)
+            exchange.streaming = loop.create_future()
+            try:
+                async with self._upload.stream() as parts:
+                    while (part := await self._next_part(parts)) is not None:
+                        await self._write_part(writer, part, now)
+            finally:
+                exchange.streaming.set_result(None)
         else:
             for part in self._upload.parts:
                 await self._write_part(writer, part, now)
