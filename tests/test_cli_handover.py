@@ -5,24 +5,21 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from support.cli import CliResult, clean_environment, run_cli, spawn
+from support.cli import PYTHON_SCRIPT, CliResult, clean_environment, run_cli, spawn
 from support.terminal import run_pty
 
 OFFICIAL = f"""\
-#!{sys.executable}
-import os, sys
+{PYTHON_SCRIPT}import os, sys
 print("official", sys.argv[1:], "stdin", sys.stdin.read(), flush=True)
 print("its warning", file=sys.stderr)
 sys.exit(int(os.environ.get("FAKE_EXIT", "0")))
 """
 OURS = f"""\
-#!{sys.executable}
-import sys
+{PYTHON_SCRIPT}import sys
 from cirron_spool.cli.main import cirron
 sys.exit(cirron())
 """
@@ -70,7 +67,7 @@ def test_arguments_streams_and_exit_code_are_the_official_tools(ours: Path, offi
 def test_it_becomes_the_official_tool_so_that_signals_and_terminals_are_its_own(
     tmp_path: Path, ours: Path
 ) -> None:
-    asking = f"#!{sys.executable}\nimport os\nprint(os.getpid(), os.isatty(0), input('name? '))\n"
+    asking = f"{PYTHON_SCRIPT}import os\nprint(os.getpid(), os.isatty(0), input('name? '))\n"
     other = program(tmp_path / "asking", asking)
     search = os.pathsep.join(map(str, [ours.parent, other.parent]))
     seen: list[int] = []

@@ -18,7 +18,7 @@ import pytest
 import cirron_spool
 from cirron_spool import report
 from cirron_spool.cli.parser import build_parser
-from support.cli import Running, spawn, spawn_cli
+from support.cli import PYTHON_SCRIPT, Running, spawn, spawn_cli
 from support.spools import sdk_batches
 from support.terminal import run_pty
 
@@ -74,7 +74,7 @@ class World:
             program = programs / name
             # As pip writes a console script.
             program.write_text(
-                f"#!{sys.executable}\nimport sys\nfrom cirron_spool.cli.main import {entry}\nsys.exit({entry}())\n",
+                f"{PYTHON_SCRIPT}import sys\nfrom cirron_spool.cli.main import {entry}\nsys.exit({entry}())\n",
                 encoding="utf-8",
             )
             program.chmod(0o755)

@@ -16,4 +16,4 @@ def test_a_sample_of_system_calls(tmp_path: Path) -> None:
     print(report)
     assert report.run == 30
     # Calls are counted in a run without strace's haste: some cases do not come to theirs, most do.
-    assert report.idle < 15
+    assert report.idle < 25

@@ -24,6 +24,13 @@ Prog = Literal["cirron-spool", "cirron"]
 
 _CIRRON = "import sys; sys.argv[0] = 'cirron'; from cirron_spool.cli.main import cirron; sys.exit(cirron())"
 
+# The first lines of an executable Python script. Not "#!" and the interpreter's path, which may hold a blank: sh
+# starts Python on the same file, and to Python the line is a string that nobody uses.
+PYTHON_SCRIPT = f"""#!/bin/sh
+'''exec' '{sys.executable}' "$0" "$@"
+' '''
+"""
+
 
 def command_line(args: Sequence[str | os.PathLike[str]], prog: Prog = "cirron-spool") -> list[str]:
     """The argv that runs `prog` with this interpreter."""
