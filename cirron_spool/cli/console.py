@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -10,6 +9,7 @@ from typing import IO
 
 from cirron_spool.errors import CirronSpoolError
 from cirron_spool.spool import reason
+from cirron_spool.streams import silence
 
 # Lines written together: a write a line would be 100,000 system calls for a big spool on a line-buffered terminal.
 _LINES_A_WRITE = 1000
@@ -50,10 +50,14 @@ class Console:
         self.say(f"Warning: {message}")
 
     def say(self, text: str) -> None:
-        """One line on standard error, after what is on standard output already."""
-        with suppress(OSError, ValueError, AttributeError):
+        """One line on standard error; a reader who has left is no error."""
+        try:
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
+        except OSError:
+            silence(sys.stderr)
+        except (ValueError, AttributeError):  # closed, or never there
+            return
 
     def ask(self, question: str, *, on: IO[str]) -> str | None:
         """What is answered to ``question`` on the terminal; None without a terminal or at the end of input."""
@@ -95,11 +99,7 @@ class Console:
 
     def _give_up(self) -> None:
         self._open = False
-        with suppress(OSError, ValueError):
-            # The interpreter flushes at exit; what is still buffered then goes nowhere, without a complaint.
-            devnull = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(devnull, sys.stdout.fileno())
-            os.close(devnull)
+        silence(sys.stdout)
 
 
 class OutputError(CirronSpoolError):

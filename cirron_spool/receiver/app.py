@@ -23,6 +23,7 @@ from cirron_spool.receiver.guard import Door
 from cirron_spool.receiver.options import ReceiverOptions
 from cirron_spool.receiver.routes import Routes
 from cirron_spool.receiver.store import Store
+from cirron_spool.streams import silence
 
 __all__ = ["Receiver", "ReceiverOptions", "running", "serve"]
 
@@ -168,5 +169,7 @@ def _signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Iterator[N
 
 def _say(line: str, stream: TextIO) -> None:
     # Whoever reads our lines may be gone; the batches still come.
-    with contextlib.suppress(OSError):
+    try:
         print(naming.printable(line), file=stream, flush=True)
+    except OSError:
+        silence(stream)
