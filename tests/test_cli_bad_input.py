@@ -74,7 +74,7 @@ def test_help_and_version() -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ([], "COMMAND"),
+        ([], "No command was given"),
         (["frob"], "frob"),
         (["inspekt\x1b[31m"], r"inspekt\x1b[31m"),
         (["inspect", "--frob\x1b[2J"], r"--frob\x1b[2J"),
