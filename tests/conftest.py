@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+# A shell starts its background jobs with SIGINT ignored, and a command inherits that. The tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No example has a time limit: these tests run on busy machines. In CI the examples are the same at every
 # run, so that a change is judged by what it changed; anywhere else they are new ones.
