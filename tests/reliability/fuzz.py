@@ -205,19 +205,29 @@ class Wire:
 
 def _others_say(raw: bytes) -> bool:
     """Whether the standard library's client takes ``raw`` for a success."""
+    stream = _Kept(raw)
 
     class Connection:
         def makefile(self, *_: Any) -> io.BytesIO:
-            return io.BytesIO(raw)
+            return stream
 
-    response = http.client.HTTPResponse(Connection(), method="POST")  # type: ignore[arg-type]
     try:
-        response.begin()
-        while response.status < 200:
-            response.begin()  # it only skips a 100 by itself
+        while (
+            True
+        ):  # each round reads a line at least; the library skips no interim answer but a 100 by itself
+            response = http.client.HTTPResponse(Connection(), method="POST")  # type: ignore[arg-type]
+            response.begin()
+            if response.status >= 200:
+                return response.status in ACKNOWLEDGING
     except (http.client.HTTPException, OSError, ValueError):
         return False
-    return response.status in ACKNOWLEDGING
+
+
+class _Kept(io.BytesIO):
+    """A stream that a response which is let go does not close."""
+
+    def close(self) -> None:
+        pass
 
 
 Target = Callable[..., None]
