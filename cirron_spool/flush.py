@@ -273,6 +273,7 @@ class _Flush:
                     await authenticated.wait()
                     self._collect_warnings(login)
                     if not refused:
+                        await ingest.resolve()
                         await self._deliver(disk, delivery, conclusions)
             beside.cancel_scope.cancel()
         for batch, removal in disk.results():

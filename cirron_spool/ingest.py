@@ -26,6 +26,10 @@ class Ingest:
         """Open the connection before the first batch is ready for it."""
         await self._transport.preconnect(self._url)
 
+    async def resolve(self) -> None:
+        """Look up the way before the first batch: several in flight must not overtake each other on finding it."""
+        await self._transport.resolve(self._url)
+
     async def post(self, prepared: Prepared, token: str, stream: Stream) -> Answer | NoAnswer:
         """Upload ``prepared`` under its idempotency key, the batch id in its name. ``stream`` opens an unheld body."""
         headers = {

@@ -99,6 +99,11 @@ class Transport:
         headers = {**headers, "Content-Type": "application/json"}
         return await self.post(url, headers, Upload((body,), len(body)))
 
+    async def resolve(self, url: str) -> None:
+        """Look up how ``url`` is reached, so that requests begun one after another go out in that order."""
+        if url not in self._routes:
+            await self._find_route(url)
+
     async def preconnect(self, url: str) -> None:
         """Open a connection to the origin of ``url`` ahead of its first request. Best effort: errors wait for it."""
         session = self._session
