@@ -146,12 +146,14 @@ class Transport:
             except BaseException:
                 response.close()
                 raise
-            if not whole or early or exchange.stale:
+            # Before 3.12 aiohttp writes in a task that may not have run yet: then this answers nothing of ours either.
+            unasked = exchange.stale or (upload is not None and exchange.transport is None)
+            if not whole or early or unasked:
                 response.close()
             # First of all what we did ourselves: an aborted connection can look like the orderly end of an answer.
             if exchange.timed_out:
                 return NoAnswer(f"timed out after {self._timeout_ms}ms")
-            if exchange.stale:
+            if unasked:
                 return None
             delimited = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
             return Answer(
