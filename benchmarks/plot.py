@@ -25,7 +25,7 @@ _LOG_FROM = 8
 def require() -> None:
     """Say now, not after an hour of measuring, that a plot cannot be drawn."""
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib  # noqa: F401  # only whether it is there
     except ImportError:
         raise BenchmarkError("--plot needs matplotlib: pip install matplotlib") from None
 

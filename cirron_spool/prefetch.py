@@ -100,7 +100,7 @@ class Prefetch:
         """
         ahead: Ahead[Ready, Prepared, R] = Ahead(
             # The generator runs in the thread, after ahead is there.
-            (self.prepare(name, ahead.run_errands) for name in names),  # noqa: F821
+            (self.prepare(name, ahead.run_errands) for name in names),  # noqa: F821  # bound by then
             max_items=self._tuning.prefetch_batches,
             max_weight=self._tuning.prefetch_bytes,
             weigh=_weight,
