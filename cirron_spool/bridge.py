@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
@@ -17,6 +18,8 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 import anyio
+
+from cirron_spool.pace import Pace
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -54,7 +57,12 @@ class Ahead(Generic[T, E, R]):
     item is made and whenever ``source`` calls ``run_errands``; ``settled(n)`` waits until at most n are not done, and
     ``results`` are what they came to. Leaving the context waits until every errand is done: no errand is dropped.
 
-    Neither side ever takes a lock: each counter is written by one side only, and an append or a popleft is whole.
+    With ``brief`` the event loop does the work itself once the thread's has proved quick: while the thread sleeps, and
+    after everything else in the loop had its turn, it does the errands that wait and makes one item. ``brief`` makes
+    the next item of ``source`` in a short time, or returns None where that may take long and leaves it to the thread.
+
+    Neither side ever takes a lock: each counter is written by one side only, an append or a popleft is whole, and what
+    both would write (the source, the results) belongs to the thread but while it sleeps on an empty inbox.
     """
 
     def __init__(
@@ -66,13 +74,18 @@ class Ahead(Generic[T, E, R]):
         weigh: Callable[[T], int],
         name: str,
         errand: Callable[[E], R] | None = None,
+        brief: Callable[[], T | None] | None = None,
     ) -> None:
         self._source = source
         self._max_items = max_items
         self._max_weight = max_weight
         self._weigh = weigh
         self._errand = errand
+        self._brief = brief
+        self._pace = Pace()
         # Written by the thread.
+        self._heeded = 0
+        self._asleep_at = -1
         self._ready: deque[tuple[T, int]] = deque()
         self._made_weight = 0
         self._results: deque[R] = deque()
@@ -84,7 +97,8 @@ class Ahead(Generic[T, E, R]):
         # Written by the event loop.
         self._taken_weight = 0
         self._errands_put = 0
-        self._held_back: list[E] = []
+        self._held_back: deque[E] = deque()
+        self._posted = 0
         self._told = False  # of an errand's error
         self._nudging = False
         self._waiter: asyncio.Future[None] | None = None
@@ -146,20 +160,49 @@ class Ahead(Generic[T, E, R]):
             yield self._results.popleft()
 
     def _nudge_soon(self) -> None:
-        """Wake the thread once the loop has nothing else to do: until then it would only wait for the interpreter."""
+        """Nudge once the loop has nothing else to do: until then a thread would only wait for the interpreter."""
         if not self._nudging:
             self._nudging = True
             self._loop.call_soon(self._nudge)
 
     def _nudge(self) -> None:
-        """Hand over what was held back, and have the thread look for room."""
+        """Have what was held back done, and room looked for: here, if that is brief, else by the thread."""
         self._nudging = False
-        if self._held_back:
-            for item in self._held_back:
-                self._inbox.put(item)
-            self._held_back.clear()
+        if self._brief is not None and self._pace.quick and self._asleep_at == self._posted:
+            self._work_here(self._brief)
+        elif self._held_back:
+            while self._held_back:
+                self._post(self._held_back.popleft())
         else:
-            self._inbox.put(_Sign.LOOK)
+            self._post(_Sign.LOOK)
+
+    def _work_here(self, brief: Callable[[], T | None]) -> None:
+        """Do what the thread would do, while it sleeps."""
+        began = time.perf_counter()
+        try:
+            while self._held_back:
+                self._run_errand(self._held_back.popleft())
+        except _Left:
+            self._post(_Sign.LEAVE)
+            return
+        if not self._exhausted and not self._is_full():
+            try:
+                item = brief()
+            except StopIteration:
+                self._exhausted = True
+            except BaseException as error:  # noqa: BLE001  # handed to the consumer, which raises it
+                self._source_error = error
+                self._exhausted = True
+            else:
+                if item is None:
+                    self._post(_Sign.LOOK)
+                else:
+                    self._add(item)
+        self._pace.done_in_loop(time.perf_counter() - began)
+
+    def _post(self, message: E | _Sign) -> None:
+        self._posted += 1
+        self._inbox.put(message)
 
     async def _signed(self, arrived: Callable[[], bool]) -> None:
         """Wait for the thread's next sign, unless what is waited for has arrived meanwhile."""
@@ -175,7 +218,7 @@ class Ahead(Generic[T, E, R]):
         while self._errands_put > self._errands_done and not self._finished:
             self._nudge()
             await self._signed(lambda: self._errands_put == self._errands_done or self._finished)
-        self._inbox.put(_Sign.LEAVE)
+        self._post(_Sign.LEAVE)
         with suppress(TimeoutError):
             async with asyncio.timeout(_LEAVE_S):
                 while not self._finished:
@@ -193,7 +236,7 @@ class Ahead(Generic[T, E, R]):
         try:
             self._make_items()
             while True:
-                self._heed(self._inbox.get())
+                self._sleep()
         except _Left:
             pass
         finally:
@@ -202,18 +245,19 @@ class Ahead(Generic[T, E, R]):
 
     def _make_items(self) -> None:
         try:
+            began = time.perf_counter()
             for item in self._source:
-                weight = self._weigh(item)
-                self._made_weight += weight
-                self._ready.append((item, weight))
+                self._add(item)
                 del item
+                self._pace.tried(time.perf_counter() - began)
                 self._sign()
                 self.run_errands()
                 if self._is_full():
                     # Errands wake the thread for each batch; items it then makes by the half store. To make one each
                     # time would have it contend with the loop for the interpreter all the time.
                     while not self._is_half_empty():
-                        self._heed(self._inbox.get())
+                        self._sleep()
+                began = time.perf_counter()
         except _Left:
             raise
         except BaseException as error:  # noqa: BLE001  # handed to the consumer, which raises it
@@ -225,6 +269,11 @@ class Ahead(Generic[T, E, R]):
             self._exhausted = True
             self._sign()
 
+    def _add(self, item: T) -> None:
+        weight = self._weigh(item)
+        self._made_weight += weight
+        self._ready.append((item, weight))
+
     def _is_full(self) -> bool:
         weight = self._made_weight - self._taken_weight
         return len(self._ready) >= self._max_items or weight >= self._max_weight
@@ -233,18 +282,31 @@ class Ahead(Generic[T, E, R]):
         weight = self._made_weight - self._taken_weight
         return len(self._ready) * 2 <= self._max_items and weight * 2 <= self._max_weight
 
+    def _sleep(self) -> None:
+        """Wait for a message and heed it. Nothing was posted that is not heeded: the loop may work meanwhile."""
+        self._asleep_at = self._heeded
+        self._heed(self._inbox.get())
+
     def _heed(self, message: E | _Sign) -> None:
+        self._heeded += 1
         if message is _Sign.LEAVE:
             raise _Left
-        if not isinstance(message, _Sign) and self._errand is not None:
-            try:
-                result = self._errand(message)
-            except BaseException as error:  # noqa: BLE001  # a bug, since expected failures are results: settled() raises it
-                self._errand_error = error
-                raise _Left from None
-            self._results.append(result)
-            self._errands_done += 1
+        if not isinstance(message, _Sign):
+            began = time.perf_counter()
+            self._run_errand(message)
+            self._pace.tried(time.perf_counter() - began)
             self._sign()
+
+    def _run_errand(self, errand: E) -> None:
+        if self._errand is None:
+            return
+        try:
+            result = self._errand(errand)
+        except BaseException as error:  # noqa: BLE001  # a bug, since expected failures are results: settled() raises it
+            self._errand_error = error
+            raise _Left from None
+        self._results.append(result)
+        self._errands_done += 1
 
     def _sign(self) -> None:
         """Resume the coroutine that waits, if one does."""

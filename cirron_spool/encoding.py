@@ -1,13 +1,16 @@
 """Bytes to a request body: as they are up to 1 KB, gzip above; whole where it fits, streamed where it does not.
 
-The gzip library is chosen once. Its output is deterministic (no time stamp in the header), so a retry that has to
-compress again sends the same bytes.
+The gzip library is chosen once. Its output is deterministic (no time stamp in the header, blocks of one size), so a
+retry that has to compress again sends the same bytes.
 """
 
 from __future__ import annotations
 
+import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,29 +19,45 @@ from cirron_spool.errors import ConfigError
 # SPEC section 4: "Content-Encoding: gzip when the file is larger than 1024 bytes".
 GZIP_ABOVE_BYTES = 1024
 
-# zlib's way to say "deflate in a gzip envelope, 32 KB window".
+# zlib's ways to say "deflate with a 32 KB window": in a gzip envelope, and without any.
 _GZIP_WBITS = 31
+_RAW_WBITS = -15
+
+# The envelope of a stream whose blocks are compressed beside each other (RFC 1952): no time stamp, no name, the
+# system unknown; and behind the blocks an empty last one (RFC 1951), the CRC-32 and the length modulo 2**32.
+_GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+_LAST_BLOCK = b"\x03\x00"
+# How far back deflate can refer. A block that knows the end of the one before it costs no bytes for standing alone.
+_WINDOW_BYTES = 32 * 1024
+# Threads that compress one stream. Two reach 1.6 times one (1160 against 710 MB/s of JSON); a third gains nothing on
+# two cores, and a training run wants the others.
+_WORKERS = 2
 
 
 class Compressor(Protocol):
-    """A streaming gzip compressor, as zlib, isal and zlib-ng have it."""
+    """A streaming compressor, as zlib, isal and zlib-ng have it."""
 
     def compress(self, data: bytes, /) -> bytes:
         """The next part of the output; often empty."""
 
-    def flush(self) -> bytes:
+    def flush(self, mode: int, /) -> bytes:
         """The rest of the output."""
 
 
 @dataclass(frozen=True, slots=True)
 class GzipLibrary:
-    """One gzip implementation: its name, the levels it knows, the default one, and compressing whole or in parts."""
+    """One gzip implementation: its name, the levels it knows and the default one, and what it is made of.
+
+    ``compress`` makes a gzip member of bytes at a level; ``deflater`` is a raw deflate stream at a level that may refer
+    to the bytes before it; ``crc32`` goes on from the CRC of what came before.
+    """
 
     name: str
     levels: range
     default_level: int
     compress: Callable[[bytes, int], bytes]
-    compressor: Callable[[int], Compressor]
+    deflater: Callable[[int, bytes], Compressor]
+    crc32: Callable[[bytes, int], int]
 
 
 def _isal() -> GzipLibrary:
@@ -50,7 +69,12 @@ def _isal() -> GzipLibrary:
         levels=range(4),
         default_level=1,
         compress=lambda data, level: isal_zlib.compress(data, level, _GZIP_WBITS),
-        compressor=lambda level: isal_zlib.compressobj(level, isal_zlib.DEFLATED, _GZIP_WBITS),
+        deflater=lambda level, before: (
+            isal_zlib.compressobj(level, isal_zlib.DEFLATED, _RAW_WBITS, zdict=before)
+            if before
+            else isal_zlib.compressobj(level, isal_zlib.DEFLATED, _RAW_WBITS)
+        ),
+        crc32=isal_zlib.crc32,
     )
 
 
@@ -63,7 +87,12 @@ def _zlib_ng() -> GzipLibrary:
         levels=range(1, 10),
         default_level=2,
         compress=lambda data, level: zlib_ng.compress(data, level, _GZIP_WBITS),
-        compressor=lambda level: zlib_ng.compressobj(level, zlib_ng.DEFLATED, _GZIP_WBITS),
+        deflater=lambda level, before: (
+            zlib_ng.compressobj(level, zlib_ng.DEFLATED, _RAW_WBITS, zdict=before)
+            if before
+            else zlib_ng.compressobj(level, zlib_ng.DEFLATED, _RAW_WBITS)
+        ),
+        crc32=zlib_ng.crc32,
     )
 
 
@@ -74,7 +103,12 @@ def _zlib() -> GzipLibrary:
         levels=range(1, 10),
         default_level=1,
         compress=lambda data, level: zlib.compress(data, level, _GZIP_WBITS),
-        compressor=lambda level: zlib.compressobj(level, zlib.DEFLATED, _GZIP_WBITS),
+        deflater=lambda level, before: (
+            zlib.compressobj(level, zlib.DEFLATED, _RAW_WBITS, zdict=before)
+            if before
+            else zlib.compressobj(level, zlib.DEFLATED, _RAW_WBITS)
+        ),
+        crc32=zlib.crc32,
     )
 
 
@@ -101,17 +135,38 @@ class Encoder:
         """``data`` as one gzip member."""
         return self.library.compress(data, self.level)
 
-    def compressor(self) -> Compressor:
-        """A fresh gzip stream."""
-        return self.library.compressor(self.level)
+    def gzip_parts(self, blocks: Iterator[bytes]) -> Generator[bytes, None, None]:
+        """The gzip stream of ``blocks``, in parts that are never empty; up to two blocks are compressed at a time.
 
-    def gzip_parts(self, parts: Iterator[bytes]) -> Iterator[bytes]:
-        """The gzip stream of ``parts``, in parts that are never empty."""
-        compressor = self.compressor()
-        for part in parts:
-            if compressed := compressor.compress(part):
-                yield compressed
-        yield compressor.flush()
+        Closing it waits for the blocks under way, a millisecond each.
+        """
+        crc = size = 0
+        before = b""
+        under_way: deque[Future[bytes]] = deque()
+        yield _GZIP_HEADER
+        with ThreadPoolExecutor(min(_WORKERS, _cores()), "cirron-spool gzip") as pool:
+            for block in blocks:
+                under_way.append(pool.submit(self._deflate, block, before))
+                crc = self.library.crc32(block, crc)
+                size += len(block)
+                before = (before + block if len(block) < _WINDOW_BYTES else block)[-_WINDOW_BYTES:]
+                if len(under_way) > _WORKERS:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+        yield _LAST_BLOCK + crc.to_bytes(4, "little") + (size % 2**32).to_bytes(4, "little")
+
+    def _deflate(self, block: bytes, before: bytes) -> bytes:
+        """One block, ended on a byte's border so that the next can follow it."""
+        deflater = self.library.deflater(self.level, before)
+        return deflater.compress(block) + deflater.flush(zlib.Z_SYNC_FLUSH)
+
+
+def _cores() -> int:
+    """The processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _find(name: str) -> GzipLibrary:

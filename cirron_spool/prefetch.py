@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TypeVar
@@ -19,6 +20,9 @@ from cirron_spool.spool import Fingerprint, NotABatch, SpoolDirectory, Vanished,
 # A body up to this is held in memory compressed and goes out with a length; beyond it is streamed, chunked. 8 MiB of
 # gzip are some 35 MB of JSON: with one in flight and as much ahead, a flush stays below 64 MB of memory.
 HELD_BYTES = 8 * 1024 * 1024
+# A file of up to so many chunks is read and compressed in one go, one to two milliseconds of work; a larger one in
+# blocks of a chunk, beside each other.
+WHOLE_CHUNKS = 4
 # Compressed ahead of a streamed body's sending: enough that neither side waits for the other.
 STREAM_AHEAD_BYTES = 1024 * 1024
 
@@ -29,7 +33,9 @@ class Tuning:
 
     ``prefetch_batches`` and ``prefetch_bytes`` (of request body) bound what waits ready beside what is in flight.
     ``gzip_library`` is "auto", "isal", "zlib-ng" or "zlib"; ``gzip_level`` None is the library's fast default.
-    ``chunk_bytes`` is how much of a file is read and compressed at a time.
+    ``chunk_bytes`` is how much of a file is read and compressed at a time. Files of up to ``in_loop_bytes`` are read,
+    compressed and deleted in the event loop itself, while a request is under way, as long as the disk proves quick;
+    0 leaves all of that to a thread.
     """
 
     prefetch_batches: int = 32
@@ -37,6 +43,7 @@ class Tuning:
     gzip_library: str = "auto"
     gzip_level: int | None = None
     chunk_bytes: int = 256 * 1024
+    in_loop_bytes: int = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +106,14 @@ class Prefetch:
         The thread also runs the errand ``delete`` for the batches that are ``put`` to it.
         """
         ahead: Ahead[Ready, Prepared, R] = Ahead(
-            # The generator runs in the thread, after ahead is there.
-            (self.prepare(name, ahead.run_errands) for name in names),  # noqa: F821  # bound by then
+            # The preparations run in the thread, after ahead is there.
+            preparations := _Preparations(self, names, lambda: ahead.run_errands()),  # noqa: PLW0108  # bound by then
             max_items=self._tuning.prefetch_batches,
             max_weight=self._tuning.prefetch_bytes,
             weigh=_weight,
             name="cirron-spool disk",
             errand=delete,
+            brief=preparations.next_if_brief if self._tuning.in_loop_bytes else None,
         )
         return ahead
 
@@ -123,11 +131,26 @@ class Prefetch:
         )
 
     def prepare(self, name: str, between: Callable[[], None] = _nothing) -> Ready:
-        """Open, read and compress one batch, calling ``between`` its chunks. Blocking; runs in the thread."""
+        """Open, read and compress one batch, calling ``between`` its chunks. Blocking: for the thread."""
+        return self._opened(name, lambda fd, fingerprint: self._encode(name, fd, fingerprint, between))
+
+    def prepare_if_brief(self, name: str) -> Ready | None:
+        """As :meth:`prepare`, but None for a file too large to be read and compressed in the event loop."""
+        return self._opened(
+            name,
+            lambda fd, fingerprint: (
+                self._encode(name, fd, fingerprint, _nothing)
+                if fingerprint.size <= self._tuning.in_loop_bytes
+                else None
+            ),
+        )
+
+    def _opened(self, name: str, use: Callable[[int, Fingerprint], R]) -> R | Unsendable:
+        """What ``use`` makes of the batch's descriptor and fingerprint; or why it cannot be opened or read."""
         try:
             fd, fingerprint = self._spool.open_batch(name)
             try:
-                return self._encode(name, fd, fingerprint, between)
+                return use(fd, fingerprint)
             finally:
                 os.close(fd)
         except Vanished:
@@ -141,8 +164,7 @@ class Prefetch:
         size = fingerprint.size
         if size == 0:
             return Unsendable(name, Cause.EMPTY)
-        chunk_bytes = self._tuning.chunk_bytes
-        if size <= max(chunk_bytes, GZIP_ABOVE_BYTES):
+        if size <= max(WHOLE_CHUNKS * self._tuning.chunk_bytes, GZIP_ABOVE_BYTES):
             # One read, one compression: each call less is one time less that the event loop has to wait for us.
             body = os.read(fd, size + 1)
             if len(body) != size:
@@ -151,27 +173,21 @@ class Prefetch:
             if gzip:
                 body = self._encoder.gzip(body)
             return Prepared(name, fingerprint, gzip, (body,), len(body))
-        compressor = self._encoder.compressor()
+        reading = _Reading(fd, size, self._tuning.chunk_bytes)
         parts: list[bytes] = []
-        read = length = 0
-        while chunk := os.read(fd, min(chunk_bytes, size + 1 - read)):
-            read += len(chunk)
-            if read > chunk_bytes:
+        length = 0
+        with closing(self._encoder.gzip_parts(reading)) as compressed:
+            for part in compressed:
                 between()
-            if part := compressor.compress(chunk):
                 parts.append(part)
                 length += len(part)
-            if read > size:
-                return _changing(name)
-            # What the whole will come to, as far as this much of it tells: no need to fill the memory to find out.
-            if length > HELD_BYTES or (
-                length > HELD_BYTES // 8 and length * (size / read) > HELD_BYTES * 1.25
-            ):
-                return Prepared(name, fingerprint, True, (), None)
-        if read != size:
+                # What the whole will come to, as far as this much of it tells: no need to fill the memory to find out.
+                if length > HELD_BYTES or (
+                    length > HELD_BYTES // 8 and length * (size / reading.read) > HELD_BYTES * 1.25
+                ):
+                    return Prepared(name, fingerprint, True, (), None)
+        if reading.read != size:
             return _changing(name)
-        parts.append(compressor.flush())
-        length += len(parts[-1])
         return Prepared(name, fingerprint, True, tuple(parts), length)
 
     def _same_file(self, prepared: Prepared) -> Iterator[bytes]:
@@ -184,14 +200,56 @@ class Prefetch:
         try:
             if fingerprint != prepared.fingerprint:
                 raise OSError(f"{prepared.name} changed while it was being sent")
-            read = 0
-            while chunk := os.read(fd, self._tuning.chunk_bytes):
-                read += len(chunk)
-                yield chunk
-            if read != prepared.size:
+            reading = _Reading(fd, prepared.size, self._tuning.chunk_bytes)
+            yield from reading
+            if reading.read != prepared.size:
                 raise OSError(f"{prepared.name} changed while it was being sent")
         finally:
             os.close(fd)
+
+
+class _Reading(Iterator[bytes]):
+    """A file of ``size`` bytes in chunks; ``read`` counts them, and comes to more where the file has grown."""
+
+    def __init__(self, fd: int, size: int, chunk_bytes: int) -> None:
+        self._fd = fd
+        self._size = size
+        self._chunk_bytes = chunk_bytes
+        self.read = 0
+
+    def __next__(self) -> bytes:
+        # One byte beyond the size is asked for, never more: enough to see that there is more.
+        chunk = os.read(self._fd, min(self._chunk_bytes, self._size + 1 - self.read))
+        if not chunk:
+            raise StopIteration
+        self.read += len(chunk)
+        return chunk
+
+
+class _Preparations(Iterator[Ready]):
+    """The batches of one flush as they are prepared, one after another."""
+
+    def __init__(self, prefetch: Prefetch, names: Iterable[str], between: Callable[[], None]) -> None:
+        self._prefetch = prefetch
+        self._names = iter(names)
+        self._between = between
+        self._next: str | None = None
+
+    def __next__(self) -> Ready:
+        name = self._take()
+        return self._prefetch.prepare(name, self._between)
+
+    def next_if_brief(self) -> Ready | None:
+        """The next one, or None where it may take long: it stays the next."""
+        name = self._take()
+        ready = self._prefetch.prepare_if_brief(name)
+        if ready is None:
+            self._next = name
+        return ready
+
+    def _take(self) -> str:
+        name, self._next = self._next, None
+        return next(self._names) if name is None else name
 
 
 def _changing(name: str) -> Unsendable:

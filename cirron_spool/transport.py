@@ -203,10 +203,10 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
     size = 0
     while size <= _LONGEST_ANSWER:
         part = await response.content.read(_LONGEST_ANSWER + 1 - size)
-        if not part:
-            return b"".join(parts), True
         parts.append(part)
         size += len(part)
+        if not part or (response.content.at_eof() and size <= _LONGEST_ANSWER):
+            return b"".join(parts), True
     return b"".join(parts)[:_LONGEST_ANSWER], False
 
 
