@@ -130,31 +130,39 @@ class Encoder:
         if self.level not in self.library.levels:
             first, last = self.library.levels[0], self.library.levels[-1]
             raise ConfigError(f"gzip level {level} is not one of {self.library.name}'s ({first} to {last}).")
+        # Has no threads until it is given work, which small batches never do.
+        self._threads = ThreadPoolExecutor(min(_WORKERS, _cores()), "cirron-spool gzip")
+
+    def close(self) -> None:
+        """Let the threads go; streams that are not at their end cannot go on."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def gzip(self, data: bytes) -> bytes:
         """``data`` as one gzip member."""
         return self.library.compress(data, self.level)
 
     def gzip_parts(self, blocks: Iterator[bytes]) -> Generator[bytes, None, None]:
-        """The gzip stream of ``blocks``, in parts that are never empty; up to two blocks are compressed at a time.
-
-        Closing it waits for the blocks under way, a millisecond each.
-        """
+        """The gzip stream of ``blocks``, in parts that are never empty; up to two blocks are compressed at a time."""
         crc = size = 0
         before = b""
+        head = _GZIP_HEADER
         under_way: deque[Future[bytes]] = deque()
-        yield _GZIP_HEADER
-        with ThreadPoolExecutor(min(_WORKERS, _cores()), "cirron-spool gzip") as pool:
+        try:
             for block in blocks:
-                under_way.append(pool.submit(self._deflate, block, before))
+                under_way.append(self._threads.submit(self._deflate, block, before))
                 crc = self.library.crc32(block, crc)
                 size += len(block)
                 before = (before + block if len(block) < _WINDOW_BYTES else block)[-_WINDOW_BYTES:]
                 if len(under_way) > _WORKERS:
-                    yield under_way.popleft().result()
+                    yield head + under_way.popleft().result()
+                    head = b""
             while under_way:
-                yield under_way.popleft().result()
-        yield _LAST_BLOCK + crc.to_bytes(4, "little") + (size % 2**32).to_bytes(4, "little")
+                yield head + under_way.popleft().result()
+                head = b""
+        finally:
+            for future in under_way:
+                future.cancel()
+        yield head + _LAST_BLOCK + crc.to_bytes(4, "little") + (size % 2**32).to_bytes(4, "little")
 
     def _deflate(self, block: bytes, before: bytes) -> bytes:
         """One block, ended on a byte's border so that the next can follow it."""

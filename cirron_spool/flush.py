@@ -190,6 +190,7 @@ class _Flush:
                 await anyio.to_thread.run_sync(self._spool.check_writable)
                 self._warn(await anyio.to_thread.run_sync(self._spool.lock))
                 stack.push_async_callback(self._unlock)
+                stack.callback(self._prefetch.close)
                 transport = await stack.enter_async_context(
                     Transport(
                         timeout_ms=self._settings.timeout_ms,

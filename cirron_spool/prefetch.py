@@ -100,6 +100,10 @@ class Prefetch:
         self._tuning = tuning
         self._encoder = Encoder(tuning.gzip_library, tuning.gzip_level)
 
+    def close(self) -> None:
+        """Let the threads go that compress large batches."""
+        self._encoder.close()
+
     def ahead(self, names: Iterable[str], delete: Callable[[Prepared], R]) -> Ahead[Ready, Prepared, R]:
         """An async iterator over ``names`` as they become ready, run ahead by a thread while its context is open.
 
