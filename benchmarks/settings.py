@@ -18,6 +18,7 @@ _FLAGS = {
     "prefetch_batches": "--prefetch",
     "prefetch_bytes": "--prefetch-bytes",
     "chunk_bytes": "--chunk-bytes",
+    "in_loop_bytes": "--in-loop-bytes",
     "gzip_library": "--gzip-library",
     "gzip_level": "--gzip-level",
     "in_flight": "--in-flight",
@@ -106,6 +107,8 @@ def factors() -> dict[str, list[Setting]]:
         "chunk-bytes": values(
             "chunk_bytes", (32 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, MIB, 4 * MIB)
         ),
+        # None to all: what the loop does itself needs no hop to a thread.
+        "in-loop-bytes": values("in_loop_bytes", (0, 16 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, MIB)),
         "gzip": gzip_settings(),
         "in-flight": [Setting(f"in-flight {count}", in_flight=count) for count in (2, 4, 8, 16)],
     }
@@ -114,4 +117,6 @@ def factors() -> dict[str, list[Setting]]:
 def _short(name: str, value: int) -> str:
     if not name.endswith("_bytes"):
         return str(value)
+    if not value:
+        return "0"
     return f"{value // MIB} MiB" if value >= MIB else f"{value // KIB} KiB"

@@ -257,6 +257,8 @@ class Ahead(Generic[T, E, R]):
                     # time would have it contend with the loop for the interpreter all the time.
                     while not self._is_half_empty():
                         self._sleep()
+                    if self._exhausted:  # by the loop
+                        return
                 began = time.perf_counter()
         except _Left:
             raise

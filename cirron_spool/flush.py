@@ -102,6 +102,8 @@ async def flush_spool(
     for option in ("prefetch_batches", "prefetch_bytes", "chunk_bytes"):
         if getattr(tuning, option) < 1:
             raise ConfigError(f"{option} must be a whole number above 0.")
+    if tuning.in_loop_bytes < 0:
+        raise ConfigError("in_loop_bytes must be a whole number, 0 or above.")
     path = await anyio.to_thread.run_sync(spool_directory, directory, os.environ)
     options = _Options(quarantine, keep_going, in_flight, verify, tuning, session, on_event or _ignore, stop)
     with SpoolDirectory(path) as spool:

@@ -168,7 +168,7 @@ class Prefetch:
         size = fingerprint.size
         if size == 0:
             return Unsendable(name, Cause.EMPTY)
-        if size <= max(WHOLE_CHUNKS * self._tuning.chunk_bytes, GZIP_ABOVE_BYTES):
+        if size <= max(min(WHOLE_CHUNKS * self._tuning.chunk_bytes, HELD_BYTES), GZIP_ABOVE_BYTES):
             # One read, one compression: each call less is one time less that the event loop has to wait for us.
             body = os.read(fd, size + 1)
             if len(body) != size:

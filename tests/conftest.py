@@ -9,6 +9,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from support import ledger
+from support.monitor import DeleteWatch, watch_deletes
+
 # A shell starts its background jobs with SIGINT ignored, and a command inherits that. The tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -33,3 +36,11 @@ def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 def anyio_backend() -> str:
     """Async tests run on asyncio: aiohttp knows nothing else."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def deletes() -> Iterator[DeleteWatch]:
+    """In every test: the package deletes no batch without its own acknowledgement. See ``support.monitor``."""
+    ledger.forget()
+    with watch_deletes(package_only=True) as watch:
+        yield watch

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cirron_spool.bridge import Ahead, _Sign, complete
+from cirron_spool.pace import Pace
 from support.background import SAFETY_NET
 
 pytestmark = pytest.mark.anyio
@@ -26,8 +30,17 @@ def ahead(
     max_weight: int = 1_000_000,
     weigh: Callable[[int], int] = lambda item: 1,
     errand: Callable[[Any], Any] | None = None,
+    brief: Callable[[], int | None] | None = None,
 ) -> Ahead[int, Any, Any]:
-    return Ahead(source, max_items=max_items, max_weight=max_weight, weigh=weigh, name="test", errand=errand)
+    return Ahead(
+        source,
+        max_items=max_items,
+        max_weight=max_weight,
+        weigh=weigh,
+        name="test",
+        errand=errand,
+        brief=brief,
+    )
 
 
 async def happens(event: threading.Event) -> None:
@@ -531,6 +544,401 @@ def test_an_exception_in_an_errand_that_nobody_waited_for_is_raised_on_leaving(i
                 ready.put(1)
 
     in_a_loop_of_its_own(main)
+
+
+# -- work in the loop --------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Stands for the time module in the bridge: a piece of work takes `piece_s` seconds, whatever is going on."""
+
+    def __init__(self, piece_s: float) -> None:
+        self.piece_s = piece_s
+        self._now = 0.0
+
+    def perf_counter(self) -> float:
+        self._now += self.piece_s  # asked once before and once after a piece
+        return self._now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock(0.0)
+    monkeypatch.setattr("cirron_spool.bridge.time", clock)
+    return clock
+
+
+class Steered(Pace):
+    """Judges nothing by its seconds: what is quick is the test's to say, so that the machine's load is no matter."""
+
+    def __init__(self, quick: Iterator[bool]) -> None:
+        self._answers = quick
+
+    @property
+    def quick(self) -> bool:  # type: ignore[override]
+        return next(self._answers)
+
+    def tried(self, seconds: float) -> None:
+        pass
+
+    def done_in_loop(self, seconds: float) -> None:
+        pass
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its first piece on, the disk is quick."""
+    monkeypatch.setattr("cirron_spool.bridge.Pace", lambda: Steered(itertools.repeat(True)))
+
+
+class Works(Iterator[int]):
+    """The items from 0 to below `count`; `brief` leaves those in `long` to the thread. Notes who made what."""
+
+    def __init__(self, count: int, long: Iterable[int] = (), fails_at: int | None = None) -> None:
+        self.made: list[int] = []
+        self.made_in_loop: list[int] = []
+        self.refused: list[int] = []
+        self.overruns: list[int] = []
+        self.asked_for = 0  # told by the consumer before it takes one
+        self.fits: Callable[[int, int], bool] = lambda made, taken: True
+        self._count, self._long, self._fails_at = count, set(long), fails_at
+        self._loop_thread = threading.get_ident()
+
+    def __next__(self) -> int:
+        item = len(self.made)
+        if item == self._count:
+            raise StopIteration
+        if not self.fits(item, self.asked_for):
+            self.overruns.append(item)
+        if item == self._fails_at:
+            raise OSError("disk")
+        self.made.append(item)
+        if threading.get_ident() == self._loop_thread:
+            self.made_in_loop.append(item)
+        return item
+
+    def brief(self) -> int | None:
+        assert threading.get_ident() == self._loop_thread
+        if len(self.made) in self._long:
+            self.refused.append(len(self.made))
+            return None
+        return next(self)
+
+
+async def asleep(crossing: Ahead[Any, Any, Any]) -> None:
+    """Wait until the thread has heeded all that was posted, and sleeps: only then may the loop work."""
+    async with asyncio.timeout(SAFETY_NET):
+        while crossing._asleep_at != crossing._posted:
+            await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.usefixtures("clock")
+async def test_once_the_work_proved_quick_it_is_done_in_the_loop() -> None:
+    works = Works(100)
+    done_by: list[int] = []
+    async with ahead(
+        works, errand=lambda number: done_by.append(threading.get_ident()), brief=works.brief
+    ) as ready:
+        await asleep(ready)
+        assert works.made == [0, 1, 2, 3]  # the thread filled up
+        for item in range(100):
+            assert await anext(ready) == item
+            ready.put(item)
+            await ready.settled()
+        with pytest.raises(StopAsyncIteration):
+            await anext(ready)
+        assert len(list(ready.results())) == 100
+    assert works.made_in_loop == list(range(4, 100))
+    assert done_by == [threading.get_ident()] * 100
+    assert ended(ready)
+
+
+async def test_work_that_is_not_quick_stays_with_the_thread(clock: Clock) -> None:
+    clock.piece_s = 1.0
+    works = Works(100)
+    done_by: set[int] = set()
+    async with ahead(
+        works, errand=lambda number: done_by.add(threading.get_ident()), brief=works.brief
+    ) as ready:
+        for item in range(100):
+            await asleep(ready)
+            assert await anext(ready) == item
+            ready.put(item)
+            await ready.settled()
+    assert works.made == list(range(100))
+    assert works.made_in_loop == works.refused == []
+    assert done_by == {ready._thread.ident}
+
+
+async def test_work_that_turns_out_slow_in_the_loop_goes_back_to_the_thread(clock: Clock) -> None:
+    works = Works(100)
+    async with ahead(works, max_items=4, brief=works.brief) as ready:
+        await asleep(ready)
+        clock.piece_s = 1.0
+        for item in range(100):
+            await asleep(ready)
+            assert await anext(ready) == item
+            await a_few_turns()
+    assert works.made_in_loop == [4, 5]  # one is forgiven, two are not
+    assert works.made == list(range(100))
+
+
+@pytest.mark.usefixtures("quick")
+async def test_without_brief_nothing_is_done_in_the_loop() -> None:
+    works = Works(100)
+    done_by: set[int] = set()
+    async with ahead(works, errand=lambda number: done_by.add(threading.get_ident())) as ready:
+        for item in range(100):
+            await asleep(ready)
+            assert await anext(ready) == item
+            ready.put(item)
+            await ready.settled()
+    assert works.made == list(range(100))
+    assert works.made_in_loop == []
+    assert done_by == {ready._thread.ident}
+
+
+@pytest.mark.usefixtures("quick")
+async def test_what_may_take_long_is_left_to_the_thread_in_its_place() -> None:
+    long = [5, 20, 39]  # far from each other: once awake, the thread makes as many as it has room for
+    works = Works(40, long)
+    taken: list[int] = []
+    async with ahead(works, brief=works.brief) as ready:
+        await asleep(ready)
+        async for item in ready:
+            taken.append(item)
+            await a_few_turns()
+            await asleep(ready)
+    assert taken == works.made == list(range(40))
+    assert set(long) <= set(works.refused)
+    assert not set(long) & set(works.made_in_loop)
+    assert {4, 38} <= set(works.made_in_loop)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+async def test_the_end_is_found_in_the_loop(count: int) -> None:
+    works = Works(count)
+    async with ahead(works, max_items=1, brief=works.brief) as ready:
+        await asleep(ready)
+        assert works.made == [0]  # full: the end is beyond
+        assert [item async for item in ready] == list(range(count))
+        assert works.made_in_loop == list(range(1, count))
+        with pytest.raises(StopAsyncIteration):
+            await anext(ready)
+    assert ended(ready)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_an_exception_in_the_loop_stands_in_its_place() -> None:
+    works = Works(10, fails_at=6)
+    async with ahead(works, brief=works.brief, errand=str) as ready:
+        await asleep(ready)
+        assert [await anext(ready) for _ in range(6)] == list(range(6))
+        assert works.made_in_loop == [4, 5]
+        for _ in range(2):
+            with pytest.raises(OSError, match="disk"):
+                await anext(ready)
+        ready.put(7)
+        await ready.settled()
+        assert list(ready.results()) == ["7"]
+    assert ended(ready)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_an_exception_in_the_loop_that_nobody_came_to_is_none() -> None:
+    works = Works(10, fails_at=3)
+    async with ahead(works, max_items=2, brief=works.brief) as ready:
+        await asleep(ready)
+        assert await anext(ready) == 0
+        await a_few_turns()
+        assert await anext(ready) == 1
+        await a_few_turns()
+        assert isinstance(ready._source_error, OSError)
+        assert works.made_in_loop == [2]
+    assert ended(ready)
+
+
+async def test_nothing_comes_behind_an_exception_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even when the work turns out slow then, and the thread is woken for an errand."""
+    answers = [True]
+    monkeypatch.setattr(
+        "cirron_spool.bridge.Pace", lambda: Steered(answers[-1] for _ in itertools.repeat(None))
+    )
+    works = Works(10, fails_at=2)
+    async with ahead(works, max_items=2, brief=works.brief, errand=str) as ready:
+        await asleep(ready)
+        assert [await anext(ready) for _ in range(2)] == [0, 1]
+        with pytest.raises(OSError, match="disk"):
+            await anext(ready)
+        works._fails_at = None  # a source that would go on
+        answers.append(False)
+        ready.put(7)
+        await ready.settled()
+        await asleep(ready)
+        with pytest.raises(OSError, match="disk"):
+            await anext(ready)
+    assert works.made == [0, 1]
+    assert ended(ready)
+
+
+@pytest.mark.parametrize("waited_for", [True, False], ids=["settled", "left"])
+def test_an_exception_of_an_errand_in_the_loop(waited_for: bool) -> None:
+    done_by: list[tuple[int, int]] = []
+
+    def errand(number: int) -> int:
+        done_by.append((number, threading.get_ident()))
+        if number == 1:
+            raise ZeroDivisionError("a bug")
+        return number
+
+    async def work() -> None:
+        works = Works(50)
+        async with ahead(works, max_items=2, brief=works.brief, errand=errand) as ready:
+            await asleep(ready)
+            for number in range(3):
+                ready.put(number)
+            if waited_for:
+                with pytest.raises(ZeroDivisionError, match="a bug"):
+                    await ready.settled()
+                assert list(ready.results()) == [0]
+                assert ended(ready)  # by itself
+        assert ended(ready)
+
+    async def main() -> None:
+        if waited_for:
+            await work()
+        else:
+            with pytest.raises(ZeroDivisionError, match="a bug"):
+                await work()
+        assert done_by == [(0, threading.get_ident()), (1, threading.get_ident())]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cirron_spool.bridge.Pace", lambda: Steered(itertools.repeat(True)))
+        in_a_loop_of_its_own(main)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("max_items", [1, 2, 7])
+async def test_the_loop_keeps_to_the_bound_of_items(max_items: int) -> None:
+    works = Works(200)
+    works.fits = lambda made, taken: made - taken < max_items
+    async with ahead(works, max_items=max_items, brief=works.brief, errand=str) as ready:
+        await asleep(ready)
+        for item in range(200):
+            works.asked_for += 1
+            assert await anext(ready) == item
+            for number in range(3):  # each is an occasion for one more item
+                ready.put(number)
+                await a_few_turns()
+        assert len(list(ready.results())) == 600
+    assert works.overruns == []
+    assert works.made_in_loop == list(range(max_items, 200))
+
+
+@pytest.mark.usefixtures("quick")
+async def test_the_loop_keeps_to_the_bound_of_weight_and_one_item_further() -> None:
+    works = Works(200)
+    works.fits = lambda made, taken: (made - taken) * 4 < 10  # 4, 8, and the one that goes beyond 10
+    async with ahead(
+        works, max_items=1000, max_weight=10, weigh=lambda item: 4, brief=works.brief, errand=str
+    ) as ready:
+        await asleep(ready)
+        assert works.made == [0, 1, 2]
+        for item in range(200):
+            works.asked_for += 1
+            assert await anext(ready) == item
+            for number in range(3):
+                ready.put(number)
+                await a_few_turns()
+    assert works.overruns == []
+    assert works.made_in_loop == list(range(3, 200))
+
+
+@pytest.mark.usefixtures("quick")
+async def test_leaving_does_in_the_loop_what_was_put() -> None:
+    works = Works(100)
+    done_by: list[tuple[int, int]] = []
+    async with ahead(
+        works,
+        brief=works.brief,
+        errand=lambda number: done_by.append((number, threading.get_ident())),
+    ) as ready:
+        await asleep(ready)
+        for number in range(50):
+            ready.put(number)
+    assert done_by == [(number, threading.get_ident()) for number in range(50)]
+    assert ended(ready)
+
+
+@given(
+    count=st.integers(0, 30),
+    max_items=st.integers(1, 5),
+    max_weight=st.integers(1, 6),
+    weights=st.lists(st.integers(0, 3), min_size=1, max_size=5),
+    long=st.sets(st.integers(0, 29)),
+    errands=st.lists(st.integers(0, 3), min_size=1, max_size=8),
+    turns=st.lists(st.sampled_from([0, 0, 1, 3, -1]), min_size=1, max_size=8),  # -1: until the thread sleeps
+    at_most=st.sampled_from([None, 0, 1, 4]),
+    paces=st.lists(st.booleans(), min_size=1, max_size=9),
+)
+def test_who_ever_does_the_work_it_is_done_once_and_in_order(
+    count: int,
+    max_items: int,
+    max_weight: int,
+    weights: list[int],
+    long: set[int],
+    errands: list[int],
+    turns: list[int],
+    at_most: int | None,
+    paces: list[bool],
+) -> None:
+    def weigh(item: int) -> int:
+        return weights[item % len(weights)]
+
+    def fits(made: int, taken: int) -> bool:
+        waiting = range(taken, made)
+        return len(waiting) < max_items and sum(map(weigh, waiting)) < max_weight
+
+    async def main() -> None:
+        works = Works(count, long)
+        works.fits = fits
+        put, done, results, taken = itertools.count(), list[int](), list[int](), list[int]()
+
+        def errand(number: int) -> int:
+            done.append(number)
+            return number
+
+        async with ahead(
+            works, max_items=max_items, max_weight=max_weight, weigh=weigh, errand=errand, brief=works.brief
+        ) as ready:
+            while True:
+                works.asked_for = len(taken) + 1
+                try:
+                    taken.append(await anext(ready))
+                except StopAsyncIteration:
+                    break
+                for _ in range(errands[len(taken) % len(errands)]):
+                    ready.put(next(put))
+                if at_most is not None:
+                    await ready.settled(at_most)
+                wait = turns[len(taken) % len(turns)]
+                if wait < 0:
+                    await asleep(ready)
+                for _ in range(wait):
+                    await asyncio.sleep(0)
+                results += ready.results()
+        results += ready.results()
+        assert taken == works.made == list(range(count))
+        assert done == results == list(range(next(put)))
+        assert works.overruns == []
+        assert not long & set(works.made_in_loop)
+        assert ended(ready)
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Who has the next piece changes at random, as it does on a disk that is quick now and slow then.
+        patch.setattr("cirron_spool.bridge.Pace", lambda: Steered(itertools.cycle(paces)))
+        in_a_loop_of_its_own(main)
 
 
 # -- complete ----------------------------------------------------------------------------------------------------------

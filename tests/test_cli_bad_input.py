@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cirron_spool import Tuning, __version__
+from cirron_spool import Tuning, __version__, flush_spool
 from cirron_spool.cli.parser import build_parser
+from cirron_spool.errors import ConfigError
 from support.cli import CliResult, clean_environment, command_line, run_cli, spawn, write_config
 from support.scripted import ScriptedServer
 from support.spools import TINY, Sealed, sdk_batches, snapshot
@@ -87,6 +88,9 @@ def test_help_and_version() -> None:
         (["flush", "--retries", "-1"], "--retries"),
         (["flush", "--retries", "9" * 5000], "--retries"),
         (["flush", "--in-flight", "zero"], "--in-flight"),
+        (["flush", "--chunk-bytes", "0"], "--chunk-bytes"),
+        (["flush", "--in-loop-bytes", "-1"], "--in-loop-bytes"),
+        (["flush", "--in-loop-bytes", "some"], "--in-loop-bytes"),
         (["flush", "--json", "--json-events"], "--json-events"),
         (["flush", "--quiet", "--verbose"], "--verbose"),
         (["quarantine"], "ACTION"),
@@ -112,6 +116,29 @@ def test_numbers_and_names_that_only_the_flush_can_judge(tmp_path: Path) -> None
         (["--gzip-level", "77"], "77"),
     ):
         assert said in stopped(tmp_path, *args, env=env), args
+    assert snapshot(tmp_path / ".cirron/spool") == written
+
+
+def test_no_work_in_the_loop_is_a_number_too(tmp_path: Path) -> None:
+    written = spool(tmp_path)
+    with ScriptedServer() as server:
+        env = {"CIRRON_API_KEY": TOKEN, "CIRRON_API_ENDPOINT": server.url}
+        done = run_cli("flush", "--in-loop-bytes", "0", home=tmp_path, cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    assert [request.batch_id for request in server.uploads] == [batch.batch_id for batch in written]
+    assert snapshot(tmp_path / ".cirron/spool") == []
+
+
+@pytest.mark.anyio
+async def test_the_library_refuses_less_than_no_work_in_the_loop(tmp_path: Path) -> None:
+    written = spool(tmp_path)
+    with ScriptedServer() as server, pytest.raises(ConfigError) as caught:
+        await flush_spool(
+            tmp_path / ".cirron/spool", api_url=server.url, token=TOKEN, tuning=Tuning(in_loop_bytes=-1)
+        )
+    assert str(caught.value) == "in_loop_bytes must be a whole number, 0 or above."
+    assert caught.value.exit_code == 2
+    assert server.requests == []
     assert snapshot(tmp_path / ".cirron/spool") == written
 
 
@@ -285,7 +312,7 @@ def test_the_two_parsers_have_the_same_commands() -> None:
 
 def test_the_help_tells_the_defaults_that_hold() -> None:
     text = " ".join(run_cli("flush", "--help").stdout.split())
-    for option in ("prefetch_batches", "prefetch_bytes", "chunk_bytes"):
+    for option in ("prefetch_batches", "prefetch_bytes", "chunk_bytes", "in_loop_bytes"):
         flag = "--" + option.removesuffix("_batches").replace("_", "-")
         found = re.search(rf"{flag} [A-Z]+ [^-]*\(default: (\d+)\)", text)
         assert found is not None, flag

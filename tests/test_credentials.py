@@ -9,7 +9,6 @@ import os
 import stat
 import threading
 import traceback
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,11 +31,9 @@ from cirron_spool import (
 )
 from cirron_spool.config import Credentials
 from cirron_spool.credentials import save
-from support import ledger
 from support.answers import Answer, Gate, json_answer, ok
 from support.background import SAFETY_NET
 from support.loopwatch import no_blocking_calls
-from support.monitor import DeleteWatch, watch_deletes
 from support.scripted import Request, ScriptedServer
 from support.spools import TINY, sdk_batches, snapshot
 
@@ -46,14 +43,6 @@ STATUS = ("GET", "/api/cli/status")
 REFRESH = ("POST", "/api/cli/auth/refresh")
 UNKNOWN = {"refreshToken": None, "expiresAt": None}  # of credentials that have neither
 INVALID = "Authentication invalid. Run cirron auth login first."
-
-
-@pytest.fixture(autouse=True)
-def deletes() -> Iterator[DeleteWatch]:
-    """No batch leaves the disk without its own acknowledgement, in every test here."""
-    ledger.forget()
-    with watch_deletes() as watch:
-        yield watch
 
 
 @pytest.fixture(autouse=True)

@@ -33,10 +33,10 @@ from cirron_spool import (
     flush_spool,
 )
 from cirron_spool.spool import SpoolDirectory
-from support import audit, ledger
+from support import audit
 from support.answers import Answer, Gate, ok
 from support.background import SAFETY_NET
-from support.monitor import DeleteWatch, watch_deletes
+from support.monitor import DeleteWatch
 from support.scripted import Request, ScriptedServer
 from support.spools import BIG, TINY, sdk_batches, snapshot, write_batch
 
@@ -44,14 +44,6 @@ pytestmark = pytest.mark.anyio
 
 TOKEN = "sk-delivery-secret"
 DISK = "cirron-spool disk"
-
-
-@pytest.fixture(autouse=True)
-def deletes() -> Iterator[DeleteWatch]:
-    """No batch leaves the disk without its own acknowledgement, in every test here."""
-    ledger.forget()
-    with watch_deletes() as watch:
-        yield watch
 
 
 @pytest.fixture(autouse=True)

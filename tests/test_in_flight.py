@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import threading
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,25 +14,17 @@ import anyio
 import pytest
 
 from cirron_spool import AuthRejectedError, Failed, FlushEvent, FlushResult, Sending, Uploaded, flush_spool
+from cirron_spool.prefetch import Tuning
 from cirron_spool.spool import SpoolDirectory
-from support import ledger
 from support.answers import Answer, Gate, ok
 from support.background import SAFETY_NET
-from support.monitor import DeleteWatch, watch_deletes
+from support.monitor import DeleteWatch
 from support.scripted import Request, ScriptedServer
 from support.spools import TINY, Sealed, sdk_batches, snapshot
 
 pytestmark = pytest.mark.anyio
 
 TOKEN = "sk-window-secret"
-
-
-@pytest.fixture(autouse=True)
-def deletes() -> Iterator[DeleteWatch]:
-    """No batch leaves the disk without its own acknowledgement, in every test here."""
-    ledger.forget()
-    with watch_deletes() as watch:
-        yield watch
 
 
 @pytest.fixture(autouse=True)
@@ -284,7 +275,10 @@ async def test_what_was_acknowledged_is_deleted_when_the_flush_is_ended(
     monkeypatch.setattr(SpoolDirectory, "delete", slow_delete)
     with ScriptedServer() as server:
         by_batch(server, {batch.batch_id: ok(stall_before=gate) for batch in batches[1:]})
-        task = asyncio.create_task(flush(server, spool, in_flight=4, stop=stop))
+        # In the thread, as on a slow disk: in the loop this delete would hold up the test, too.
+        task = asyncio.create_task(
+            flush(server, spool, in_flight=4, stop=stop, tuning=Tuning(in_loop_bytes=0))
+        )
         assert await asyncio.to_thread(deleting.wait, SAFETY_NET)
         await server.arrived(4)
         gate.open()

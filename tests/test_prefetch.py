@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from cirron_spool import prefetch as room
 from cirron_spool.encoding import GZIP_LIBRARIES
+from cirron_spool.pace import Pace
 from cirron_spool.prefetch import Cause, Prefetch, Prepared, Tuning, Unsendable
 from cirron_spool.spool import SpoolDirectory
 from support.background import SAFETY_NET
@@ -251,6 +252,128 @@ def test_a_file_that_changes_while_it_is_read(
     assert item == Unsendable(NAME, Cause.UNREADABLE, "it changes while it is read")
 
 
+# -- in the event loop ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [1, 1024, 1025, 131_072, 1_048_577])
+@pytest.mark.parametrize("more", [-1, 0, 1, 100_000])
+def test_a_file_is_brief_up_to_the_limit(spool: SpoolDirectory, folder: Path, limit: int, more: int) -> None:
+    (folder / NAME).write_bytes(noise(limit + more))
+    prefetch = Prefetch(spool, Tuning(in_loop_bytes=limit))
+    before = descriptors()
+    item = prefetch.prepare_if_brief(NAME)
+    assert descriptors() == before
+    if more > 0:
+        assert item is None
+    else:
+        assert item is not None
+        assert item == prefetch.prepare(NAME)
+    prefetch.close()
+
+
+def test_a_file_that_is_not_brief_is_not_read(
+    spool: SpoolDirectory, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(fd: int, count: int) -> bytes:
+        raise AssertionError("read")
+
+    (folder / NAME).write_bytes(noise(1001))
+    with reading(monkeypatch, forbidden):
+        assert Prefetch(spool, Tuning(in_loop_bytes=1000)).prepare_if_brief(NAME) is None
+
+
+@pytest.mark.parametrize(
+    ("make", "cause", "words"),
+    [
+        (lambda path: None, Cause.VANISHED, ""),
+        (Path.touch, Cause.EMPTY, ""),
+        (os.mkfifo, Cause.NOT_A_FILE, "a named pipe"),
+        (Path.mkdir, Cause.NOT_A_FILE, "a folder"),
+        (lambda path: path.symlink_to("/dev/null"), Cause.NOT_A_FILE, "a symbolic link"),
+    ],
+    ids=["vanished", "empty", "pipe", "folder", "link"],
+)
+def test_in_the_loop_the_same_cannot_be_sent(
+    spool: SpoolDirectory, folder: Path, make: Callable[[Path], None], cause: Cause, words: str
+) -> None:
+    make(folder / NAME)
+    prefetch = Prefetch(spool, Tuning())
+    before = descriptors()
+    assert prefetch.prepare_if_brief(NAME) == Unsendable(NAME, cause, words)
+    assert descriptors() == before
+    assert prefetch.prepare(NAME) == Unsendable(NAME, cause, words)
+
+
+@pytest.mark.parametrize("change", [_grow, _shrink])
+def test_a_file_that_changes_while_it_is_read_in_the_loop(
+    spool: SpoolDirectory, folder: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+) -> None:
+    (folder / NAME).write_bytes(noise(5000))
+    real = os.read
+
+    def read(fd: int, count: int) -> bytes:
+        change(folder / NAME)  # between its fstat and its first byte
+        return real(fd, count)
+
+    with reading(monkeypatch, read):
+        item = Prefetch(spool, Tuning()).prepare_if_brief(NAME)
+    assert item == Unsendable(NAME, Cause.UNREADABLE, "it changes while it is read")
+
+
+class AlwaysQuick(Pace):
+    """A disk whose pieces are quick however loaded the machine is: who works where is no matter of chance then."""
+
+    def tried(self, seconds: float) -> None:
+        super().tried(0)
+
+    def done_in_loop(self, seconds: float) -> None:
+        super().done_in_loop(0)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("in_loop_bytes", [0, 1000, Tuning().in_loop_bytes])
+async def test_outcomes_come_in_order_whoever_prepares_them(
+    spool: SpoolDirectory, folder: Path, monkeypatch: pytest.MonkeyPatch, in_loop_bytes: int
+) -> None:
+    monkeypatch.setattr("cirron_spool.bridge.Pace", AlwaysQuick)
+    names = [f"{number:020d}-0a.json" for number in range(60)]
+    sizes = {name: (number % 7) * 300 for number, name in enumerate(names)}
+    for name, size in sizes.items():
+        if size != 300:
+            (folder / name).write_bytes(noise(size))
+    prefetch = Prefetch(spool, Tuning(prefetch_batches=6, in_loop_bytes=in_loop_bytes))
+    in_loop: list[str] = []
+    brief = prefetch.prepare_if_brief
+
+    def spied(name: str) -> Prepared | Unsendable | None:
+        assert threading.current_thread() is threading.main_thread()
+        item = brief(name)
+        if item is not None:
+            in_loop.append(name)
+        return item
+
+    monkeypatch.setattr(prefetch, "prepare_if_brief", spied)
+    deleted: list[str] = []
+    items: list[Prepared | Unsendable] = []
+    async with prefetch.ahead(names, lambda batch: deleted.append(batch.name)) as ready:
+        async for item in ready:
+            items.append(item)
+            if isinstance(item, Prepared):
+                ready.put(item)
+            while ready._asleep_at != ready._posted:  # only while the thread sleeps may the loop work
+                await anyio.lowlevel.checkpoint()
+    prefetch.close()
+    assert [item.name for item in items] == names
+    assert deleted == [name for name in names if sizes[name] > 300]
+    for item in items:
+        if isinstance(item, Prepared):
+            assert sent(item) == noise(sizes[item.name])
+        else:
+            assert item.cause is (Cause.VANISHED if sizes[item.name] == 300 else Cause.EMPTY)
+    assert all(sizes[name] <= in_loop_bytes for name in in_loop)
+    assert bool(in_loop) == bool(in_loop_bytes)
+
+
 # -- streams of files that are not the same any more -------------------------------------------------------------------
 
 
@@ -413,7 +536,12 @@ async def test_no_more_is_held_than_asked_for(
         begun.append(name)
         return Prefetch.prepare(prefetch, name, between)
 
+    def prepare_if_brief(name: str) -> Prepared | Unsendable | None:
+        begun.append(name)
+        return Prefetch.prepare_if_brief(prefetch, name)
+
     monkeypatch.setattr(prefetch, "prepare", prepare)
+    monkeypatch.setattr(prefetch, "prepare_if_brief", prepare_if_brief)
     async with prefetch.ahead(names, lambda batch: None) as ready:
         for taken in range(1, len(names) + 1):
             await anext(ready)

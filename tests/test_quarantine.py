@@ -16,7 +16,7 @@ import pytest
 from cirron_spool.errors import SpoolError
 from cirron_spool.quarantine import Rejection, entries, put_back, quarantine_path, remove, set_aside
 from cirron_spool.spool import SpoolDirectory
-from support.monitor import watch_deletes
+from support.monitor import DeleteWatch, watch_deletes
 
 NAME = "00000000000000000001-0a.json"
 NOTE = "00000000000000000001-0a.rejection.json"
@@ -24,10 +24,10 @@ BODY = b'{"spans": [NaN]}'
 
 
 @pytest.fixture(autouse=True)
-def deletes_by_their_own_word() -> Iterator[None]:
+def deletes() -> Iterator[DeleteWatch]:
     """Nothing is uploaded here, and deleting is what is tested."""
-    with watch_deletes(acknowledged=lambda name: True):
-        yield
+    with watch_deletes(acknowledged=lambda name: True) as watch:
+        yield watch
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from cirron_spool.spool import (
     reason,
 )
 from support.cli import clean_environment
-from support.monitor import watch_deletes
+from support.monitor import DeleteWatch, watch_deletes
 
 NAME = "00000000000000000001-0a.json"
 NOBODY = 65534  # a user other than the one who runs the tests; it owns nothing here
@@ -44,10 +44,10 @@ needs_root = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def deletes_by_their_own_word() -> Iterator[None]:
+def deletes() -> Iterator[DeleteWatch]:
     """Nothing is uploaded here, and deleting is what is tested."""
-    with watch_deletes(acknowledged=lambda name: True):
-        yield
+    with watch_deletes(acknowledged=lambda name: True) as watch:
+        yield watch
 
 
 @pytest.fixture

@@ -5,31 +5,21 @@ from __future__ import annotations
 import base64
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from cirron_spool import ConfigError, Failed, FlushEvent, FlushResult, Retrying, Warned, flush_spool
-from support import ledger, tls
+from support import tls
 from support.answers import Answer, html, ok
 from support.background import closed_port
-from support.monitor import DeleteWatch, watch_deletes
 from support.scripted import ProxyServer, ScriptedServer
 from support.spools import TINY, sdk_batches, snapshot
 
 pytestmark = pytest.mark.anyio
 
 TOKEN = "sk-tls-secret"
-
-
-@pytest.fixture(autouse=True)
-def deletes() -> Iterator[DeleteWatch]:
-    """No batch leaves the disk without its own acknowledgement, in every test here."""
-    ledger.forget()
-    with watch_deletes() as watch:
-        yield watch
 
 
 @pytest.fixture(autouse=True)

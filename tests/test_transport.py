@@ -642,6 +642,40 @@ async def test_a_body_has_no_text_form() -> None:
         body.decode()
 
 
+class Insatiable:
+    """A connection whose kernel has room for everything at once: no write ever waits."""
+
+    transport = None  # nothing to look at: what is written here goes nowhere
+
+    def __init__(self) -> None:
+        self.written = 0
+
+    async def write(self, piece: bytes | memoryview) -> None:
+        self.written += len(piece)
+
+
+@pytest.mark.parametrize("part", [8 * 1024 * 1024, 100_000, 1000], ids=["whole", "in parts", "in crumbs"])
+async def test_the_others_in_the_loop_have_their_turns_while_a_body_goes_out(part: int) -> None:
+    size = 8 * 1024 * 1024
+    parts = tuple(bytes(min(part, size - start)) for start in range(0, size, part))
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    writer: Any = Insatiable()
+    body = Body(Upload(parts, size), Exchange(0.0), weakref.WeakKeyDictionary())
+    neighbour = asyncio.ensure_future(other())
+    await body.write(writer)
+    neighbour.cancel()
+    assert writer.written == size
+    # A turn after each 256 KiB; a smaller part may run over that.
+    assert turns >= size // (256 * 1024 + (part if part < 256 * 1024 else 0)) - 1
+
+
 class Greeter:
     """Says something on every connection before it is asked anything, as an SSH server does; here, a success."""
 

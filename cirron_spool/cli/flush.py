@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any, NoReturn
 
 from cirron_spool.cli.console import Console
@@ -29,9 +30,7 @@ _LARGEST_TOKEN_BYTES = 64 * 1024
 def flush(options: argparse.Namespace, console: Console) -> int:
     """Flush as the arguments say; the exit code."""
     token = _read_token(options.token_file)
-    tuning = Tuning(
-        **_given(options, "prefetch_batches", "prefetch_bytes", "chunk_bytes", "gzip_library", "gzip_level")
-    )
+    tuning = Tuning(**_given(options, *(field.name for field in fields(Tuning))))
     view = _choose_view(options, console)
     run = _Run(view)
     try:

@@ -159,6 +159,12 @@ def _add_flush(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="read and compress so much at a time (default: 262144)",
     )
     speed.add_argument(
+        "--in-loop-bytes",
+        metavar="BYTES",
+        type=_whole(0),
+        help="files up to this need no thread while the disk is quick; 0: all need one (default: 131072)",
+    )
+    speed.add_argument(
         "--gzip-library",
         metavar="NAME",
         help="auto, isal, zlib-ng or zlib (default: auto, the fastest installed)",

@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,16 @@ from cirron.core.flush import Batch, SpoolWriter
 
 from cirron_spool import receiver as receiver_package
 from cirron_spool.receiver.app import Receiver, ReceiverOptions, running
+from support.monitor import DeleteWatch, watch_deletes
 
 TOKEN = "sk-of-the-receiver-tests"
+
+
+@pytest.fixture(autouse=True)
+def deletes() -> Iterator[DeleteWatch]:
+    """A receiver deletes what it could not store whole, and nobody's spool."""
+    with watch_deletes(acknowledged=lambda name: True) as watch:
+        yield watch
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """No batch leaves the disk without its own acknowledgement: an audit hook that watches every delete.
 
-Use the fixture by importing it into ``conftest.py`` (it is autouse there), or `watch_deletes` around a block.
+``conftest.py`` has it watch every test; `watch_deletes` watches a block, with exceptions of its own.
 Seen are ``os.remove``/``os.unlink`` (also with dir_fd) and renames, of names that are a batch's, by any
 thread of this process. What is seen before it happens is judged at once, against the bytes still on disk.
 """
@@ -18,8 +18,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
-
-import pytest
 
 from . import audit, ledger
 
@@ -51,6 +49,7 @@ class DeleteWatch:
     """What `watch_deletes` yields: `deletions` so far, `violations` among them."""
 
     acknowledged: Callable[[str], bool] | None = None
+    package_only: bool = False
     deletions: list[Deletion] = field(default_factory=list)
     _allowed: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -99,6 +98,8 @@ class DeleteWatch:
             self.deletions.append(Deletion(name, shown, how, digest, size, who, legal))
 
     def _hear(self, event: str, args: tuple[Any, ...]) -> None:
+        if self.package_only and not _by_the_package():
+            return
         if event == "os.remove":
             path, name = _named(args[0])
             if BATCH.fullmatch(name) and not _by_rmtree():
@@ -121,14 +122,17 @@ _watches: list[DeleteWatch] = []
 
 
 @contextmanager
-def watch_deletes(*, acknowledged: Callable[[str], bool] | None = None) -> Iterator[DeleteWatch]:
+def watch_deletes(
+    *, acknowledged: Callable[[str], bool] | None = None, package_only: bool = False
+) -> Iterator[DeleteWatch]:
     """Raise ``AssertionError`` at the end if a batch was deleted in the block without its acknowledgement.
 
     Acknowledged is what any ``ScriptedServer`` of this process has received whole, byte for byte, under that id
     and answered whole with a success; and what `acknowledged(name)` says, for other receivers. The predicate is
-    asked in the deleting thread before the delete. Watches nest: only the innermost one sees.
+    asked in the deleting thread before the delete. With `package_only` a delete without the package on its stack
+    is somebody else's, a test's own or the SDK's eviction, and not seen. Watches nest: only the innermost one sees.
     """
-    watch = DeleteWatch(acknowledged)
+    watch = DeleteWatch(acknowledged, package_only)
 
     def hear(event: str, args: tuple[Any, ...]) -> None:
         if _watches and _watches[-1] is watch:
@@ -141,14 +145,6 @@ def watch_deletes(*, acknowledged: Callable[[str], bool] | None = None) -> Itera
     finally:
         _watches.remove(watch)
     watch.check()
-
-
-@pytest.fixture(autouse=True)
-def no_unacknowledged_deletes() -> Iterator[DeleteWatch]:
-    """Watches the whole test; ask for it by name for ``.deletions`` or ``.allowed()``."""
-    ledger.forget()
-    with watch_deletes() as watch:
-        yield watch
 
 
 def _named(path: Any) -> tuple[str, str]:
@@ -176,6 +172,15 @@ def _folder(dir_fd: int) -> str:
         return os.readlink(f"/proc/self/fd/{dir_fd}")
     except OSError:
         return f"<descriptor {dir_fd}>"
+
+
+def _by_the_package() -> bool:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] == "cirron_spool":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _by_rmtree() -> bool:
