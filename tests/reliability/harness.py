@@ -205,13 +205,18 @@ def scratch(where: str | None = None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def arguments(text: str | None, **sizes: int) -> argparse.Namespace:
-    """The command line of a harness: its sizes as options, ``--seed`` and ``--directory``."""
+def arguments(text: str | None, **sizes: int | tuple[str, ...]) -> argparse.Namespace:
+    """The command line of a harness: its sizes and its choices as options, ``--seed`` and ``--directory``."""
     parser = argparse.ArgumentParser(description=(text or "").splitlines()[0])
     for name, default in sizes.items():
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=int, default=default, help=f"default {default}"
-        )
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(default, tuple):
+            chosen = ",".join(default)
+            parser.add_argument(
+                flag, type=lambda words: words.split(","), default=default, help=f"default {chosen}"
+            )
+        else:
+            parser.add_argument(flag, type=int, default=default, help=f"default {default}")
     parser.add_argument("--seed", type=int, default=None, help="repeat a run; printed by each run")
     parser.add_argument("--directory", help="where the spools are made; default in memory")
     options = parser.parse_args()

@@ -5,7 +5,8 @@ run, is ended with SIGKILL before it happens, or fails with EIO, ENOSPC, EACCES,
 
 * files: calls on the spool, its batches, its lock and its quarantine;
 * wire: calls on sockets, and the event loop's;
-* rest: any other call of the process, from its first to its last: killed only.
+* rest: any other call from the first that touches the spool to the process's last: killed only. What comes before is
+  the interpreter starting, the same for every program.
 
 A state is legal when no batch is lost; the exit code is a documented one, and 0 only when nothing is left; nobody
 sees a traceback; it ends; and the next flush delivers what is left. Where the call was the event loop's on its own
@@ -13,6 +14,7 @@ pipe, which no network breaks, Python may show a traceback or wait for ever; not
 strace, or where tracing is not permitted, `unavailable` says so.
 
     python tests/reliability/syscalls.py --cases 100000
+    python tests/reliability/syscalls.py --cases 100000 --groups files,wire
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -216,7 +218,8 @@ class Syscalls:
                 made = self.scene(scene)
                 _, _, log = made.strace(f"trace={trace}", files=group == "files")
                 shutil.rmtree(made.folder)
-                for (call, number), inner in sorted(_numbered(log).items()):
+                begins = str(made.spool) if group == "rest" else ""
+                for (call, number), inner in sorted(_numbered(log, begins).items()):
                     found.append(Case(scene, group, call, number, "KILL"))
                     if not (inner or ONLY_KILLED.fullmatch(call)):
                         found += [Case(scene, group, call, number, error) for error in errors]
@@ -271,14 +274,21 @@ class Syscalls:
             yield f"the flush after it: exit code {again}: {stderr}"
 
 
-def _numbered(log: str) -> dict[tuple[str, int], bool]:
-    """Each call with its number in its thread, as strace counts; and whether it was only on the loop's own pipe."""
+def _numbered(log: str, begins: str) -> dict[tuple[str, int], bool]:
+    """Each call from the first line with ``begins`` in it: its number in its thread, as strace counts.
+
+    With it whether it was only ever on the loop's own pipe.
+    """
     by_thread: Counter[tuple[str, str]] = Counter()
     numbered: dict[tuple[str, int], bool] = {}
+    begun = False
     for line in log.splitlines():
+        begun = begun or begins in line
         match = _CALL.match(line)
         if match and " resumed" not in match[0]:
             by_thread[match[2], match[1]] += 1
+            if not begun:
+                continue
             key = match[2], by_thread[match[2], match[1]]
             numbered[key] = numbered.get(key, True) and _PIPE.search(line) is not None
     return numbered
@@ -288,12 +298,12 @@ def _numbered(log: str) -> dict[tuple[str, int], bool]:
 SHARES = {"files": 6, "wire": 3, "rest": 1}
 
 
-def run(folder: Path, count: int, seed: int) -> Report:
-    """A sample of ``count`` cases, most of them on files; or all there are."""
+def run(folder: Path, count: int, seed: int, groups: Collection[str] = tuple(SHARES)) -> Report:
+    """A sample of ``count`` cases, most of them on files; or all there are in ``groups``."""
     rng = random.Random(seed)
     with Vault() as vault:
         syscalls = Syscalls(folder, vault, seed)
-        everything = chosen = syscalls.cases()
+        everything = chosen = [case for case in syscalls.cases() if case.group in groups]
         if count < len(everything):
             chosen = []
             for group, share in SHARES.items():
@@ -311,13 +321,13 @@ def run(folder: Path, count: int, seed: int) -> Report:
 
 def main() -> int:
     """Run as the command line says."""
-    options = arguments(__doc__, cases=60)
+    options = arguments(__doc__, cases=60, groups=tuple(SHARES))
     why_not = unavailable()
     if why_not:
         print(f"Skipped: {why_not}.")
         return 0
     with scratch(options.directory) as folder:
-        print(run(folder, options.cases, options.seed))
+        print(run(folder, options.cases, options.seed, options.groups))
     return 0
 
 
