@@ -59,7 +59,8 @@ class Ahead(Generic[T, E, R]):
 
     With ``brief`` the event loop does the work itself once the thread's has proved quick: while the thread sleeps, and
     after everything else in the loop had its turn, it does the errands that wait and makes one item. ``brief`` makes
-    the next item of ``source`` in a short time, or returns None where that may take long and leaves it to the thread.
+    the next item of ``source`` in a short time, or returns None where that may take long and leaves it to the thread;
+    ``is_brief`` says whether an errand takes a short time.
 
     Neither side ever takes a lock: each counter is written by one side only, an append or a popleft is whole, and what
     both would write (the source, the results) belongs to the thread but while it sleeps on an empty inbox.
@@ -75,6 +76,7 @@ class Ahead(Generic[T, E, R]):
         name: str,
         errand: Callable[[E], R] | None = None,
         brief: Callable[[], T | None] | None = None,
+        is_brief: Callable[[E], bool] = lambda _: True,
     ) -> None:
         self._source = source
         self._max_items = max_items
@@ -82,6 +84,7 @@ class Ahead(Generic[T, E, R]):
         self._weigh = weigh
         self._errand = errand
         self._brief = brief
+        self._is_brief = is_brief
         self._pace = Pace()
         # Written by the thread.
         self._heeded = 0
@@ -168,7 +171,8 @@ class Ahead(Generic[T, E, R]):
     def _nudge(self) -> None:
         """Have what was held back done, and room looked for: here, if that is brief, else by the thread."""
         self._nudging = False
-        if self._brief is not None and self._pace.quick and self._asleep_at == self._posted:
+        asleep = self._asleep_at == self._posted
+        if self._brief and self._pace.quick and asleep and all(map(self._is_brief, self._held_back)):
             self._work_here(self._brief)
         elif self._held_back:
             while self._held_back:

@@ -118,6 +118,8 @@ class Prefetch:
             name="cirron-spool disk",
             errand=delete,
             brief=preparations.next_if_brief if self._tuning.in_loop_bytes else None,
+            # A file system takes its time to free a large file.
+            is_brief=lambda prepared: prepared.size <= self._tuning.in_loop_bytes,
         )
         return ahead
 

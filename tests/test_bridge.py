@@ -31,6 +31,7 @@ def ahead(
     weigh: Callable[[int], int] = lambda item: 1,
     errand: Callable[[Any], Any] | None = None,
     brief: Callable[[], int | None] | None = None,
+    is_brief: Callable[[Any], bool] = lambda errand: True,
 ) -> Ahead[int, Any, Any]:
     return Ahead(
         source,
@@ -40,6 +41,7 @@ def ahead(
         name="test",
         errand=errand,
         brief=brief,
+        is_brief=is_brief,
     )
 
 
@@ -651,6 +653,27 @@ async def test_once_the_work_proved_quick_it_is_done_in_the_loop() -> None:
     assert works.made_in_loop == list(range(4, 100))
     assert done_by == [threading.get_ident()] * 100
     assert ended(ready)
+
+
+@pytest.mark.usefixtures("clock")
+async def test_an_errand_that_takes_long_is_left_to_the_thread() -> None:
+    works = Works(100)
+    done_by: dict[int, int] = {}
+
+    def errand(number: int) -> None:
+        done_by[number] = threading.get_ident()
+
+    async with ahead(
+        works, errand=errand, brief=works.brief, is_brief=lambda number: number % 2 == 0
+    ) as ready:
+        for item in range(100):
+            await asleep(ready)
+            assert await anext(ready) == item
+            ready.put(item)
+            await ready.settled()
+    assert list(done_by) == list(range(100))
+    assert {done_by[number] for number in range(1, 100, 2)} == {ready._thread.ident}
+    assert {done_by[number] for number in range(0, 100, 2)} == {threading.get_ident()}
 
 
 async def test_work_that_is_not_quick_stays_with_the_thread(clock: Clock) -> None:
