@@ -69,12 +69,12 @@ class Goal:
 
 
 def of_cells(cells: Iterable[Cell]) -> list[Goal]:
-    """The goals that the figures of ``cells`` speak of."""
+    """The goals that the figures of ``cells`` speak of. They are set for memory: a disk only stands beside it."""
     return [goal for cell in cells for goal in _of_cell(cell)]
 
 
 def _of_cell(cell: Cell) -> Iterator[Goal]:
-    if cell.sink != "answer-only" or cell.network.bandwidth is not None:
+    if cell.sink != "answer-only" or cell.network.bandwidth is not None or cell.file_system != "tmpfs":
         return
     ours, floor, node = cell.of("ours"), cell.of("floor"), cell.of("node")
     if ours is None:

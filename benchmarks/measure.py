@@ -188,7 +188,8 @@ def execute(
     job = workspace.folder / "job.json"
     told = {
         "directory": str(directory),
-        "names": list(names),
+        # The floor does not list; to the others the names would only be memory that they did not ask for.
+        "names": list(names) if contender.program == "floor" else [],
         "url": url,
         "token": sinks.TOKEN,
         "options": contender.options,

@@ -196,7 +196,7 @@ def _unreadable(status: int, name: str, why: str) -> Verdict:
 
 
 def _retry(answer: Answer, message: str, now: datetime) -> Verdict:
-    asked_s = parse_retry_after(answer.header("Retry-After") or None, now)
+    asked_s = parse_retry_after(answer.header("Retry-After"), now)
     if asked_s is None or asked_s <= LONGEST_RETRY_AFTER_S:
         return Verdict(Action.RETRY, answer.status, message, exit_code=4, retry_after_s=asked_s)
     try:

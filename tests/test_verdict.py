@@ -487,3 +487,104 @@ def test_only_a_whole_and_timely_success_is_ever_acknowledged(outcome: Answer) -
         assert outcome.complete
         assert not outcome.early
         assert "html" not in outcome.header("Content-Type").lower()
+
+
+STAYS = "It stays in the spool. Run again with --quarantine to set rejected batches aside."
+
+
+# -- to the letter -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outcome", "action", "message", "hint"),
+    [
+        (
+            answer(400, b'{"error":"schema"}', JSON),
+            REJECTED,
+            f"Rejected {NAME}: HTTP 400 Bad Request",
+            f"The server said: schema. {STAYS}",
+        ),
+        (
+            answer(200, SUCCESS, JSON, early=True),
+            RETRY,
+            f"Network error uploading {NAME}: HTTP 200, but the answer came before the batch was sent",
+            "",
+        ),
+        (
+            answer(200, b"hello", "application/xhtml+xml"),
+            STOP,
+            f"Unexpected HTTP 200 for {NAME}: a web page, not an acknowledgement",
+            "A captive portal or a fallback page answered. Log in to the network, or check apiUrl.",
+        ),
+        (
+            answer(200, SUCCESS, JSON, complete=False),
+            RETRY,
+            f"Network error uploading {NAME}: HTTP 200, but the answer was cut or too long",
+            "",
+        ),
+        (
+            answer(200, b"", JSON, delimited=False),
+            RETRY,
+            f"Network error uploading {NAME}: HTTP 200, but the answer was cut",
+            "",
+        ),
+        (
+            answer(200, b"", "application/problem+json", delimited=False),
+            RETRY,
+            f"Network error uploading {NAME}: HTTP 200, but the answer was cut",
+            "",
+        ),
+        (
+            answer(200, SUCCESS, JSON, headers={"Content-Encoding": "gzip"}),
+            RETRY,
+            f"Network error uploading {NAME}: HTTP 200, but the answer is compressed, which was not asked for",
+            "",
+        ),
+        (
+            answer(200, b"\xff", JSON),
+            RETRY,
+            f"Network error uploading {NAME}: HTTP 200, but the answer is not text",
+            "",
+        ),
+        (
+            answer(200, b"fine", "application/problem+json"),
+            RETRY,
+            f"Network error uploading {NAME}: HTTP 200, but the answer is not the JSON that it claims to be",
+            "",
+        ),
+        (
+            answer(200, b"[", "text/plain"),
+            RETRY,
+            f"Network error uploading {NAME}: HTTP 200, but the answer is not the JSON that it claims to be",
+            "",
+        ),
+        (
+            answer(200, b"ok", "image/" + "x" * 100),
+            STOP,
+            f"Unexpected HTTP 200 for {NAME}: an answer of type image/{'x' * 74}, not an acknowledgement",
+            "Something other than the platform may have answered. Check apiUrl.",
+        ),
+        # What looks a little like the above, and acknowledges.
+        (answer(200, b"", "text/plain", delimited=False), ACKNOWLEDGED, "", ""),
+        (answer(200, b"~<b>", "text/plain"), ACKNOWLEDGED, "", ""),
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 20 else "",
+)
+def test_each_line_to_the_letter(outcome: Answer, action: Action, message: str, hint: str) -> None:
+    verdict = judged(outcome)
+    assert (verdict.action, verdict.message, verdict.hint) == (action, message, hint)
+
+
+def test_what_an_answer_and_a_verdict_are_unless_it_is_said() -> None:
+    assert Answer(200) == Answer(200, "", None, b"", True, True, False, "", 0)
+    assert Answer(200).header("Content-Type") == ""
+    assert answer(200).header("Content-Type") == ""
+    assert Verdict(STOP, 404) == Verdict(STOP, 404, "", "", "", 1, None)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"[]", b"no JSON", b'{"message":""}', b'{"error":{"message":7}}']
+)
+def test_a_rejection_that_says_nothing(body: bytes) -> None:
+    verdict = judged(answer(400, body, JSON))
+    assert (verdict.said, verdict.hint) == ("", STAYS)
