@@ -588,3 +588,30 @@ def test_what_an_answer_and_a_verdict_are_unless_it_is_said() -> None:
 def test_a_rejection_that_says_nothing(body: bytes) -> None:
     verdict = judged(answer(400, body, JSON))
     assert (verdict.said, verdict.hint) == ("", STAYS)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"), [("no", "no. "), ("no.", "no. "), ("no!", "no! "), ("no?", "no? "), ("no,", "no,. ")]
+)
+def test_what_the_server_said_ends_as_a_sentence(said: str, shown: str) -> None:
+    verdict = judged(answer(400, json.dumps({"message": said}).encode(), JSON))
+    assert (verdict.said, verdict.hint) == (said, f"The server said: {shown}{STAYS}")
+
+
+@pytest.mark.parametrize("status", [299, 300, 301, 398, 399, 402])
+def test_what_is_called_a_redirect(status: int) -> None:
+    verdict = judged(answer(status, headers={"Location": "https://elsewhere.example/"}))
+    redirect = (
+        "The server redirects to https://elsewhere.example/. "
+        "Redirects are never followed: set apiUrl to where the platform really is."
+    )
+    assert verdict.hint == (redirect if 300 <= status < 400 else "Check apiUrl; nothing was deleted.")
+
+
+@pytest.mark.parametrize(
+    ("proxy", "who"), [("", "A proxy"), ("proxy.example:3128", "The proxy proxy.example:3128")]
+)
+def test_the_line_about_a_proxy_that_asks_for_credentials(proxy: str, who: str) -> None:
+    assert judged(answer(407, proxy=proxy)).hint == (
+        f"{who} asks for credentials. Set them in HTTPS_PROXY or HTTP_PROXY, or exempt the host in NO_PROXY."
+    )
