@@ -11,21 +11,31 @@ from cirron_spool.quarantine import Rejection
 from cirron_spool.report import FlushResult
 from cirron_spool.spool import Entry
 
+_DAY_S = 24 * 60 * 60
+
 
 class Times:
-    """The times in batches' names, as text. Batches of one second share all of it but the milliseconds."""
+    """The times in batches' names, as text. Batches of one day share its date, which is what costs time to find."""
 
     def __init__(self) -> None:
         self._second = ""
-        self._prefix = ""
+        self._until_second = ""
+        self._day = -1
+        self._until_day = ""
 
     def of(self, name: str) -> tuple[str, str]:
         """Nanoseconds since the epoch, and ISO 8601 as :func:`cirron_spool.naming.iso_utc` has it."""
         digits = name.partition("-")[0]
-        if digits[:-9] != self._second or not self._prefix:
-            self._second = digits[:-9]
-            self._prefix = iso_utc(int(digits))[:-4]
-        return digits.lstrip("0") or "0", f"{self._prefix}{digits[-9:-6]:0>3}Z"
+        second = digits[:-9] or "0"
+        if second != self._second:
+            self._second = second
+            day, rest = divmod(int(second), _DAY_S)
+            if day != self._day:
+                self._day = day
+                self._until_day = iso_utc(day * _DAY_S * 10**9)[: -len("00:00:00.000Z")]
+            minutes, seconds = divmod(rest, 60)
+            self._until_second = f"{self._until_day}{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}."
+        return digits.lstrip("0") or "0", f"{self._until_second}{digits[-9:-6]:0>3}Z"
 
 
 def table(rows: Sequence[tuple[str, str, str]], heads: tuple[str, str, str]) -> Iterator[str]:
@@ -65,13 +75,9 @@ def inventory_json(inventory: Inventory, aside: Sequence[Rejection]) -> Iterator
     entries = inventory.entries
     times = Times()
 
-    def described(entry: Entry, size: str = "") -> str:
-        name = entry[0]
-        ns, iso = times.of(name)
-        return f'{{ "name": "{name}", {size}"createdNs": "{ns}", "iso": "{iso}" }}'
-
-    def listed(entry: Entry) -> str:
-        return f"""    {described(entry, f'"size": {entry[1]}, ')}"""
+    def described(entry: Entry) -> str:
+        ns, iso = times.of(entry.name)
+        return f'{{ "name": "{entry.name}", "createdNs": "{ns}", "iso": "{iso}" }}'
 
     yield "{"
     yield f'  "dir": {json.dumps(str(inventory.directory))},'
@@ -85,9 +91,14 @@ def inventory_json(inventory: Inventory, aside: Sequence[Rejection]) -> Iterator
         yield '  "entries": []'
     else:
         yield '  "entries": ['
-        for number in range(len(entries) - 1):
-            yield f"{listed(entries[number])},"
-        yield listed(entries[-1])
+        # In one flat loop: at 100,000 batches each call in it is a twentieth of a second.
+        times_of, end, left = times.of, ",", len(entries)
+        for name, size in entries:
+            left -= 1
+            if not left:
+                end = ""
+            ns, iso = times_of(name)
+            yield f'    {{ "name": "{name}", "size": {size}, "createdNs": "{ns}", "iso": "{iso}" }}{end}'
         yield "  ]"
     yield "}"
 
