@@ -12,8 +12,11 @@ from hypothesis import settings
 from support import ledger
 from support.monitor import DeleteWatch, watch_deletes
 
-# A shell starts its background jobs with SIGINT ignored, and a command inherits that. The tests send it.
+# A shell starts its background jobs with SIGINT ignored, nohup with SIGHUP, and a command inherits that. The tests
+# send both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # No example has a time limit: these tests run on busy machines. In CI the examples are the same at every
 # run, so that a change is judged by what it changed; anywhere else they are new ones.

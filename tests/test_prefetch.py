@@ -360,6 +360,7 @@ async def test_outcomes_come_in_order_whoever_prepares_them(
             items.append(item)
             if isinstance(item, Prepared):
                 ready.put(item)
+            await anyio.lowlevel.checkpoint()  # the loop has its turn with what was put, before more is
             while ready._asleep_at != ready._posted:  # only while the thread sleeps may the loop work
                 await anyio.lowlevel.checkpoint()
     prefetch.close()
