@@ -392,6 +392,14 @@ async def test_a_success_between_two_rejections_starts_the_count_anew(spool: Pat
     assert (result.uploaded, result.quarantined, result.skipped) == (2, 5, 0)
 
 
+async def test_three_rejected_in_a_row_after_a_success_end_the_flush(spool: Path) -> None:
+    batches = sdk_batches(spool, 6, spans=TINY)
+    with ScriptedServer(ok(), *[Answer(400)] * 5) as server:
+        result = await flush(server, spool, quarantine=True)
+    assert (result.uploaded, result.quarantined, result.skipped) == (1, 3, 2)
+    assert snapshot(spool) == batches[4:]
+
+
 async def test_a_batch_that_cannot_be_set_aside_ends_the_flush(spool: Path) -> None:
     batches = sdk_batches(spool, 3, spans=TINY)
     taken = spool.parent / "quarantine" / batches[0].name
@@ -532,6 +540,9 @@ async def test_empty_files_are_said_and_left(spool: Path) -> None:
         1,
     )
     warned = [event.message for event in events if isinstance(event, Warned)]
+    assert {message.partition(": ")[2] for message in warned} == {
+        "it is empty, as a power cut can leave it. Look at it, then delete it."
+    }
     assert [message.split(":")[0] for message in warned] == [
         "Skipped 00000000000000000001-0a.json",
         "Skipped 00000000000000000003-0c.json",
