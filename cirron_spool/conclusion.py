@@ -12,7 +12,7 @@ import anyio.to_thread
 
 from cirron_spool.bridge import Ahead
 from cirron_spool.errors import AuthRejectedError
-from cirron_spool.naming import printable
+from cirron_spool.naming import printable, reason
 from cirron_spool.prefetch import Cause, Prepared, Ready, Unsendable
 from cirron_spool.quarantine import set_aside
 from cirron_spool.report import (
@@ -26,7 +26,7 @@ from cirron_spool.report import (
     Uploaded,
     Warned,
 )
-from cirron_spool.spool import Removal, SpoolDirectory, reason
+from cirron_spool.spool import Removal, SpoolDirectory
 from cirron_spool.verdict import Action, Verdict
 
 # So many rejections with no success between them are not the batches' fault: the endpoint is wrong.

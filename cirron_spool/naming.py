@@ -120,3 +120,8 @@ def count(number: int, singular: str, plural: str | None = None) -> str:
 def printable(text: str) -> str:
     r"""``text`` with everything that could drive a terminal escaped (``\x1b``, ``\n``, ``\u202e``)."""
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def reason(error: OSError) -> str:
+    """An OSError in a few words, without its path."""
+    return printable(error.strerror or str(error) or type(error).__name__)

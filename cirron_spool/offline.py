@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cirron_spool.config import spool_directory
-from cirron_spool.spool import Entry, Removal, SpoolDirectory, reason
+from cirron_spool.naming import reason
+from cirron_spool.spool import Entry, Removal, SpoolDirectory
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from typing import TypeVar
 
 from cirron_spool.bridge import Ahead
 from cirron_spool.encoding import GZIP_ABOVE_BYTES, Encoder
-from cirron_spool.spool import Fingerprint, NotABatch, SpoolDirectory, Vanished, reason
+from cirron_spool.naming import reason
+from cirron_spool.spool import Fingerprint, NotABatch, SpoolDirectory, Vanished
 
 # A body up to this is held in memory compressed and goes out with a length; beyond it is streamed, chunked. 8 MiB of
 # gzip are some 35 MB of JSON: with one in flight and as much ahead, a flush stays below 64 MB of memory.

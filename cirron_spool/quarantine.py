@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cirron_spool.errors import SpoolError
-from cirron_spool.naming import is_batch_name, printable
-from cirron_spool.spool import QUARANTINE_NAME, SpoolDirectory, reason
+from cirron_spool.naming import is_batch_name, printable, reason
+from cirron_spool.spool import QUARANTINE_NAME, SpoolDirectory
 
 _LARGEST_NOTE_BYTES = 64 * 1024
 

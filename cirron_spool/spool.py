@@ -1,4 +1,4 @@
-"""The spool directory: list it, open its batches, delete and set aside, lock.
+"""The spool directory: list it, open its batches, delete them; hold its lock.
 
 The directory is resolved once and then held open, so that every later call speaks of the same directory even when
 its path is renamed or re-pointed meanwhile. All calls here are blocking; callers on an event loop use a thread.
@@ -19,16 +19,12 @@ from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
-from cirron_spool.errors import SpoolBusyError, SpoolError
-from cirron_spool.naming import match_batch_name, oldest_first, printable
+from cirron_spool.errors import SpoolError
+from cirron_spool.lock import SpoolLock, take_lock
+from cirron_spool.naming import match_batch_name, oldest_first, printable, reason
 
-if TYPE_CHECKING:
-    import filelock
-
-# Matches neither the SDK's ``*.json*`` nor a batch's name; hidden, because it is nobody's data.
-LOCK_NAME = ".cirron-spool.lock"
 QUARANTINE_NAME = "quarantine"
 
 # A final symbolic link is refused, a FIFO does not block, a terminal does not become ours. Windows has none of them.
@@ -44,9 +40,6 @@ _HAS_DIR_FD = {os.open, os.stat, os.unlink} <= os.supports_dir_fd
 
 # The file is not there any more, also as a network file system says it (ESTALE: deleted on the server).
 _GONE = frozenset({errno.ENOENT, errno.ESTALE})
-# Locks that this file system cannot give; what the lock prevents is only work done twice, never a loss.
-_NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK})
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _TYPE_BITS = stat.S_IFMT(0xFFFF)
 _REGULAR = stat.S_IFREG
@@ -113,8 +106,7 @@ class SpoolDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd: int | None = None
-        self._lock: filelock.BaseFileLock | None = None
-        self._process = os.getpid()
+        self._lock: SpoolLock | None = None
         # A cancelled task does not wait for the thread that opens or locks for it: what comes after the close is
         # given back at once.
         self._guard = threading.Lock()
@@ -152,7 +144,7 @@ class SpoolDirectory:
         with self._guard:
             self._closed = True
             if self._lock is not None:
-                _give_back(self._lock, self._process)
+                self._lock.give_back()
                 self._lock = None
             if self._fd is not None:
                 with suppress(
@@ -313,54 +305,22 @@ class SpoolDirectory:
     def lock(self) -> str:
         """Take the spool's lock until :meth:`unlock`; returns a warning for a person, or an empty string.
 
-        The lock is the kernel's (flock): it ends with the process that holds it, however that ends. Raises
-        SpoolBusyError when another process holds it, SpoolError when the lock file cannot be made.
+        Raises SpoolBusyError when another process holds it, SpoolError when the lock file cannot be made.
         """
-        import filelock  # here, because inspect does not need it and starts faster without
-
-        path = os.path.join(os.path.realpath(self.path), LOCK_NAME)
-        lock = filelock.FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            raise SpoolBusyError(
-                f"Another cirron-spool is working on {_shown(self.path)}. Wait for it to end, then run this again."
-            ) from None
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                return (
-                    f"{_shown(self.path)} is on a file system without locks; do not flush it twice at once."
-                )
-            if error.errno in _NO_SPACE:
-                # A flush is what frees the disk: refusing to would keep it full.
-                return f"No space for a lock file in {_shown(self.path)}; do not flush it twice at once."
-            raise SpoolError(
-                f"Cannot lock {_shown(self.path)}: {reason(error)}. Check the directory's permissions.",
-                exit_code=1,
-            ) from None
+        lock, warning = take_lock(self.path)
         with self._guard:
-            if self._closed:
-                _give_back(lock, self._process)
+            if lock is not None and self._closed:
+                lock.give_back()
             else:
                 self._lock = lock
-        return ""
+        return warning
 
     def unlock(self) -> None:
         """Give the lock back, leaving nothing behind."""
         with self._guard:
             lock, self._lock = self._lock, None
         if lock is not None:
-            _give_back(lock, self._process)
-
-
-def _give_back(lock: filelock.BaseFileLock, taken_by: int) -> None:
-    if os.getpid() != taken_by:
-        return  # a fork of the process that holds it: not ours to give
-    # Removed while it is held: a waiter that has it open finds it unlinked and takes the new one.
-    with suppress(OSError):
-        os.unlink(lock.lock_file)
-    with suppress(OSError):  # the kernel gives it back with the process at the latest
-        lock.release()
+            lock.give_back()
 
 
 def _unlistable(path: Path, error: OSError) -> SpoolError:
@@ -371,11 +331,6 @@ def _kind(mode: int) -> str:
     return next(
         (words for test, words in _KINDS if test(mode)), "a device" if not stat.S_ISREG(mode) else "a file"
     )
-
-
-def reason(error: OSError) -> str:
-    """An OSError in a few words, without its path."""
-    return printable(error.strerror or str(error) or type(error).__name__)
 
 
 def _shown(path: Path) -> str:

@@ -36,7 +36,8 @@ from cirron_spool import (
     __version__,
     flush_spool,
 )
-from cirron_spool.spool import LOCK_NAME, SpoolDirectory
+from cirron_spool.lock import LOCK_NAME
+from cirron_spool.spool import SpoolDirectory
 from support import spools
 from support.answers import Answer, Gate, html, json_answer, ok
 from support.loopwatch import no_blocking_calls

@@ -150,7 +150,7 @@ def test_a_room_that_decides_stands_below_those_that_do() -> None:
         ("argparse", {"cli"}),
         ("rich", {"cli"}),
         ("backoff", {"delivery"}),
-        ("filelock", {"spool", "credentials", "receiver"}),
+        ("filelock", {"lock", "credentials", "receiver"}),
     ],
 )
 def test_what_few_rooms_know(knows: str, rooms: set[str]) -> None:

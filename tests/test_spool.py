@@ -21,17 +21,10 @@ import pytest
 
 from cirron_spool import spool as room
 from cirron_spool.errors import SpoolBusyError, SpoolError
+from cirron_spool.lock import LOCK_NAME
+from cirron_spool.naming import reason
 from cirron_spool.offline import clear_spool, inspect_spool
-from cirron_spool.spool import (
-    LOCK_NAME,
-    Entry,
-    Fingerprint,
-    NotABatch,
-    Removal,
-    SpoolDirectory,
-    Vanished,
-    reason,
-)
+from cirron_spool.spool import Entry, Fingerprint, NotABatch, Removal, SpoolDirectory, Vanished
 from support.cli import clean_environment
 from support.monitor import DeleteWatch, watch_deletes
 

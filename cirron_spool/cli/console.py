@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import IO
 
 from cirron_spool.errors import CirronSpoolError
-from cirron_spool.spool import reason
+from cirron_spool.naming import reason
 from cirron_spool.streams import silence
 
 # Lines written together: a write a line would be 100,000 system calls for a big spool on a line-buffered terminal.
