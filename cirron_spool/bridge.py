@@ -62,8 +62,8 @@ class Ahead(Generic[T, E, R]):
     the next item of ``source`` in a short time, or returns None where that may take long and leaves it to the thread;
     ``is_brief`` says whether an errand takes a short time.
 
-    Neither side ever takes a lock: each counter is written by one side only, an append or a popleft is whole, and what
-    both would write (the source, the results) belongs to the thread but while it sleeps on an empty inbox.
+    Neither side ever takes a lock: an append or a popleft is whole, and what is not written by one side alone belongs
+    to the thread but while it sleeps on an empty inbox.
     """
 
     def __init__(
@@ -86,18 +86,19 @@ class Ahead(Generic[T, E, R]):
         self._brief = brief
         self._is_brief = is_brief
         self._pace = Pace()
-        # Written by the thread.
+        # Written by the thread alone.
         self._heeded = 0
         self._asleep_at = -1
+        self._finished = False
+        # Written by whoever works: the thread, or the event loop while the thread sleeps.
         self._ready: deque[tuple[T, int]] = deque()
         self._made_weight = 0
         self._results: deque[R] = deque()
         self._errands_done = 0
         self._exhausted = False
-        self._finished = False
         self._source_error: BaseException | None = None
         self._errand_error: BaseException | None = None
-        # Written by the event loop.
+        # Written by the event loop alone.
         self._taken_weight = 0
         self._errands_put = 0
         self._held_back: deque[E] = deque()
@@ -280,13 +281,15 @@ class Ahead(Generic[T, E, R]):
         self._made_weight += weight
         self._ready.append((item, weight))
 
+    @property
+    def _waiting_weight(self) -> int:
+        return self._made_weight - self._taken_weight
+
     def _is_full(self) -> bool:
-        weight = self._made_weight - self._taken_weight
-        return len(self._ready) >= self._max_items or weight >= self._max_weight
+        return len(self._ready) >= self._max_items or self._waiting_weight >= self._max_weight
 
     def _is_half_empty(self) -> bool:
-        weight = self._made_weight - self._taken_weight
-        return len(self._ready) * 2 <= self._max_items and weight * 2 <= self._max_weight
+        return len(self._ready) * 2 <= self._max_items and self._waiting_weight * 2 <= self._max_weight
 
     def _sleep(self) -> None:
         """Wait for a message and heed it. Nothing was posted that is not heeded: the loop may work meanwhile."""

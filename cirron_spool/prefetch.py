@@ -51,6 +51,11 @@ class Tuning:
     # 0: 1.28, 16 KiB: 1.28, 64: 1.21, 256: 0.99, 1 MiB: 1.12.
     in_loop_bytes: int = 128 * 1024
 
+    @property
+    def whole_bytes(self) -> int:
+        """A file of up to so many bytes is read and compressed in one go."""
+        return max(min(WHOLE_CHUNKS * self.chunk_bytes, HELD_BYTES), GZIP_ABOVE_BYTES)
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -176,7 +181,7 @@ class Prefetch:
         size = fingerprint.size
         if size == 0:
             return Unsendable(name, Cause.EMPTY)
-        if size <= max(min(WHOLE_CHUNKS * self._tuning.chunk_bytes, HELD_BYTES), GZIP_ABOVE_BYTES):
+        if size <= self._tuning.whole_bytes:
             # One read, one compression: each call less is one time less that the event loop has to wait for us.
             body = os.read(fd, size + 1)
             if len(body) != size:

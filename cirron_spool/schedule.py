@@ -42,14 +42,12 @@ def delays(retries: int, random: Callable[[], float]) -> Generator[float, Waitab
         outcome = yield delay if outcome.retry_after_s is None else outcome.retry_after_s
 
 
-def parse_retry_after(value: str | None, now: datetime) -> float | None:
+def parse_retry_after(value: str, now: datetime) -> float | None:
     """The seconds that a ``Retry-After`` header asks for, or None when it says nothing usable.
 
     Digits of seconds or an HTTP date (RFC 9110, section 10.2.3), measured from ``now`` (aware). Nonsense, negative
     and past values are None: a server's slip must neither stop a flush nor make it hammer.
     """
-    if value is None:
-        return None
     value = value.strip(" \t")
     if value.isascii() and value.isdigit():
         # More digits than this are beyond any limit anyway, and float() of thousands of them is not free.

@@ -27,11 +27,9 @@ else:
     from fcntl import ioctl
     from termios import FIONREAD, TIOCOUTQ
 
-# One write to the connection. Small enough that a write never holds the loop, large enough to keep a fast link full;
-# a raw body above 1 MiB in one write stalled the loop for 35 ms at 70 MB.
+# One write to the connection, and what is written before the other tasks of the loop have a turn: some 200 µs of
+# copying, and enough to keep a fast link full. A raw body of 70 MB in one write stalled the loop for 35 ms.
 _WRITE_BYTES = 256 * 1024
-# So much may be written before the other tasks of the loop have a turn: some 200 µs of copying.
-_TURN_BYTES = 256 * 1024
 # The watch looks this many times per silence limit, so that a limit is overrun by an eighth at most.
 _LOOKS_PER_LIMIT = 8
 _SLOWEST_LOOK_S = 1.0
@@ -182,7 +180,7 @@ class Body(aiohttp.Payload):
         await writer.write(piece)
         self._exchange.wrote(len(piece), now())
         self._since_turn += len(piece)
-        if self._since_turn >= _TURN_BYTES:
+        if self._since_turn >= _WRITE_BYTES:
             # A kernel with room takes megabytes without ever making us wait: the others in the loop have their turn.
             self._since_turn = 0
             await asyncio.sleep(0)

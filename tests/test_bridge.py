@@ -634,6 +634,15 @@ async def asleep(crossing: Ahead[Any, Any, Any]) -> None:
             await anyio.lowlevel.checkpoint()
 
 
+async def take_and_put_back(crossing: Ahead[int, Any, Any], count: int) -> None:
+    """Take `count` items, each put back as an errand and waited for, with a thread that sleeps before each."""
+    for item in range(count):
+        await asleep(crossing)
+        assert await anext(crossing) == item
+        crossing.put(item)
+        await crossing.settled()
+
+
 @pytest.mark.usefixtures("clock")
 async def test_once_the_work_proved_quick_it_is_done_in_the_loop() -> None:
     works = Works(100)
@@ -666,11 +675,7 @@ async def test_an_errand_that_takes_long_is_left_to_the_thread() -> None:
     async with ahead(
         works, errand=errand, brief=works.brief, is_brief=lambda number: number % 2 == 0
     ) as ready:
-        for item in range(100):
-            await asleep(ready)
-            assert await anext(ready) == item
-            ready.put(item)
-            await ready.settled()
+        await take_and_put_back(ready, 100)
     assert list(done_by) == list(range(100))
     assert {done_by[number] for number in range(1, 100, 2)} == {ready._thread.ident}
     assert {done_by[number] for number in range(0, 100, 2)} == {threading.get_ident()}
@@ -683,11 +688,7 @@ async def test_work_that_is_not_quick_stays_with_the_thread(clock: Clock) -> Non
     async with ahead(
         works, errand=lambda number: done_by.add(threading.get_ident()), brief=works.brief
     ) as ready:
-        for item in range(100):
-            await asleep(ready)
-            assert await anext(ready) == item
-            ready.put(item)
-            await ready.settled()
+        await take_and_put_back(ready, 100)
     assert works.made == list(range(100))
     assert works.made_in_loop == works.refused == []
     assert done_by == {ready._thread.ident}
@@ -711,11 +712,7 @@ async def test_without_brief_nothing_is_done_in_the_loop() -> None:
     works = Works(100)
     done_by: set[int] = set()
     async with ahead(works, errand=lambda number: done_by.add(threading.get_ident())) as ready:
-        for item in range(100):
-            await asleep(ready)
-            assert await anext(ready) == item
-            ready.put(item)
-            await ready.settled()
+        await take_and_put_back(ready, 100)
     assert works.made == list(range(100))
     assert works.made_in_loop == []
     assert done_by == {ready._thread.ident}

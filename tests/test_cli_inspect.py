@@ -7,7 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from cirron_spool.cli.render import Times
+from cirron_spool.naming import iso_utc
 from cirron_spool.quarantine import set_aside
 from cirron_spool.spool import SpoolDirectory
 from support.cli import command_line, run_cli, spawn
@@ -232,3 +236,17 @@ def test_inspecting_needs_neither_a_home_nor_a_sound_configuration(tmp_path: Pat
     (home / ".cirron").mkdir(parents=True)
     (home / ".cirron/config.json").write_text("{")
     assert run_cli("inspect", "--dir", spool, home=home).stdout == page_table(spool)
+
+
+# Seconds and days share what was found for the name before: times beside each other, and names of few digits.
+BESIDE = st.integers(0, 2 * 86_400 * 10**9).map(lambda ns: 1_776_470_400_000_000_000 + ns)
+DIGITS = (BESIDE | st.integers(0, 10**20) | st.integers(0, 10**40)).map(lambda ns: f"{ns:020d}") | st.text(
+    "0123456789", min_size=1, max_size=30
+)
+
+
+@given(st.lists(DIGITS, min_size=1))
+def test_each_name_has_its_own_time(digits: list[str]) -> None:
+    times = Times()
+    for created in digits:
+        assert times.of(f"{created}-0a.json") == (str(int(created)), iso_utc(int(created)))

@@ -9,7 +9,7 @@ import random
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 
 import pytest
@@ -268,6 +268,16 @@ class Held:
         return self._deflater(level, before)
 
 
+def begun_and_held(monkeypatch: pytest.MonkeyPatch) -> tuple[Encoder, Held, Generator[bytes, None, None]]:
+    """An encoder whose one worker waits, and a stream of twelve blocks of which the first part was taken."""
+    monkeypatch.setattr(room, "_cores", lambda: 1)  # a second worker would have begun the third block already
+    encoder = Encoder("zlib")
+    held = Held(encoder)
+    parts = encoder.gzip_parts(bytes([number]) * 100 for number in range(12))
+    assert next(parts)
+    return encoder, held, parts
+
+
 def left_alone(encoder: Encoder) -> bool:
     """Whether the encoder's threads end."""
     threads = list(encoder._threads._threads)
@@ -277,11 +287,7 @@ def left_alone(encoder: Encoder) -> bool:
 
 
 def test_a_stream_that_is_left_midway_is_not_compressed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_cores", lambda: 1)  # a second worker would have begun the third block already
-    encoder = Encoder("zlib")
-    held = Held(encoder)
-    parts = encoder.gzip_parts(bytes([number]) * 100 for number in range(12))
-    assert next(parts)
+    encoder, held, parts = begun_and_held(monkeypatch)
     parts.close()
     held.gate.set()
     # The worker goes on: what it was given next is done, and what the stream still wanted is not.
@@ -293,11 +299,7 @@ def test_a_stream_that_is_left_midway_is_not_compressed_on(monkeypatch: pytest.M
 
 
 def test_after_close_nothing_is_compressed_beside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_cores", lambda: 1)
-    encoder = Encoder("zlib")
-    held = Held(encoder)
-    parts = encoder.gzip_parts(bytes([number]) * 100 for number in range(12))
-    assert next(parts)
+    encoder, held, _ = begun_and_held(monkeypatch)
     encoder.close()
     held.gate.set()
     assert left_alone(encoder)

@@ -14,7 +14,7 @@ import aiohttp
 
 from benchmarks.contenders import harness
 from cirron_spool.encoding import Encoder
-from cirron_spool.prefetch import WHOLE_CHUNKS, Tuning
+from cirron_spool.prefetch import Tuning
 
 
 def encoded(job: harness.Job, name: str) -> tuple[bytes, dict[str, str]]:
@@ -25,7 +25,7 @@ def encoded(job: harness.Job, name: str) -> tuple[bytes, dict[str, str]]:
         if size <= harness.COMPRESS_ABOVE_BYTES:
             return file.read(), harness.headers(job["token"], harness.batch_id(name), gzipped=False)
         encoder = Encoder(tuning.gzip_library, tuning.gzip_level)
-        if size <= WHOLE_CHUNKS * tuning.chunk_bytes:
+        if size <= tuning.whole_bytes:
             body = encoder.gzip(file.read())
         else:
             body = b"".join(encoder.gzip_parts(iter(lambda: file.read(tuning.chunk_bytes), b"")))

@@ -14,6 +14,4 @@ def test_a_sample_of_system_calls(tmp_path: Path) -> None:
         pytest.skip(why_not)
     report = syscalls.run(tmp_path, 30, new_seed())
     print(report)
-    assert report.run == 30
-    # Calls are counted in a run without strace's haste: some cases do not come to theirs, most do.
-    assert report.idle < 25
+    assert report.run - report.idle >= 30
