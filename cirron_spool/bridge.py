@@ -30,20 +30,26 @@ R = TypeVar("R")
 _LEAVE_S = 2.0
 
 
-async def complete(work: Coroutine[Any, Any, None]) -> None:
-    """Await ``work`` to its end even if the awaiting task is cancelled meanwhile; the cancellation follows it."""
+async def complete(work: Coroutine[Any, Any, R], grace_s: float | None = None) -> R:
+    """Await ``work`` to its end even if the awaiting task is cancelled meanwhile; the cancellation follows it.
+
+    With ``grace_s`` the work is cancelled itself so many seconds after the awaiting task.
+    """
     task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    # anyio cancels a scope's tasks again at each turn of the loop until they have left it; asyncio cancels once.
-    with anyio.CancelScope(shield=True):
-        while not task.done():
-            try:
-                await asyncio.shield(task)
-            except asyncio.CancelledError as error:
-                cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    task.result()
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if grace_s is not None:
+            asyncio.get_running_loop().call_later(grace_s, task.cancel)
+        # anyio cancels a scope's tasks again at each turn of the loop until they have left it, asyncio as often as it
+        # is asked to.
+        with anyio.CancelScope(shield=True):
+            while not task.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()  # an error of the work's own is not hidden behind the cancellation
+        raise
 
 
 class Ahead(Generic[T, E, R]):

@@ -38,6 +38,9 @@ _RENEW_BEFORE = timedelta(minutes=5)
 _BETWEEN_RENEWALS = timedelta(minutes=1)
 # How long another process may hold the lock for its own refresh before we go on without it.
 _LOCK_WAIT_S = 10.0
+# How long a refresh under way may outlive the flush that is cancelled: what is left of the five seconds in which a
+# flush has to end when it is asked to stop, after the four that its batch in flight has.
+_ROTATION_GRACE_S = 0.8
 
 
 class Login:
@@ -116,17 +119,22 @@ class Login:
     async def _renew_locked(self, refused: str) -> bool:
         if await self._adopt(refused):
             return True
-        sent = self._credentials.refresh_token
+        # From here on the platform may have rotated the token: the new one must not be lost to a cancellation.
+        if await complete(self._rotate(), _ROTATION_GRACE_S):
+            return True
+        # Refused or lost; a process that does not honour our lock may have been faster after all.
+        return await self._adopt(refused)
+
+    async def _rotate(self) -> bool:
+        """One refresh, and its token in use and saved; False when there was none in the answer."""
         outcome = await self._transport.post_json(
-            self._settings.api_url + REFRESH_PATH, {}, {"refresh_token": sent}
+            self._settings.api_url + REFRESH_PATH, {}, {"refresh_token": self._credentials.refresh_token}
         )
         renewed = _renewed(outcome, self._credentials) if isinstance(outcome, Answer) else None
         if renewed is None:
-            # Refused or lost; a process that does not honour our lock may have been faster after all.
-            return await self._adopt(refused)
+            return False
         self._credentials = renewed
         try:
-            # Once the platform has rotated it, the new token must not be lost to a cancellation.
             await complete(save(self._settings.config_path, renewed))
         except (OSError, ConfigError) as error:
             self.unsaved = True

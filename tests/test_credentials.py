@@ -9,6 +9,7 @@ import os
 import stat
 import threading
 import traceback
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from cirron_spool import (
     Retrying,
     Uploaded,
     Warned,
+    credentials,
     flush_spool,
 )
 from cirron_spool.config import Credentials
@@ -611,6 +613,55 @@ async def test_a_rotation_is_saved_though_the_flush_is_cancelled(
     assert server.platform.rotations == 1
 
 
+async def test_a_refresh_under_way_is_not_lost_to_a_cancellation(spool: Path, config: Path) -> None:
+    sdk_batches(spool, 1, spans=TINY)
+    write_login(config, minutes=1)
+    asked, gate = threading.Event(), Gate()
+    with ScriptedServer() as server:
+
+        def rotated(request: Request) -> Answer:
+            answer = server.platform._refresh(request)
+            asked.set()
+            return replace(answer, stall_before=gate)
+
+        server.on(*REFRESH, default=Answer(late=rotated))
+        task = asyncio.create_task(flush(server, spool, config))
+        assert await asyncio.to_thread(asked.wait, SAFETY_NET)
+        task.cancel()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not task.done()
+        gate.open()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert login_in(config) == ("access-1", "refresh-1")
+    assert server.platform.rotations == 1
+
+
+async def test_a_refresh_that_is_never_answered_does_not_hold_a_cancellation_up(
+    spool: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cirron_spool.credentials._ROTATION_GRACE_S", 0.01)
+    sdk_batches(spool, 1, spans=TINY)
+    write_login(config, minutes=1)
+    asked, gate = threading.Event(), Gate()
+    with ScriptedServer() as server:
+
+        def never(request: Request) -> Answer:
+            asked.set()
+            return Answer(stall_before=gate)
+
+        server.on(*REFRESH, default=never)
+        task = asyncio.create_task(flush(server, spool, config, timeout_ms=int(SAFETY_NET * 2000)))
+        assert await asyncio.to_thread(asked.wait, SAFETY_NET)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            async with asyncio.timeout(SAFETY_NET):
+                await task
+        gate.open()
+    assert login_in(config) == ("access-0", "refresh-0")
+
+
 async def test_saving_makes_what_is_missing(tmp_path: Path) -> None:
     config = tmp_path / ".cirron" / "config.json"
     await save(config, Credentials("new", "again", datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)))
@@ -623,17 +674,27 @@ async def test_saving_makes_what_is_missing(tmp_path: Path) -> None:
 # -- two at once ------------------------------------------------------------------------------------------------
 
 
-async def test_two_flushes_that_refresh_at_once_rotate_once(tmp_path: Path, config: Path) -> None:
+async def test_two_flushes_that_refresh_at_once_rotate_once(
+    tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_login(config, minutes=1)
     gate = Gate()
+    both = threading.Barrier(2, action=gate.open)  # both want to refresh before the first one has
+    lock = credentials._acquire
+
+    def acquire(path: Path) -> filelock.BaseFileLock | None:
+        both.wait(SAFETY_NET)
+        return lock(path)
+
+    monkeypatch.setattr(credentials, "_acquire", acquire)
     batches = {name: sdk_batches(tmp_path / name, 3, spans=TINY) for name in ("one", "two")}
     results: list[FlushResult] = []
     with ScriptedServer(check_auth=True) as server:
 
         def slow(request: Request) -> Answer:
-            return Answer(late=server.platform._refresh, stall_before=gate)
+            return replace(server.platform._refresh(request), stall_before=gate)
 
-        server.on(*REFRESH, default=slow)
+        server.on(*REFRESH, default=Answer(late=slow))
         async with anyio.create_task_group() as group:
 
             async def run(name: str) -> None:
@@ -641,8 +702,6 @@ async def test_two_flushes_that_refresh_at_once_rotate_once(tmp_path: Path, conf
 
             for name in batches:
                 group.start_soon(run, name)
-            await server.arrived(lambda s: len(s.seen(REFRESH[1])) == 1)
-            gate.open()
     assert (server.platform.rotations, len(server.seen(REFRESH[1]))) == (1, 1)
     assert [result.uploaded for result in results] == [3, 3]
     assert {request.token for request in server.uploads} == {"access-1"}
