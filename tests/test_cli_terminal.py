@@ -159,8 +159,8 @@ def test_a_retry_counts_down_and_then_says_that_it_is_tried(tmp_path: Path) -> N
     answers = [Answer(503, headers=[("Retry-After", "2")]), ok(stall_before=gate)]
     with ScriptedServer(*answers) as server:
         seen: list[Exchange] = [
-            ("retry in 2 s (attempt 2)  " + written[0].name, ""),
-            ("retry in 1 s (attempt 2)  " + written[0].name, ""),
+            ("retry in 2 s (attempt 2): HTTP 503 Service Unavailable  " + written[0].name, ""),
+            ("retry in 1 s (attempt 2): HTTP 503 Service Unavailable  " + written[0].name, ""),
             # Held until the bar no longer speaks of a wait.
             ("mattempt 2  " + written[0].name, opening(gate)),
         ]
@@ -168,6 +168,16 @@ def test_a_retry_counts_down_and_then_says_that_it_is_tried(tmp_path: Path) -> N
     assert done.returncode == 0
     assert "retry in 0 s" not in done.text
     assert Screen(done.text, 200).lines == ["Uploaded: 1  Failed: 0  Skipped: 0"]
+
+
+def test_the_rate_stands_still_while_a_retry_waits(tmp_path: Path) -> None:
+    spool_of(tmp_path, 2, spans=(200, 300))
+    with ScriptedServer(ok(), Answer(503, headers=[("Retry-After", "2")]), ok()) as server:
+        done = flush(tmp_path, server, columns=200, answers=[("retry in 2 s", ""), ("retry in 1 s", "")])
+    waiting = [frame for frame in Screen(done.text, 200).frames if any("retry in" in line for line in frame)]
+    assert len(waiting) > 2
+    assert len({frame[0] for frame in waiting}) == 1
+    assert re.search(r"1/2 batches  .+/s  \d+:\d\d left", waiting[0][0])
 
 
 def test_warnings_stand_whole_above_the_bar_and_stay(tmp_path: Path) -> None:

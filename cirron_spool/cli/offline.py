@@ -31,8 +31,10 @@ def run(options: argparse.Namespace, console: Console) -> int:
 def _inspect(options: argparse.Namespace, console: Console) -> int:
     inventory = inspect_spool(options.dir)
     aside = quarantine_entries(inventory.directory)
-    show = render.inventory_json if options.json else render.inventory_lines
-    console.data(show(inventory, aside))
+    if options.json:
+        console.data(render.inventory_json(inventory, aside))
+    else:
+        console.data(render.inventory_lines(inventory, aside, _command("quarantine list", options)))
     return EXIT_OK
 
 
@@ -104,9 +106,8 @@ def _quarantine_retry(options: argparse.Namespace, console: Console) -> int:
     done, failed = put_back(spool, names)
     for name, error in failed:
         console.error(f"Could not move {name} back: {reason(error)}.")
-    console.line(
-        f"Success: Moved {count(done, 'batch')} back into the spool. Run cirron-spool flush to send them."
-    )
+    flush = _command("flush", options)
+    console.line(f"Success: Moved {count(done, 'batch')} back into the spool. Run {flush} to send them.")
     return EXIT_LOOK if failed else EXIT_OK
 
 
@@ -136,5 +137,15 @@ def _chosen(options: argparse.Namespace, console: Console) -> list[str]:
         return there
     for name in options.names:
         if name not in there:
-            raise ConfigError(f"{printable(name)} is not in quarantine. See cirron-spool quarantine list.")
+            listing = _command("quarantine list", options)
+            raise ConfigError(f"{printable(name)} is not in quarantine. See {listing}.")
     return list(options.names)
+
+
+def _command(words: str, options: argparse.Namespace) -> str:
+    """The command to run next, on the spool that this one was run on."""
+    if options.dir is None:
+        return f"cirron-spool {words}"
+    import shlex  # seldom needed, and inspect is to start fast
+
+    return f"cirron-spool {words} --dir {printable(shlex.quote(options.dir))}"

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from cirron_spool.cli.console import Console
 from cirron_spool.cli.views import FlushView
-from cirron_spool.naming import human_size
+from cirron_spool.naming import human_size, printable
 from cirron_spool.report import Ended, Failed, FlushEvent, Quarantined, Retrying, Sending, Started, Uploaded
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ class Bar(FlushView):
         self._sent = 0
         self._file = ""
         self._retry_at: float | None = None
+        self._waits_since = 0.0
         self._attempt = 1
+        self._why = ""
         self._widest = 0
         # When so many bytes were done, over the last seconds.
         self._marks: deque[tuple[float, int]] = deque()
@@ -72,7 +74,10 @@ class Bar(FlushView):
             case Sending():
                 self._file, self._retry_at, self._attempt = event.name, None, 1
             case Retrying():
-                self._retry_at, self._attempt = time.monotonic() + event.delay_s, event.attempt
+                self._waits_since = time.monotonic()
+                self._retry_at, self._attempt = self._waits_since + event.delay_s, event.attempt
+                # Its words before the colon name the batch, which stands beside it.
+                self._why = printable(event.message.partition(": ")[2])
             case Uploaded():
                 self._sent += event.size
                 self._mark()
@@ -98,8 +103,12 @@ class Bar(FlushView):
 
     def _rate(self) -> float:
         """Bytes of batches a second."""
-        since, sent = self._marks[0] if self._marks else (time.monotonic(), 0)
-        seconds = time.monotonic() - since
+        now = time.monotonic()
+        if self._retry_at is not None:
+            # The link is not slower for a server that asked us to wait.
+            now = min(now, self._waits_since)
+        since, sent = self._marks[0] if self._marks else (now, 0)
+        seconds = now - since
         return (self._sent - sent) / seconds if seconds > 0 else 0.0
 
     def _lines(self) -> Group:
@@ -132,11 +141,11 @@ class Bar(FlushView):
         return Group(first, second)
 
     def _now(self) -> str:
-        """The file in flight, or how long until it is tried again."""
+        """The file in flight, or how long until it is tried again and why."""
         if self._retry_at is not None:
             left = math.ceil(self._retry_at - time.monotonic())
             if left > 0:
-                return f"retry in {left} s (attempt {self._attempt})  {self._file}"
+                return f"retry in {left} s (attempt {self._attempt}): {self._why}  {self._file}"
             return f"attempt {self._attempt}  {self._file}"
         return self._file
 

@@ -53,8 +53,8 @@ def table(rows: Sequence[tuple[str, str, str]], heads: tuple[str, str, str]) -> 
     yield f"└{rules[0]}┴{rules[1]}┴{rules[2]}┘"
 
 
-def inventory_lines(inventory: Inventory, aside: Sequence[Rejection]) -> Iterator[str]:
-    """``inspect`` for a person."""
+def inventory_lines(inventory: Inventory, aside: Sequence[Rejection], listing: str) -> Iterator[str]:
+    """``inspect`` for a person; ``listing`` is the command that lists what is in quarantine."""
     place = printable(str(inventory.directory))
     entries = inventory.entries
     if not entries:
@@ -67,7 +67,7 @@ def inventory_lines(inventory: Inventory, aside: Sequence[Rejection]) -> Iterato
         yield f"Oldest: {rows[0][0]}   Newest: {rows[-1][0]}"
     if aside:
         size = human_size(sum(rejection.size for rejection in aside))
-        yield f"Quarantine: {count(len(aside), 'file')}, {size}. See cirron-spool quarantine list."
+        yield f"Quarantine: {count(len(aside), 'file')}, {size}. See {listing}."
 
 
 def inventory_json(inventory: Inventory, aside: Sequence[Rejection]) -> Iterator[str]:
