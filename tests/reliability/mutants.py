@@ -39,7 +39,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "verdict": ("test_verdict.py", "reliability/test_decisions.py"),
     "schedule": ("test_schedule.py", "reliability/test_decisions.py"),
     "naming": ("test_naming.py", "reliability/test_decisions.py"),
-    "conclusion": ("test_quarantine.py", "test_flush.py"),
+    "conclusion": ("test_conclusion.py",),
     "window": ("test_in_flight.py", "test_flush.py"),
 }
 
