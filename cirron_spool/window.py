@@ -56,18 +56,11 @@ class Window:
         """
         while self._entries and not self._conclusions.ended:
             oldest = self._entries[0]
-            if isinstance(oldest, Unsendable) or not _is_done(oldest):
-                break
-            batch, delivering = oldest
-            if not isinstance(delivering, asyncio.Future) or delivering.cancelled() or delivering.exception():
-                break
-            outcome = delivering.result()
-            if isinstance(outcome, OSError) or outcome.action is not Action.ACKNOWLEDGED:
+            if isinstance(oldest, Unsendable) or (outcome := _acknowledgement(oldest[1])) is None:
                 break
             self._entries.popleft()
-            await self._conclusions.conclude(
-                batch, outcome, self._disk
-            )  # an acknowledgement's has no suspension
+            # An acknowledgement's has no suspension.
+            await self._conclusions.conclude(oldest[0], outcome, self._disk)
         deliveries = [entry[1] for entry in self._entries if isinstance(entry, tuple)]
         self._entries.clear()
         tasks = [delivering for delivering in deliveries if isinstance(delivering, asyncio.Future)]
@@ -89,6 +82,16 @@ class Window:
             await self._conclusions.conclude(batch, outcome, self._disk)
         if self._conclusions.ended:
             await self.abandon()
+
+
+def _acknowledgement(delivering: _Delivering) -> Verdict | None:
+    """What a delivery has come to, if that is an acknowledgement."""
+    if not isinstance(delivering, asyncio.Future) or not delivering.done() or delivering.cancelled():
+        return None
+    if delivering.exception() is not None:
+        return None
+    outcome = delivering.result()
+    return outcome if isinstance(outcome, Verdict) and outcome.action is Action.ACKNOWLEDGED else None
 
 
 def _is_done(entry: Unsendable | tuple[Prepared, _Delivering]) -> bool:

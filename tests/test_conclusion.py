@@ -7,14 +7,12 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from cirron_spool.conclusion import Conclusions
 from cirron_spool.errors import AuthRejectedError
-from cirron_spool.prefetch import Cause, Prefetch, Prepared, Tuning, Unsendable
+from cirron_spool.prefetch import Cause, Prepared, Unsendable
 from cirron_spool.quarantine import entries, set_aside
 from cirron_spool.report import (
     EXIT_AUTH,
@@ -22,7 +20,6 @@ from cirron_spool.report import (
     EXIT_LOOK,
     BatchFailure,
     Failed,
-    FlushEvent,
     Quarantined,
     Tally,
     Uploaded,
@@ -31,13 +28,10 @@ from cirron_spool.report import (
 from cirron_spool.spool import Removal, SpoolDirectory
 from cirron_spool.verdict import Action, Verdict
 from support.background import SAFETY_NET
+from support.concluding import BODY, NAME, SENT, Flush
 from support.monitor import DeleteWatch, watch_deletes
 
 pytestmark = pytest.mark.anyio
-
-NAME = "00000000000000000001-0a.json"
-BODY = b'{"spans":[]}'
-SENT = 7  # bytes, as the wire would have counted them
 
 ACKNOWLEDGED = Verdict(Action.ACKNOWLEDGED, 202, exit_code=0)
 REJECTED = Verdict(Action.REJECTED, 400, f"Rejected {NAME}: HTTP 400 Bad Request", hint="A hint.", said="no")
@@ -52,54 +46,6 @@ def deletes() -> Iterator[DeleteWatch]:
     """Nothing is uploaded here: what is acknowledged is what a test says."""
     with watch_deletes(acknowledged=lambda name: True) as watch:
         yield watch
-
-
-@dataclass
-class Flush:
-    """As much of a flush as concludes: a real spool of batches, the conclusions, and the thread that deletes."""
-
-    spool: SpoolDirectory
-    tally: Tally
-    told: bool = True
-    quarantine: bool = False
-    keep_going: bool = False
-    events: list[FlushEvent] = field(default_factory=list)
-    removals: list[tuple[str, Removal | OSError]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.prefetch = Prefetch(self.spool, Tuning())
-        self.conclusions = Conclusions(
-            self.spool,
-            self.tally,
-            self.events.append,
-            told=self.told,
-            quarantine=self.quarantine,
-            keep_going=self.keep_going,
-            sent=lambda batch: SENT,
-        )
-
-    def prepared(self, name: str = NAME) -> Prepared:
-        """The batch, read as a flush reads it; written first where it is not there."""
-        path = self.spool.path_of(name)
-        if not path.exists():
-            path.write_bytes(BODY)
-        ready = self.prefetch.prepare(name)
-        assert isinstance(ready, Prepared)
-        return ready
-
-    async def conclude(self, outcome: Verdict | OSError, batch: Prepared | None = None) -> None:
-        """Conclude a batch, and wait for its delete if there is one."""
-        async with self.prefetch.ahead([], self.conclusions.remove) as disk:
-            await self.conclusions.conclude(batch or self.prepared(), outcome, disk)
-            await disk.settled()
-            for gone, removal in disk.results():
-                self.removals.append((gone.name, removal))
-                self.conclusions.removed(gone, removal)
-
-    @property
-    def left(self) -> list[str]:
-        """What is in the spool."""
-        return sorted(os.listdir(self.spool.path))
 
 
 MakeFlush = Callable[..., Flush]

@@ -40,7 +40,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "schedule": ("test_schedule.py", "reliability/test_decisions.py"),
     "naming": ("test_naming.py", "reliability/test_decisions.py"),
     "conclusion": ("test_conclusion.py",),
-    "window": ("test_in_flight.py", "test_flush.py"),
+    "window": ("test_window.py", "test_in_flight.py"),
 }
 
 # Mutants that no test can tell from the original, as "module.function: change", and why.

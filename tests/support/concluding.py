@@ -1,0 +1,73 @@
+"""As much of a flush as concludes its batches: a real spool, the conclusions, and the thread that deletes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from cirron_spool.bridge import Ahead
+from cirron_spool.conclusion import Conclusions, Removed
+from cirron_spool.prefetch import Prefetch, Prepared, Ready, Tuning
+from cirron_spool.report import FlushEvent, Tally
+from cirron_spool.spool import Removal, SpoolDirectory
+from cirron_spool.verdict import Verdict
+
+NAME = "00000000000000000001-0a.json"
+BODY = b'{"spans":[]}'
+SENT = 7  # bytes, as the wire would have counted them
+
+
+@dataclass
+class Flush:
+    """One flush's conclusions; every argument as the flush has it."""
+
+    spool: SpoolDirectory
+    tally: Tally
+    told: bool = True
+    quarantine: bool = False
+    keep_going: bool = False
+    events: list[FlushEvent] = field(default_factory=list)
+    removals: list[tuple[str, Removal | OSError]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.prefetch = Prefetch(self.spool, Tuning())
+        self.conclusions = Conclusions(
+            self.spool,
+            self.tally,
+            self.events.append,
+            told=self.told,
+            quarantine=self.quarantine,
+            keep_going=self.keep_going,
+            sent=lambda batch: SENT,
+        )
+
+    def prepared(self, name: str = NAME) -> Prepared:
+        """The batch, read as a flush reads it; written first where it is not there."""
+        path = self.spool.path_of(name)
+        if not path.exists():
+            path.write_bytes(BODY)
+        ready = self.prefetch.prepare(name)
+        assert isinstance(ready, Prepared)
+        return ready
+
+    async def conclude(self, outcome: Verdict | OSError, batch: Prepared | None = None) -> None:
+        """Conclude a batch, and wait for its delete if there is one."""
+        async with self.disk() as disk:
+            await self.conclusions.conclude(batch or self.prepared(), outcome, disk)
+
+    @asynccontextmanager
+    async def disk(self) -> AsyncIterator[Ahead[Ready, Prepared, Removed]]:
+        """The thread that deletes; at the end everything is deleted, and how that came out is noted."""
+        async with self.prefetch.ahead([], self.conclusions.remove) as disk:
+            yield disk
+            await disk.settled()
+            for gone, removal in disk.results():
+                self.removals.append((gone.name, removal))
+                self.conclusions.removed(gone, removal)
+
+    @property
+    def left(self) -> list[str]:
+        """What is in the spool."""
+        return sorted(os.listdir(self.spool.path))
