@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from support.answers import json_answer
-from support.cli import write_config
+from support.cli import command_line, write_config
 from support.scripted import Answer, Gate, ScriptedServer, ok
 from support.spools import TINY, Sealed, sdk_batches, snapshot
-from support.terminal import Exchange, TerminalResult, run_cli_pty
+from support.terminal import Exchange, TerminalResult, run_cli_pty, run_pty
 
 TOKEN = "sk-very-secret-0123456789"
 CTRL_C = "\x03"
@@ -168,6 +169,50 @@ def test_a_retry_counts_down_and_then_says_that_it_is_tried(tmp_path: Path) -> N
     assert done.returncode == 0
     assert "retry in 0 s" not in done.text
     assert Screen(done.text, 200).lines == ["Uploaded: 1  Failed: 0  Skipped: 0"]
+
+
+def test_a_suspended_flush_gives_the_terminal_its_cursor_back(tmp_path: Path) -> None:
+    if shutil.which("bash") is None:
+        pytest.skip("no bash here, whose job control this needs")
+    written = spool_of(tmp_path, 1)
+    gate = Gate()
+    with ScriptedServer(ok(stall_before=gate)) as server:
+        write_config(tmp_path, apiUrl=server.url, token=TOKEN)
+        done = run_pty(
+            ["bash", "-m", "-c", '"$@"; echo suspended; fg', "bash", *command_line(["flush"])],
+            home=tmp_path,
+            cwd=tmp_path,
+            columns=200,
+            answers=[
+                (written[0].name, "\x1a"),  # Ctrl-Z
+                (SHOW, ""),
+                ("suspended", ""),
+                (HIDE, ""),
+                (written[0].name, opening(gate)),
+            ],
+        )
+    assert done.returncode == 0
+    assert server.delivered == {written[0].batch_id: written[0].data}
+    suspended = done.text.index("suspended")
+    assert done.text[:suspended].count(HIDE) == done.text[:suspended].count(SHOW) == 1
+    assert done.text.endswith("Uploaded: 1  Failed: 0  Skipped: 0\r\n")
+    assert done.text.rindex(SHOW) > done.text.rindex(HIDE)
+
+
+def test_where_nobody_could_continue_it_a_flush_is_not_suspended(tmp_path: Path) -> None:
+    """Alone on a terminal, as in a container: the system does not stop it either."""
+    written = spool_of(tmp_path, 1)
+    gate = Gate()
+    with ScriptedServer(ok(stall_before=gate)) as server:
+        seen: list[Exchange] = [
+            (written[0].name, "\x1a"),
+            (SHOW, ""),
+            (HIDE, ""),
+            (written[0].name, opening(gate)),
+        ]
+        done = flush(tmp_path, server, columns=200, answers=seen)
+    assert done.returncode == 0
+    assert Screen(done.text, 200).lines[-1] == "Uploaded: 1  Failed: 0  Skipped: 0"
 
 
 def test_the_rate_stands_still_while_a_retry_waits(tmp_path: Path) -> None:

@@ -123,6 +123,10 @@ class _Run:
 
         numbers = [signal.SIGINT, signal.SIGTERM]
         previous = {}
+        # Ignored where there is no shell that could continue us: then it stays so.
+        suspends = hasattr(signal, "SIGTSTP") and signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
+        if suspends:
+            loop.add_signal_handler(signal.SIGTSTP, self._suspend, loop)
         for number in numbers:
             try:
                 loop.add_signal_handler(number, received, number)
@@ -131,11 +135,21 @@ class _Run:
         try:
             yield
         finally:
+            if suspends:
+                loop.remove_signal_handler(signal.SIGTSTP)
             for number in numbers:
                 if number in previous:
                     signal.signal(number, previous[number])
                 else:
                     loop.remove_signal_handler(number)
+
+    def _suspend(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Ctrl-Z: stop here as the system has it, in a terminal that looks as before, until somebody continues us."""
+        self._view.pause()
+        loop.remove_signal_handler(signal.SIGTSTP)
+        signal.raise_signal(signal.SIGTSTP)
+        loop.add_signal_handler(signal.SIGTSTP, self._suspend, loop)
+        self._view.resume()
 
     def _leave(self, number: int) -> NoReturn:
         """End now. Nothing is lost by it: what is not acknowledged and deleted stays in the spool."""

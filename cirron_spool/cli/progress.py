@@ -47,12 +47,8 @@ class Bar(FlushView):
         self._marks: deque[tuple[float, int]] = deque()
         # soft_wrap: a long line of words is the terminal's to wrap, never ours to cut.
         self._rich = RichConsole(file=sys.stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
-        self._live = Live(
-            console=self._rich,
-            get_renderable=self._lines,
-            transient=True,
-            refresh_per_second=_REDRAWS_A_SECOND,
-        )
+        self._live = self._begin()
+        self._paused = False
 
     def __enter__(self) -> Self:
         return self
@@ -90,10 +86,30 @@ class Bar(FlushView):
         """One line above the bar."""
         self._rich.print(Text(line), soft_wrap=True)
 
+    def pause(self) -> None:
+        """Wipe the bar and give the terminal its cursor back."""
+        self._paused = self._live.is_started
+        self._live.stop()
+
+    def resume(self) -> None:
+        """Draw on, if there was anything to show."""
+        if self._paused:
+            # A new one: the old one would begin with wiping the lines above, which are the shell's by now.
+            self._live = self._begin()
+            self._live.start()
+
     def abandon(self) -> None:
         """Give the terminal its cursor back, then the last words."""
         self._live.stop()
         super().abandon()
+
+    def _begin(self) -> Live:
+        return Live(
+            console=self._rich,
+            get_renderable=self._lines,
+            transient=True,
+            refresh_per_second=_REDRAWS_A_SECOND,
+        )
 
     def _mark(self) -> None:
         now = time.monotonic()

@@ -64,6 +64,12 @@ class FlushView:
         """One line on standard error."""
         self.console.say(line)
 
+    def pause(self) -> None:
+        """The process is about to be suspended: leave the terminal as it was found."""
+
+    def resume(self) -> None:
+        """It goes on."""
+
     def stopping(self) -> None:
         """A first signal has come."""
         self.say(
