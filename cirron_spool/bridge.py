@@ -33,11 +33,12 @@ _LEAVE_S = 2.0
 async def complete(work: Coroutine[Any, Any, R], grace_s: float | None = None) -> R:
     """Await ``work`` to its end even if the awaiting task is cancelled meanwhile; the cancellation follows it.
 
-    With ``grace_s`` the work is cancelled itself so many seconds after the awaiting task.
+    With ``grace_s`` the work is cancelled itself so many seconds after the awaiting task. An error of the work's own
+    goes before the cancellation.
     """
     task = asyncio.ensure_future(work)
     try:
-        return await asyncio.shield(task)
+        await asyncio.wait([task])
     except asyncio.CancelledError:
         if grace_s is not None:
             asyncio.get_running_loop().call_later(grace_s, task.cancel)
@@ -48,8 +49,9 @@ async def complete(work: Coroutine[Any, Any, R], grace_s: float | None = None) -
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([task])
         if not task.cancelled():
-            task.result()  # an error of the work's own is not hidden behind the cancellation
+            task.result()
         raise
+    return task.result()
 
 
 class Ahead(Generic[T, E, R]):

@@ -38,8 +38,8 @@ _RENEW_BEFORE = timedelta(minutes=5)
 _BETWEEN_RENEWALS = timedelta(minutes=1)
 # How long another process may hold the lock for its own refresh before we go on without it.
 _LOCK_WAIT_S = 10.0
-# How long a refresh under way may outlive the flush that is cancelled: what is left of the five seconds in which a
-# flush has to end when it is asked to stop, after the four that its batch in flight has.
+# How long the answer to a refresh under way is waited for once the flush is cancelled: a few round trips, and within
+# what is left of the five seconds that a flush has to end, after the four that its batch in flight has.
 _ROTATION_GRACE_S = 0.8
 
 
@@ -135,6 +135,7 @@ class Login:
             return False
         self._credentials = renewed
         try:
+            # Of its own, so that the end of that wait does not cut it.
             await complete(save(self._settings.config_path, renewed))
         except (OSError, ConfigError) as error:
             self.unsaved = True

@@ -47,7 +47,7 @@ class Delivery:
         self._emit = emit
         self._process = os.getpid()
         self._stopping = False
-        self._posting = 0
+        self._attempting = 0
         self._idle: asyncio.Event | None = None
         # What the bodies of no known length came to, in bytes, until they are asked for.
         self._streamed: dict[str, int] = {}
@@ -75,7 +75,7 @@ class Delivery:
         self._stopping = True
         self._idle = asyncio.Event()
         with anyio.move_on_after(grace_s):
-            while self._posting:
+            while self._attempting:
                 self._idle.clear()
                 await self._idle.wait()
 
@@ -104,24 +104,24 @@ class Delivery:
 
     async def _attempt(self, batch: Prepared) -> Verdict:
         """One attempt; a 401 is answered with one renewal of the token and one more try before it counts."""
-        if self._login.due:
-            await self._login.renew_if_due()
-        token = self._login.token
-        verdict = await self._post(batch, token)
-        if verdict.action is Action.REFRESH and await self._login.renew(token):
-            verdict = await self._post(batch, self._login.token)
-        return verdict
+        self._attempting += 1
+        try:
+            if self._login.due:
+                await self._login.renew_if_due()
+            token = self._login.token
+            verdict = await self._post(batch, token)
+            if verdict.action is Action.REFRESH and await self._login.renew(token):
+                verdict = await self._post(batch, self._login.token)
+            return verdict
+        finally:
+            self._attempting -= 1
+            if self._attempting == 0 and self._idle is not None:
+                self._idle.set()
 
     async def _post(self, batch: Prepared, token: str) -> Verdict:
         if os.getpid() != self._process:
             raise RuntimeError("This flush belongs to the process that began it; a fork must begin its own.")
-        self._posting += 1
-        try:
-            outcome = await self._ingest.post(batch, token, self._stream)
-        finally:
-            self._posting -= 1
-            if self._posting == 0 and self._idle is not None:
-                self._idle.set()
+        outcome = await self._ingest.post(batch, token, self._stream)
         if batch.length is None and isinstance(outcome, Answer):
             self._streamed[batch.name] = outcome.sent
         verdict = judge(outcome, name=batch.name, origin=self._ingest.origin, now=datetime.now(UTC))

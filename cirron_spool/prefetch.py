@@ -53,7 +53,7 @@ class Tuning:
 
     @property
     def whole_bytes(self) -> int:
-        """A file of up to so many bytes is read and compressed in one go."""
+        """A file of up to so many bytes is read in one go, and compressed so if it is at all."""
         return max(min(WHOLE_CHUNKS * self.chunk_bytes, HELD_BYTES), GZIP_ABOVE_BYTES)
 
 

@@ -59,7 +59,7 @@ class Window:
             if isinstance(oldest, Unsendable) or (outcome := _acknowledgement(oldest[1])) is None:
                 break
             self._entries.popleft()
-            # An acknowledgement's has no suspension.
+            # To conclude an acknowledgement has no suspension.
             await self._conclusions.conclude(oldest[0], outcome, self._disk)
         deliveries = [entry[1] for entry in self._entries if isinstance(entry, tuple)]
         self._entries.clear()

@@ -192,12 +192,12 @@ def test_a_quarantine_is_counted(tmp_path: Path) -> None:
     done = run_cli("inspect", "--dir", spool)
     assert done.lines[-2].startswith("Oldest: ")
     # What to run next is for the same spool.
-    assert done.lines[-1] == f"Quarantine: 1 file, 9 KB. See cirron-spool quarantine list --dir {spool}."
+    assert done.lines[-1] == f"Quarantine: 1 file, 9 KB (see cirron-spool quarantine list --dir {spool})"
     (tmp_path / "the link").symlink_to(spool)
     linked = run_cli("inspect", "--dir", "the link/../spool", cwd=tmp_path)
-    assert linked.lines[-1].endswith(" See cirron-spool quarantine list --dir 'the link/../spool'.")
+    assert linked.lines[-1].endswith("(see cirron-spool quarantine list --dir 'the link/../spool')")
     here = run_cli("inspect", cwd=tmp_path, env={"CIRRON_OUTPUT_DIR": str(tmp_path)})
-    assert here.lines[-1] == "Quarantine: 1 file, 9 KB. See cirron-spool quarantine list."
+    assert here.lines[-1] == "Quarantine: 1 file, 9 KB (see cirron-spool quarantine list)"
     document = run_cli("inspect", "--json", "--dir", spool).json()
     assert isinstance(document, dict)
     assert (document["files"], document["quarantined"]) == (2, 1)

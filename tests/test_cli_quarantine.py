@@ -148,7 +148,7 @@ def test_a_name_that_is_not_in_quarantine_is_wrong_usage_and_escaped(tmp_path: P
         for action in (("retry",), ("clear", "--force")):
             done = run_cli("quarantine", *action, batch.name, name, cwd=tmp_path)
             assert done.returncode == 2
-            assert done.stderr.endswith(" is not in quarantine. See cirron-spool quarantine list.\n")
+            assert done.stderr.endswith(" is not in quarantine (see cirron-spool quarantine list).\n")
             assert "\x1b" not in done.stderr
     assert snapshot(tmp_path / ".cirron/quarantine") == [batch]
 

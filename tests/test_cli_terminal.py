@@ -199,6 +199,27 @@ def test_a_suspended_flush_gives_the_terminal_its_cursor_back(tmp_path: Path) ->
     assert done.text.rindex(SHOW) > done.text.rindex(HIDE)
 
 
+def test_a_flush_that_goes_on_in_the_background_leaves_the_terminal_to_the_shell(tmp_path: Path) -> None:
+    if shutil.which("bash") is None:
+        pytest.skip("no bash here, whose job control this needs")
+    written = spool_of(tmp_path, 1)
+    gate = Gate()
+    with ScriptedServer(ok(stall_before=gate)) as server:
+        write_config(tmp_path, apiUrl=server.url, token=TOKEN)
+        done = run_pty(
+            ["bash", "-m", "-c", '"$@"; echo suspended; bg; wait %1', "bash", *command_line(["flush"])],
+            home=tmp_path,
+            cwd=tmp_path,
+            columns=200,
+            answers=[(written[0].name, "\x1a"), ("suspended", opening(gate))],
+        )
+    assert done.returncode == 0
+    assert server.delivered == {written[0].batch_id: written[0].data}
+    after = done.text[done.text.index("suspended") :]
+    assert "Uploaded: 1  Failed: 0  Skipped: 0\r\n" in after
+    assert HIDE not in after
+
+
 def test_where_nobody_could_continue_it_a_flush_is_not_suspended(tmp_path: Path) -> None:
     """Alone on a terminal, as in a container: the system does not stop it either."""
     written = spool_of(tmp_path, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -20,6 +21,7 @@ from cirron_spool.naming import (
     oldest_first,
     parse,
     printable,
+    reason,
 )
 
 PAGE_NAME = "01776486598051509000-446a507b2456443f923f85774a0854e3.json"
@@ -280,3 +282,9 @@ def test_nothing_that_drives_a_terminal_is_left(text: str) -> None:
     shown.encode()  # raises for a lone surrogate
     assert not any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in shown)
     assert printable(shown) == shown
+
+
+def test_reasons() -> None:
+    assert reason(OSError(errno.EIO, "Input/output error", "/secret/path")) == "Input/output error"
+    assert reason(OSError("text\x1b only")) == r"text\x1b only"
+    assert reason(OSError()) == "OSError"

@@ -22,7 +22,6 @@ import pytest
 from cirron_spool import spool as room
 from cirron_spool.errors import SpoolBusyError, SpoolError
 from cirron_spool.lock import LOCK_NAME
-from cirron_spool.naming import reason
 from cirron_spool.offline import clear_spool, inspect_spool
 from cirron_spool.spool import Entry, Fingerprint, NotABatch, Removal, SpoolDirectory, Vanished
 from support.cli import clean_environment
@@ -540,12 +539,6 @@ def test_where_directories_cannot_be_held_open(
         assert spool.delete(NAME, sent) is Removal.DELETED
         folder.rmdir()
         assert spool.listing().names == []
-
-
-def test_reasons() -> None:
-    assert reason(OSError(errno.EIO, "Input/output error", "/secret/path")) == "Input/output error"
-    assert reason(OSError("text\x1b only")) == r"text\x1b only"
-    assert reason(OSError()) == "OSError"
 
 
 def test_fingerprints_of_two_files_differ(folder: Path) -> None:

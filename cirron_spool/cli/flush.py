@@ -149,13 +149,21 @@ class _Run:
         loop.remove_signal_handler(signal.SIGTSTP)
         signal.raise_signal(signal.SIGTSTP)
         loop.add_signal_handler(signal.SIGTSTP, self._suspend, loop)
-        self._view.resume()
+        self._view.resume(draw=_in_foreground())
 
     def _leave(self, number: int) -> NoReturn:
         """End now. Nothing is lost by it: what is not acknowledged and deleted stays in the spool."""
         self._view.abandon()
         sys.stdout.flush()
         os._exit(_SIGNALLED + number)
+
+
+def _in_foreground() -> bool:
+    """Whether the terminal is ours to draw on: after ``bg`` it is the shell's."""
+    try:
+        return os.tcgetpgrp(sys.stderr.fileno()) == os.getpgrp()
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:

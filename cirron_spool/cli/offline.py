@@ -34,7 +34,8 @@ def _inspect(options: argparse.Namespace, console: Console) -> int:
     if options.json:
         console.data(render.inventory_json(inventory, aside))
     else:
-        console.data(render.inventory_lines(inventory, aside, _command("quarantine list", options)))
+        listing = _command("quarantine list", options) if aside else ""
+        console.data(render.inventory_lines(inventory, aside, listing))
     return EXIT_OK
 
 
@@ -138,7 +139,7 @@ def _chosen(options: argparse.Namespace, console: Console) -> list[str]:
     for name in options.names:
         if name not in there:
             listing = _command("quarantine list", options)
-            raise ConfigError(f"{printable(name)} is not in quarantine. See {listing}.")
+            raise ConfigError(f"{printable(name)} is not in quarantine (see {listing}).")
     return list(options.names)
 
 
@@ -148,4 +149,5 @@ def _command(words: str, options: argparse.Namespace) -> str:
         return f"cirron-spool {words}"
     import shlex  # seldom needed, and inspect is to start fast
 
-    return f"cirron-spool {words} --dir {printable(shlex.quote(options.dir))}"
+    option = "--dir=" if options.dir.startswith("-") else "--dir "
+    return f"cirron-spool {words} {option}{printable(shlex.quote(options.dir))}"

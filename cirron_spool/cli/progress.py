@@ -47,8 +47,9 @@ class Bar(FlushView):
         self._marks: deque[tuple[float, int]] = deque()
         # soft_wrap: a long line of words is the terminal's to wrap, never ours to cut.
         self._rich = RichConsole(file=sys.stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
-        self._live = self._begin()
-        self._paused = False
+        self._live = self._new_live()
+        self._drawn = False
+        self._paused_at = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -68,17 +69,21 @@ class Bar(FlushView):
                 if event.batches:
                     self._live.start()
             case Sending():
-                self._file, self._retry_at, self._attempt = event.name, None, 1
+                self._end_wait()
+                self._file, self._attempt = event.name, 1
             case Retrying():
+                self._end_wait()
                 self._waits_since = time.monotonic()
                 self._retry_at, self._attempt = self._waits_since + event.delay_s, event.attempt
+                self._file = event.name
                 # Its words before the colon name the batch, which stands beside it.
                 self._why = printable(event.message.partition(": ")[2])
             case Uploaded():
+                self._end_wait()
                 self._sent += event.size
                 self._mark()
             case Failed() | Quarantined():
-                self._retry_at = None
+                self._end_wait()
             case Ended():
                 self._live.stop()
 
@@ -88,14 +93,16 @@ class Bar(FlushView):
 
     def pause(self) -> None:
         """Wipe the bar and give the terminal its cursor back."""
-        self._paused = self._live.is_started
+        self._paused_at = time.monotonic()
+        self._drawn = self._live.is_started
         self._live.stop()
 
-    def resume(self) -> None:
+    def resume(self, *, draw: bool) -> None:
         """Draw on, if there was anything to show."""
-        if self._paused:
+        self._leave_out(time.monotonic() - self._paused_at)
+        if draw and self._drawn:
             # A new one: the old one would begin with wiping the lines above, which are the shell's by now.
-            self._live = self._begin()
+            self._live = self._new_live()
             self._live.start()
 
     def abandon(self) -> None:
@@ -103,7 +110,7 @@ class Bar(FlushView):
         self._live.stop()
         super().abandon()
 
-    def _begin(self) -> Live:
+    def _new_live(self) -> Live:
         return Live(
             console=self._rich,
             get_renderable=self._lines,
@@ -117,12 +124,25 @@ class Bar(FlushView):
         while len(self._marks) > 2 and now - self._marks[0][0] > _RATE_OVER_S:
             self._marks.popleft()
 
+    def _waited(self, now: float) -> float:
+        """The seconds of the wait for a retry so far: the link is not slower for a server that asked us to wait."""
+        if self._retry_at is None:
+            return 0.0
+        return max(0.0, min(now, self._retry_at) - self._waits_since)
+
+    def _end_wait(self) -> None:
+        if self._retry_at is not None:
+            self._leave_out(self._waited(time.monotonic()))
+            self._retry_at = None
+
+    def _leave_out(self, seconds: float) -> None:
+        """Take seconds in which nothing could be sent out of what the rate is reckoned from."""
+        self._marks = deque((when + seconds, sent) for when, sent in self._marks)
+
     def _rate(self) -> float:
         """Bytes of batches a second."""
         now = time.monotonic()
-        if self._retry_at is not None:
-            # The link is not slower for a server that asked us to wait.
-            now = min(now, self._waits_since)
+        now -= self._waited(now)
         since, sent = self._marks[0] if self._marks else (now, 0)
         seconds = now - since
         return (self._sent - sent) / seconds if seconds > 0 else 0.0

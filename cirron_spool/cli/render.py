@@ -67,7 +67,7 @@ def inventory_lines(inventory: Inventory, aside: Sequence[Rejection], listing: s
         yield f"Oldest: {rows[0][0]}   Newest: {rows[-1][0]}"
     if aside:
         size = human_size(sum(rejection.size for rejection in aside))
-        yield f"Quarantine: {count(len(aside), 'file')}, {size}. See {listing}."
+        yield f"Quarantine: {count(len(aside), 'file')}, {size} (see {listing})"
 
 
 def inventory_json(inventory: Inventory, aside: Sequence[Rejection]) -> Iterator[str]:

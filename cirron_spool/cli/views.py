@@ -67,8 +67,8 @@ class FlushView:
     def pause(self) -> None:
         """The process is about to be suspended: leave the terminal as it was found."""
 
-    def resume(self) -> None:
-        """It goes on."""
+    def resume(self, *, draw: bool) -> None:
+        """It goes on; ``draw`` says whether the terminal is ours again."""
 
     def stopping(self) -> None:
         """A first signal has come."""

@@ -294,7 +294,7 @@ def _numbered(log: str, begins: str) -> dict[tuple[str, int], bool]:
     numbered: dict[tuple[str, int], bool] = {}
     begun = False
     for line in log.splitlines():
-        begun = begun or begins in line
+        begun = begun or (begins in line and "execve(" not in line)
         match = _CALL.match(line)
         if match and " resumed" not in match[0]:
             by_thread[match[2], match[1]] += 1
@@ -312,9 +312,11 @@ SHARES = {"files": 6, "wire": 3, "rest": 1}
 def _in_shares(cases: Collection[Case], count: int, rng: random.Random) -> list[Case]:
     """About ``count`` of ``cases``, each group in its share, in an order by chance."""
     chosen: list[Case] = []
-    for group, share in SHARES.items():
+    there = {case.group for case in cases}
+    whole = sum(SHARES[group] for group in there)
+    for group in sorted(there):
         members = [case for case in cases if case.group == group]
-        chosen += rng.sample(members, min(len(members), count * share // 10))
+        chosen += rng.sample(members, min(len(members), count * SHARES[group] // whole))
     rng.shuffle(chosen)
     return chosen
 
