@@ -75,10 +75,9 @@ def inventory_json(inventory: Inventory, aside: Sequence[Rejection]) -> Iterator
     entries = inventory.entries
     times = Times()
 
-    def described(entry: Entry, sized: bool = False) -> str:
+    def described(entry: Entry) -> str:
         ns, iso = times.of(entry.name)
-        size = f'"size": {entry.size}, ' if sized else ""
-        return f'{{ "name": "{entry.name}", {size}"createdNs": "{ns}", "iso": "{iso}" }}'
+        return f'{{ "name": "{entry.name}", "createdNs": "{ns}", "iso": "{iso}" }}'
 
     yield "{"
     yield f'  "dir": {json.dumps(str(inventory.directory))},'
@@ -92,9 +91,14 @@ def inventory_json(inventory: Inventory, aside: Sequence[Rejection]) -> Iterator
         yield '  "entries": []'
     else:
         yield '  "entries": ['
-        for number, entry in enumerate(entries, 1):
-            end = "," if number < len(entries) else ""
-            yield f"    {described(entry, sized=True)}{end}"
+        # In one flat loop: a call more for each of 100,000 batches is 50 ms.
+        times_of, end, left = times.of, ",", len(entries)
+        for name, size in entries:
+            left -= 1
+            if not left:
+                end = ""
+            ns, iso = times_of(name)
+            yield f'    {{ "name": "{name}", "size": {size}, "createdNs": "{ns}", "iso": "{iso}" }}{end}'
         yield "  ]"
     yield "}"
 
