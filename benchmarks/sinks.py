@@ -165,7 +165,7 @@ def _address(process: subprocess.Popen[bytes], kind: str) -> str:
     line = b""
     while not line.endswith(b"\n"):
         ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
-        piece = process.stdout.read1(4096) if ready else b""  # type: ignore[attr-defined]  # buffered
+        piece = process.stdout.read1(4096) if ready else b""  # type: ignore[attr-defined]  # a pipe of Popen is buffered; its type is IO
         if not piece:
             why = "it was not ready in time" if not ready else last_line(process.stderr.read())
             raise BenchmarkError(f"The {kind} sink did not start: {why}")

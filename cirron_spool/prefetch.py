@@ -122,7 +122,7 @@ class Prefetch:
         """
         ahead: Ahead[Ready, Prepared, R] = Ahead(
             # The preparations run in the thread, after ahead is there.
-            preparations := _Preparations(self, names, lambda: ahead.run_errands()),  # noqa: PLW0108  # bound by then
+            preparations := _Preparations(self, names, lambda: ahead.run_errands()),  # noqa: PLW0108  # not bound yet
             max_items=self._tuning.prefetch_batches,
             max_weight=self._tuning.prefetch_bytes,
             weigh=_weight,

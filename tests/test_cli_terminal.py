@@ -171,51 +171,47 @@ def test_a_retry_counts_down_and_then_says_that_it_is_tried(tmp_path: Path) -> N
     assert Screen(done.text, 200).lines == ["Uploaded: 1  Failed: 0  Skipped: 0"]
 
 
-def test_a_suspended_flush_gives_the_terminal_its_cursor_back(tmp_path: Path) -> None:
+def suspended(home: Path, then: str, *answers: Callable[[Gate, str], Exchange]) -> str:
+    """The screen of a flush that is suspended by Ctrl-Z in a shell, which then does `then`; what was sent is checked.
+
+    Each of `answers` is given the gate that the upload waits for, and the name of its batch.
+    """
     if shutil.which("bash") is None:
         pytest.skip("no bash here, whose job control this needs")
-    written = spool_of(tmp_path, 1)
+    [batch] = spool_of(home, 1)
     gate = Gate()
     with ScriptedServer(ok(stall_before=gate)) as server:
-        write_config(tmp_path, apiUrl=server.url, token=TOKEN)
+        write_config(home, apiUrl=server.url, token=TOKEN)
         done = run_pty(
-            ["bash", "-m", "-c", '"$@"; echo suspended; fg', "bash", *command_line(["flush"])],
-            home=tmp_path,
-            cwd=tmp_path,
+            ["bash", "-m", "-c", f'"$@"; echo suspended; {then}', "bash", *command_line(["flush"])],
+            home=home,
+            cwd=home,
             columns=200,
-            answers=[
-                (written[0].name, "\x1a"),  # Ctrl-Z
-                (SHOW, ""),
-                ("suspended", ""),
-                (HIDE, ""),
-                (written[0].name, opening(gate)),
-            ],
+            answers=[(batch.name, "\x1a"), *(answer(gate, batch.name) for answer in answers)],
         )
     assert done.returncode == 0
-    assert server.delivered == {written[0].batch_id: written[0].data}
-    suspended = done.text.index("suspended")
-    assert done.text[:suspended].count(HIDE) == done.text[:suspended].count(SHOW) == 1
-    assert done.text.endswith("Uploaded: 1  Failed: 0  Skipped: 0\r\n")
-    assert done.text.rindex(SHOW) > done.text.rindex(HIDE)
+    assert server.delivered == {batch.batch_id: batch.data}
+    return done.text
+
+
+def test_a_suspended_flush_gives_the_terminal_its_cursor_back(tmp_path: Path) -> None:
+    text = suspended(
+        tmp_path,
+        "fg",
+        lambda gate, name: (SHOW, ""),
+        lambda gate, name: ("suspended", ""),
+        lambda gate, name: (HIDE, ""),
+        lambda gate, name: (name, opening(gate)),
+    )
+    before = text[: text.index("suspended")]
+    assert before.count(HIDE) == before.count(SHOW) == 1
+    assert text.endswith("Uploaded: 1  Failed: 0  Skipped: 0\r\n")
+    assert text.rindex(SHOW) > text.rindex(HIDE)
 
 
 def test_a_flush_that_goes_on_in_the_background_leaves_the_terminal_to_the_shell(tmp_path: Path) -> None:
-    if shutil.which("bash") is None:
-        pytest.skip("no bash here, whose job control this needs")
-    written = spool_of(tmp_path, 1)
-    gate = Gate()
-    with ScriptedServer(ok(stall_before=gate)) as server:
-        write_config(tmp_path, apiUrl=server.url, token=TOKEN)
-        done = run_pty(
-            ["bash", "-m", "-c", '"$@"; echo suspended; bg; wait %1', "bash", *command_line(["flush"])],
-            home=tmp_path,
-            cwd=tmp_path,
-            columns=200,
-            answers=[(written[0].name, "\x1a"), ("suspended", opening(gate))],
-        )
-    assert done.returncode == 0
-    assert server.delivered == {written[0].batch_id: written[0].data}
-    after = done.text[done.text.index("suspended") :]
+    text = suspended(tmp_path, "bg; wait %1", lambda gate, name: ("suspended", opening(gate)))
+    after = text[text.index("suspended") :]
     assert "Uploaded: 1  Failed: 0  Skipped: 0\r\n" in after
     assert HIDE not in after
 
