@@ -66,9 +66,9 @@ class Ahead(Generic[T, E, R]):
     ``results`` are what they came to. Leaving the context waits until every errand is done: no errand is dropped.
 
     With ``brief`` the event loop does the work itself once the thread's has proved quick: while the thread sleeps, and
-    after everything else in the loop had its turn, it does the errands that wait and makes one item. ``brief`` makes
-    the next item of ``source`` in a short time, or returns None where that may take long and leaves it to the thread;
-    ``is_brief`` says whether an errand takes a short time.
+    after everything else in the loop had its turn, it does the errands that wait and makes one item, turn by turn
+    until its store is full. ``brief`` makes the next item of ``source`` in a short time, or returns None where that
+    may take long and leaves it to the thread; ``is_brief`` says whether an errand takes a short time.
 
     Neither side ever takes a lock: an append or a popleft is whole, and what is not written by one side alone belongs
     to the thread but while it sleeps on an empty inbox.
@@ -97,6 +97,7 @@ class Ahead(Generic[T, E, R]):
         # Written by the thread alone.
         self._heeded = 0
         self._asleep_at = -1
+        self._asked = False  # since the last item was begun
         self._finished = False
         # Written by whoever works: the thread, or the event loop while the thread sleeps.
         self._ready: deque[tuple[T, int]] = deque()
@@ -211,6 +212,8 @@ class Ahead(Generic[T, E, R]):
                     self._post(_Sign.LOOK)
                 else:
                     self._add(item)
+                    if not self._is_full():
+                        self._nudge_soon()
         self._pace.done_in_loop(time.perf_counter() - began)
 
     def _post(self, message: E | _Sign) -> None:
@@ -265,13 +268,18 @@ class Ahead(Generic[T, E, R]):
                 self._pace.tried(time.perf_counter() - began)
                 self._sign()
                 self.run_errands()
+                # Once the work is quick the loop makes the items, and the thread sleeps until it is asked for one that
+                # may take long. To fill the store first would have it contend for the interpreter all that time.
+                while self._brief is not None and self._pace.quick and not self._asked:
+                    self._sleep()
                 if self._is_full():
                     # Errands wake the thread for each batch; items it then makes by the half store. To make one each
                     # time would have it contend with the loop for the interpreter all the time.
                     while not self._is_half_empty():
                         self._sleep()
-                    if self._exhausted:  # by the loop
-                        return
+                if self._exhausted:  # by the loop
+                    return
+                self._asked = False
                 began = time.perf_counter()
         except _Left:
             raise
@@ -308,7 +316,9 @@ class Ahead(Generic[T, E, R]):
         self._heeded += 1
         if message is _Sign.LEAVE:
             raise _Left
-        if not isinstance(message, _Sign):
+        if message is _Sign.LOOK:
+            self._asked = True
+        else:
             began = time.perf_counter()
             self._run_errand(message)
             self._pace.tried(time.perf_counter() - began)

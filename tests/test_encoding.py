@@ -248,39 +248,59 @@ def test_no_more_is_read_than_is_compressed() -> None:
             yield json_like(5000, number)
 
     for taken, _ in enumerate(Encoder("zlib").gzip_parts(blocks()), 1):
-        assert len(read) <= taken + room._WORKERS
+        assert len(read) <= taken + room._HELPERS_BLOCKS + room._PARTS_BEHIND
     assert len(read) == 50
 
 
 class Held:
-    """Makes an encoder's workers wait, each before its block; the first one is let through."""
+    """Makes an encoder's helper wait: before its first block until ``first``, before its second until ``gate``.
+
+    What the helper began is in ``begun``.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
+        self.first = threading.Event()
         self.gate = threading.Event()
+        self.waits = threading.Event()
         self.begun: list[bytes] = []
         self._deflater = encoder.library.deflater
+        self._streams = threading.get_ident()
         encoder.library = replace(encoder.library, deflater=self._wait)
 
     def _wait(self, level: int, before: bytes) -> Compressor:
-        self.begun.append(before)
-        if len(self.begun) > 1:
-            assert self.gate.wait(SAFETY_NET)
+        if threading.get_ident() != self._streams:
+            self.begun.append(before)
+            assert self.first.wait(SAFETY_NET)
+            if len(self.begun) > 1:
+                self.waits.set()
+                assert self.gate.wait(SAFETY_NET)
         return self._deflater(level, before)
 
 
 def begun_and_held(monkeypatch: pytest.MonkeyPatch) -> tuple[Encoder, Held, Generator[bytes, None, None]]:
-    """An encoder whose one worker waits, and a stream of twelve blocks of which the first part was taken."""
-    monkeypatch.setattr(room, "_cores", lambda: 1)  # a second worker would have begun the third block already
+    """An encoder whose helper waits, and a stream of twelve blocks of which the first part was taken.
+
+    The helper is at the second block, the third was the stream's own thread's, and the fourth waits for the helper.
+    """
+    monkeypatch.setattr(room, "_cores", lambda: 2)
     encoder = Encoder("zlib")
     held = Held(encoder)
-    parts = encoder.gzip_parts(bytes([number]) * 100 for number in range(12))
+
+    def blocks() -> Iterator[bytes]:
+        for number in range(12):
+            if number == 3:
+                held.first.set()
+                assert held.waits.wait(SAFETY_NET)
+            yield bytes([number]) * 100
+
+    parts = encoder.gzip_parts(blocks())
     assert next(parts)
     return encoder, held, parts
 
 
 def left_alone(encoder: Encoder) -> bool:
     """Whether the encoder's threads end."""
-    threads = list(encoder._threads._threads)
+    threads = list(encoder._helper._threads)
     for thread in threads:
         thread.join(SAFETY_NET)
     return bool(threads) and not any(thread.is_alive() for thread in threads)
@@ -290,10 +310,9 @@ def test_a_stream_that_is_left_midway_is_not_compressed_on(monkeypatch: pytest.M
     encoder, held, parts = begun_and_held(monkeypatch)
     parts.close()
     held.gate.set()
-    # The worker goes on: what it was given next is done, and what the stream still wanted is not.
+    # The helper goes on: what it was given next is done, and what the stream still wanted is not.
     assert one_member(b"".join(encoder.gzip_parts(iter([b"z" * 100])))) == b"z" * 100
-    assert b"\0" * 100 + b"\1" * 100 not in held.begun
-    assert held.begun[-1] == b""
+    assert held.begun == [b"", b"\0" * 100, b""]
     encoder.close()
     assert left_alone(encoder)
 
@@ -303,14 +322,28 @@ def test_after_close_nothing_is_compressed_beside(monkeypatch: pytest.MonkeyPatc
     encoder.close()
     held.gate.set()
     assert left_alone(encoder)
-    assert len(held.begun) <= 2  # one that was under way, none that waited
+    assert held.begun == [b"", b"\0" * 100]  # one that was under way, none that waited
     with pytest.raises(RuntimeError):
         next(encoder.gzip_parts(iter([b"x"])))
     encoder.close()  # again
     assert gzip.decompress(encoder.gzip(b"x" * 2000)) == b"x" * 2000  # needs no threads
 
 
-def test_an_error_of_the_blocks_is_the_streams() -> None:
+@pytest.mark.parametrize(("cores", "helped"), [(1, False), (2, True), (64, True)])
+def test_one_thread_helps_where_there_is_a_core_for_it(
+    cores: int, helped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_cores", lambda: cores)
+    encoder = Encoder("zlib")
+    data = [json_like(5000, number) for number in range(20)]
+    assert one_member(b"".join(encoder.gzip_parts(iter(data)))) == b"".join(data)
+    assert len(encoder._helper._threads) == helped
+    encoder.close()
+
+
+def test_an_error_of_the_blocks_is_the_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_cores", lambda: 2)
+
     def blocks() -> Iterator[bytes]:
         yield b"x" * 100
         raise OSError("disk")
