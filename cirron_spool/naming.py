@@ -76,7 +76,7 @@ def oldest_first(batches: Iterable[T], name_of: Callable[[T], str] = str) -> lis
     ordered = list(batches)
     # As long as all times are padded alike, which the SDK's are, text order is their order, and sorts much faster.
     ordered.sort(key=name_of)
-    if any(name_of(batch)[_PADDED_DIGITS : _PADDED_DIGITS + 1] != "-" for batch in ordered):
+    if any(name[_PADDED_DIGITS : _PADDED_DIGITS + 1] != "-" for name in map(name_of, ordered)):
         ordered.sort(
             key=lambda batch: int(name_of(batch).partition("-")[0])
         )  # stable: equal times stay by name

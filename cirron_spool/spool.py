@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
@@ -174,7 +175,9 @@ class SpoolDirectory:
     def entries(self) -> list[Entry]:
         """The batches with their sizes, oldest first. One that vanishes meanwhile is not in it."""
         found: list[Entry] = []
-        # In one flat loop: at 100,000 batches each call in it is a tenth of a second.
+        # In one flat loop: at 100,000 batches each call in it is a tenth of a second, and a named tuple's own way to be
+        # made a fortieth.
+        make_entry = partial(tuple.__new__, Entry)
         for portion in self._named_like_batches():
             for entry in portion:
                 try:
@@ -184,7 +187,7 @@ class SpoolDirectory:
                         continue
                     raise _unlistable(self.path, error) from None
                 if status.st_mode & _TYPE_BITS == _REGULAR:
-                    found.append(Entry(entry.name, status.st_size))
+                    found.append(make_entry((entry.name, status.st_size)))
         return oldest_first(found, itemgetter(0))
 
     def has_batches(self) -> bool:
