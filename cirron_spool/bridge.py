@@ -271,7 +271,7 @@ class Ahead(Generic[T, E, R]):
                 # Once the work is quick the loop makes the items, and the thread sleeps until it is asked for one that
                 # may take long. To fill the store first would have it contend for the interpreter all that time.
                 while self._brief is not None and self._pace.quick and not self._asked:
-                    self._sleep()
+                    self._sleep(hand_over=not self._is_full())
                 if self._is_full():
                     # Errands wake the thread for each batch; items it then makes by the half store. To make one each
                     # time would have it contend with the loop for the interpreter all the time.
@@ -307,9 +307,14 @@ class Ahead(Generic[T, E, R]):
     def _is_half_empty(self) -> bool:
         return len(self._ready) * 2 <= self._max_items and self._waiting_weight * 2 <= self._max_weight
 
-    def _sleep(self) -> None:
-        """Wait for a message and heed it. Nothing was posted that is not heeded: the loop may work meanwhile."""
+    def _sleep(self, *, hand_over: bool = False) -> None:
+        """Wait for a message and heed it. Nothing was posted that is not heeded: the loop may work meanwhile.
+
+        With ``hand_over`` the loop is told to, which without a consumer that takes or puts would not come to it.
+        """
         self._asleep_at = self._heeded
+        if hand_over:
+            self._call(self._nudge_soon)
         self._heed(self._inbox.get())
 
     def _heed(self, message: E | _Sign) -> None:
@@ -339,8 +344,12 @@ class Ahead(Generic[T, E, R]):
         """Resume the coroutine that waits, if one does."""
         waiter = self._waiter
         if waiter is not None:
-            with suppress(RuntimeError):  # the loop was closed under us: nobody is there to be told
-                self._loop.call_soon_threadsafe(_resolve, waiter)
+            self._call(_resolve, waiter)
+
+    def _call(self, callback: Callable[..., None], *args: Any) -> None:
+        """Have the event loop call ``callback``."""
+        with suppress(RuntimeError):  # the loop was closed under us: nobody is there to be told
+            self._loop.call_soon_threadsafe(callback, *args)
 
 
 class _Sign(Enum):

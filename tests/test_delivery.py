@@ -6,6 +6,7 @@ import base64
 import errno
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -65,7 +66,7 @@ async def flush(server: ScriptedServer, spool: Path, **options: Any) -> FlushRes
 
 
 class Reader:
-    """Watches the thread that reads ahead: which batches it has opened, and when it waits for room."""
+    """Watches what reads ahead, a thread and the loop: what they opened, and when neither goes on by itself."""
 
     def __init__(self) -> None:
         self.opened: list[str] = []
@@ -73,9 +74,10 @@ class Reader:
         self._ident = 0
 
     def hear(self, event: str, args: tuple[Any, ...]) -> None:
-        if event == "open" and threading.current_thread().name == DISK and str(args[0]).endswith(".json"):
+        if event == "open" and re.fullmatch(r"\d{20}-.*\.json", str(args[0])):
             with self.changed:
-                self._ident = threading.get_ident()
+                if threading.current_thread().name == DISK:
+                    self._ident = threading.get_ident()
                 self.opened.append(str(args[0]))
                 self.changed.notify_all()
 
@@ -87,7 +89,7 @@ class Reader:
         assert await anyio.to_thread.run_sync(wait)
 
     async def rests(self) -> None:
-        """Return once the thread stands still where it waits for the loop, so that it does nothing more by itself."""
+        """Return once the thread has stood still where it waits for the loop for some thirty turns of the loop."""
         same, last = 0, None
         for _ in range(60_000):
             frame = sys._current_frames().get(self._ident)
