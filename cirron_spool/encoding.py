@@ -153,10 +153,12 @@ class Encoder:
         before = b""
         head = _GZIP_HEADER
         parts: deque[Future[bytes] | bytes] = deque()
+        helpers_last: tuple[bytes, bytes] = b"", b""
         try:
             for block in blocks:
                 if sum(map(_is_pending, parts)) < self._helpers_blocks:
-                    parts.append(self._helper.submit(self._deflate, block, before))
+                    helpers_last = block, before
+                    parts.append(self._helper.submit(self._deflate, *helpers_last))
                 else:
                     parts.append(self._deflate(block, before))
                 crc = self.library.crc32(block, crc)
@@ -167,6 +169,13 @@ class Encoder:
                 ):
                     yield head + _bytes_of(parts.popleft())
                     head = b""
+            # What the helper has not begun yet is done here, beside what it is at.
+            for index in reversed(range(len(parts))):
+                part = parts[index]
+                if isinstance(part, Future):
+                    if part.cancel():
+                        parts[index] = self._deflate(*helpers_last)
+                    break
             while parts:
                 yield head + _bytes_of(parts.popleft())
                 head = b""

@@ -310,11 +310,32 @@ def test_a_stream_that_is_left_midway_is_not_compressed_on(monkeypatch: pytest.M
     encoder, held, parts = begun_and_held(monkeypatch)
     parts.close()
     held.gate.set()
-    # The helper goes on: what it was given next is done, and what the stream still wanted is not.
-    assert one_member(b"".join(encoder.gzip_parts(iter([b"z" * 100])))) == b"z" * 100
-    assert held.begun == [b"", b"\0" * 100, b""]
+    # The helper goes on: what it is given next is done, and what the stream still wanted is not.
+    assert encoder._helper.submit(gzip.decompress, encoder.gzip(b"z")).result(SAFETY_NET) == b"z"
+    assert held.begun == [b"", b"\0" * 100]
     encoder.close()
     assert left_alone(encoder)
+
+
+def test_what_the_helper_has_not_begun_when_a_stream_ends_is_done_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room, "_cores", lambda: 2)
+    encoder = Encoder("zlib")
+    held = Held(encoder)
+    deflater = encoder.library.deflater
+
+    def released_by_the_second(level: int, before: bytes) -> Compressor:
+        if before == b"0" * 100:
+            held.first.set()
+        return deflater(level, before)
+
+    encoder.library = replace(encoder.library, deflater=released_by_the_second)
+    data = [number * 100 for number in (b"0", b"1", b"2", b"3")]
+    # The helper is at the first, the second waits for it, the others are the stream's own thread's.
+    assert one_member(b"".join(encoder.gzip_parts(iter(data)))) == b"".join(data)
+    assert held.begun == [b""]
+    encoder.close()
 
 
 def test_after_close_nothing_is_compressed_beside(monkeypatch: pytest.MonkeyPatch) -> None:
