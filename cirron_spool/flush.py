@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -107,13 +106,11 @@ async def flush_spool(
     path = await anyio.to_thread.run_sync(spool_directory, directory, os.environ)
     options = _Options(quarantine, keep_going, in_flight, verify, tuning, session, on_event or _ignore, stop)
     with SpoolDirectory(path) as spool:
-        if not await anyio.to_thread.run_sync(spool.open) or not await anyio.to_thread.run_sync(
-            spool.has_batches
-        ):
-            return _nothing(path, options)
-        settings = await anyio.to_thread.run_sync(
-            partial(
-                load_settings,
+
+        def begin() -> Settings | None:
+            if not (spool.open() and spool.has_batches()):
+                return None
+            return load_settings(
                 os.environ,
                 config_path=config_path,
                 api_url=api_url,
@@ -122,7 +119,10 @@ async def flush_spool(
                 retries=retries,
                 allow_http=allow_http,
             )
-        )
+
+        settings = await anyio.to_thread.run_sync(begin)
+        if settings is None:
+            return _nothing(path, options)
         return await _Flush(spool, settings, options).run()
 
 
@@ -189,8 +189,7 @@ class _Flush:
         try:
             async with AsyncExitStack() as stack:
                 credentials = _required(self._settings.credentials)
-                await anyio.to_thread.run_sync(self._spool.check_writable)
-                self._warn(await anyio.to_thread.run_sync(self._spool.lock))
+                self._warn(await anyio.to_thread.run_sync(self._claim))
                 stack.push_async_callback(self._unlock)
                 stack.callback(self._prefetch.close)
                 transport = await stack.enter_async_context(
@@ -236,6 +235,10 @@ class _Flush:
             conclusions.auth_error.result = result
             raise conclusions.auth_error
         return result
+
+    def _claim(self) -> str:
+        self._spool.check_writable()
+        return self._spool.lock()
 
     async def _unlock(self) -> None:
         await complete(anyio.to_thread.run_sync(self._spool.unlock))

@@ -12,6 +12,7 @@ import os
 import weakref
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -53,6 +54,7 @@ class Transport:
         self._own = session is None
         self._loop = asyncio.get_running_loop()
         self._routes: dict[str, Route] = {}
+        self._routes_to: dict[URL, Route] = {}
         self._tls: ssl.SSLContext | None = None
         self._watch = Watch(self._limit_s)
         self._connections: Connections = weakref.WeakKeyDictionary()
@@ -181,16 +183,20 @@ class Transport:
     # -- routes ----------------------------------------------------------------------------------------------
 
     async def _find_route(self, url: str) -> Route:
-        """Look up proxies and certificates for ``url``, once. Raises ConfigError when they cannot be used."""
+        """Look up proxies and certificates for ``url``, once for an origin. Raises ConfigError when they are no use."""
         target = URL(url, encoded=True)
-        if not self._own:
+        origin = target.origin()
+        known = self._routes_to.get(origin)
+        if known is not None:
+            route = replace(known, url=target)
+        elif not self._own:
             route = Route(target)
         else:
             # Certificates are files, and a system's proxies may be asked of another process.
             if self._tls is None and target.scheme == "https":
                 self._tls = await anyio.to_thread.run_sync(tls_context)
             route = await anyio.to_thread.run_sync(find_route, target, self._tls or True)
-        self._routes[url] = route
+        self._routes[url] = self._routes_to[origin] = route
         return route
 
 
