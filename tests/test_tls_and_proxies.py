@@ -6,16 +6,21 @@ import base64
 import os
 import socket
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
 from cirron_spool import ConfigError, Failed, FlushEvent, FlushResult, Retrying, Warned, flush_spool
+from cirron_spool.routes import Route, find_route
+from cirron_spool.transport import Transport
 from support import tls
 from support.answers import Answer, html, ok
 from support.background import closed_port
 from support.scripted import ProxyServer, ScriptedServer
 from support.spools import TINY, sdk_batches, snapshot
+
+if TYPE_CHECKING:
+    from yarl import URL
 
 pytestmark = pytest.mark.anyio
 
@@ -335,3 +340,30 @@ async def test_the_callers_session_has_its_own_proxies(spool: Path, monkeypatch:
         async with aiohttp.ClientSession() as session:
             assert (await flush(server.url, spool, session=session)).uploaded == 1
     assert os.environ["HTTP_PROXY"]
+
+
+async def test_the_way_to_an_origin_is_looked_up_once(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sdk_batches(spool, 1, spans=TINY)
+    looked_up: list[str] = []
+
+    def counted(target: URL, tls: Any) -> Route:
+        looked_up.append(target.path)
+        return find_route(target, tls)
+
+    monkeypatch.setattr("cirron_spool.transport.find_route", counted)
+    with ScriptedServer() as server:
+        assert (await flush(server.url, spool)).uploaded == 1
+    assert [request.path for request in server.requests] == ["/api/cli/status", "/api/traces"]
+    assert looked_up == ["/api/cli/status"]
+
+
+@pytest.mark.usefixtures("spool_test_names")
+async def test_each_origin_has_a_way_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedServer() as server, ProxyServer() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("NO_PROXY", "app.spool.test")
+        async with Transport(timeout_ms=10_000) as transport:
+            for host in ("api", "app", "api"):
+                await transport.get(f"http://{host}.spool.test:{server.port}/{host}", {})
+    assert [request.path for request in server.requests] == ["/api", "/app", "/api"]
+    assert len(proxy.requests) == 2
