@@ -6,6 +6,7 @@ A batch is handed to the delete only here, and only on its own acknowledgement.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 
 import anyio.to_thread
@@ -150,10 +151,11 @@ class Conclusions:
         self._emit(Quarantined(batch.name, verdict.status, message, place))
         self._rejected_in_a_row += 1
         if self._rejected_in_a_row >= MOST_REJECTED_IN_A_ROW:
+            where = printable(shlex.quote(str(self._spool.path)))
             self._emit(
                 Warned(
                     f"{MOST_REJECTED_IN_A_ROW} batches were rejected in a row, so the endpoint may be wrong. "
-                    "Check apiUrl; cirron-spool quarantine retry brings them back."
+                    f"Check apiUrl; cirron-spool quarantine retry --dir {where} brings them back."
                 )
             )
             self.ended = True

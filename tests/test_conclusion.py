@@ -54,7 +54,7 @@ MakeFlush = Callable[..., Flush]
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[MakeFlush]:
     """Makes a flush of a spool of its own, with one batch listed unless told otherwise."""
-    place = tmp_path / "spool"
+    place = tmp_path / "a spool"
     place.mkdir()
     with SpoolDirectory(place) as spool:
         assert spool.open()
@@ -346,7 +346,7 @@ async def test_three_rejections_in_a_row_end_the_flush(make: MakeFlush) -> None:
     assert [event for event in flush.events if isinstance(event, Warned)] == [
         Warned(
             "3 batches were rejected in a row, so the endpoint may be wrong. "
-            "Check apiUrl; cirron-spool quarantine retry brings them back."
+            f"Check apiUrl; cirron-spool quarantine retry --dir '{flush.spool.path}' brings them back."
         )
     ]
     assert isinstance(flush.events[-1], Warned)
