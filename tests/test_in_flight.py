@@ -163,20 +163,31 @@ async def test_a_retry_of_the_oldest_does_not_hold_up_those_in_flight(
     spool: Path, deletes: DeleteWatch
 ) -> None:
     batches = sdk_batches(spool, 6, spans=TINY)
+    behind = Gate()  # no retry of the oldest is answered before those behind it are delivered
     tries = 0
 
     def flaky(request: Request) -> Answer:
         nonlocal tries
         if request.batch_id == batches[0].batch_id:
             tries += 1
-            return Answer(503) if tries < 4 else ok()
+            return Answer(503, stall_before=behind if tries > 1 else False) if tries < 4 else ok()
         return ok()
 
+    def those_behind_are_delivered(server: ScriptedServer) -> bool:
+        return set(server.delivered) == set(ids(batches[1:3]))
+
+    results: list[FlushResult] = []
     with ScriptedServer() as server:
         server.on("POST", "/api/traces", default=flaky)
-        result = await flush(server, spool, in_flight=3)
-    assert (result.uploaded, tries) == (6, 4)
-    assert list(server.delivered)[:2] == ids(batches[1:3])
+
+        async def run() -> None:
+            results.append(await flush(server, spool, in_flight=3))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(run)
+            await server.arrived(those_behind_are_delivered)
+            behind.open()
+    assert (results[0].uploaded, tries) == (6, 4)
     assert deletes.names == [batch.name for batch in batches]
     assert len({request.body for request in server.attempts(batches[0].batch_id)}) == 1
 
