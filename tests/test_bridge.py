@@ -873,6 +873,37 @@ async def test_the_loop_fills_the_store_an_item_a_turn() -> None:
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("begins_a_turn_later", [True, False])
+async def test_the_loop_works_behind_what_its_consumer_began(
+    begins_a_turn_later: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cirron_spool.bridge._TASKS_BEGIN_A_TURN_LATER", begins_a_turn_later)
+    works = Works(200)
+    began: list[str] = []
+    async with ahead(
+        works, max_items=2, brief=works.brief, errand=lambda number: began.append("errand")
+    ) as ready:
+        await asleep(ready)
+        await a_few_turns()
+        assert len(works.made) == 2  # nothing left to do in the loop
+        ready.put(0)
+
+        async def post() -> (
+            None
+        ):  # as aiohttp begins a request: in a coroutine that is awaited, and a task in it
+            await asyncio.create_task(write())
+
+        async def write() -> None:
+            began.append("request")
+
+        await post()
+        await a_few_turns()
+    # Where aiohttp's task begins at once, a turn more of waiting would only leave the loop idle.
+    assert began == (["request", "errand"] if begins_a_turn_later else ["errand", "request"])
+    assert ended(ready)
+
+
+@pytest.mark.usefixtures("quick")
 async def test_the_loop_keeps_to_the_bound_of_weight_and_one_item_further() -> None:
     works = Works(200)
     works.fits = lambda made, taken: (made - taken) * 4 < 10  # 4, 8, and the one that goes beyond 10

@@ -275,7 +275,7 @@ async def test_what_was_acknowledged_is_deleted_when_the_flush_is_ended(
 ) -> None:
     """The first delete is slow; the other acknowledgements come meanwhile, and then the end."""
     batches = sdk_batches(spool, 8, spans=TINY)
-    gate, stop = Gate(), anyio.Event()
+    first, gate, stop = Gate(), Gate(), anyio.Event()
     deleting, release = threading.Event(), threading.Event()
     real = SpoolDirectory.delete
 
@@ -286,13 +286,19 @@ async def test_what_was_acknowledged_is_deleted_when_the_flush_is_ended(
 
     monkeypatch.setattr(SpoolDirectory, "delete", slow_delete)
     with ScriptedServer() as server:
-        by_batch(server, {batch.batch_id: ok(stall_before=gate) for batch in batches[1:]})
+        gates = [first, *[gate] * (len(batches) - 1)]
+        by_batch(
+            server,
+            {batch.batch_id: ok(stall_before=each) for batch, each in zip(batches, gates, strict=True)},
+        )
         # In the thread, as on a slow disk: in the loop this delete would hold up the test, too.
         task = asyncio.create_task(
             flush(server, spool, in_flight=4, stop=stop, tuning=Tuning(in_loop_bytes=0))
         )
-        assert await asyncio.to_thread(deleting.wait, SAFETY_NET)
+        # All four before the first delete begins: the thread that deletes is the one that prefetches.
         await server.arrived(4)
+        first.open()
+        assert await asyncio.to_thread(deleting.wait, SAFETY_NET)
         gate.open()
         await server.arrived(lambda s: len(s.deliveries) == 4)
         for _ in range(100):  # turns of the loop in which it reads what has come
