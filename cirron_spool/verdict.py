@@ -7,11 +7,13 @@ reader can check them by eye. Nothing here knows the HTTP client, the attempt's 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
+from functools import lru_cache, partial
 from http import HTTPStatus
+from typing import NamedTuple
 
 from cirron_spool.naming import printable
 from cirron_spool.schedule import LONGEST_RETRY_AFTER_S, parse_retry_after
@@ -33,8 +35,7 @@ class Action(Enum):
     STOP = auto()  # nothing later is sent
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """One HTTP answer as it was read: at most 64 KB of body, never decompressed.
 
     ``complete`` says that the whole body was read and that its end was certain or the connection was closed in
@@ -138,35 +139,71 @@ def _judge_success(answer: Answer, name: str) -> Verdict:
     status = answer.status
     if answer.early:
         return _unreadable(status, name, "the answer came before the batch was sent")
-    kind = answer.header("Content-Type").partition(";")[0].strip().lower()
+    doubt = _doubt(
+        answer.header("Content-Type"),
+        answer.header("Content-Encoding"),
+        answer.body,
+        answer.complete,
+        answer.delimited,
+    )
+    return _ACKNOWLEDGED[status] if doubt is None else doubt(status, name)
+
+
+# A verdict on a status and a batch.
+_Doubt = Callable[[int, str], Verdict]
+
+
+# A platform answers each batch alike: what was read once is not read again. Each other word would be another entry.
+@lru_cache(maxsize=4)
+def _doubt(
+    content_type: str, content_encoding: str, body: bytes, complete: bool, delimited: bool
+) -> _Doubt | None:
+    """What speaks against an acknowledgement in an answer of these words, if anything does."""
+    kind = content_type.partition(";")[0].strip().lower()
     # What a page may carry before its first tag: a byte order mark and white space. Markup is not plain text, even
     # where it claims to be.
-    start = answer.body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    start = body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if kind in ("text/html", "application/xhtml+xml") or start == b"<":
-        return Verdict(
-            Action.STOP,
-            status,
-            f"Unexpected HTTP {status} for {name}: a web page, not an acknowledgement",
-            hint="A captive portal or a fallback page answered. Log in to the network, or check apiUrl.",
-        )
-    if not answer.complete:
-        return _unreadable(status, name, "the answer was cut or too long")
+        return _page
+    if not complete:
+        return partial(_unreadable, why="the answer was cut or too long")
     is_json = kind == "application/json" or kind.endswith("+json")
-    if not answer.body:
-        if is_json and not answer.delimited:
-            # Promised JSON whose end only the closed connection marks: a cut at its first byte looks like this.
-            return _unreadable(status, name, "the answer was cut")
-        return _ACKNOWLEDGED[status]
-    if answer.header("Content-Encoding").strip().lower() not in ("", "identity"):
-        return _unreadable(status, name, "the answer is compressed, which was not asked for")
+    if not body:
+        # Promised JSON whose end only the closed connection marks: a cut at its first byte looks like this.
+        return partial(_unreadable, why="the answer was cut") if is_json and not delimited else None
+    if content_encoding.strip().lower() not in ("", "identity"):
+        return partial(_unreadable, why="the answer is compressed, which was not asked for")
     try:
-        text = answer.body.decode("utf-8-sig")
+        text = body.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return _unreadable(status, name, "the answer is not text")
+        return partial(_unreadable, why="the answer is not text")
     if is_json or start in (b"{", b"["):
-        return _judge_json(status, name, text)
-    if kind in ("", "text/plain"):
-        return _ACKNOWLEDGED[status]
+        return _doubt_in_json(text)
+    return None if kind in ("", "text/plain") else partial(_of_another_type, kind=kind)
+
+
+def _doubt_in_json(text: str) -> _Doubt | None:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return partial(_unreadable, why="the answer is not the JSON that it claims to be")
+    if isinstance(document, dict):
+        error = document.get("error")
+        if document.get("success") is False or document.get("ok") is False or error is not None:
+            return partial(_not_acknowledged, said=_message_in(document))
+    return None
+
+
+def _page(status: int, name: str) -> Verdict:
+    return Verdict(
+        Action.STOP,
+        status,
+        f"Unexpected HTTP {status} for {name}: a web page, not an acknowledgement",
+        hint="A captive portal or a fallback page answered. Log in to the network, or check apiUrl.",
+    )
+
+
+def _of_another_type(status: int, name: str, kind: str) -> Verdict:
     return Verdict(
         Action.STOP,
         status,
@@ -175,18 +212,9 @@ def _judge_success(answer: Answer, name: str) -> Verdict:
     )
 
 
-def _judge_json(status: int, name: str, text: str) -> Verdict:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        return _unreadable(status, name, "the answer is not the JSON that it claims to be")
-    if isinstance(document, dict):
-        error = document.get("error")
-        if document.get("success") is False or document.get("ok") is False or error is not None:
-            said = _message_in(document)
-            message = f"Upload of {name} was not acknowledged: HTTP {status}, but the answer reports an error"
-            return Verdict(Action.RETRY, status, f"{message}: {said}" if said else message, exit_code=4)
-    return _ACKNOWLEDGED[status]
+def _not_acknowledged(status: int, name: str, said: str) -> Verdict:
+    message = f"Upload of {name} was not acknowledged: HTTP {status}, but the answer reports an error"
+    return Verdict(Action.RETRY, status, f"{message}: {said}" if said else message, exit_code=4)
 
 
 def _unreadable(status: int, name: str, why: str) -> Verdict:

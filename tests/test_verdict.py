@@ -7,12 +7,14 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
+from cirron_spool import verdict as verdict_module
 from cirron_spool.verdict import Action, Answer, NoAnswer, Verdict, judge
 
 NAME = "01776486598051509000-446a507b2456443f923f85774a0854e3.json"
@@ -51,6 +53,43 @@ def answer(
     if kind is not None:
         fields["Content-Type"] = kind
     return Answer(status, reason, fields, body, complete, delimited, early, proxy, sent=100)
+
+
+# -- what was read before ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"body": b'{"success":false}'},
+        {"body": b""},
+        {"kind": HTML},
+        {"kind": "image/png", "body": b"success"},
+        {"complete": False},
+        {"headers": {"Content-Encoding": "gzip"}},
+        {"body": b"", "delimited": False},
+        {"status": 202},
+    ],
+    ids=str,
+)
+def test_an_answer_is_not_taken_for_one_that_was_read_before(other: dict[str, Any]) -> None:
+    usual: dict[str, Any] = {"status": 200, "body": SUCCESS, "kind": JSON}
+    verdict_module._doubt.cache_clear()
+    alone = judged(answer(**{**usual, **other}))
+    for _ in range(3):
+        assert judged(answer(**usual)).action is ACKNOWLEDGED
+        assert judged(answer(**{**usual, **other})) == alone
+    assert verdict_module._doubt.cache_info().hits >= 3
+
+
+def test_a_doubt_that_was_read_before_speaks_of_the_batch_at_hand() -> None:
+    failing = answer(200, b'{"error":"disk full"}', JSON)
+    for name in ("first.json", "second.json"):
+        verdict = judge(failing, name=name, origin=ORIGIN, now=NOW)
+        assert verdict.action is RETRY
+        assert verdict.message == (
+            f"Upload of {name} was not acknowledged: HTTP 200, but the answer reports an error: disk full"
+        )
 
 
 # -- statuses ------------------------------------------------------------------------------------------------------
