@@ -7,14 +7,13 @@ thread that lives as long as the flush, and is only woken when there is somethin
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from enum import Enum, auto
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -29,9 +28,10 @@ R = TypeVar("R")
 # How long leaving waits for a thread that is inside the file system. One that a dead network mount holds is left
 # behind: it is a daemon that owns nothing but a descriptor, and an exit must not hang on it.
 _LEAVE_S = 2.0
-# Before 3.12 aiohttp writes a request in a task, which begins a turn of the loop later: work that went before it would
-# hold the request up instead of hiding behind it (1,000 typical batches without latency: 1.19 times as long).
-_TASKS_BEGIN_A_TURN_LATER = sys.version_info < (3, 12)
+# Work that no moment came for waits no longer than this.
+_MOMENT_AT_LATEST_S = 0.005
+# So many small items in a row, made by the thread, and the next is expected to be one for the loop.
+_SMALL_IN_A_ROW = 4
 
 
 async def complete(work: Coroutine[Any, Any, R], grace_s: float | None = None) -> R:
@@ -69,10 +69,11 @@ class Ahead(Generic[T, E, R]):
     item is made and whenever ``source`` calls ``run_errands``; ``settled(n)`` waits until at most n are not done, and
     ``results`` are what they came to. Leaving the context waits until every errand is done: no errand is dropped.
 
-    With ``brief`` the event loop does the work itself once the thread's has proved quick: while the thread sleeps, and
-    after everything else in the loop had its turn, it does the errands that wait and makes one item, turn by turn
-    until its store is full. ``brief`` makes the next item of ``source`` in a short time, or returns None where that
-    may take long and leaves it to the thread; ``is_brief`` says whether an errand takes a short time.
+    With ``brief`` the event loop does some of the work itself, once the thread's has proved quick: brief errands, also
+    while the thread makes an item, and small items, while the thread sleeps. ``brief`` makes the next item of
+    ``source`` in a short time, or returns None where that may take long and leaves it to the thread; ``is_small`` says
+    of an item that the next one is likely to be the loop's, and ``is_brief`` of an errand that it takes a short time.
+    The loop works in the moments that ``meanwhile`` tells it of, and where none comes, a few milliseconds later.
 
     Neither side ever takes a lock: an append or a popleft is whole, and what is not written by one side alone belongs
     to the thread but while it sleeps on an empty inbox.
@@ -88,6 +89,7 @@ class Ahead(Generic[T, E, R]):
         name: str,
         errand: Callable[[E], R] | None = None,
         brief: Callable[[], T | None] | None = None,
+        is_small: Callable[[T], bool] = lambda _: True,
         is_brief: Callable[[E], bool] = lambda _: True,
     ) -> None:
         self._source = source
@@ -96,6 +98,7 @@ class Ahead(Generic[T, E, R]):
         self._weigh = weigh
         self._errand = errand
         self._brief = brief
+        self._is_small = is_small
         self._is_brief = is_brief
         self._pace = Pace()
         # Written by the thread alone.
@@ -103,21 +106,26 @@ class Ahead(Generic[T, E, R]):
         self._asleep_at = -1
         self._asked = False  # since the last item was begun
         self._finished = False
-        # Written by whoever works: the thread, or the event loop while the thread sleeps.
+        self._errands_by_thread = 0
+        self._small_in_a_row = 0
+        # Written by whoever makes items: the thread, or the event loop while the thread sleeps.
         self._ready: deque[tuple[T, int]] = deque()
         self._made_weight = 0
-        self._results: deque[R] = deque()
-        self._errands_done = 0
         self._exhausted = False
         self._source_error: BaseException | None = None
+        # Written by whoever does errands: the thread, or the event loop while the thread has none.
+        self._results: deque[R] = deque()
         self._errand_error: BaseException | None = None
         # Written by the event loop alone.
         self._taken_weight = 0
         self._errands_put = 0
+        self._errands_posted = 0
+        self._errands_here = 0
         self._held_back: deque[E] = deque()
         self._posted = 0
         self._told = False  # of an errand's error
-        self._nudging = False
+        self._filling = False
+        self._later: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
         # Errands, and signs: LOOK to look for room again, LEAVE to end.
         self._inbox: SimpleQueue[E | _Sign] = SimpleQueue()
@@ -133,7 +141,11 @@ class Ahead(Generic[T, E, R]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await complete(self._leave())
+        try:
+            await complete(self._leave())
+        finally:
+            if self._later is not None:
+                self._later.cancel()
         if error is None and self._errand_error is not None and not self._told:
             raise self._errand_error
 
@@ -146,27 +158,29 @@ class Ahead(Generic[T, E, R]):
                 if self._source_error is not None:
                     raise self._source_error
                 raise StopAsyncIteration
-            self._nudge()
+            self._look_for_work(wanted=True)
             await self._signed(lambda: bool(self._ready) or self._exhausted)
         item, weight = self._ready.popleft()
         self._taken_weight += weight
-        # Waking a thread costs more than making a small batch ready: let it sleep until half is taken. An errand
-        # wakes it anyway.
-        if self._is_half_empty():
-            self._nudge_soon()
+        if self._errand is None:  # nobody tells of moments
+            if self._is_half_empty():
+                self._fill_soon()
+        elif self._later is None:
+            self._work_later()
         return item
 
     def put(self, item: E) -> None:
-        """Hand ``item`` to the thread as an errand; returns at once."""
+        """Hand ``item`` over as an errand; returns at once."""
         self._errands_put += 1
         self._held_back.append(item)
-        self._nudge_soon()
+        if self._later is None:
+            self._work_later()
 
     async def settled(self, at_most: int = 0) -> None:
         """Wait until at most ``at_most`` errands are not done yet. Raises what ``errand`` raised, if it did."""
-        while self._errands_put - self._errands_done > at_most and not self._finished:
-            self._nudge()
-            await self._signed(lambda: self._errands_put - self._errands_done <= at_most or self._finished)
+        while self.errands_left > at_most and not self._finished:
+            self._look_for_work()
+            await self._signed(lambda: self.errands_left <= at_most or self._finished)
         if self._errand_error is not None:
             self._told = True
             raise self._errand_error
@@ -176,53 +190,87 @@ class Ahead(Generic[T, E, R]):
         while self._results:
             yield self._results.popleft()
 
-    def _nudge_soon(self) -> None:
-        """Nudge once the loop has nothing else to do: until then a thread would only wait for the interpreter."""
-        if self._nudging:
-            return
-        self._nudging = True
-        if _TASKS_BEGIN_A_TURN_LATER:
-            self._loop.call_soon(self._loop.call_soon, self._nudge)
-        else:
-            self._loop.call_soon(self._nudge)
+    def meanwhile(self) -> None:
+        """Work a moment: what waits for the loop has something else to wait for. Never raises."""
+        self._look_for_work()
 
-    def _nudge(self) -> None:
-        """Have what was held back done, and room looked for: here, if that is brief, else by the thread."""
-        self._nudging = False
+    @property
+    def errands_left(self) -> int:
+        """How many errands were put and are not done yet."""
+        return self._errands_put - self._errands_here - self._errands_by_thread
+
+    def _work_later(self) -> None:
+        self._later = self._loop.call_later(_MOMENT_AT_LATEST_S, self._work_now)
+
+    def _work_now(self) -> None:
+        self._later = None
+        self._look_for_work()
+
+    def _look_for_work(self, *, wanted: bool = False) -> None:
+        """Do what was held back, and see to more items: here, if that is brief, else by the thread.
+
+        Waking a thread costs more than making a small batch ready: it sleeps until half is taken, or one is ``wanted``.
+        """
+        if self._held_back:
+            self._see_to_errands()
+        if self._exhausted:
+            return
         asleep = self._asleep_at == self._posted
-        if self._brief and self._pace.quick and asleep and all(map(self._is_brief, self._held_back)):
-            self._work_here(self._brief)
-        elif self._held_back:
-            while self._held_back:
-                self._post(self._held_back.popleft())
-        else:
+        if asleep and self._brief is not None and self._loop_makes():
+            if not self._is_full():
+                self._make_here(self._brief)
+        elif wanted or (asleep and self._is_half_empty()):
             self._post(_Sign.LOOK)
 
-    def _work_here(self, brief: Callable[[], T | None]) -> None:
-        """Do what the thread would do, while it sleeps."""
+    def _see_to_errands(self) -> None:
+        """Do the errands that were held back: here as far as they are brief, in their order, and else in the thread."""
+        held_back = self._held_back
+        here = self._brief is not None and self._pace.quick and self._errand_error is None
+        if here and self._errands_posted == self._errands_by_thread:
+            began = time.perf_counter()
+            while held_back and self._is_brief(held_back[0]):
+                if not self._run_errand(held_back.popleft()):
+                    self._post(_Sign.LEAVE)
+                    return
+                self._errands_here += 1
+            self._pace.done_in_loop(time.perf_counter() - began)
+            self._wake()
+        while held_back:
+            self._errands_posted += 1
+            self._post(held_back.popleft())
+
+    def _make_here(self, brief: Callable[[], T | None]) -> None:
+        """Make one item, and the next a turn of the loop later, until the store is full."""
         began = time.perf_counter()
         try:
-            while self._held_back:
-                self._run_errand(self._held_back.popleft())
-        except _Left:
-            self._post(_Sign.LEAVE)
-            return
-        if not self._exhausted and not self._is_full():
-            try:
-                item = brief()
-            except StopIteration:
-                self._exhausted = True
-            except BaseException as error:  # noqa: BLE001  # handed to the consumer, which raises it
-                self._source_error = error
-                self._exhausted = True
-            else:
-                if item is None:
-                    self._post(_Sign.LOOK)
-                else:
-                    self._add(item)
-                    if not self._is_full():
-                        self._nudge_soon()
+            item = brief()
+        except StopIteration:
+            self._exhausted = True
+        except BaseException as error:  # noqa: BLE001  # handed to the consumer, which raises it
+            self._source_error = error
+            self._exhausted = True
+        else:
+            if item is None:
+                self._post(_Sign.LOOK)
+                return
+            self._add(item)
+            self._fill_soon()
         self._pace.done_in_loop(time.perf_counter() - began)
+        self._wake()
+
+    def _fill_soon(self) -> None:
+        if not self._filling and not self._is_full():
+            self._filling = True
+            self._loop.call_soon(self._fill)
+
+    def _fill(self) -> None:
+        self._filling = False
+        self._look_for_work()
+
+    def _wake(self) -> None:
+        """Resume the coroutine that waits, if one does: what it waits for may have come of the loop's own work."""
+        if self._waiter is not None:
+            _resolve(self._waiter)
 
     def _post(self, message: E | _Sign) -> None:
         self._posted += 1
@@ -239,10 +287,14 @@ class Ahead(Generic[T, E, R]):
             self._waiter = None
 
     async def _leave(self) -> None:
-        while self._errands_put > self._errands_done and not self._finished:
-            self._nudge()
-            await self._signed(lambda: self._errands_put == self._errands_done or self._finished)
+        while self.errands_left and not self._finished:
+            self._look_for_work()
+            await self._signed(lambda: not self.errands_left or self._finished)
+        # A thread that sleeps has nothing in its hands, and nothing to close: its end is not waited for.
+        asleep = self._asleep_at == self._posted and not hasattr(self._source, "close")
         self._post(_Sign.LEAVE)
+        if asleep:
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(_LEAVE_S):
                 while not self._finished:
@@ -252,9 +304,8 @@ class Ahead(Generic[T, E, R]):
 
     def run_errands(self) -> None:
         """Do the errands that wait. For ``source``, in the midst of an item that takes long."""
-        with suppress(Empty):
-            while True:
-                self._heed(self._inbox.get_nowait())
+        while not self._inbox.empty():  # nobody else takes from it
+            self._heed(self._inbox.get_nowait())
 
     def _main(self) -> None:
         try:
@@ -271,23 +322,17 @@ class Ahead(Generic[T, E, R]):
         try:
             began = time.perf_counter()
             for item in self._source:
+                small = self._is_small(item)
                 self._add(item)
                 del item
                 self._pace.tried(time.perf_counter() - began)
+                self._small_in_a_row = self._small_in_a_row + 1 if small else 0
                 self._sign()
                 self.run_errands()
-                # Once the work is quick the loop makes the items, and the thread sleeps until it is asked for one that
-                # may take long. To fill the store first would have it contend for the interpreter all that time.
-                while self._brief is not None and self._pace.quick and not self._asked:
-                    self._sleep(hand_over=not self._is_full())
-                if self._is_full():
-                    # Errands wake the thread for each batch; items it then makes by the half store. To make one each
-                    # time would have it contend with the loop for the interpreter all the time.
-                    while not self._is_half_empty():
-                        self._sleep()
+                if self._is_full() or self._loop_makes():
+                    self._wait_for_room()
                 if self._exhausted:  # by the loop
                     return
-                self._asked = False
                 began = time.perf_counter()
         except _Left:
             raise
@@ -299,6 +344,28 @@ class Ahead(Generic[T, E, R]):
                 close()
             self._exhausted = True
             self._sign()
+
+    def _wait_for_room(self) -> None:
+        """Sleep until half of the store is taken, or until asked: each waking costs the loop more than a small item.
+
+        While the loop makes the items it asks for one that may take long.
+        """
+        self._asked = False
+        while True:
+            loop_makes = False
+            if not self._is_full():
+                loop_makes = self._loop_makes()
+                if self._asked:
+                    break
+                if not loop_makes and self._is_half_empty():
+                    return
+            self._sleep(hand_over=loop_makes)
+        if loop_makes:
+            self._small_in_a_row = 0
+
+    def _loop_makes(self) -> bool:
+        """Whether the next item is for the loop to make."""
+        return self._brief is not None and self._pace.quick and self._small_in_a_row >= _SMALL_IN_A_ROW
 
     def _add(self, item: T) -> None:
         weight = self._weigh(item)
@@ -316,13 +383,13 @@ class Ahead(Generic[T, E, R]):
         return len(self._ready) * 2 <= self._max_items and self._waiting_weight * 2 <= self._max_weight
 
     def _sleep(self, *, hand_over: bool = False) -> None:
-        """Wait for a message and heed it. Nothing was posted that is not heeded: the loop may work meanwhile.
+        """Wait for a message and heed it. Nothing was posted that is not heeded: the loop may make items meanwhile.
 
         With ``hand_over`` the loop is told to, which without a consumer that takes or puts would not come to it.
         """
         self._asleep_at = self._heeded
         if hand_over:
-            self._call(self._nudge_soon)
+            self._call(self._fill_soon)
         self._heed(self._inbox.get())
 
     def _heed(self, message: E | _Sign) -> None:
@@ -333,20 +400,22 @@ class Ahead(Generic[T, E, R]):
             self._asked = True
         else:
             began = time.perf_counter()
-            self._run_errand(message)
+            if not self._run_errand(message):
+                raise _Left
+            self._errands_by_thread += 1
             self._pace.tried(time.perf_counter() - began)
             self._sign()
 
-    def _run_errand(self, errand: E) -> None:
+    def _run_errand(self, errand: E) -> bool:
+        """Do one errand; False where that was the last, because it raised."""
         if self._errand is None:
-            return
+            return True
         try:
-            result = self._errand(errand)
+            self._results.append(self._errand(errand))
         except BaseException as error:  # noqa: BLE001  # a bug, since expected failures are results: settled() raises it
             self._errand_error = error
-            raise _Left from None
-        self._results.append(result)
-        self._errands_done += 1
+            return False
+        return True
 
     def _sign(self) -> None:
         """Resume the coroutine that waits, if one does."""

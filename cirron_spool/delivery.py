@@ -23,6 +23,7 @@ from cirron_spool.prefetch import Prepared
 from cirron_spool.report import FlushEvent, Retrying
 from cirron_spool.schedule import delays
 from cirron_spool.verdict import Action, Answer, Verdict, judge
+from cirron_spool.wire import Moment
 
 # A test receiver's "t" is no secret, and taking it out of a sentence would garble it.
 _SHORTEST_SECRET = 8
@@ -52,12 +53,15 @@ class Delivery:
         # What the bodies of no known length came to, in bytes, until they are asked for.
         self._streamed: dict[str, int] = {}
 
-    async def deliver(self, batch: Prepared) -> Verdict | OSError:
-        """Attempt until the verdict is not to retry, or the schedule ends; an OSError is the file's own."""
+    async def deliver(self, batch: Prepared, meanwhile: Moment | None = None) -> Verdict | OSError:
+        """Attempt until the verdict is not to retry, or the schedule ends; an OSError is the file's own.
+
+        ``meanwhile`` is called each time that the batch is on its way and only its answer is waited for.
+        """
         try:
-            verdict = await self._attempt(batch)
+            verdict = await self._attempt(batch, meanwhile)
             if verdict.action is Action.RETRY and not self._stopping:
-                verdict = await self._retry(batch, verdict)
+                verdict = await self._retry(batch, verdict, meanwhile)
         except OSError as error:  # a body that is read while it is sent
             return error
         return verdict
@@ -79,12 +83,12 @@ class Delivery:
                 self._idle.clear()
                 await self._idle.wait()
 
-    async def _retry(self, batch: Prepared, verdict: Verdict) -> Verdict:
+    async def _retry(self, batch: Prepared, verdict: Verdict, meanwhile: Moment | None) -> Verdict:
         """Attempt ``batch`` again on the schedule, after a first attempt that came to ``verdict``."""
         known = [verdict]
 
         async def attempt() -> Verdict:
-            return known.pop() if known else await self._attempt(batch)
+            return known.pop() if known else await self._attempt(batch, meanwhile)
 
         async def announce(details: Any) -> None:
             last: Verdict = details["value"]
@@ -102,30 +106,30 @@ class Delivery:
         outcome: Verdict = await attempts()
         return outcome
 
-    async def _attempt(self, batch: Prepared) -> Verdict:
+    async def _attempt(self, batch: Prepared, meanwhile: Moment | None) -> Verdict:
         """One attempt; a 401 is answered with one renewal of the token and one more try before it counts."""
         self._attempting += 1
         try:
             if self._login.due:
                 await self._login.renew_if_due()
             token = self._login.token
-            verdict = await self._post(batch, token)
+            verdict = await self._post(batch, token, meanwhile)
             if verdict.action is Action.REFRESH and await self._login.renew(token):
-                verdict = await self._post(batch, self._login.token)
+                verdict = await self._post(batch, self._login.token, meanwhile)
             return verdict
         finally:
             self._attempting -= 1
             if self._attempting == 0 and self._idle is not None:
                 self._idle.set()
 
-    async def _post(self, batch: Prepared, token: str) -> Verdict:
+    async def _post(self, batch: Prepared, token: str, meanwhile: Moment | None) -> Verdict:
         if os.getpid() != self._process:
             raise RuntimeError("This flush belongs to the process that began it; a fork must begin its own.")
-        outcome = await self._ingest.post(batch, token, self._stream)
+        outcome = await self._ingest.post(batch, token, self._stream, meanwhile)
         if batch.length is None and isinstance(outcome, Answer):
             self._streamed[batch.name] = outcome.sent
         verdict = judge(outcome, name=batch.name, origin=self._ingest.origin, now=datetime.now(UTC))
-        return _without(token, verdict)
+        return verdict if verdict.action is Action.ACKNOWLEDGED else _without(token, verdict)
 
 
 def _without(token: str, verdict: Verdict) -> Verdict:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from cirron_spool.errors import ConfigError
@@ -73,7 +74,7 @@ def _isal() -> GzipLibrary:
         name="isal",
         levels=range(4),
         default_level=1,
-        compress=lambda data, level: isal_zlib.compress(data, level, _GZIP_WBITS),
+        compress=partial(isal_zlib.compress, wbits=_GZIP_WBITS),
         deflater=lambda level, before: (
             isal_zlib.compressobj(level, isal_zlib.DEFLATED, _RAW_WBITS, zdict=before)
             if before
@@ -91,7 +92,7 @@ def _zlib_ng() -> GzipLibrary:
         name="zlib-ng",
         levels=range(1, 10),
         default_level=2,
-        compress=lambda data, level: zlib_ng.compress(data, level, _GZIP_WBITS),
+        compress=partial(zlib_ng.compress, wbits=_GZIP_WBITS),
         deflater=lambda level, before: (
             zlib_ng.compressobj(level, zlib_ng.DEFLATED, _RAW_WBITS, zdict=before)
             if before
@@ -107,7 +108,7 @@ def _zlib() -> GzipLibrary:
         name="zlib",
         levels=range(1, 10),
         default_level=1,
-        compress=lambda data, level: zlib.compress(data, level, _GZIP_WBITS),
+        compress=partial(zlib.compress, wbits=_GZIP_WBITS),
         deflater=lambda level, before: (
             zlib.compressobj(level, zlib.DEFLATED, _RAW_WBITS, zdict=before)
             if before

@@ -6,9 +6,10 @@ back to the thread, which deletes it. The position moves with the acknowledgemen
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -28,7 +29,8 @@ from cirron_spool.ingest import Ingest
 from cirron_spool.naming import count
 from cirron_spool.prefetch import Prefetch, Prepared, Ready, Tuning
 from cirron_spool.report import EXIT_LOOK, Ended, FlushEvent, FlushResult, Sending, Started, Tally, Warned
-from cirron_spool.spool import SpoolDirectory
+from cirron_spool.routes import Route, look_up
+from cirron_spool.spool import Listing, SpoolDirectory
 from cirron_spool.transport import Transport
 from cirron_spool.window import Window
 
@@ -103,14 +105,14 @@ async def flush_spool(
             raise ConfigError(f"{option} must be a whole number above 0.")
     if tuning.in_loop_bytes < 0:
         raise ConfigError("in_loop_bytes must be a whole number, 0 or above.")
-    path = await anyio.to_thread.run_sync(spool_directory, directory, os.environ)
+    path = spool_directory(directory, os.environ)
     options = _Options(quarantine, keep_going, in_flight, verify, tuning, session, on_event or _ignore, stop)
     with SpoolDirectory(path) as spool:
 
-        def begin() -> Settings | None:
+        def begin() -> _Begun | None:
             if not (spool.open() and spool.has_batches()):
                 return None
-            return load_settings(
+            settings = load_settings(
                 os.environ,
                 config_path=config_path,
                 api_url=api_url,
@@ -119,11 +121,36 @@ async def flush_spool(
                 retries=retries,
                 allow_http=allow_http,
             )
+            return _begin(spool, settings, own_session=session is None)
 
-        settings = await anyio.to_thread.run_sync(begin)
-        if settings is None:
+        # One hop for all that comes before a connection: each costs as much as some small batches.
+        begun = await anyio.to_thread.run_sync(begin)
+        if begun is None:
             return _nothing(path, options)
-        return await _Flush(spool, settings, options).run()
+        return await _Flush(spool, begun, options).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """What a flush begins with: settings, a warning, the way to the platform; or the error that it ends with."""
+
+    settings: Settings
+    warning: str = ""
+    route: Route | None = None
+    error: CirronSpoolError | None = None
+
+
+def _begin(spool: SpoolDirectory, settings: Settings, *, own_session: bool) -> _Begun:
+    """Claim the spool and look up the way to the platform. Blocking."""
+    try:
+        if settings.credentials is None:
+            raise NotAuthenticatedError
+        spool.check_writable()
+        warning = spool.lock()
+        # A session of the caller's has its own ways.
+        return _Begun(settings, warning, look_up(settings.api_url) if own_session else None)
+    except CirronSpoolError as error:
+        return _Begun(settings, error=error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +178,9 @@ def _sole(group: BaseExceptionGroup) -> BaseException:
     return next((error for error in errors if isinstance(error, CirronSpoolError)), errors[0])
 
 
-def _required(credentials: Credentials | None) -> Credentials:
-    if credentials is None:
-        raise NotAuthenticatedError
-    return credentials
+def _resolve(listed: asyncio.Future[Listing | BaseException], outcome: Listing | BaseException) -> None:
+    if not listed.done():  # cancelled meanwhile
+        listed.set_result(outcome)
 
 
 def _ignore(event: FlushEvent) -> None:
@@ -171,9 +197,10 @@ def _nothing(path: Path, options: _Options) -> FlushResult:
 class _Flush:
     """One flush of one open spool directory."""
 
-    def __init__(self, spool: SpoolDirectory, settings: Settings, options: _Options) -> None:
+    def __init__(self, spool: SpoolDirectory, begun: _Begun, options: _Options) -> None:
         self._spool = spool
-        self._settings = settings
+        self._begun = begun
+        self._settings = begun.settings
         self._options = options
         self._emit = options.emit
         # An event for each batch is made only for somebody who listens.
@@ -181,22 +208,22 @@ class _Flush:
         self._tally = Tally(spool.path)
         self._prefetch = Prefetch(spool, options.tuning)
         self._began = time.monotonic()
-        self._proved_deletable = False
 
     async def run(self) -> FlushResult:
         """Flush; see :func:`flush_spool`."""
         conclusions: Conclusions | None = None
         try:
             async with AsyncExitStack() as stack:
-                credentials = _required(self._settings.credentials)
-                self._warn(await anyio.to_thread.run_sync(self._claim))
                 stack.push_async_callback(self._unlock)
+                credentials = self._credentials()
+                self._warn(self._begun.warning)
                 stack.callback(self._prefetch.close)
                 transport = await stack.enter_async_context(
                     Transport(
                         timeout_ms=self._settings.timeout_ms,
                         connections=self._options.in_flight,
                         session=self._options.session,
+                        route=self._begun.route,
                     )
                 )
                 login = Login(self._settings, credentials, transport)
@@ -236,9 +263,13 @@ class _Flush:
             raise conclusions.auth_error
         return result
 
-    def _claim(self) -> str:
-        self._spool.check_writable()
-        return self._spool.lock()
+    def _credentials(self) -> Credentials:
+        """The credentials to begin with; raises what it ended with before that."""
+        if self._begun.error is not None:
+            raise self._begun.error
+        if self._settings.credentials is None:
+            raise NotAuthenticatedError
+        return self._settings.credentials
 
     async def _unlock(self) -> None:
         await complete(anyio.to_thread.run_sync(self._spool.unlock))
@@ -271,8 +302,9 @@ class _Flush:
             beside.start_soon(authenticate)
             if not self._settings.api_url.startswith(self._settings.ingest_origin):
                 beside.start_soon(ingest.preconnect)
-            names = await self._list()
-            async with self._prefetch.ahead(names, conclusions.remove) as disk:
+            listed: asyncio.Future[Listing | BaseException] = asyncio.get_running_loop().create_future()
+            async with self._prefetch.ahead(self._names(listed), conclusions.remove) as disk:
+                await self._take_note_of(await listed)
                 with anyio.CancelScope() as delivering:
                     if self._options.stop is not None:
                         beside.start_soon(self._watch_stop, self._options.stop, delivery, delivering)
@@ -288,8 +320,20 @@ class _Flush:
         if refused:
             raise refused[0]
 
-    async def _list(self) -> list[str]:
-        listing = await anyio.to_thread.run_sync(self._spool.listing)
+    def _names(self, listed: asyncio.Future[Listing | BaseException]) -> Iterator[str]:
+        """The batches to prepare, listed by the thread that prepares them: the event loop is told by ``listed``."""
+        try:
+            outcome: Listing | BaseException = self._spool.listing()
+        except BaseException as error:  # noqa: BLE001  # raised in the event loop
+            outcome = error
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            listed.get_loop().call_soon_threadsafe(_resolve, listed, outcome)
+        if isinstance(outcome, Listing):
+            yield from outcome.names
+
+    async def _take_note_of(self, listing: Listing | BaseException) -> None:
+        if isinstance(listing, BaseException):
+            raise listing
         self._tally.listed = len(listing.names)
         total = 0
         if self._told:
@@ -303,16 +347,21 @@ class _Flush:
             self._warn(
                 f"Left alone {what} named like a batch that is no regular file, such as {first} ({kind})."
             )
-        return listing.names
 
     async def _deliver(
         self, disk: Ahead[Ready, Prepared, Removed], delivery: Delivery, conclusions: Conclusions
     ) -> None:
         """Post what is ready, oldest first and up to ``in_flight`` at a time; conclude strictly oldest first."""
         window = Window(disk, delivery, conclusions, self._options.in_flight)
+        # The first delete proves that the directory allows any; then some may be behind.
+        deletes_behind = 0
         try:
             async for item in disk:
-                await self._catch_up(disk, conclusions)
+                if disk.errands_left > deletes_behind:
+                    await disk.settled(deletes_behind)
+                    deletes_behind = _DELETES_BEHIND + self._options.in_flight - 1
+                for batch, removal in disk.results():
+                    conclusions.removed(batch, removal)
                 if conclusions.ended or delivery.stopping():
                     break
                 if self._told and isinstance(item, Prepared):
@@ -324,16 +373,6 @@ class _Flush:
             await window.finish()
         finally:
             await window.abandon()
-
-    async def _catch_up(self, disk: Ahead[Ready, Prepared, Removed], conclusions: Conclusions) -> None:
-        """Let no more than the allowed deletes be behind; the first one proves that the directory allows any."""
-        if not self._proved_deletable and self._tally.uploaded:
-            await disk.settled(0)
-            self._proved_deletable = True
-        else:
-            await disk.settled(_DELETES_BEHIND + self._options.in_flight - 1)
-        for batch, removal in disk.results():
-            conclusions.removed(batch, removal)
 
     async def _watch_stop(self, stop: StopSignal, delivery: Delivery, delivering: anyio.CancelScope) -> None:
         await stop.wait()

@@ -9,7 +9,7 @@ from cirron_spool.naming import batch_id_of
 from cirron_spool.prefetch import Prepared
 from cirron_spool.transport import PRODUCT, Transport
 from cirron_spool.verdict import INGEST_PATH, Answer, NoAnswer
-from cirron_spool.wire import Upload
+from cirron_spool.wire import Moment, Upload
 
 Stream = Callable[[Prepared], AbstractAsyncContextManager[AsyncIterator[bytes]]]
 
@@ -30,7 +30,9 @@ class Ingest:
         """Look up the way before the first batch: several in flight must not overtake each other on finding it."""
         await self._transport.resolve(self._url)
 
-    async def post(self, prepared: Prepared, token: str, stream: Stream) -> Answer | NoAnswer:
+    async def post(
+        self, prepared: Prepared, token: str, stream: Stream, meanwhile: Moment | None = None
+    ) -> Answer | NoAnswer:
         """Upload ``prepared`` under its idempotency key, the batch id in its name. ``stream`` opens an unheld body."""
         headers = {
             "Authorization": f"Bearer {token}",
@@ -43,5 +45,5 @@ class Ingest:
         if prepared.length is None:
             upload = Upload(length=None, stream=lambda: stream(prepared))
         else:
-            upload = Upload(prepared.parts, prepared.length)
+            upload = Upload(prepared.parts, prepared.length, meanwhile=meanwhile)
         return await self._transport.post(self._url, headers, upload)

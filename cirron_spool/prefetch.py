@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from cirron_spool.bridge import Ahead
 from cirron_spool.encoding import GZIP_ABOVE_BYTES, Encoder
@@ -24,6 +24,7 @@ HELD_BYTES = 8 * 1024 * 1024
 # A file of up to so many chunks is read and compressed in one go, one to two milliseconds of work; a larger one in
 # blocks of a chunk, beside each other.
 WHOLE_CHUNKS = 4
+DELETED_IN_LOOP_BYTES = 128 * 1024
 # Compressed ahead of a streamed body's sending: enough that neither side waits for the other.
 STREAM_AHEAD_BYTES = 1024 * 1024
 
@@ -42,14 +43,14 @@ class Tuning:
     # The defaults are what `python -m benchmarks tune` found; the figures are seconds, as multiples of the default's,
     # without latency on two cores (typical batches, but chunk_bytes: batches of 10 MB).
     # 1 to 128: 0.94 to 1.07, within the noise; some are wanted for a disk that hesitates.
-    prefetch_batches: int = 32
+    prefetch_batches: int = 64
     prefetch_bytes: int = 4 * 1024 * 1024
     gzip_library: str = "auto"
     gzip_level: int | None = None
     # 32 KiB: 2.06, 64: 1.44, 128: 1.14, 512: 1.01, 4 MiB: 1.25 and 24 MB more memory.
     chunk_bytes: int = 256 * 1024
     # 0: 1.28, 16 KiB: 1.28, 64: 1.21, 256: 0.99, 1 MiB: 1.12.
-    in_loop_bytes: int = 128 * 1024
+    in_loop_bytes: int = 32 * 1024
 
     @property
     def whole_bytes(self) -> int:
@@ -57,8 +58,7 @@ class Tuning:
         return max(min(WHOLE_CHUNKS * self.chunk_bytes, HELD_BYTES), GZIP_ABOVE_BYTES)
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """A batch ready to be sent: its file's fingerprint and its body.
 
     ``parts`` are the body, held in memory, of ``length`` bytes together; ``length`` None says that the body is too
@@ -109,6 +109,7 @@ class Prefetch:
     def __init__(self, spool: SpoolDirectory, tuning: Tuning) -> None:
         self._spool = spool
         self._tuning = tuning
+        self._whole_bytes = tuning.whole_bytes
         self._encoder = Encoder(tuning.gzip_library, tuning.gzip_level)
 
     def close(self) -> None:
@@ -129,8 +130,9 @@ class Prefetch:
             name="cirron-spool disk",
             errand=delete,
             brief=preparations.next_if_brief if self._tuning.in_loop_bytes else None,
+            is_small=lambda ready: isinstance(ready, Unsendable) or ready.size <= self._tuning.in_loop_bytes,
             # A file system takes its time to free a large file.
-            is_brief=lambda prepared: prepared.size <= self._tuning.in_loop_bytes,
+            is_brief=lambda prepared: prepared.size <= DELETED_IN_LOOP_BYTES,
         )
         return ahead
 
@@ -149,27 +151,23 @@ class Prefetch:
 
     def prepare(self, name: str, between: Callable[[], None] = _nothing) -> Ready:
         """Open, read and compress one batch, calling ``between`` its chunks. Blocking: for the thread."""
-        return self._opened(name, lambda fd, fingerprint: self._encode(name, fd, fingerprint, between))
+        opened = self._open(name)
+        return opened if isinstance(opened, Unsendable) else self._read(name, *opened, between)
 
     def prepare_if_brief(self, name: str) -> Ready | None:
         """As :meth:`prepare`, but None for a file too large to be read and compressed in the event loop."""
-        return self._opened(
-            name,
-            lambda fd, fingerprint: (
-                self._encode(name, fd, fingerprint, _nothing)
-                if fingerprint.size <= self._tuning.in_loop_bytes
-                else None
-            ),
-        )
+        opened = self._open(name)
+        if isinstance(opened, Unsendable):
+            return opened
+        fd, fingerprint = opened
+        if fingerprint.size > self._tuning.in_loop_bytes:
+            os.close(fd)
+            return None
+        return self._read(name, fd, fingerprint, _nothing)
 
-    def _opened(self, name: str, use: Callable[[int, Fingerprint], R]) -> R | Unsendable:
-        """What ``use`` makes of the batch's descriptor and fingerprint; or why it cannot be opened or read."""
+    def _open(self, name: str) -> tuple[int, Fingerprint] | Unsendable:
         try:
-            fd, fingerprint = self._spool.open_batch(name)
-            try:
-                return use(fd, fingerprint)
-            finally:
-                os.close(fd)
+            return self._spool.open_batch(name)
         except Vanished:
             return Unsendable(name, Cause.VANISHED)
         except NotABatch as error:
@@ -177,19 +175,31 @@ class Prefetch:
         except OSError as error:
             return Unsendable(name, Cause.UNREADABLE, reason(error))
 
-    def _encode(self, name: str, fd: int, fingerprint: Fingerprint, between: Callable[[], None]) -> Ready:
+    def _read(self, name: str, fd: int, fingerprint: Fingerprint, between: Callable[[], None]) -> Ready:
+        """What becomes of the file; closes ``fd``."""
         size = fingerprint.size
-        if size == 0:
-            return Unsendable(name, Cause.EMPTY)
-        if size <= self._tuning.whole_bytes:
-            # One read, one compression: each call less is one time less that the event loop has to wait for us.
-            body = os.read(fd, size + 1)
-            if len(body) != size:
-                return _changing(name)
-            gzip = size > GZIP_ABOVE_BYTES
-            if gzip:
-                body = self._encoder.gzip(body)
-            return Prepared(name, fingerprint, gzip, (body,), len(body))
+        try:
+            try:
+                if size == 0:
+                    return Unsendable(name, Cause.EMPTY)
+                if size > self._whole_bytes:
+                    return self._encode(name, fd, fingerprint, between)
+                # One read, one compression: each call less is one time less that the event loop has to wait for us.
+                body = os.read(fd, size + 1)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            return Unsendable(name, Cause.UNREADABLE, reason(error))
+        if len(body) != size:
+            return _changing(name)
+        gzip = size > GZIP_ABOVE_BYTES
+        if gzip:
+            body = self._encoder.gzip(body)
+        return Prepared(name, fingerprint, gzip, (body,), len(body))
+
+    def _encode(self, name: str, fd: int, fingerprint: Fingerprint, between: Callable[[], None]) -> Ready:
+        """A file compressed in blocks, and held if what comes of it is small enough to be."""
+        size = fingerprint.size
         reading = _Reading(fd, size, self._tuning.chunk_bytes)
         parts: list[bytes] = []
         length = 0
@@ -253,8 +263,7 @@ class _Preparations(Iterator[Ready]):
         self._next: str | None = None
 
     def __next__(self) -> Ready:
-        name = self._take()
-        return self._prefetch.prepare(name, self._between)
+        return self._prefetch.prepare(self._take(), self._between)
 
     def next_if_brief(self) -> Ready | None:
         """The next one, or None where it may take long: it stays the next."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
 import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Any, Self
 
 import aiohttp
 import anyio.to_thread
@@ -25,9 +26,6 @@ from cirron_spool.bridge import complete
 from cirron_spool.routes import Route, find_route, tls_context
 from cirron_spool.verdict import Answer, NoAnswer
 from cirron_spool.wire import Body, Connections, Upload, Watch
-
-if TYPE_CHECKING:
-    import ssl
 
 PRODUCT = f"cirron-spool/{__version__}"
 
@@ -41,11 +39,16 @@ class Transport:
     """A client for one flush: an aiohttp session, its TLS context, proxies, and the watch over silence.
 
     ``timeout_ms`` bounds silence as SPEC section 4 defines it. With ``session`` the caller's own session is used and
-    left open; its cookies and proxies are the caller's.
+    left open; its cookies and proxies are the caller's. ``route`` is one that was looked up already.
     """
 
     def __init__(
-        self, *, timeout_ms: int, connections: int = 1, session: aiohttp.ClientSession | None = None
+        self,
+        *,
+        timeout_ms: int,
+        connections: int = 1,
+        session: aiohttp.ClientSession | None = None,
+        route: Route | None = None,
     ) -> None:
         self._timeout_ms = timeout_ms
         self._limit_s = timeout_ms / 1000
@@ -56,9 +59,17 @@ class Transport:
         self._routes: dict[str, Route] = {}
         self._routes_to: dict[URL, Route] = {}
         self._tls: ssl.SSLContext | None = None
+        if route is not None:
+            self._routes_to[route.url.origin()] = route
+            self._tls = route.tls if isinstance(route.tls, ssl.SSLContext) else None
         self._watch = Watch(self._limit_s)
         self._connections: Connections = weakref.WeakKeyDictionary()
         self._timeout = aiohttp.ClientTimeout(total=None, connect=self._limit_s, sock_connect=self._limit_s)
+        # What a session of our own does anyway is not said with each request.
+        self._headers = {} if self._own else _COMMON_HEADERS
+        self._options: dict[str, Any] = (
+            {} if self._own else {"auto_decompress": False, "raise_for_status": False}
+        )
         self._whole_timeout = aiohttp.ClientTimeout(total=self._limit_s)
 
     async def __aenter__(self) -> Self:
@@ -66,6 +77,7 @@ class Transport:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, limit_per_host=self._most_connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                headers=_COMMON_HEADERS,
                 auto_decompress=False,
                 timeout=self._timeout,
             )
@@ -132,15 +144,12 @@ class Transport:
                 method,
                 route.url,
                 data=Body(upload, exchange, self._connections) if upload is not None else None,
-                headers={**_COMMON_HEADERS, **headers, **route.own_headers},
+                headers={**self._headers, **headers, **route.own_headers},
                 allow_redirects=False,
-                auto_decompress=False,
-                raise_for_status=False,
                 # Without a body there is no upload to watch: then the limit is the whole request's.
                 timeout=self._timeout if upload is not None else self._whole_timeout,
-                ssl=route.tls,
-                proxy=route.proxy_url,
-                proxy_headers=route.proxy_headers,
+                **self._options,
+                **route.options,
             )
             try:
                 early = upload is not None and not exchange.all_taken
@@ -209,6 +218,8 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
     size = 0
     while size <= _LONGEST_ANSWER:
         part = await response.content.read(_LONGEST_ANSWER + 1 - size)
+        if not size and response.content.at_eof() and len(part) <= _LONGEST_ANSWER:
+            return part, True
         parts.append(part)
         size += len(part)
         if not part or (response.content.at_eof() and size <= _LONGEST_ANSWER):

@@ -34,7 +34,7 @@ class Window:
         if isinstance(item, Unsendable):
             self._entries.append(item)
             return
-        delivering: _Delivering = self._delivery.deliver(item)
+        delivering: _Delivering = self._delivery.deliver(item, self._disk.meanwhile)
         if self._most > 1:  # one alone needs no task of its own: it is awaited at once
             delivering = asyncio.ensure_future(delivering)
         self._entries.append((item, delivering))

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
 
@@ -34,20 +34,32 @@ _WRITE_BYTES = 256 * 1024
 _LOOKS_PER_LIMIT = 8
 _SLOWEST_LOOK_S = 1.0
 
-# The connections that have been used, each with the future of its end.
-Connections = weakref.WeakKeyDictionary[asyncio.WriteTransport, "asyncio.Future[None]"]
+
+class Connection(NamedTuple):
+    """A connection that has been used: the future of its end, and its socket."""
+
+    closed: asyncio.Future[None]
+    socket: Any
+
+
+Connections = weakref.WeakKeyDictionary[asyncio.WriteTransport, Connection]
+Stream = Callable[[], AbstractAsyncContextManager[AsyncIterator[bytes]]]
+# Called when a body held in memory is on its way: until its answer comes the event loop has nothing else to do for it.
+Moment = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
     """A request body: ``parts`` held in memory, or a ``stream`` of parts to be opened anew for each attempt.
 
-    ``length`` in bytes becomes Content-Length; None sends it chunked.
+    ``length`` in bytes becomes Content-Length; None sends it chunked. ``meanwhile`` is told when ``parts`` have been
+    written; it must not raise.
     """
 
     parts: tuple[bytes, ...] = ()
     length: int | None = 0
-    stream: Callable[[], AbstractAsyncContextManager[AsyncIterator[bytes]]] | None = None
+    stream: Stream | None = None
+    meanwhile: Moment | None = None
 
 
 class _StaleConnectionError(OSError):
@@ -59,6 +71,7 @@ class Exchange:
 
     __slots__ = (
         "_acked",
+        "_clock",
         "body_error",
         "closed",
         "last_progress",
@@ -70,7 +83,8 @@ class Exchange:
         "written",
     )
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self.transport: asyncio.WriteTransport | None = None
         self.closed: asyncio.Future[None] | None = None
         self.body_error: OSError | None = None
@@ -78,14 +92,14 @@ class Exchange:
         self.sent = False
         self.stale = False
         self.timed_out = False
-        self.last_progress = now
+        self.last_progress = clock()
         self.written = 0
         self._acked = -1
 
-    def wrote(self, size: int, now: float) -> None:
+    def wrote(self, size: int) -> None:
         """Note that ``size`` bytes of body were handed to the connection."""
         self.written += size
-        self.last_progress = now
+        self.last_progress = self._clock()
 
     def look(self, now: float) -> None:
         """Notice bytes that the peer has taken since the last look."""
@@ -135,27 +149,34 @@ class Body(aiohttp.Payload):
         exchange = self._exchange
         exchange.transport = writer.transport
         self._refuse_stale(writer)
-        loop = asyncio.get_running_loop()
-        now = loop.time
         if self._upload.stream is not None:
-            exchange.streaming = loop.create_future()
-            try:
-                async with self._upload.stream() as parts:
-                    while (part := await self._next_part(parts)) is not None:
-                        await self._write_part(writer, part, now)
-            finally:
-                exchange.streaming.set_result(None)
-        else:
-            for part in self._upload.parts:
-                await self._write_part(writer, part, now)
-        if self._size is None and (writer.transport is None or writer.transport.is_closing()):
-            # Else aiohttp finds it out when it writes the last chunk's end, in a task whose exception nobody retrieves.
-            raise ConnectionResetError("the connection was closed while the body was sent")
+            await self._write_stream(writer, self._upload.stream)
+            exchange.sent = True
+            return
+        for part in self._upload.parts:
+            if len(part) <= _WRITE_BYTES:
+                await self._write_piece(writer, part)
+            else:
+                await self._write_pieces(writer, part)
         exchange.sent = True
+        if self._upload.meanwhile is not None:
+            self._upload.meanwhile()
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:  # noqa: ARG002
         """As write(): the length is the body's own."""
         await self.write(writer)
+
+    async def _write_stream(self, writer: AbstractStreamWriter, stream: Stream) -> None:
+        self._exchange.streaming = asyncio.get_running_loop().create_future()
+        try:
+            async with stream() as parts:
+                while (part := await self._next_part(parts)) is not None:
+                    await self._write_pieces(writer, part)
+        finally:
+            self._exchange.streaming.set_result(None)
+        if writer.transport is None or writer.transport.is_closing():
+            # Else aiohttp finds it out when it writes the last chunk's end, in a task whose exception nobody retrieves.
+            raise ConnectionResetError("the connection was closed while the body was sent")
 
     async def _next_part(self, parts: AsyncIterator[bytes]) -> bytes | None:
         try:
@@ -166,19 +187,14 @@ class Body(aiohttp.Payload):
             self._exchange.body_error = error
             raise
 
-    async def _write_part(self, writer: AbstractStreamWriter, part: bytes, now: Callable[[], float]) -> None:
-        if len(part) <= _WRITE_BYTES:
-            await self._write_piece(writer, part, now)
-            return
+    async def _write_pieces(self, writer: AbstractStreamWriter, part: bytes) -> None:
         view = memoryview(part)
         for start in range(0, len(part), _WRITE_BYTES):
-            await self._write_piece(writer, view[start : start + _WRITE_BYTES], now)
+            await self._write_piece(writer, view[start : start + _WRITE_BYTES])
 
-    async def _write_piece(
-        self, writer: AbstractStreamWriter, piece: bytes | memoryview, now: Callable[[], float]
-    ) -> None:
+    async def _write_piece(self, writer: AbstractStreamWriter, piece: bytes | memoryview) -> None:
         await writer.write(piece)
-        self._exchange.wrote(len(piece), now())
+        self._exchange.wrote(len(piece))
         self._since_turn += len(piece)
         if self._since_turn >= _WRITE_BYTES:
             # A kernel with room takes megabytes without ever making us wait: the others in the loop have their turn.
@@ -190,17 +206,19 @@ class Body(aiohttp.Payload):
         protocol: Any = getattr(writer, "protocol", None)
         if transport is None or protocol is None:
             return  # aiohttp says so itself in a moment
-        closed = self._connections.get(transport)
-        # A fresh TLS connection may hold session tickets: it is asked for unread bytes once it was used.
-        ask = closed is not None or transport.get_extra_info("ssl_object") is None
-        if closed is None:
-            closed = protocol.closed
-            closed.add_done_callback(_look_at)
-            self._connections[transport] = closed
-        self._exchange.closed = closed
+        known = self._connections.get(transport)
+        if known is None:
+            known = Connection(protocol.closed, transport.get_extra_info("socket"))
+            known.closed.add_done_callback(_look_at)
+            self._connections[transport] = known
+            # A fresh TLS connection may hold session tickets: it is asked for unread bytes once it was used.
+            ask = transport.get_extra_info("ssl_object") is None
+        else:
+            ask = True
+        self._exchange.closed = known.closed
         # An answer left over from the request before, already parsed, which aiohttp would match to this one; or one
         # that the event loop has not read yet.
-        if protocol.should_close or (ask and _unread(transport)):
+        if protocol.should_close or (ask and _unread(known.socket)):
             self._exchange.stale = True
             raise _StaleConnectionError("an answer was left over on the connection")
 
@@ -222,7 +240,7 @@ class Watch:
 
     def begin(self) -> Exchange:
         """Watch a new exchange until :meth:`end`."""
-        exchange = Exchange(self._loop.time())
+        exchange = Exchange(self._loop.time)
         self._exchanges.add(exchange)
         if self._next_look is None:
             self._look()
@@ -250,9 +268,8 @@ class Watch:
                 exchange.transport.abort()
 
 
-def _unread(transport: asyncio.WriteTransport) -> bool:
+def _unread(sock: Any) -> bool:
     """Whether bytes wait unread in the kernel. The end of the connection is not seen: it shows by itself."""
-    sock = transport.get_extra_info("socket")
     try:
         return sock is not None and ioctl(sock.fileno(), FIONREAD, b"\0\0\0\0") != b"\0\0\0\0"
     except (OSError, ValueError):  # closed meanwhile: its number is -1

@@ -31,6 +31,7 @@ def ahead(
     weigh: Callable[[int], int] = lambda item: 1,
     errand: Callable[[Any], Any] | None = None,
     brief: Callable[[], int | None] | None = None,
+    is_small: Callable[[int], bool] = lambda item: True,
     is_brief: Callable[[Any], bool] = lambda errand: True,
 ) -> Ahead[int, Any, Any]:
     return Ahead(
@@ -41,6 +42,7 @@ def ahead(
         name="test",
         errand=errand,
         brief=brief,
+        is_small=is_small,
         is_brief=is_brief,
     )
 
@@ -444,7 +446,7 @@ async def test_a_source_in_the_midst_of_an_item_can_let_errands_by() -> None:
     async with ahead(source(), errand=str) as ready:
         assert await anext(ready) == 0
         ready.put(7)
-        await a_few_turns()  # handed over once the loop has nothing else to do
+        ready.meanwhile()
         put.set()
         await happens(done)
         assert list(ready.results()) == ["7"]
@@ -589,7 +591,8 @@ class Steered(Pace):
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From its first piece on, the disk is quick."""
+    """From its first piece on, the disk is quick; and after one small item another is expected."""
+    monkeypatch.setattr("cirron_spool.bridge._SMALL_IN_A_ROW", 1)
     monkeypatch.setattr("cirron_spool.bridge.Pace", lambda: Steered(itertools.repeat(True)))
 
 
@@ -850,6 +853,7 @@ async def test_the_loop_keeps_to_the_bound_of_items(max_items: int) -> None:
             assert await anext(ready) == item
             for number in range(3):  # each is an occasion for one more item
                 ready.put(number)
+                ready.meanwhile()
                 await a_few_turns()
         assert len(list(ready.results())) == 600
     assert works.overruns == []
@@ -873,34 +877,98 @@ async def test_the_loop_fills_the_store_an_item_a_turn() -> None:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("begins_a_turn_later", [True, False])
-async def test_the_loop_works_behind_what_its_consumer_began(
-    begins_a_turn_later: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cirron_spool.bridge._TASKS_BEGIN_A_TURN_LATER", begins_a_turn_later)
+async def test_the_loop_works_in_the_moments_that_it_is_told_of() -> None:
     works = Works(200)
-    began: list[str] = []
+    done: list[int] = []
+    async with ahead(works, max_items=2, brief=works.brief, errand=done.append) as ready:
+        await asleep(ready)
+        await a_few_turns()
+        assert works.made == [0, 1]
+        assert await anext(ready) == 0
+        ready.put(7)
+        assert (done, works.made) == ([], [0, 1])  # not while the consumer has other things to do
+        ready.meanwhile()
+        assert (done, works.made) == ([7], [0, 1, 2])
+    assert ended(ready)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_where_no_moment_comes_the_work_is_done_all_the_same() -> None:
+    works = Works(3)
+    happened = {"errand": asyncio.Event(), "item": asyncio.Event()}
+
+    def brief() -> int | None:
+        if len(works.made) == 2:
+            happened["item"].set()
+        return works.brief()
+
     async with ahead(
-        works, max_items=2, brief=works.brief, errand=lambda number: began.append("errand")
+        works, max_items=2, brief=brief, errand=lambda number: happened["errand"].set()
     ) as ready:
         await asleep(ready)
         await a_few_turns()
-        assert len(works.made) == 2  # nothing left to do in the loop
+        assert await anext(ready) == 0
+        ready.put(7)
+        async with asyncio.timeout(SAFETY_NET):
+            for event in happened.values():
+                await event.wait()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_the_loop_does_errands_beside_a_thread_that_makes_an_item() -> None:
+    began, gate = threading.Event(), threading.Event()
+    done_by: list[int] = []
+
+    class Hesitates(Works):
+        def __next__(self) -> int:
+            if self.made:
+                began.set()
+                gate.wait()
+            return super().__next__()
+
+    works = Hesitates(2, long=[1])
+    async with ahead(
+        works, brief=works.brief, errand=lambda number: done_by.append(threading.get_ident())
+    ) as ready:
+        assert await anext(ready) == 0
+        await happens(began)
         ready.put(0)
-
-        async def post() -> (
-            None
-        ):  # as aiohttp begins a request: in a coroutine that is awaited, and a task in it
-            await asyncio.create_task(write())
-
-        async def write() -> None:
-            began.append("request")
-
-        await post()
-        await a_few_turns()
-    # Where aiohttp's task begins at once, a turn more of waiting would only leave the loop idle.
-    assert began == (["request", "errand"] if begins_a_turn_later else ["errand", "request"])
+        ready.meanwhile()
+        assert done_by == [threading.get_ident()]
+        gate.set()
+        assert await anext(ready) == 1
     assert ended(ready)
+
+
+@pytest.mark.usefixtures("clock")
+async def test_large_items_in_a_row_are_the_threads_until_small_ones_come_again() -> None:
+    small = {*range(20), *range(60, 100)}
+    works = Works(100, long=set(range(100)) - small)
+    taken: list[int] = []
+    async with ahead(works, max_items=8, brief=works.brief, is_small=small.__contains__, errand=str) as ready:
+        async for item in ready:
+            taken.append(item)
+            ready.put(item)
+            ready.meanwhile()
+            await a_few_turns()
+            await asleep(ready)
+    assert taken == works.made == list(range(100))
+    assert works.refused == [20]  # the loop finds it out once, and not for each
+    assert set(range(4, 20)) & set(works.made_in_loop)
+    assert set(works.made_in_loop) & set(range(20, 64)) == set()  # it takes four small ones in a row
+    assert set(range(80, 100)) <= set(works.made_in_loop)
+
+
+async def test_without_errands_the_thread_is_asked_for_more_at_once() -> None:
+    """A body that is streamed has nobody who tells of moments."""
+    source = Source(100, lambda made, taken: True, signal_at=6)
+    async with ahead(iter(source), max_items=4) as ready:
+        await asleep(ready)
+        assert source.made == 4
+        for item in range(2):
+            assert await anext(ready) == item
+        assert ready._later is None
+        await happens(source.signal)
 
 
 @pytest.mark.usefixtures("quick")
@@ -916,6 +984,7 @@ async def test_the_loop_keeps_to_the_bound_of_weight_and_one_item_further() -> N
             assert await anext(ready) == item
             for number in range(3):
                 ready.put(number)
+                ready.meanwhile()
                 await a_few_turns()
     assert works.overruns == []
     assert works.made_in_loop == list(range(1, 200))

@@ -37,7 +37,7 @@ from cirron_spool import (
     flush_spool,
 )
 from cirron_spool.lock import LOCK_NAME
-from cirron_spool.spool import SpoolDirectory
+from cirron_spool.spool import Listing, SpoolDirectory
 from support import spools
 from support.answers import Answer, Gate, html, json_answer, ok
 from support.loopwatch import no_blocking_calls
@@ -588,11 +588,10 @@ async def test_what_takes_a_batchs_place_after_the_listing_is_left_alone(
     place = spool / first.name
 
     events: list[FlushEvent] = []
+    listing = SpoolDirectory.listing
 
-    def swap(event: FlushEvent) -> None:
-        events.append(event)
-        if not isinstance(event, Started):
-            return
+    def then_swap(directory: SpoolDirectory) -> Listing:
+        listed = listing(directory)
         with deletes.allowed():
             place.unlink()
         if kind == "link":
@@ -604,9 +603,11 @@ async def test_what_takes_a_batchs_place_after_the_listing_is_left_alone(
         else:
             with socket.socket(socket.AF_UNIX) as listener:
                 listener.bind(first.name)
+        return listed
 
+    monkeypatch.setattr(SpoolDirectory, "listing", then_swap)
     with ScriptedServer() as server:
-        result = await flush(server, spool, on_event=swap)
+        result = await flush(server, spool, on_event=events.append)
     assert server.deliveries == [(second.batch_id, second.data)]
     assert (result.uploaded, result.skipped, result.exit_code) == (1, 1, 1)
     words = {"link": "a symbolic link", "fifo": "a named pipe", "folder": "a folder", "socket": "a socket"}[

@@ -630,8 +630,38 @@ async def test_the_transport_by_itself() -> None:
     assert [request.body for request in server.uploads] == [b"{}"]
 
 
+async def test_the_moment_comes_when_the_body_is_on_its_way_and_before_its_answer() -> None:
+    gate = Gate()
+    moments: list[str] = []
+
+    def meanwhile() -> None:
+        moments.append("now")
+        gate.open()  # which the answer waits for
+
+    with ScriptedServer(ok(stall_before=gate)) as server:
+        async with Transport(timeout_ms=10_000) as transport:
+            heard = await transport.post(
+                f"{server.url}/api/traces",
+                {"X-Cirron-Batch-Id": "0a"},
+                Upload((b"{", b"}"), 2, meanwhile=meanwhile),
+            )
+    assert isinstance(heard, Heard)
+    assert heard.status == 200
+    assert moments == ["now"]
+
+
+async def test_a_body_that_never_left_has_no_moment() -> None:
+    moments: list[str] = []
+    upload = Upload((b"{}",), 2, meanwhile=lambda: moments.append("now"))
+    async with Transport(timeout_ms=10_000) as transport:
+        assert isinstance(
+            await transport.post(f"http://127.0.0.1:{closed_port()}/api/traces", {}, upload), NoAnswer
+        )
+    assert moments == []
+
+
 async def test_a_body_has_no_text_form() -> None:
-    body = Body(Upload(), Exchange(0.0), weakref.WeakKeyDictionary())
+    body = Body(Upload(), Exchange(lambda: 0.0), weakref.WeakKeyDictionary())
     with pytest.raises(TypeError):
         body.decode()
 
@@ -661,7 +691,7 @@ async def test_the_others_in_the_loop_have_their_turns_while_a_body_goes_out(par
             await asyncio.sleep(0)
 
     writer: Any = Insatiable()
-    body = Body(Upload(parts, size), Exchange(0.0), weakref.WeakKeyDictionary())
+    body = Body(Upload(parts, size), Exchange(lambda: 0.0), weakref.WeakKeyDictionary())
     neighbour = asyncio.ensure_future(other())
     await body.write(writer)
     neighbour.cancel()

@@ -49,7 +49,7 @@ class Deliveries:
             name: asyncio.get_running_loop().create_future() for name in NAMES
         }
 
-    async def deliver(self, batch: Prepared) -> Verdict | OSError:
+    async def deliver(self, batch: Prepared, meanwhile: object) -> Verdict | OSError:
         self.begun.append(batch.name)
         try:
             return await self.outcomes[batch.name]

@@ -144,7 +144,7 @@ def _add_flush(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="N",
         type=_whole(1),
         dest="prefetch_batches",
-        help="batches held ready (default: 32)",
+        help="batches held ready (default: 64)",
     )
     speed.add_argument(
         "--prefetch-bytes",
@@ -162,7 +162,7 @@ def _add_flush(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--in-loop-bytes",
         metavar="BYTES",
         type=_whole(0),
-        help="files up to this need no thread while the disk is quick; 0: all need one (default: 131072)",
+        help="files up to this need no thread while the disk is quick; 0: all need one (default: 32768)",
     )
     speed.add_argument(
         "--gzip-library",
