@@ -102,13 +102,15 @@ def factors() -> dict[str, list[Setting]]:
         ]
 
     return {
-        "prefetch": values("prefetch_batches", (1, 2, 4, 8, 16, 32, 64, 128)),
+        "prefetch": values("prefetch_batches", (1, 4, 8, 16, 24, 32, 64, 128)),
         "prefetch-bytes": values("prefetch_bytes", (256 * KIB, MIB, 4 * MIB, 16 * MIB, 64 * MIB)),
         "chunk-bytes": values(
             "chunk_bytes", (32 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, MIB, 4 * MIB)
         ),
         # None to all: what the loop does itself needs no hop to a thread.
-        "in-loop-bytes": values("in_loop_bytes", (0, 16 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, MIB)),
+        "in-loop-bytes": values(
+            "in_loop_bytes", (0, 8 * KIB, 16 * KIB, 32 * KIB, 64 * KIB, 128 * KIB, 256 * KIB)
+        ),
         "gzip": gzip_settings(),
         "in-flight": [Setting(f"in-flight {count}", in_flight=count) for count in (2, 4, 8, 16)],
     }

@@ -19,7 +19,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import anyio
 
-from cirron_spool.pace import Pace
+from cirron_spool.pace import SLOW_S, Pace
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -30,6 +30,8 @@ R = TypeVar("R")
 _LEAVE_S = 2.0
 # Work that no moment came for waits no longer than this.
 _MOMENT_AT_LATEST_S = 0.005
+# Errands that the loop does in one turn, before the others in it have theirs.
+_ERRANDS_S = 0.001
 # So many small items in a row, made by the thread, and the next is expected to be one for the loop.
 _SMALL_IN_A_ROW = 4
 
@@ -65,8 +67,8 @@ class Ahead(Generic[T, E, R]):
     one item may go beyond the weight, since it is known only once it is made. An exception of ``source`` is raised
     where its item would have been taken.
 
-    ``put`` hands the thread an errand and never waits. Errands are done by ``errand`` in their order, before the next
-    item is made and whenever ``source`` calls ``run_errands``; ``settled(n)`` waits until at most n are not done, and
+    ``put`` hands over an errand and never waits. Errands are done by ``errand`` in their order, by the thread between
+    two items and whenever ``source`` calls ``run_errands``; ``settled(n)`` waits until at most n are not done, and
     ``results`` are what they came to. Leaving the context waits until every errand is done: no errand is dropped.
 
     With ``brief`` the event loop does some of the work itself, once the thread's has proved quick: brief errands, also
@@ -75,8 +77,9 @@ class Ahead(Generic[T, E, R]):
     of an item that the next one is likely to be the loop's, and ``is_brief`` of an errand that it takes a short time.
     The loop works in the moments that ``meanwhile`` tells it of, and where none comes, a few milliseconds later.
 
-    Neither side ever takes a lock: an append or a popleft is whole, and what is not written by one side alone belongs
-    to the thread but while it sleeps on an empty inbox.
+    Neither side ever takes a lock: an append or a popleft is whole, and what is not written by one side alone has one
+    writer at a time. Items are the thread's to make but while it sleeps on an empty inbox, and errands the loop's to do
+    but while one is in the inbox.
     """
 
     def __init__(
@@ -104,10 +107,11 @@ class Ahead(Generic[T, E, R]):
         # Written by the thread alone.
         self._heeded = 0
         self._asleep_at = -1
-        self._asked = False  # since the last item was begun
+        self._asked = False  # since it last waited for room
         self._finished = False
         self._errands_by_thread = 0
         self._small_in_a_row = 0
+        self._busy_since: float | None = None  # when the piece in hand was begun
         # Written by whoever makes items: the thread, or the event loop while the thread sleeps.
         self._ready: deque[tuple[T, int]] = deque()
         self._made_weight = 0
@@ -124,7 +128,7 @@ class Ahead(Generic[T, E, R]):
         self._held_back: deque[E] = deque()
         self._posted = 0
         self._told = False  # of an errand's error
-        self._filling = False
+        self._due = False
         self._later: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
         # Errands, and signs: LOOK to look for room again, LEAVE to end.
@@ -186,9 +190,12 @@ class Ahead(Generic[T, E, R]):
             raise self._errand_error
 
     def results(self) -> Iterator[R]:
-        """What the errands that are done came to, each once, in their order."""
+        """What the errands that are done came to, each once, in their order. Raises what ``errand`` raised, once."""
         while self._results:
             yield self._results.popleft()
+        if self._errand_error is not None and not self._told:
+            self._told = True
+            raise self._errand_error
 
     def meanwhile(self) -> None:
         """Work a moment: what waits for the loop has something else to wait for. Never raises."""
@@ -225,19 +232,31 @@ class Ahead(Generic[T, E, R]):
     def _see_to_errands(self) -> None:
         """Do the errands that were held back: here as far as they are brief, in their order, and else in the thread."""
         held_back = self._held_back
-        here = self._brief is not None and self._pace.quick and self._errand_error is None
-        if here and self._errands_posted == self._errands_by_thread:
+        until = 0.0
+        while held_back and self._may_do_here(held_back[0]):
             began = time.perf_counter()
-            while held_back and self._is_brief(held_back[0]):
-                if not self._run_errand(held_back.popleft()):
-                    self._post(_Sign.LEAVE)
-                    return
-                self._errands_here += 1
+            until = until or began + _ERRANDS_S
+            if began > until:
+                self._work_soon()
+                return
+            if not self._run_errand(held_back.popleft()):
+                self._post(_Sign.LEAVE)
+                return
+            self._errands_here += 1
             self._pace.done_in_loop(time.perf_counter() - began)
             self._wake()
         while held_back:
             self._errands_posted += 1
             self._post(held_back.popleft())
+
+    def _may_do_here(self, errand: E) -> bool:
+        """Whether the loop may do an errand: the disk is quick, the thread has none before it, and no piece hangs."""
+        if self._brief is None or not self._pace.quick or not self._is_brief(errand):
+            return False
+        if self._errands_posted != self._errands_by_thread or self._errand_error is not None:
+            return False
+        busy_since = self._busy_since
+        return busy_since is None or time.perf_counter() - busy_since <= SLOW_S
 
     def _make_here(self, brief: Callable[[], T | None]) -> None:
         """Make one item, and the next a turn of the loop later, until the store is full."""
@@ -252,19 +271,24 @@ class Ahead(Generic[T, E, R]):
         else:
             if item is None:
                 self._post(_Sign.LOOK)
-                return
-            self._add(item)
-            self._fill_soon()
+            else:
+                self._add(item)
+                self._fill_soon()
         self._pace.done_in_loop(time.perf_counter() - began)
         self._wake()
 
     def _fill_soon(self) -> None:
-        if not self._filling and not self._is_full():
-            self._filling = True
-            self._loop.call_soon(self._fill)
+        if not self._is_full():
+            self._work_soon()
 
-    def _fill(self) -> None:
-        self._filling = False
+    def _work_soon(self) -> None:
+        """Look for work again once the others in the loop have had their turn."""
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self._work_in_turn)
+
+    def _work_in_turn(self) -> None:
+        self._due = False
         self._look_for_work()
 
     def _wake(self) -> None:
@@ -320,12 +344,13 @@ class Ahead(Generic[T, E, R]):
 
     def _make_items(self) -> None:
         try:
-            began = time.perf_counter()
+            self._busy_since = began = time.perf_counter()
             for item in self._source:
                 small = self._is_small(item)
                 self._add(item)
                 del item
                 self._pace.tried(time.perf_counter() - began)
+                self._busy_since = None
                 self._small_in_a_row = self._small_in_a_row + 1 if small else 0
                 self._sign()
                 self.run_errands()
@@ -333,7 +358,7 @@ class Ahead(Generic[T, E, R]):
                     self._wait_for_room()
                 if self._exhausted:  # by the loop
                     return
-                began = time.perf_counter()
+                self._busy_since = began = time.perf_counter()
         except _Left:
             raise
         except BaseException as error:  # noqa: BLE001  # handed to the consumer, which raises it
@@ -342,6 +367,7 @@ class Ahead(Generic[T, E, R]):
             close = getattr(self._source, "close", None)
             if close is not None:
                 close()
+            self._busy_since = None
             self._exhausted = True
             self._sign()
 

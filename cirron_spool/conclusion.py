@@ -107,7 +107,7 @@ class Conclusions:
                 self.ended = True
 
     def remove(self, batch: Prepared) -> Removed:
-        """Delete an acknowledged batch, unless another file stands there by now. Blocking; runs in the thread."""
+        """Delete an acknowledged batch, unless another file stands there by now. Blocking."""
         if os.getpid() != self._process:
             raise RuntimeError("This flush belongs to the process that began it.")
         try:

@@ -1,7 +1,7 @@
 """Upload a spool: list, prefetch, deliver in order, delete what was acknowledged, report.
 
 A batch goes one way: listed, prepared ahead by a thread, posted, judged, and only on its own acknowledgement handed
-back to the thread, which deletes it. The position moves with the acknowledgement and never before it.
+back to be deleted. The position moves with the acknowledgement and never before it.
 """
 
 from __future__ import annotations
@@ -142,6 +142,7 @@ class _Begun:
 
 def _begin(spool: SpoolDirectory, settings: Settings, *, own_session: bool) -> _Begun:
     """Claim the spool and look up the way to the platform. Blocking."""
+    warning = ""
     try:
         if settings.credentials is None:
             raise NotAuthenticatedError
@@ -150,7 +151,7 @@ def _begin(spool: SpoolDirectory, settings: Settings, *, own_session: bool) -> _
         # A session of the caller's has its own ways.
         return _Begun(settings, warning, look_up(settings.api_url) if own_session else None)
     except CirronSpoolError as error:
-        return _Begun(settings, error=error)
+        return _Begun(settings, warning, error=error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +216,8 @@ class _Flush:
         try:
             async with AsyncExitStack() as stack:
                 stack.push_async_callback(self._unlock)
-                credentials = self._credentials()
                 self._warn(self._begun.warning)
+                credentials = self._credentials()
                 stack.callback(self._prefetch.close)
                 transport = await stack.enter_async_context(
                     Transport(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple, TypeVar
@@ -24,6 +24,8 @@ HELD_BYTES = 8 * 1024 * 1024
 # A file of up to so many chunks is read and compressed in one go, one to two milliseconds of work; a larger one in
 # blocks of a chunk, beside each other.
 WHOLE_CHUNKS = 4
+# A file of up to this is deleted in the event loop while the disk is quick: 8 to 20 µs on a local one. A file system
+# takes its time to free a large one.
 DELETED_IN_LOOP_BYTES = 128 * 1024
 # Compressed ahead of a streamed body's sending: enough that neither side waits for the other.
 STREAM_AHEAD_BYTES = 1024 * 1024
@@ -35,21 +37,23 @@ class Tuning:
 
     ``prefetch_batches`` and ``prefetch_bytes`` (of request body) bound what waits ready beside what is in flight.
     ``gzip_library`` is "auto", "isal", "zlib-ng" or "zlib"; ``gzip_level`` None is the library's fast default.
-    ``chunk_bytes`` is how much of a file is read and compressed at a time. Files of up to ``in_loop_bytes`` are read,
-    compressed and deleted in the event loop itself, while a request is under way, as long as the disk proves quick;
-    0 leaves all of that to a thread.
+    ``chunk_bytes`` is how much of a file is read and compressed at a time. Files of up to ``in_loop_bytes`` are read
+    and compressed in the event loop itself, while an answer is waited for, as long as the disk proves quick, and so are
+    those of up to DELETED_IN_LOOP_BYTES deleted; 0 leaves all of that to a thread.
     """
 
     # The defaults are what `python -m benchmarks tune` found; the figures are seconds, as multiples of the default's,
     # without latency on two cores (typical batches, but chunk_bytes: batches of 10 MB).
-    # 1 to 128: 0.94 to 1.07, within the noise; some are wanted for a disk that hesitates.
-    prefetch_batches: int = 64
+    # 1: 1.70, 4: 1.15, 8: 1.08, 16: 1.01, 32 to 128: 0.99 to 1.01. The more, the longer the thread works at a stretch,
+    # which a ticker in the loop feels: late by 1.5 ms (99th percentile) with 16, 1.8 with 32, 2.6 to 3.0 with 64.
+    prefetch_batches: int = 24
     prefetch_bytes: int = 4 * 1024 * 1024
     gzip_library: str = "auto"
     gzip_level: int | None = None
-    # 32 KiB: 2.06, 64: 1.44, 128: 1.14, 512: 1.01, 4 MiB: 1.25 and 24 MB more memory.
+    # 32 KiB: 1.91, 64: 1.29, 128: 1.11, 512: 0.97, 4 MiB: 1.01 and 15 MB more memory.
     chunk_bytes: int = 256 * 1024
-    # 0: 1.28, 16 KiB: 1.28, 64: 1.21, 256: 0.99, 1 MiB: 1.12.
+    # 0: 1.33, 8 and 16 KiB: 1.00, 64: 1.10, 128: 1.05; with batches of 8 to 16 KB 0: 1.51, 8: 1.19, 16 and more: 1.01.
+    # Batches of one size take as long in the thread as in the loop at 32 KB (0.98 at 48, 0.94 at 64).
     in_loop_bytes: int = 32 * 1024
 
     @property
@@ -131,7 +135,6 @@ class Prefetch:
             errand=delete,
             brief=preparations.next_if_brief if self._tuning.in_loop_bytes else None,
             is_small=lambda ready: isinstance(ready, Unsendable) or ready.size <= self._tuning.in_loop_bytes,
-            # A file system takes its time to free a large file.
             is_brief=lambda prepared: prepared.size <= DELETED_IN_LOOP_BYTES,
         )
         return ahead
@@ -161,7 +164,8 @@ class Prefetch:
             return opened
         fd, fingerprint = opened
         if fingerprint.size > self._tuning.in_loop_bytes:
-            os.close(fd)
+            with suppress(OSError):  # a network file system's late word; the descriptor is gone either way
+                os.close(fd)
             return None
         return self._read(name, fd, fingerprint, _nothing)
 

@@ -66,7 +66,6 @@ class Transport:
         self._connections: Connections = weakref.WeakKeyDictionary()
         self._timeout = aiohttp.ClientTimeout(total=None, connect=self._limit_s, sock_connect=self._limit_s)
         # What a session of our own does anyway is not said with each request.
-        self._headers = {} if self._own else _COMMON_HEADERS
         self._options: dict[str, Any] = (
             {} if self._own else {"auto_decompress": False, "raise_for_status": False}
         )
@@ -77,7 +76,6 @@ class Transport:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, limit_per_host=self._most_connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                headers=_COMMON_HEADERS,
                 auto_decompress=False,
                 timeout=self._timeout,
             )
@@ -126,7 +124,13 @@ class Transport:
         with suppress(aiohttp.ClientError, OSError, ValueError, TypeError):
             route = await self._find_route(url)
             request = aiohttp.ClientRequest(
-                "POST", route.url, loop=self._loop, session=session, ssl=route.tls, proxy=route.proxy_url
+                "POST",
+                route.url,
+                loop=self._loop,
+                session=session,
+                ssl=route.tls,
+                proxy=route.proxy_url,
+                proxy_headers=route.proxy_headers,  # a connection is used by those that say the same to the proxy
             )
             connection = await session.connector.connect(request, traces=[], timeout=self._timeout)
             connection.release()
@@ -144,7 +148,7 @@ class Transport:
                 method,
                 route.url,
                 data=Body(upload, exchange, self._connections) if upload is not None else None,
-                headers={**self._headers, **headers, **route.own_headers},
+                headers={**_COMMON_HEADERS, **headers, **route.own_headers},
                 allow_redirects=False,
                 # Without a body there is no upload to watch: then the limit is the whole request's.
                 timeout=self._timeout if upload is not None else self._whole_timeout,

@@ -579,7 +579,7 @@ class Steered(Pace):
         self._answers = quick
 
     @property
-    def quick(self) -> bool:  # type: ignore[override]
+    def quick(self) -> bool:
         return next(self._answers)
 
     def tried(self, seconds: float) -> None:
@@ -937,6 +937,83 @@ async def test_the_loop_does_errands_beside_a_thread_that_makes_an_item() -> Non
         assert done_by == [threading.get_ident()]
         gate.set()
         assert await anext(ready) == 1
+    assert ended(ready)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_the_loop_leaves_errands_alone_while_the_disk_holds_the_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A mount that hangs under the thread would hang the loop, too."""
+    monkeypatch.setattr("cirron_spool.bridge.SLOW_S", 0.0)  # any piece of work hangs
+    began, gate = threading.Event(), threading.Event()
+    done_by: list[int] = []
+
+    class Hangs(Works):
+        def __next__(self) -> int:
+            if self.made:
+                began.set()
+                gate.wait()
+            return super().__next__()
+
+    works = Hangs(2, long=[1])
+    async with ahead(
+        works, brief=works.brief, errand=lambda number: done_by.append(threading.get_ident())
+    ) as ready:
+        assert await anext(ready) == 0
+        await happens(began)
+        ready.put(0)
+        ready.meanwhile()
+        assert done_by == []
+        gate.set()
+        await ready.settled()
+    assert done_by == [ready._thread.ident]
+
+
+async def test_many_errands_leave_the_others_in_the_loop_their_turn(clock: Clock) -> None:
+    works = Works(8)
+    async with ahead(works, brief=works.brief, errand=str, max_items=8) as ready:
+        await asleep(ready)
+        await a_few_turns()
+        clock.piece_s = 0.000_4  # three of them are more than a millisecond
+        for number in range(7):
+            ready.put(number)
+        ready.meanwhile()
+        left = ready.errands_left
+        assert 0 < left < 7
+        async with asyncio.timeout(SAFETY_NET):
+            while ready.errands_left:
+                await anyio.lowlevel.checkpoint()
+                assert ready.errands_left >= left - 3  # some in each turn
+                left = ready.errands_left
+        assert list(ready.results()) == [str(number) for number in range(7)]
+
+
+async def test_a_look_that_finds_a_large_item_counts_when_it_is_slow(clock: Clock) -> None:
+    works = Works(40, long=range(4, 40))
+    async with ahead(works, max_items=4, brief=works.brief) as ready:
+        await asleep(ready)
+        clock.piece_s = 1.0
+        for item in range(4):
+            assert await anext(ready) == item
+        await a_few_turns()
+        await asleep(ready)
+        assert works.refused == [4]
+        assert ready._pace._slowness
+
+
+async def test_an_exception_in_an_errand_is_raised_by_results() -> None:
+    async with ahead(iter(range(1)), errand=lambda number: 1 // number) as ready:
+        ready.put(1)
+        ready.put(0)
+        ready.meanwhile()
+        found: list[int] = []
+        with pytest.raises(ZeroDivisionError):
+            async with asyncio.timeout(SAFETY_NET):
+                while True:
+                    found.extend(ready.results())
+                    await anyio.lowlevel.checkpoint()
+        assert list(ready.results()) == []
     assert ended(ready)
 
 

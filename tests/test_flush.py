@@ -827,6 +827,21 @@ async def test_a_lock_that_cannot_be_made(
             assert (result.uploaded, result.exit_code) == (2, 0)
 
 
+async def test_a_lock_that_cannot_be_made_is_said_though_the_flush_ends_at_once(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sdk_batches(spool, 2, spans=TINY)
+    monkeypatch.setattr(SpoolDirectory, "lock", lambda directory: "no locks here")
+    monkeypatch.setenv("HTTP_PROXY", "socks5://192.0.2.1:1080")
+    events: list[FlushEvent] = []
+    with pytest.raises(ConfigError, match="is not an http proxy") as caught:
+        await flush_spool(spool, api_url="http://127.0.0.1:9", token=TOKEN, on_event=events.append)
+    assert [event.message for event in events if isinstance(event, Warned)] == ["no locks here"]
+    assert isinstance(events[-1], Ended)
+    assert caught.value.result is not None
+    assert caught.value.result.skipped == 2
+
+
 async def test_a_folder_in_the_locks_place(spool: Path) -> None:
     batches = sdk_batches(spool, 1, spans=TINY)
     (spool / LOCK_NAME).mkdir()

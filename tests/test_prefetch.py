@@ -330,6 +330,25 @@ class AlwaysQuick(Pace):
         super().done_in_loop(0)
 
 
+def test_a_late_word_of_the_file_system_about_a_large_file_is_none(
+    spool: SpoolDirectory, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is opened again by the thread, which will tell."""
+    (folder / NAME).write_bytes(noise(2000))
+    prefetch = Prefetch(spool, Tuning(in_loop_bytes=1000))
+    close = os.close
+
+    # A network file system that reports an error on closing cannot be had here.
+    def closes_with_an_error(fd: int) -> None:
+        close(fd)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "close", closes_with_an_error)
+    assert prefetch.prepare_if_brief(NAME) is None
+    monkeypatch.undo()
+    assert isinstance(prefetch.prepare(NAME), Prepared)
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("in_loop_bytes", [0, 1400, Tuning().in_loop_bytes])
 async def test_outcomes_come_in_order_whoever_prepares_them(

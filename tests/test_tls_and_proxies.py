@@ -13,6 +13,7 @@ import pytest
 from cirron_spool import ConfigError, Failed, FlushEvent, FlushResult, Retrying, Warned, flush_spool
 from cirron_spool.routes import Route, find_route
 from cirron_spool.transport import Transport
+from cirron_spool.wire import Upload
 from support import tls
 from support.answers import Answer, html, ok
 from support.background import closed_port
@@ -356,6 +357,19 @@ async def test_the_way_to_an_origin_is_looked_up_once(spool: Path, monkeypatch: 
         assert (await flush(server.url, spool)).uploaded == 1
     assert [request.path for request in server.requests] == ["/api/cli/status", "/api/traces"]
     assert len(looked_up) == 1
+
+
+@pytest.mark.parametrize("user", ["", "user:word@"], ids=["open", "with a password"])
+async def test_the_connection_that_was_opened_ahead_is_used_through_a_proxy(
+    user: str, trusted: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ScriptedServer(tls=tls.server_context("server")) as server, ProxyServer() as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("://", f"://{user}"))
+        async with Transport(timeout_ms=10_000) as transport:
+            await transport.preconnect(f"{server.url}/api/traces")
+            await transport.post(f"{server.url}/api/traces", {"X-Cirron-Batch-Id": "0a"}, Upload((b"{}",), 2))
+    assert [request.method for request in proxy.requests] == ["CONNECT"]
+    assert [request.body for request in server.uploads] == [b"{}"]
 
 
 @pytest.mark.usefixtures("spool_test_names")

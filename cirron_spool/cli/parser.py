@@ -144,7 +144,7 @@ def _add_flush(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="N",
         type=_whole(1),
         dest="prefetch_batches",
-        help="batches held ready (default: 64)",
+        help="batches held ready (default: 24)",
     )
     speed.add_argument(
         "--prefetch-bytes",
