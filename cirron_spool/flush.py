@@ -304,7 +304,9 @@ class _Flush:
             if not self._settings.api_url.startswith(self._settings.ingest_origin):
                 beside.start_soon(ingest.preconnect)
             listed: asyncio.Future[Listing | BaseException] = asyncio.get_running_loop().create_future()
-            async with self._prefetch.ahead(self._names(listed), conclusions.remove) as disk:
+            async with self._prefetch.ahead(
+                self._names(listed), conclusions.remove, at_once=self._options.in_flight
+            ) as disk:
                 await self._take_note_of(await listed)
                 with anyio.CancelScope() as delivering:
                     if self._options.stop is not None:

@@ -120,10 +120,13 @@ class Prefetch:
         """Let the threads go that compress large batches."""
         self._encoder.close()
 
-    def ahead(self, names: Iterable[str], delete: Callable[[Prepared], R]) -> Ahead[Ready, Prepared, R]:
+    def ahead(
+        self, names: Iterable[str], delete: Callable[[Prepared], R], *, at_once: int = 1
+    ) -> Ahead[Ready, Prepared, R]:
         """An async iterator over ``names`` as they become ready, run ahead by a thread while its context is open.
 
-        The thread also runs the errand ``delete`` for the batches that are ``put`` to it.
+        ``at_once`` batches are taken together at first, and no more are prepared until one is. The errand ``delete`` is
+        run for the batches that are ``put`` to it.
         """
         ahead: Ahead[Ready, Prepared, R] = Ahead(
             # The preparations run in the thread, after ahead is there.
@@ -132,6 +135,7 @@ class Prefetch:
             max_weight=self._tuning.prefetch_bytes,
             weigh=_weight,
             name="cirron-spool disk",
+            head_start=at_once,
             errand=delete,
             brief=preparations.next_if_brief if self._tuning.in_loop_bytes else None,
             is_small=lambda ready: isinstance(ready, Unsendable) or ready.size <= self._tuning.in_loop_bytes,

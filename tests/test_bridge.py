@@ -130,6 +130,27 @@ class Source:
             yield item
 
 
+async def test_until_the_first_is_taken_a_head_start_is_enough() -> None:
+    source = Source(100, lambda made, taken: True, signal_at=9)
+    async with Ahead[int, Any, Any](
+        iter(source),
+        max_items=8,
+        max_weight=100,
+        weigh=lambda item: 1,
+        name="test",
+        head_start=2,
+        errand=str,
+    ) as ready:
+        await asleep(ready)
+        assert source.made == 2
+        assert await anext(ready) == 0
+        await happens(source.signal)  # the store is filled, and one was taken
+        await asleep(ready)
+        assert source.made == 9
+        assert [item async for item in ready] == list(range(1, 100))
+    assert ended(ready)
+
+
 @pytest.mark.parametrize("max_items", [1, 2, 7])
 async def test_it_runs_ahead_to_the_bound_of_items_and_no_further(max_items: int) -> None:
     source = Source(500, lambda made, taken: made - taken < max_items, signal_at=max_items)
