@@ -300,7 +300,7 @@ class Ahead(Generic[T, E, R]):
     def _wake(self) -> None:
         """Resume the coroutine that waits, if one does: what it waits for may have come of the loop's own work."""
         if self._waiter is not None:
-            _resolve(self._waiter)
+            _resolve(self._waiter, None)
 
     def _post(self, message: E | _Sign) -> None:
         self._posted += 1
@@ -421,7 +421,7 @@ class Ahead(Generic[T, E, R]):
         """
         self._asleep_at = self._heeded
         if hand_over:
-            self._call(self._fill_soon)
+            _call(self._loop, self._fill_soon)
         self._heed(self._inbox.get())
 
     def _heed(self, message: E | _Sign) -> None:
@@ -453,12 +453,7 @@ class Ahead(Generic[T, E, R]):
         """Resume the coroutine that waits, if one does."""
         waiter = self._waiter
         if waiter is not None:
-            self._call(_resolve, waiter)
-
-    def _call(self, callback: Callable[..., None], *args: Any) -> None:
-        """Have the event loop call ``callback``."""
-        with suppress(RuntimeError):  # the loop was closed under us: nobody is there to be told
-            self._loop.call_soon_threadsafe(callback, *args)
+            tell(waiter, None)
 
 
 class _Sign(Enum):
@@ -470,6 +465,17 @@ class _Left(BaseException):
     """The thread is to end; raised in it, also through a source that is in the midst of an item."""
 
 
-def _resolve(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+def tell(future: asyncio.Future[T], outcome: T) -> None:
+    """From a thread: let ``future`` come to ``outcome`` in its event loop, unless it is done or the loop is closed."""
+    _call(future.get_loop(), _resolve, future, outcome)
+
+
+def _call(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *args: Any) -> None:
+    """Have ``loop`` call ``callback``."""
+    with suppress(RuntimeError):  # it was closed under us: nobody is there to be told
+        loop.call_soon_threadsafe(callback, *args)
+
+
+def _resolve(future: asyncio.Future[T], outcome: T) -> None:
+    if not future.done():
+        future.set_result(outcome)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 import anyio.to_thread
 
-from cirron_spool.bridge import Ahead, complete
+from cirron_spool.bridge import Ahead, complete, tell
 from cirron_spool.conclusion import Conclusions, Removed
 from cirron_spool.config import Credentials, Settings, load_settings, spool_directory
 from cirron_spool.credentials import Login
@@ -179,11 +179,6 @@ def _sole(group: BaseExceptionGroup) -> BaseException:
     return next((error for error in errors if isinstance(error, CirronSpoolError)), errors[0])
 
 
-def _resolve(listed: asyncio.Future[Listing | BaseException], outcome: Listing | BaseException) -> None:
-    if not listed.done():  # cancelled meanwhile
-        listed.set_result(outcome)
-
-
 def _ignore(event: FlushEvent) -> None:
     del event
 
@@ -329,8 +324,7 @@ class _Flush:
             outcome: Listing | BaseException = self._spool.listing()
         except BaseException as error:  # noqa: BLE001  # raised in the event loop
             outcome = error
-        with suppress(RuntimeError):  # the loop was closed meanwhile
-            listed.get_loop().call_soon_threadsafe(_resolve, listed, outcome)
+        tell(listed, outcome)
         if isinstance(outcome, Listing):
             yield from outcome.names
 

@@ -7,8 +7,6 @@ import os
 import ssl
 import urllib.request
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 from yarl import URL
 
@@ -17,7 +15,7 @@ from cirron_spool.errors import ConfigError
 from cirron_spool.naming import printable
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Route:
     """How to reach a URL: the TLS context, and the proxy with its credentials apart from its address."""
 
@@ -27,18 +25,10 @@ class Route:
     proxy_headers: dict[str, str] | None = None
     proxy_shown: str = ""
 
-    @cached_property
+    @property
     def own_headers(self) -> dict[str, str]:
         """What the proxy wants to see on each request: without a tunnel it reads the request itself."""
         return (self.proxy_headers or {}) if self.url.scheme == "http" else {}
-
-    @cached_property
-    def options(self) -> dict[str, Any]:
-        """What a request of aiohttp's is to be told, where that is not what it does anyway."""
-        options: dict[str, Any] = {} if self.tls is True else {"ssl": self.tls}
-        if self.proxy_url is not None:
-            options.update(proxy=self.proxy_url, proxy_headers=self.proxy_headers)
-        return options
 
 
 def tls_context() -> ssl.SSLContext:
@@ -57,10 +47,14 @@ def tls_context() -> ssl.SSLContext:
     return context
 
 
-def look_up(url: str) -> Route:
-    """The way to ``url``, with its certificates and its proxy. Blocking. Raises ConfigError when they are no use."""
+def look_up(url: str, tls: ssl.SSLContext | None = None) -> Route:
+    """The way to ``url``, with its proxy and its certificates, which ``tls`` has if they were loaded before.
+
+    Blocking: certificates are files, and a system's proxies may be asked of another process. Raises ConfigError when
+    they are no use.
+    """
     target = URL(url, encoded=True)
-    return find_route(target, tls_context() if target.scheme == "https" else True)
+    return find_route(target, True if target.scheme != "https" else tls if tls is not None else tls_context())
 
 
 def find_route(target: URL, tls: ssl.SSLContext | bool) -> Route:

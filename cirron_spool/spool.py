@@ -230,9 +230,9 @@ class SpoolDirectory:
 
         Raises Vanished, NotABatch, or OSError when it cannot be read.
         """
-        where = name if self._fd is not None else os.path.join(self.path, name)
+        where, dir_fd = self._where(name)
         try:
-            fd = os.open(where, _OPEN_FLAGS, dir_fd=self._fd)
+            fd = os.open(where, _OPEN_FLAGS, dir_fd=dir_fd)
         except OSError as error:
             if error.errno in _GONE:
                 raise Vanished(name) from None

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import aiohttp
 import anyio.to_thread
@@ -23,7 +23,7 @@ from yarl import URL
 
 from cirron_spool import __version__
 from cirron_spool.bridge import complete
-from cirron_spool.routes import Route, find_route, tls_context
+from cirron_spool.routes import Route, look_up
 from cirron_spool.verdict import Answer, NoAnswer
 from cirron_spool.wire import Body, Connections, Upload, Watch
 
@@ -60,15 +60,10 @@ class Transport:
         self._routes_to: dict[URL, Route] = {}
         self._tls: ssl.SSLContext | None = None
         if route is not None:
-            self._routes_to[route.url.origin()] = route
-            self._tls = route.tls if isinstance(route.tls, ssl.SSLContext) else None
+            self._keep(route)
         self._watch = Watch(self._limit_s)
         self._connections: Connections = weakref.WeakKeyDictionary()
         self._timeout = aiohttp.ClientTimeout(total=None, connect=self._limit_s, sock_connect=self._limit_s)
-        # What a session of our own does anyway is not said with each request.
-        self._options: dict[str, Any] = (
-            {} if self._own else {"auto_decompress": False, "raise_for_status": False}
-        )
         self._whole_timeout = aiohttp.ClientTimeout(total=self._limit_s)
 
     async def __aenter__(self) -> Self:
@@ -150,10 +145,13 @@ class Transport:
                 data=Body(upload, exchange, self._connections) if upload is not None else None,
                 headers={**_COMMON_HEADERS, **headers, **route.own_headers},
                 allow_redirects=False,
+                auto_decompress=False,
+                raise_for_status=False,
                 # Without a body there is no upload to watch: then the limit is the whole request's.
                 timeout=self._timeout if upload is not None else self._whole_timeout,
-                **self._options,
-                **route.options,
+                ssl=route.tls,
+                proxy=route.proxy_url,
+                proxy_headers=route.proxy_headers,
             )
             try:
                 early = upload is not None and not exchange.all_taken
@@ -198,19 +196,22 @@ class Transport:
     async def _find_route(self, url: str) -> Route:
         """Look up proxies and certificates for ``url``, once for an origin. Raises ConfigError when they are no use."""
         target = URL(url, encoded=True)
-        origin = target.origin()
-        known = self._routes_to.get(origin)
+        known = self._routes_to.get(target.origin())
         if known is not None:
             route = replace(known, url=target)
         elif not self._own:
             route = Route(target)
         else:
-            # Certificates are files, and a system's proxies may be asked of another process.
-            if self._tls is None and target.scheme == "https":
-                self._tls = await anyio.to_thread.run_sync(tls_context)
-            route = await anyio.to_thread.run_sync(find_route, target, self._tls or True)
-        self._routes[url] = self._routes_to[origin] = route
+            route = await anyio.to_thread.run_sync(look_up, url, self._tls)
+        self._routes[url] = route
+        self._keep(route)
         return route
+
+    def _keep(self, route: Route) -> None:
+        """Know the way to an origin, and the certificates for all of them."""
+        self._routes_to[route.url.origin()] = route
+        if isinstance(route.tls, ssl.SSLContext):
+            self._tls = route.tls
 
 
 # -- small parts -----------------------------------------------------------------------------------------------
@@ -222,8 +223,6 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
     size = 0
     while size <= _LONGEST_ANSWER:
         part = await response.content.read(_LONGEST_ANSWER + 1 - size)
-        if not size and response.content.at_eof() and len(part) <= _LONGEST_ANSWER:
-            return part, True
         parts.append(part)
         size += len(part)
         if not part or (response.content.at_eof() and size <= _LONGEST_ANSWER):

@@ -164,7 +164,11 @@ def _doubt(
     # where it claims to be.
     start = body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if kind in ("text/html", "application/xhtml+xml") or start == b"<":
-        return _page
+        return partial(
+            _something_else,
+            what="a web page",
+            hint="A captive portal or a fallback page answered. Log in to the network, or check apiUrl.",
+        )
     if not complete:
         return partial(_unreadable, why="the answer was cut or too long")
     is_json = kind == "application/json" or kind.endswith("+json")
@@ -179,7 +183,13 @@ def _doubt(
         return partial(_unreadable, why="the answer is not text")
     if is_json or start in (b"{", b"["):
         return _doubt_in_json(text)
-    return None if kind in ("", "text/plain") else partial(_of_another_type, kind=kind)
+    if kind in ("", "text/plain"):
+        return None
+    return partial(
+        _something_else,
+        what=f"an answer of type {printable(kind)[:80]}",
+        hint="Something other than the platform may have answered. Check apiUrl.",
+    )
 
 
 def _doubt_in_json(text: str) -> _Doubt | None:
@@ -194,21 +204,9 @@ def _doubt_in_json(text: str) -> _Doubt | None:
     return None
 
 
-def _page(status: int, name: str) -> Verdict:
+def _something_else(status: int, name: str, what: str, hint: str) -> Verdict:
     return Verdict(
-        Action.STOP,
-        status,
-        f"Unexpected HTTP {status} for {name}: a web page, not an acknowledgement",
-        hint="A captive portal or a fallback page answered. Log in to the network, or check apiUrl.",
-    )
-
-
-def _of_another_type(status: int, name: str, kind: str) -> Verdict:
-    return Verdict(
-        Action.STOP,
-        status,
-        f"Unexpected HTTP {status} for {name}: an answer of type {printable(kind)[:80]}, not an acknowledgement",
-        hint="Something other than the platform may have answered. Check apiUrl.",
+        Action.STOP, status, f"Unexpected HTTP {status} for {name}: {what}, not an acknowledgement", hint=hint
     )
 
 

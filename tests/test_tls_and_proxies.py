@@ -351,8 +351,7 @@ async def test_the_way_to_an_origin_is_looked_up_once(spool: Path, monkeypatch: 
         looked_up.append(target.path)
         return find_route(target, tls)
 
-    for place in ("routes", "transport"):
-        monkeypatch.setattr(f"cirron_spool.{place}.find_route", counted)
+    monkeypatch.setattr("cirron_spool.routes.find_route", counted)
     with ScriptedServer() as server:
         assert (await flush(server.url, spool)).uploaded == 1
     assert [request.path for request in server.requests] == ["/api/cli/status", "/api/traces"]
