@@ -651,6 +651,20 @@ class Works(Iterator[int]):
         return next(self)
 
 
+class Stalls(Works):
+    """Stalls in its second item until `gate` is opened."""
+
+    def __init__(self, count: int, long: Iterable[int]) -> None:
+        super().__init__(count, long)
+        self.began, self.gate = threading.Event(), threading.Event()
+
+    def __next__(self) -> int:
+        if self.made:
+            self.began.set()
+            self.gate.wait()
+        return super().__next__()
+
+
 async def asleep(crossing: Ahead[Any, Any, Any]) -> None:
     """Wait until the thread has heeded all that was posted, and sleeps: only then may the loop work."""
     async with asyncio.timeout(SAFETY_NET):
@@ -937,26 +951,17 @@ async def test_where_no_moment_comes_the_work_is_done_all_the_same() -> None:
 
 @pytest.mark.usefixtures("quick")
 async def test_the_loop_does_errands_beside_a_thread_that_makes_an_item() -> None:
-    began, gate = threading.Event(), threading.Event()
     done_by: list[int] = []
-
-    class Hesitates(Works):
-        def __next__(self) -> int:
-            if self.made:
-                began.set()
-                gate.wait()
-            return super().__next__()
-
-    works = Hesitates(2, long=[1])
+    works = Stalls(2, long=[1])
     async with ahead(
         works, brief=works.brief, errand=lambda number: done_by.append(threading.get_ident())
     ) as ready:
         assert await anext(ready) == 0
-        await happens(began)
+        await happens(works.began)
         ready.put(0)
         ready.meanwhile()
         assert done_by == [threading.get_ident()]
-        gate.set()
+        works.gate.set()
         assert await anext(ready) == 1
     assert ended(ready)
 
@@ -967,26 +972,17 @@ async def test_the_loop_leaves_errands_alone_while_the_disk_holds_the_thread(
 ) -> None:
     """A mount that hangs under the thread would hang the loop, too."""
     monkeypatch.setattr("cirron_spool.bridge.SLOW_S", 0.0)  # any piece of work hangs
-    began, gate = threading.Event(), threading.Event()
     done_by: list[int] = []
-
-    class Hangs(Works):
-        def __next__(self) -> int:
-            if self.made:
-                began.set()
-                gate.wait()
-            return super().__next__()
-
-    works = Hangs(2, long=[1])
+    works = Stalls(2, long=[1])
     async with ahead(
         works, brief=works.brief, errand=lambda number: done_by.append(threading.get_ident())
     ) as ready:
         assert await anext(ready) == 0
-        await happens(began)
+        await happens(works.began)
         ready.put(0)
         ready.meanwhile()
         assert done_by == []
-        gate.set()
+        works.gate.set()
         await ready.settled()
     assert done_by == [ready._thread.ident]
 
