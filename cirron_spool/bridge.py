@@ -10,15 +10,15 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from enum import Enum, auto
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
-import anyio
-
+from cirron_spool.awaiting import call, complete, resolve, tell
+from cirron_spool.buffer import Buffer
 from cirron_spool.pace import SLOW_S, Pace
 
 T = TypeVar("T")
@@ -38,37 +38,11 @@ _ERRANDS_S = 0.001
 _SMALL_IN_A_ROW = 4
 
 
-async def complete(work: Coroutine[Any, Any, R], grace_s: float | None = None) -> R:
-    """Await ``work`` to its end even if the awaiting task is cancelled meanwhile; the cancellation follows it.
-
-    With ``grace_s`` the work is cancelled itself so many seconds after the awaiting task. An error of the work's own
-    goes before the cancellation.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait([task])
-    except asyncio.CancelledError:
-        if grace_s is not None:
-            asyncio.get_running_loop().call_later(grace_s, task.cancel)
-        # anyio cancels a scope's tasks again at each turn of the loop until they have left it, asyncio as often as it
-        # is asked to.
-        with anyio.CancelScope(shield=True):
-            while not task.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait([task])
-        if not task.cancelled():
-            task.result()
-        raise
-    return task.result()
-
-
 class Ahead(Generic[T, E, R]):
     """An async iterator over ``source``, which a thread runs ahead of its consumer; the thread runs errands, too.
 
-    The thread stops while ``max_items`` items, or items of ``max_weight`` together by ``weigh``, wait to be taken;
-    one item may go beyond the weight, since it is known only once it is made. Until the first is taken ``head_start``
-    items are enough: what else is to be done before that then has the processors. An exception of ``source`` is raised
-    where its item would have been taken.
+    The thread stops while as many items wait to be taken as a :class:`Buffer` of ``max_items``, ``max_weight`` and
+    ``head_start`` holds. An exception of ``source`` is raised where its item would have been taken.
 
     ``put`` hands over an errand and never waits. Errands are done by ``errand`` in their order, by the thread between
     two items and whenever ``source`` calls ``run_errands``; ``settled(n)`` waits until at most n are not done, and
@@ -100,10 +74,6 @@ class Ahead(Generic[T, E, R]):
         is_brief: Callable[[E], bool] = lambda _: True,
     ) -> None:
         self._source = source
-        self._max_items = max_items
-        self._limit = max_items if head_start is None else min(head_start, max_items)
-        self._max_weight = max_weight
-        self._weigh = weigh
         self._errand = errand
         self._brief = brief
         self._is_small = is_small
@@ -118,15 +88,13 @@ class Ahead(Generic[T, E, R]):
         self._small_in_a_row = 0
         self._busy_since: float | None = None  # when the piece in hand was begun
         # Written by whoever makes items: the thread, or the event loop while the thread sleeps.
-        self._ready: deque[tuple[T, int]] = deque()
-        self._made_weight = 0
+        self._ready = Buffer(max_items, max_weight, weigh, head_start)
         self._exhausted = False
         self._source_error: BaseException | None = None
         # Written by whoever does errands: the thread, or the event loop while the thread has none.
         self._results: deque[R] = deque()
         self._errand_error: BaseException | None = None
         # Written by the event loop alone.
-        self._taken_weight = 0
         self._errands_put = 0
         self._errands_posted = 0
         self._errands_here = 0
@@ -169,11 +137,9 @@ class Ahead(Generic[T, E, R]):
                 raise StopAsyncIteration
             self._look_for_work(wanted=True)
             await self._signed(lambda: bool(self._ready) or self._exhausted)
-        item, weight = self._ready.popleft()
-        self._limit = self._max_items
-        self._taken_weight += weight
+        item = self._ready.take()
         if self._errand is None:  # nobody tells of moments
-            if self._is_half_empty():
+            if self._ready.is_half_empty():
                 self._fill_soon()
         elif self._later is None:
             self._work_later()
@@ -230,9 +196,9 @@ class Ahead(Generic[T, E, R]):
             return
         asleep = self._asleep_at == self._posted
         if asleep and self._brief is not None and self._loop_makes():
-            if not self._is_full():
+            if not self._ready.is_full():
                 self._make_here(self._brief)
-        elif wanted or (asleep and self._is_half_empty()):
+        elif wanted or (asleep and self._ready.is_half_empty()):
             self._post(_Sign.LOOK)
 
     def _see_to_errands(self) -> None:
@@ -278,13 +244,13 @@ class Ahead(Generic[T, E, R]):
             if item is None:
                 self._post(_Sign.LOOK)
             else:
-                self._add(item)
+                self._ready.add(item)
                 self._fill_soon()
         self._pace.done_in_loop(time.perf_counter() - began)
         self._wake()
 
     def _fill_soon(self) -> None:
-        if not self._is_full():
+        if not self._ready.is_full():
             self._work_soon()
 
     def _work_soon(self) -> None:
@@ -300,7 +266,7 @@ class Ahead(Generic[T, E, R]):
     def _wake(self) -> None:
         """Resume the coroutine that waits, if one does: what it waits for may have come of the loop's own work."""
         if self._waiter is not None:
-            _resolve(self._waiter, None)
+            resolve(self._waiter, None)
 
     def _post(self, message: E | _Sign) -> None:
         self._posted += 1
@@ -353,14 +319,14 @@ class Ahead(Generic[T, E, R]):
             self._busy_since = began = time.perf_counter()
             for item in self._source:
                 small = self._is_small(item)
-                self._add(item)
+                self._ready.add(item)
                 del item
                 self._pace.tried(time.perf_counter() - began)
                 self._busy_since = None
                 self._small_in_a_row = self._small_in_a_row + 1 if small else 0
                 self._sign()
                 self.run_errands()
-                if self._is_full() or self._loop_makes():
+                if self._ready.is_full() or self._loop_makes():
                     self._wait_for_room()
                 if self._exhausted:  # by the loop
                     return
@@ -385,11 +351,11 @@ class Ahead(Generic[T, E, R]):
         self._asked = False
         while True:
             loop_makes = False
-            if not self._is_full():
+            if not self._ready.is_full():
                 loop_makes = self._loop_makes()
                 if self._asked:
                     break
-                if not loop_makes and self._is_half_empty():
+                if not loop_makes and self._ready.is_half_empty():
                     return
             self._sleep(hand_over=loop_makes)
         if loop_makes:
@@ -399,21 +365,6 @@ class Ahead(Generic[T, E, R]):
         """Whether the next item is for the loop to make."""
         return self._brief is not None and self._pace.quick and self._small_in_a_row >= _SMALL_IN_A_ROW
 
-    def _add(self, item: T) -> None:
-        weight = self._weigh(item)
-        self._made_weight += weight
-        self._ready.append((item, weight))
-
-    @property
-    def _waiting_weight(self) -> int:
-        return self._made_weight - self._taken_weight
-
-    def _is_full(self) -> bool:
-        return len(self._ready) >= self._limit or self._waiting_weight >= self._max_weight
-
-    def _is_half_empty(self) -> bool:
-        return len(self._ready) * 2 <= self._limit and self._waiting_weight * 2 <= self._max_weight
-
     def _sleep(self, *, hand_over: bool = False) -> None:
         """Wait for a message and heed it. Nothing was posted that is not heeded: the loop may make items meanwhile.
 
@@ -421,7 +372,7 @@ class Ahead(Generic[T, E, R]):
         """
         self._asleep_at = self._heeded
         if hand_over:
-            _call(self._loop, self._fill_soon)
+            call(self._loop, self._fill_soon)
         self._heed(self._inbox.get())
 
     def _heed(self, message: E | _Sign) -> None:
@@ -463,19 +414,3 @@ class _Sign(Enum):
 
 class _Left(BaseException):
     """The thread is to end; raised in it, also through a source that is in the midst of an item."""
-
-
-def tell(future: asyncio.Future[T], outcome: T) -> None:
-    """From a thread: let ``future`` come to ``outcome`` in its event loop, unless it is done or the loop is closed."""
-    _call(future.get_loop(), _resolve, future, outcome)
-
-
-def _call(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *args: Any) -> None:
-    """Have ``loop`` call ``callback``."""
-    with suppress(RuntimeError):  # it was closed under us: nobody is there to be told
-        loop.call_soon_threadsafe(callback, *args)
-
-
-def _resolve(future: asyncio.Future[T], outcome: T) -> None:
-    if not future.done():
-        future.set_result(outcome)

@@ -19,7 +19,7 @@ import aiofiles
 import aiofiles.os
 import anyio.to_thread
 
-from cirron_spool.bridge import complete
+from cirron_spool.awaiting import complete
 from cirron_spool.config import Credentials, Settings, check_token, credentials_in, read_config
 from cirron_spool.errors import AuthInvalidError, ConfigError
 from cirron_spool.naming import printable

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 import anyio.to_thread
 
-from cirron_spool.bridge import Ahead, complete, tell
+from cirron_spool.awaiting import complete, tell
+from cirron_spool.bridge import Ahead
 from cirron_spool.conclusion import Conclusions, Removed
 from cirron_spool.config import Credentials, Settings, load_settings, spool_directory
 from cirron_spool.credentials import Login

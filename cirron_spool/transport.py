@@ -22,7 +22,7 @@ import anyio.to_thread
 from yarl import URL
 
 from cirron_spool import __version__
-from cirron_spool.bridge import complete
+from cirron_spool.awaiting import complete
 from cirron_spool.routes import Route, look_up
 from cirron_spool.verdict import Answer, NoAnswer
 from cirron_spool.wire import Body, Connections, Upload, Watch

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cirron_spool.bridge import Ahead, _Sign, complete
+from cirron_spool.bridge import Ahead, _Sign
 from cirron_spool.pace import Pace
 from support.background import SAFETY_NET
 
@@ -1168,90 +1168,3 @@ def test_who_ever_does_the_work_it_is_done_once_and_in_order(
         # Who has the next piece changes at random, as it does on a disk that is quick now and slow then.
         patch.setattr("cirron_spool.bridge.Pace", lambda: Steered(itertools.cycle(paces)))
         in_a_loop_of_its_own(main)
-
-
-# -- complete ----------------------------------------------------------------------------------------------------------
-
-
-async def test_complete_waits_for_the_end() -> None:
-    done: list[int] = []
-
-    async def work() -> None:
-        await anyio.lowlevel.checkpoint()
-        done.append(1)
-
-    await complete(work())
-    assert done == [1]
-
-
-async def test_complete_raises_what_the_work_raises() -> None:
-    async def work() -> None:
-        await anyio.lowlevel.checkpoint()
-        raise KeyError("mine")
-
-    with pytest.raises(KeyError, match="mine"):
-        await complete(work())
-
-
-@pytest.mark.parametrize("times", [1, 3])
-async def test_complete_outlasts_cancellation_which_follows_it(times: int) -> None:
-    gate, began = asyncio.Event(), asyncio.Event()
-    done: list[int] = []
-
-    async def work() -> None:
-        began.set()
-        await gate.wait()
-        await anyio.lowlevel.checkpoint()
-        done.append(1)
-
-    task = asyncio.ensure_future(complete(work()))
-    await began.wait()
-    for _ in range(times):
-        task.cancel()
-        await a_few_turns()
-        assert not task.done()
-    gate.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert done == [1]
-
-
-async def test_complete_outlasts_a_cancelled_scope_which_takes_effect_after_it() -> None:
-    gate, began = asyncio.Event(), asyncio.Event()
-    done: list[int] = []
-
-    async def work() -> None:
-        began.set()
-        await gate.wait()
-        done.append(1)
-
-    async with anyio.create_task_group() as group:
-
-        async def guarded() -> None:
-            await complete(work())
-            assert done == [1]
-            await anyio.lowlevel.checkpoint()
-            done.append(2)
-
-        group.start_soon(guarded)
-        await began.wait()
-        group.cancel_scope.cancel()
-        asyncio.get_running_loop().call_soon(gate.set)
-    assert done == [1]
-
-
-async def test_complete_does_not_hide_an_error_behind_a_cancellation() -> None:
-    gate, began = asyncio.Event(), asyncio.Event()
-
-    async def work() -> None:
-        began.set()
-        await gate.wait()
-        raise KeyError("mine")
-
-    task = asyncio.ensure_future(complete(work()))
-    await began.wait()
-    task.cancel()
-    await a_few_turns()
-    gate.set()
-    with pytest.raises(KeyError, match="mine"):
-        await task

@@ -37,7 +37,7 @@ from cirron_spool import (
     Warned,
     flush_spool,
 )
-from cirron_spool.bridge import complete
+from cirron_spool.awaiting import complete
 from cirron_spool.spool import SpoolDirectory
 from support import ledger
 from support.answers import Answer, Gate, ok
