@@ -101,8 +101,8 @@ class Ahead(Generic[T, E, R]):
         self._held_back: deque[E] = deque()
         self._posted = 0
         self._told = False  # of an errand's error
-        self._due = False
-        self._later: asyncio.TimerHandle | None = None
+        self._due = False  # a look for work in the next turn
+        self._later: asyncio.TimerHandle | None = None  # one that comes if no moment does
         self._waiter: asyncio.Future[None] | None = None
         # Errands, and signs: LOOK to look for room again, LEAVE to end.
         self._inbox: SimpleQueue[E | _Sign] = SimpleQueue()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -20,17 +21,17 @@ import anyio
 import anyio.to_thread
 
 from cirron_spool.awaiting import complete, tell
+from cirron_spool.beginning import Begun, begin
 from cirron_spool.bridge import Ahead
 from cirron_spool.conclusion import Conclusions, Removed
-from cirron_spool.config import Credentials, Settings, load_settings, spool_directory
+from cirron_spool.config import load_settings, spool_directory
 from cirron_spool.credentials import Login
 from cirron_spool.delivery import Delivery
-from cirron_spool.errors import AuthInvalidError, CirronSpoolError, ConfigError, NotAuthenticatedError
+from cirron_spool.errors import AuthInvalidError, CirronSpoolError, ConfigError
 from cirron_spool.ingest import Ingest
 from cirron_spool.naming import count
 from cirron_spool.prefetch import Prefetch, Prepared, Ready, Tuning
 from cirron_spool.report import EXIT_LOOK, Ended, FlushEvent, FlushResult, Sending, Started, Tally, Warned
-from cirron_spool.routes import Route, look_up
 from cirron_spool.spool import Listing, SpoolDirectory
 from cirron_spool.transport import Transport
 from cirron_spool.window import Window
@@ -108,51 +109,22 @@ async def flush_spool(
         raise ConfigError("in_loop_bytes must be a whole number, 0 or above.")
     path = spool_directory(directory, os.environ)
     options = _Options(quarantine, keep_going, in_flight, verify, tuning, session, on_event or _ignore, stop)
+    load = partial(
+        load_settings,
+        os.environ,
+        config_path=config_path,
+        api_url=api_url,
+        token=token,
+        timeout_ms=timeout_ms,
+        retries=retries,
+        allow_http=allow_http,
+    )
     with SpoolDirectory(path) as spool:
-
-        def begin() -> _Begun | None:
-            if not (spool.open() and spool.has_batches()):
-                return None
-            settings = load_settings(
-                os.environ,
-                config_path=config_path,
-                api_url=api_url,
-                token=token,
-                timeout_ms=timeout_ms,
-                retries=retries,
-                allow_http=allow_http,
-            )
-            return _begin(spool, settings, own_session=session is None)
-
-        # One hop for all that comes before a connection: each costs as much as some small batches.
-        begun = await anyio.to_thread.run_sync(begin)
+        # A session of the caller's has its own ways.
+        begun = await anyio.to_thread.run_sync(partial(begin, spool, load, own_session=session is None))
         if begun is None:
             return _nothing(path, options)
         return await _Flush(spool, begun, options).run()
-
-
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    """What a flush begins with: settings, a warning, the way to the platform; or the error that it ends with."""
-
-    settings: Settings
-    warning: str = ""
-    route: Route | None = None
-    error: CirronSpoolError | None = None
-
-
-def _begin(spool: SpoolDirectory, settings: Settings, *, own_session: bool) -> _Begun:
-    """Claim the spool and look up the way to the platform. Blocking."""
-    warning = ""
-    try:
-        if settings.credentials is None:
-            raise NotAuthenticatedError
-        spool.check_writable()
-        warning = spool.lock()
-        # A session of the caller's has its own ways.
-        return _Begun(settings, warning, look_up(settings.api_url) if own_session else None)
-    except CirronSpoolError as error:
-        return _Begun(settings, warning, error=error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +166,7 @@ def _nothing(path: Path, options: _Options) -> FlushResult:
 class _Flush:
     """One flush of one open spool directory."""
 
-    def __init__(self, spool: SpoolDirectory, begun: _Begun, options: _Options) -> None:
+    def __init__(self, spool: SpoolDirectory, begun: Begun, options: _Options) -> None:
         self._spool = spool
         self._begun = begun
         self._settings = begun.settings
@@ -213,7 +185,7 @@ class _Flush:
             async with AsyncExitStack() as stack:
                 stack.push_async_callback(self._unlock)
                 self._warn(self._begun.warning)
-                credentials = self._credentials()
+                credentials = self._begun.credentials()
                 stack.callback(self._prefetch.close)
                 transport = await stack.enter_async_context(
                     Transport(
@@ -259,14 +231,6 @@ class _Flush:
             conclusions.auth_error.result = result
             raise conclusions.auth_error
         return result
-
-    def _credentials(self) -> Credentials:
-        """The credentials to begin with; raises what it ended with before that."""
-        if self._begun.error is not None:
-            raise self._begun.error
-        if self._settings.credentials is None:
-            raise NotAuthenticatedError
-        return self._settings.credentials
 
     async def _unlock(self) -> None:
         await complete(anyio.to_thread.run_sync(self._spool.unlock))

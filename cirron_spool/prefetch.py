@@ -1,4 +1,4 @@
-"""Read and compress batches ahead of their upload, in a thread.
+"""Read and compress batches ahead of their upload, in a thread, or in the loop: small ones on a quick disk.
 
 An expected outcome is a value in its batch's place in the order (:class:`Prepared` or :class:`Unsendable`), so that
 a bad next file never disturbs the upload in flight.

@@ -1,7 +1,8 @@
 """The spool directory: list it, open its batches, delete them; hold its lock.
 
 The directory is resolved once and then held open, so that every later call speaks of the same directory even when
-its path is renamed or re-pointed meanwhile. All calls here are blocking; callers on an event loop use a thread.
+its path is renamed or re-pointed meanwhile. All calls here are blocking: for a thread, or for an event loop
+whose disk has proved quick.
 """
 
 from __future__ import annotations

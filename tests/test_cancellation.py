@@ -139,6 +139,8 @@ def run_cancelled(spool: Path, at: int | None, *, way: str, **options: Any) -> T
             return await flush_spool(spool, **options)
         raise asyncio.CancelledError  # as the task sees it that is cancelled itself
 
+    before = set(threading.enumerate())
+
     async def main() -> None:
         asyncio.get_running_loop().set_task_factory(steps.factory)
         target.append(asyncio.create_task(scoped() if way == "scope" else flush_spool(spool, **options)))
@@ -146,7 +148,7 @@ def run_cancelled(spool: Path, at: int | None, *, way: str, **options: Any) -> T
             trial.result = await target[0]
         except asyncio.CancelledError:
             trial.cancelled = True
-        for thread in threading.enumerate():
+        for thread in set(threading.enumerate()) - before:
             if thread.name.startswith("cirron-spool"):
                 thread.join(SAFETY_NET)  # it has said that it is done, and may still be on its way out
                 assert not thread.is_alive(), f"left running: {thread.name}"
