@@ -15,13 +15,12 @@ QUICK_S = 0.000_5
 # than the machine itself often takes a core away for. One that takes as long in the thread, too, is the disk's doing;
 # one in between may only have waited for the interpreter, as one in ten does beside a busy loop.
 SLOW_S = 0.002
-# The lead that quick pieces must have over others before the loop may work; ten times as much after the disk turned
-# out slow. More than twice of that lead is not kept, so that a disk that gets slower is noticed.
-_TRIALS = 4
+# The lead that quick pieces must have over others before the loop may work: at first, and after the disk turned out
+# slow once and twice; after that it is left to the thread for good. More than twice of that lead is not kept, so that a
+# disk that gets slower is noticed.
+_LEADS = (4, 40, 400)
 # A slow piece weighs as much as so many quick ones, and two with fewer between them are the disk's doing.
 _SLOW_WEIGHT = 100
-# Having turned out slow so many times, the disk is left to the thread for good.
-_MOST_TURNS = 3
 
 
 class Pace:
@@ -34,20 +33,23 @@ class Pace:
         # Written by the event loop alone.
         self._slowness = 0
         self._turns = 0
-        self._needed = _TRIALS
 
     @property
     def quick(self) -> bool:
         """Whether the event loop may do the next piece itself."""
-        return self._lead >= self._needed and self._heeded == self._turns < _MOST_TURNS
+        turns = self._turns  # once: the thread asks, too
+        return self._heeded == turns < len(_LEADS) and self._lead >= _LEADS[turns]
 
     def tried(self, seconds: float) -> None:
         """Note what a piece took in the thread."""
-        if self._heeded != self._turns or seconds > SLOW_S:
-            self._heeded = self._turns
+        turns = self._turns
+        if turns >= len(_LEADS):
+            return
+        if self._heeded != turns or seconds > SLOW_S:
+            self._heeded = turns
             self._lead = 0
         if seconds <= QUICK_S:
-            self._lead = min(self._lead + 1, 2 * self._needed)
+            self._lead = min(self._lead + 1, 2 * _LEADS[turns])
         elif self._lead:
             self._lead -= 1
 
@@ -60,5 +62,4 @@ class Pace:
         self._slowness += _SLOW_WEIGHT
         if self._slowness > _SLOW_WEIGHT:
             self._slowness = 0
-            self._needed *= 10
             self._turns += 1

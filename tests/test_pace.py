@@ -9,9 +9,9 @@ import pytest
 from cirron_spool import pace as room
 from cirron_spool.pace import QUICK_S, SLOW_S, Pace
 
-TRIALS = room._TRIALS
+TRIALS = room._LEADS[0]
 WEIGHT = room._SLOW_WEIGHT
-TURNS = room._MOST_TURNS
+TURNS = len(room._LEADS)
 NOT_QUICK_IN_THREAD = QUICK_S * 1.001
 BARELY_SLOW = SLOW_S * 1.001
 
