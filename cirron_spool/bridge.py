@@ -346,20 +346,14 @@ class Ahead(Generic[T, E, R]):
     def _wait_for_room(self) -> None:
         """Sleep until half of the store is taken, or until asked: each waking costs the loop more than a small item.
 
-        While the loop makes the items it asks for one that may take long.
+        While the loop makes the items, it asks for one that may take long.
         """
         self._asked = False
-        while True:
-            loop_makes = False
-            if not self._ready.is_full():
-                loop_makes = self._loop_makes()
-                if self._asked:
-                    break
-                if not loop_makes and self._ready.is_half_empty():
-                    return
+        while self._ready.is_full() or not self._asked:
+            loop_makes = not self._ready.is_full() and self._loop_makes()
+            if not loop_makes and self._ready.is_half_empty():
+                return
             self._sleep(hand_over=loop_makes)
-        if loop_makes:
-            self._small_in_a_row = 0
 
     def _loop_makes(self) -> bool:
         """Whether the next item is for the loop to make."""

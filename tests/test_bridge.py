@@ -947,6 +947,11 @@ async def test_where_no_moment_comes_the_work_is_done_all_the_same() -> None:
         async with asyncio.timeout(SAFETY_NET):
             for event in happened.values():
                 await event.wait()
+            while ready._later is not None:
+                await anyio.lowlevel.checkpoint()
+            happened["errand"].clear()
+            ready.put(8)  # though nothing is taken any more
+            await happened["errand"].wait()
 
 
 @pytest.mark.usefixtures("quick")
@@ -1051,6 +1056,33 @@ async def test_large_items_in_a_row_are_the_threads_until_small_ones_come_again(
     assert set(range(4, 20)) & set(works.made_in_loop)
     assert set(works.made_in_loop) & set(range(20, 64)) == set()  # it takes four small ones in a row
     assert set(range(80, 100)) <= set(works.made_in_loop)
+
+
+async def test_a_store_that_is_emptied_while_the_thread_goes_to_sleep_is_filled_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crossing = ahead(iter(range(8)), max_items=4)
+    is_half_empty = crossing._ready.is_half_empty
+    decided, gate = threading.Event(), threading.Event()
+
+    def hesitates() -> bool:
+        answer = is_half_empty()
+        if threading.current_thread() is crossing._thread and not decided.is_set():
+            decided.set()
+            gate.wait()
+        return answer
+
+    monkeypatch.setattr(crossing._ready, "is_half_empty", hesitates)
+    async with crossing as ready:
+        await happens(decided)  # to sleep, since the store is full
+        assert [await anext(ready) for _ in range(4)] == [0, 1, 2, 3]
+        await a_few_turns()
+        fifth = asyncio.ensure_future(anext(ready))
+        await a_few_turns()
+        gate.set()
+        async with asyncio.timeout(SAFETY_NET):
+            assert await fifth == 4
+    assert ended(ready)
 
 
 async def test_without_errands_the_thread_is_asked_for_more_at_once() -> None:
