@@ -992,6 +992,27 @@ async def test_the_loop_leaves_errands_alone_while_the_disk_holds_the_thread(
     assert done_by == [ready._thread.ident]
 
 
+@pytest.mark.usefixtures("quick")
+async def test_a_thread_that_has_made_the_last_item_holds_no_errand_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cirron_spool.bridge.SLOW_S", 0.0)  # any piece of work hangs
+    works = Works(3)
+    done_by: list[int] = []
+    async with ahead(
+        works,
+        brief=works.brief,
+        is_small=lambda item: False,
+        errand=lambda number: done_by.append(threading.get_ident()),
+    ) as ready:
+        assert [item async for item in ready] == [0, 1, 2]
+        await asleep(ready)
+        ready.put(0)
+        await ready.settled()
+    assert done_by == [threading.get_ident()]
+    assert ended(ready)
+
+
 async def test_many_errands_leave_the_others_in_the_loop_their_turn(clock: Clock) -> None:
     works = Works(8)
     async with ahead(works, brief=works.brief, errand=str, max_items=8) as ready:
