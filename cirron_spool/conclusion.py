@@ -13,12 +13,11 @@ import anyio.to_thread
 
 from cirron_spool.bridge import Ahead
 from cirron_spool.errors import AuthRejectedError
+from cirron_spool.exits import EXIT_AUTH, EXIT_LOOK
 from cirron_spool.naming import printable, reason
 from cirron_spool.prefetch import Cause, Prepared, Ready, Unsendable
 from cirron_spool.quarantine import set_aside
 from cirron_spool.report import (
-    EXIT_AUTH,
-    EXIT_LOOK,
     BatchFailure,
     Failed,
     FlushEvent,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cirron_spool.exits import EXIT_AUTH, EXIT_LATER, EXIT_LOOK, EXIT_USAGE
+
 if TYPE_CHECKING:
     from cirron_spool.report import FlushResult
 
@@ -15,20 +17,20 @@ class CirronSpoolError(Exception):
     :class:`~cirron_spool.FlushResult` so far when a flush had begun, else None.
     """
 
-    exit_code = 1
+    exit_code = EXIT_LOOK
     result: FlushResult | None = None
 
 
 class ConfigError(CirronSpoolError):
     """Arguments, environment or ``~/.cirron/config.json`` cannot be used (exit code 2)."""
 
-    exit_code = 2
+    exit_code = EXIT_USAGE
 
 
 class SpoolError(CirronSpoolError):
     """The spool directory cannot be used as one: a file, unreadable, not writable."""
 
-    def __init__(self, message: str, exit_code: int = 2) -> None:
+    def __init__(self, message: str, exit_code: int = EXIT_USAGE) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 
@@ -36,13 +38,13 @@ class SpoolError(CirronSpoolError):
 class SpoolBusyError(CirronSpoolError):
     """Another process holds the spool's lock (exit code 4: later is right)."""
 
-    exit_code = 4
+    exit_code = EXIT_LATER
 
 
 class AuthError(CirronSpoolError):
     """Not authenticated, or the platform does not accept the credentials (exit code 3)."""
 
-    exit_code = 3
+    exit_code = EXIT_AUTH
 
 
 class NotAuthenticatedError(AuthError):

@@ -24,15 +24,16 @@ from cirron_spool.awaiting import complete, tell
 from cirron_spool.beginning import Begun, begin
 from cirron_spool.bridge import Ahead
 from cirron_spool.conclusion import Conclusions, Removed
-from cirron_spool.config import load_settings, spool_directory
+from cirron_spool.config import load_settings
 from cirron_spool.credentials import Login
 from cirron_spool.delivery import Delivery
 from cirron_spool.errors import AuthInvalidError, CirronSpoolError, ConfigError
+from cirron_spool.exits import EXIT_LOOK
 from cirron_spool.ingest import Ingest
 from cirron_spool.naming import count
 from cirron_spool.prefetch import Prefetch, Prepared, Ready, Tuning
-from cirron_spool.report import EXIT_LOOK, Ended, FlushEvent, FlushResult, Sending, Started, Tally, Warned
-from cirron_spool.spool import Listing, SpoolDirectory
+from cirron_spool.report import Ended, FlushEvent, FlushResult, Sending, Started, Tally, Warned
+from cirron_spool.spool import Listing, SpoolDirectory, spool_directory
 from cirron_spool.transport import Transport
 from cirron_spool.window import Window
 

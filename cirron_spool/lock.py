@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cirron_spool.errors import SpoolBusyError, SpoolError
+from cirron_spool.exits import EXIT_LOOK
 from cirron_spool.naming import printable, reason
 
 if TYPE_CHECKING:
@@ -66,6 +67,6 @@ def take_lock(directory: Path) -> tuple[SpoolLock | None, str]:
             # A flush is what frees the disk: refusing to would keep it full.
             return None, f"No space for a lock file in {shown}; do not flush it twice at once."
         raise SpoolError(
-            f"Cannot lock {shown}: {reason(error)}. Check the directory's permissions.", exit_code=1
+            f"Cannot lock {shown}: {reason(error)}. Check the directory's permissions.", exit_code=EXIT_LOOK
         ) from None
     return SpoolLock(lock), ""

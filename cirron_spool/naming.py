@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 # [0-9] rather than \d: other scripts' digits are not the SDK's. No file name is longer than 255 bytes.
 _BATCH_NAME = re.compile(r"([0-9]{1,255})-([0-9a-f]+)\.json")
@@ -33,8 +32,7 @@ _UNPRINTABLE = re.compile(
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class BatchName:
+class BatchName(NamedTuple):
     """A batch's file name, ordered as batches are uploaded: by time as a number, then by name."""
 
     created_ns: int

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from cirron_spool.config import spool_directory
 from cirron_spool.naming import reason
-from cirron_spool.spool import Entry, Removal, SpoolDirectory
+from cirron_spool.spool import Entry, Removal, SpoolDirectory, spool_directory
 
 
-@dataclass(frozen=True, slots=True)
-class Inventory:
+class Inventory(NamedTuple):
     """The batches in a spool directory, oldest first, and their sizes in bytes."""
 
     directory: Path
@@ -25,8 +23,7 @@ class Inventory:
         return sum(entry.size for entry in self.entries)
 
 
-@dataclass(frozen=True, slots=True)
-class ClearResult:
+class ClearResult(NamedTuple):
     """What a clear came to: batches and bytes deleted, and those that could not be, with the system's reason."""
 
     directory: Path

@@ -9,12 +9,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from cirron_spool.errors import SpoolError
 from cirron_spool.naming import is_batch_name, printable, reason
@@ -23,8 +22,7 @@ from cirron_spool.spool import QUARANTINE_NAME, SpoolDirectory
 _LARGEST_NOTE_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(NamedTuple):
     """A batch in quarantine: its size in bytes, when it was rejected (ISO 8601), the status and the answer."""
 
     name: str
@@ -121,7 +119,7 @@ def _note_path(batch: Path) -> Path:
 
 
 def _write(path: Path, note: dict[str, object]) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(fd, "w", encoding="utf-8") as file:

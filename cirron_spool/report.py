@@ -9,11 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-EXIT_OK = 0
-EXIT_LOOK = 1
-EXIT_USAGE = 2
-EXIT_AUTH = 3
-EXIT_LATER = 4
+from cirron_spool.exits import EXIT_AUTH, EXIT_LATER, EXIT_LOOK, EXIT_OK, EXIT_USAGE
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The spool directory: list it, open its batches, delete them; hold its lock.
+"""The spool directory: where it is; list it, open its batches, delete them; hold its lock.
 
 The directory is resolved once and then held open, so that every later call speaks of the same directory even when
 its path is renamed or re-pointed meanwhile. All calls here are blocking: for a thread, or for an event loop
@@ -12,18 +12,18 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, count, islice
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from cirron_spool.errors import SpoolError
+from cirron_spool.errors import ConfigError, SpoolError
+from cirron_spool.exits import EXIT_LOOK
 from cirron_spool.lock import SpoolLock, take_lock
 from cirron_spool.naming import match_batch_name, oldest_first, printable, reason
 
@@ -46,8 +46,11 @@ _GONE = frozenset({errno.ENOENT, errno.ESTALE})
 _TYPE_BITS = stat.S_IFMT(0xFFFF)
 _REGULAR = stat.S_IFREG
 
-# A listing gives up the interpreter lock this often, so that an event loop beside it is not held up.
-_YIELD_EVERY = 256
+# So many entries of a listing are looked at together: few enough to stay in the processor's cache.
+_PORTION = 64
+# A listing gives up the interpreter lock after so many entries, which are one to two milliseconds, so that an event
+# loop beside it is not held up. Each time costs 70 µs: after 256 it would be a tenth of what 100,000 batches take.
+_YIELD_EVERY = 1024
 
 _KINDS = (
     (stat.S_ISLNK, "a symbolic link"),
@@ -87,8 +90,7 @@ class Removal(Enum):
     CHANGED = auto()  # another file stands there than the one that was sent: kept
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """``names`` of batches, oldest first; ``strangers`` are named like batches but are no regular files."""
 
     names: list[str]
@@ -100,6 +102,22 @@ class Entry(NamedTuple):
 
     name: str
     size: int
+
+
+def spool_directory(directory: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Path:
+    """The absolute spool directory: the caller's, or ``$CIRRON_OUTPUT_DIR/spool``, or ``./.cirron/spool``."""
+    if directory is not None:
+        chosen = os.fspath(directory)
+        if not chosen or "\0" in chosen:
+            raise ConfigError(
+                "The spool directory's path is empty or not a path. Pass --dir the spool directory."
+            )
+    else:
+        chosen = os.path.join(environ.get("CIRRON_OUTPUT_DIR") or ".cirron", "spool")
+    try:
+        return Path(os.path.abspath(os.path.expanduser(chosen) if directory is None else chosen))
+    except FileNotFoundError:
+        raise ConfigError("The current directory does not exist any more. Change to one that does.") from None
 
 
 class SpoolDirectory:
@@ -212,8 +230,11 @@ class SpoolDirectory:
             )
             try:
                 with os.scandir(self.path if place is None else place) as found:
-                    while portion := list(islice(found, _YIELD_EVERY)):
-                        time.sleep(0)
+                    for looked_at in count(0, _PORTION):
+                        if looked_at % _YIELD_EVERY == 0:
+                            time.sleep(0)
+                        if not (portion := list(islice(found, _PORTION))):
+                            break
                         yield [entry for entry in portion if match_batch_name(entry.name)]
             finally:
                 if place is not None:
@@ -303,7 +324,7 @@ class SpoolDirectory:
             raise SpoolError(
                 f"No write permission on {_shown(self.path)}: batches could not be deleted. "
                 "Make the directory writable and run this again.",
-                exit_code=1,
+                exit_code=EXIT_LOOK,
             )
 
     def lock(self) -> str:

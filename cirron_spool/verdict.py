@@ -15,6 +15,7 @@ from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import NamedTuple
 
+from cirron_spool.exits import EXIT_AUTH, EXIT_LATER, EXIT_LOOK, EXIT_OK
 from cirron_spool.naming import printable
 from cirron_spool.schedule import LONGEST_RETRY_AFTER_S, parse_retry_after
 
@@ -81,7 +82,7 @@ class Verdict:
     message: str = ""
     hint: str = ""
     said: str = ""
-    exit_code: int = 1
+    exit_code: int = EXIT_LOOK
     retry_after_s: float | None = None
 
 
@@ -93,7 +94,7 @@ _PERMANENT_5XX = frozenset({501, 505})
 
 # Made once: every good answer comes to one of these.
 _ACKNOWLEDGED = {
-    status: Verdict(Action.ACKNOWLEDGED, status, exit_code=0) for status in sorted(_ACKNOWLEDGING)
+    status: Verdict(Action.ACKNOWLEDGED, status, exit_code=EXIT_OK) for status in sorted(_ACKNOWLEDGING)
 }
 
 
@@ -103,7 +104,7 @@ def judge(outcome: Answer | NoAnswer, *, name: str, origin: str, now: datetime) 
         message = f"Network error uploading {name}: {printable(outcome.message)}"
         if outcome.fatal:
             return Verdict(Action.STOP, None, message)
-        return Verdict(Action.RETRY, None, message, exit_code=4)
+        return Verdict(Action.RETRY, None, message, exit_code=EXIT_LATER)
     status = outcome.status
     if status in _ACKNOWLEDGING:
         return _judge_success(outcome, name)
@@ -119,10 +120,12 @@ def judge(outcome: Answer | NoAnswer, *, name: str, origin: str, now: datetime) 
         return _retry(outcome, f"Upload of {name} failed: {_status_line(outcome)}", now)
     if status == 401:
         message = f"Auth rejected (401) for {name}. Run cirron auth login."
-        return Verdict(Action.REFRESH, status, message, exit_code=3)
+        return Verdict(Action.REFRESH, status, message, exit_code=EXIT_AUTH)
     if status == 403:
         said = _server_message(outcome) or _reason(outcome)
-        return Verdict(Action.STOP, status, f"Permission denied (403) for {name}: {said}", exit_code=3)
+        return Verdict(
+            Action.STOP, status, f"Permission denied (403) for {name}: {said}", exit_code=EXIT_AUTH
+        )
     if status == 404:
         message = (
             f"Ingest route {INGEST_PATH} not available on {origin} (404). "
@@ -212,19 +215,22 @@ def _something_else(status: int, name: str, what: str, hint: str) -> Verdict:
 
 def _not_acknowledged(status: int, name: str, said: str) -> Verdict:
     message = f"Upload of {name} was not acknowledged: HTTP {status}, but the answer reports an error"
-    return Verdict(Action.RETRY, status, f"{message}: {said}" if said else message, exit_code=4)
+    return Verdict(Action.RETRY, status, f"{message}: {said}" if said else message, exit_code=EXIT_LATER)
 
 
 def _unreadable(status: int, name: str, why: str) -> Verdict:
     return Verdict(
-        Action.RETRY, status, f"Network error uploading {name}: HTTP {status}, but {why}", exit_code=4
+        Action.RETRY,
+        status,
+        f"Network error uploading {name}: HTTP {status}, but {why}",
+        exit_code=EXIT_LATER,
     )
 
 
 def _retry(answer: Answer, message: str, now: datetime) -> Verdict:
     asked_s = parse_retry_after(answer.header("Retry-After"), now)
     if asked_s is None or asked_s <= LONGEST_RETRY_AFTER_S:
-        return Verdict(Action.RETRY, answer.status, message, exit_code=4, retry_after_s=asked_s)
+        return Verdict(Action.RETRY, answer.status, message, exit_code=EXIT_LATER, retry_after_s=asked_s)
     try:
         moment = (now + timedelta(seconds=asked_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
         when = f"Run the flush again after {moment} (in {asked_s:.0f} s), as the server asks."
@@ -232,7 +238,7 @@ def _retry(answer: Answer, message: str, now: datetime) -> Verdict:
         when = (
             "The server asks to wait longer than a calendar holds; ask its operators before running it again."
         )
-    return Verdict(Action.STOP, answer.status, f"{message}. {when}", exit_code=4)
+    return Verdict(Action.STOP, answer.status, f"{message}. {when}", exit_code=EXIT_LATER)
 
 
 def _reason(answer: Answer) -> str:

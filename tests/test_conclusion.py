@@ -12,12 +12,10 @@ from pathlib import Path
 import pytest
 
 from cirron_spool.errors import AuthRejectedError
+from cirron_spool.exits import EXIT_AUTH, EXIT_LATER, EXIT_LOOK
 from cirron_spool.prefetch import Cause, Prepared, Unsendable
 from cirron_spool.quarantine import entries, set_aside
 from cirron_spool.report import (
-    EXIT_AUTH,
-    EXIT_LATER,
-    EXIT_LOOK,
     BatchFailure,
     Failed,
     Quarantined,

@@ -29,7 +29,6 @@ from cirron_spool.config import (
     is_loopback,
     load_settings,
     read_config,
-    spool_directory,
 )
 from cirron_spool.errors import ConfigError
 from support.cli import clean_environment, run_cli, write_config
@@ -629,37 +628,6 @@ def test_systems_without_users_have_no_owner_to_check(config: Path, monkeypatch:
 
 
 # -- places ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_spool_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", "/home/alice")
-    moved = {"CIRRON_OUTPUT_DIR": str(tmp_path / "out")}
-    assert spool_directory(None, {}) == tmp_path / ".cirron" / "spool"
-    assert spool_directory(None, {"CIRRON_OUTPUT_DIR": ""}) == tmp_path / ".cirron" / "spool"
-    assert spool_directory(None, moved) == tmp_path / "out" / "spool"
-    assert spool_directory(None, {"CIRRON_OUTPUT_DIR": "out"}) == tmp_path / "out" / "spool"
-    assert spool_directory(None, {"CIRRON_OUTPUT_DIR": "~/out"}) == Path("/home/alice/out/spool")
-    assert spool_directory("here/../there", moved) == tmp_path / "there"
-    assert spool_directory(Path("/x"), moved) == Path("/x")
-    # The shell has expanded what it meant to; a folder may be called ~.
-    assert spool_directory("~", moved) == tmp_path / "~"
-
-
-@pytest.mark.parametrize("bad", ["", "a\0b"])
-def test_a_directory_that_is_none_is_refused(bad: str) -> None:
-    with pytest.raises(ConfigError, match="--dir"):
-        spool_directory(bad, {})
-
-
-def test_a_current_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    gone.rmdir()
-    with pytest.raises(ConfigError, match="current directory"):
-        spool_directory(None, {})
-    assert spool_directory("/x", {}) == Path("/x")
 
 
 def test_the_configuration_is_in_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

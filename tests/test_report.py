@@ -19,12 +19,8 @@ from cirron_spool.errors import (
     SpoolBusyError,
     SpoolError,
 )
+from cirron_spool.exits import EXIT_AUTH, EXIT_LATER, EXIT_LOOK, EXIT_OK, EXIT_USAGE
 from cirron_spool.report import (
-    EXIT_AUTH,
-    EXIT_LATER,
-    EXIT_LOOK,
-    EXIT_OK,
-    EXIT_USAGE,
     BatchFailure,
     FlushResult,
     Tally,

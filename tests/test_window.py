@@ -15,8 +15,9 @@ from typing import Any, cast
 import pytest
 
 from cirron_spool.delivery import Delivery
+from cirron_spool.exits import EXIT_LATER
 from cirron_spool.prefetch import Cause, Prepared, Unsendable
-from cirron_spool.report import EXIT_LATER, Failed, Tally, Uploaded, Warned
+from cirron_spool.report import Failed, Tally, Uploaded, Warned
 from cirron_spool.spool import SpoolDirectory
 from cirron_spool.verdict import Action, Verdict
 from cirron_spool.window import Window

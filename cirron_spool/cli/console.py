@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import islice
 from typing import IO
 
 from cirron_spool.errors import CirronSpoolError
@@ -29,13 +30,9 @@ class Console:
 
     def data(self, lines: Iterable[str]) -> None:
         """Print lines to standard output; a reader who has left is no error."""
-        waiting: list[str] = []
-        for line in lines:
-            waiting.append(line)
-            if len(waiting) >= _LINES_A_WRITE:
-                self._write(waiting)
-                waiting = []
-        self._write(waiting)
+        rest = iter(lines)
+        while waiting := list(islice(rest, _LINES_A_WRITE)):
+            self._write(waiting)
 
     def line(self, text: str) -> None:
         """Print one line to standard output at once."""

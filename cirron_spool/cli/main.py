@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from cirron_spool.cli.console import Console
-from cirron_spool.cli.parser import EXIT_USAGE, UsageError, parse
+from cirron_spool.cli.parser import UsageError, parse
 from cirron_spool.errors import CirronSpoolError
+from cirron_spool.exits import EXIT_USAGE
 from cirron_spool.naming import printable
 
 _EXIT_INTERRUPTED = 130

@@ -11,8 +11,6 @@ from typing import NoReturn
 
 from cirron_spool import __version__
 
-EXIT_USAGE = 2
-
 _EPILOG = (
     "exit codes: 0 nothing is left to do; 1 batches are left and a person must look; 2 wrong usage or an unusable "
     "configuration; 3 not authenticated; 4 temporary, run it again later; 130 and 143 ended by SIGINT and SIGTERM."

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from cirron_spool.naming import count, human_size, iso_utc, printable
 from cirron_spool.offline import Inventory
 from cirron_spool.quarantine import Rejection
-from cirron_spool.report import FlushResult
 from cirron_spool.spool import Entry
+
+if TYPE_CHECKING:
+    from cirron_spool.report import FlushResult
 
 _DAY_S = 24 * 60 * 60
 
