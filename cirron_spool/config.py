@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from cirron_spool.errors import ConfigError
 from cirron_spool.naming import printable
+from cirron_spool.places import default_config_path
 
 DEFAULT_API_URL = "https://api.cirron.com"
 DEFAULT_TIMEOUT_MS = 30_000
@@ -52,16 +53,6 @@ class Settings:
     credentials: Credentials | None
     config_path: Path
     warnings: tuple[str, ...] = ()
-
-
-def default_config_path() -> Path:
-    """``~/.cirron/config.json``."""
-    try:
-        return Path.home() / ".cirron" / "config.json"
-    except RuntimeError:
-        raise ConfigError(
-            "There is no home directory to look for .cirron/config.json in. Set HOME."
-        ) from None
 
 
 def load_settings(

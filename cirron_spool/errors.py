@@ -63,3 +63,16 @@ class AuthInvalidError(AuthError):
 
 class AuthRejectedError(AuthError):
     """A batch was answered with 401 or 403 in mid-flush; the batch and those behind it are kept."""
+
+
+def sole(group: BaseExceptionGroup) -> BaseException:
+    """The one error that a caller can act on: the first of ours, else the first, out of a task group's wrapping."""
+    errors: list[BaseException] = []
+    pending: list[BaseException] = [group]
+    while pending:
+        error = pending.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            pending = [*error.exceptions, *pending]
+        else:
+            errors.append(error)
+    return next((error for error in errors if isinstance(error, CirronSpoolError)), errors[0])

@@ -27,13 +27,14 @@ from cirron_spool.conclusion import Conclusions, Removed
 from cirron_spool.config import load_settings
 from cirron_spool.credentials import Login
 from cirron_spool.delivery import Delivery
-from cirron_spool.errors import AuthInvalidError, CirronSpoolError, ConfigError
+from cirron_spool.errors import AuthInvalidError, CirronSpoolError, ConfigError, sole
 from cirron_spool.exits import EXIT_LOOK
 from cirron_spool.ingest import Ingest
 from cirron_spool.naming import count
+from cirron_spool.places import spool_directory
 from cirron_spool.prefetch import Prefetch, Prepared, Ready, Tuning
 from cirron_spool.report import Ended, FlushEvent, FlushResult, Sending, Started, Tally, Warned
-from cirron_spool.spool import Listing, SpoolDirectory, spool_directory
+from cirron_spool.spool import Listing, SpoolDirectory
 from cirron_spool.transport import Transport
 from cirron_spool.window import Window
 
@@ -140,19 +141,6 @@ class _Options:
     stop: StopSignal | None
 
 
-def _sole(group: BaseExceptionGroup) -> BaseException:
-    """The one error that a caller can act on: the first of ours, else the first, out of a task group's wrapping."""
-    errors: list[BaseException] = []
-    pending: list[BaseException] = [group]
-    while pending:
-        error = pending.pop(0)
-        if isinstance(error, BaseExceptionGroup):
-            pending = [*error.exceptions, *pending]
-        else:
-            errors.append(error)
-    return next((error for error in errors if isinstance(error, CirronSpoolError)), errors[0])
-
-
 def _ignore(event: FlushEvent) -> None:
     del event
 
@@ -217,7 +205,7 @@ class _Flush:
                 try:
                     await self._flush(login, ingest, delivery, conclusions)
                 except BaseExceptionGroup as group:
-                    raise _sole(group) from None
+                    raise sole(group) from None
         except CirronSpoolError as error:
             if not self._tally.listed:  # it ended before the listing: say how much is left all the same
                 with suppress(CirronSpoolError):

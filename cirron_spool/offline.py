@@ -1,4 +1,8 @@
-"""Inspect and clear: what can be done with a spool without a network."""
+"""Inspect and clear: what can be done with a spool without a network.
+
+What is imported for them holds named tuples where other rooms have data classes: to import those takes a sixth of the
+time in which ``inspect`` starts.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cirron_spool.naming import reason
-from cirron_spool.spool import Entry, Removal, SpoolDirectory, spool_directory
+from cirron_spool.places import spool_directory
+from cirron_spool.spool import Entry, Removal, SpoolDirectory
 
 
 class Inventory(NamedTuple):

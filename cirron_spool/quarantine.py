@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from cirron_spool.errors import SpoolError
 from cirron_spool.naming import is_batch_name, printable, reason
-from cirron_spool.spool import QUARANTINE_NAME, SpoolDirectory
+from cirron_spool.places import quarantine_path
+from cirron_spool.spool import SpoolDirectory
 
 _LARGEST_NOTE_BYTES = 64 * 1024
 
@@ -30,11 +31,6 @@ class Rejection(NamedTuple):
     when: str | None = None
     status: int | None = None
     message: str = ""
-
-
-def quarantine_path(spool: Path) -> Path:
-    """The quarantine that belongs to a spool directory: beside where it really is, so on its file system."""
-    return Path(os.path.realpath(spool)).parent / QUARANTINE_NAME
 
 
 def set_aside(spool: SpoolDirectory, name: str, status: int | None, message: str) -> Path:

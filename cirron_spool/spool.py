@@ -1,4 +1,4 @@
-"""The spool directory: where it is; list it, open its batches, delete them; hold its lock.
+"""The spool directory: list it, open its batches, delete them; hold its lock.
 
 The directory is resolved once and then held open, so that every later call speaks of the same directory even when
 its path is renamed or re-pointed meanwhile. All calls here are blocking: for a thread, or for an event loop
@@ -12,7 +12,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
@@ -22,12 +22,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from cirron_spool.errors import ConfigError, SpoolError
+from cirron_spool.errors import SpoolError
 from cirron_spool.exits import EXIT_LOOK
 from cirron_spool.lock import SpoolLock, take_lock
 from cirron_spool.naming import match_batch_name, oldest_first, printable, reason
-
-QUARANTINE_NAME = "quarantine"
 
 # A final symbolic link is refused, a FIFO does not block, a terminal does not become ours. Windows has none of them.
 _OPEN_FLAGS = (
@@ -102,22 +100,6 @@ class Entry(NamedTuple):
 
     name: str
     size: int
-
-
-def spool_directory(directory: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Path:
-    """The absolute spool directory: the caller's, or ``$CIRRON_OUTPUT_DIR/spool``, or ``./.cirron/spool``."""
-    if directory is not None:
-        chosen = os.fspath(directory)
-        if not chosen or "\0" in chosen:
-            raise ConfigError(
-                "The spool directory's path is empty or not a path. Pass --dir the spool directory."
-            )
-    else:
-        chosen = os.path.join(environ.get("CIRRON_OUTPUT_DIR") or ".cirron", "spool")
-    try:
-        return Path(os.path.abspath(os.path.expanduser(chosen) if directory is None else chosen))
-    except FileNotFoundError:
-        raise ConfigError("The current directory does not exist any more. Change to one that does.") from None
 
 
 class SpoolDirectory:

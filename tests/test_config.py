@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import pwd
 import stat
 import subprocess
 import sys
@@ -25,7 +24,6 @@ from cirron_spool.config import (
     Credentials,
     Settings,
     check_token,
-    default_config_path,
     is_loopback,
     load_settings,
     read_config,
@@ -627,25 +625,7 @@ def test_systems_without_users_have_no_owner_to_check(config: Path, monkeypatch:
     assert load(config).warnings == ()
 
 
-# -- places ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_configuration_is_in_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_config_path() == tmp_path / ".cirron" / "config.json"
-    write_config(tmp_path, retries=8)
-    assert load_settings({}).retries == 8
-
-
-def test_no_home_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(uid: int) -> object:
-        raise KeyError(uid)
-
-    # A user who is in no list, as containers have them.
-    monkeypatch.delenv("HOME")
-    monkeypatch.setattr(pwd, "getpwuid", unknown)
-    with pytest.raises(ConfigError, match="Set HOME"):
-        default_config_path()
+# -- settings ---------------------------------------------------------------------------------------------------------
 
 
 def test_settings_cannot_be_changed(config: Path) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from cirron_spool.errors import SpoolError
-from cirron_spool.quarantine import Rejection, entries, put_back, quarantine_path, remove, set_aside
+from cirron_spool.places import quarantine_path
+from cirron_spool.quarantine import Rejection, entries, put_back, remove, set_aside
 from cirron_spool.spool import SpoolDirectory
 from support.monitor import DeleteWatch, watch_deletes
 

@@ -18,6 +18,7 @@ from cirron_spool.errors import (
     NotAuthenticatedError,
     SpoolBusyError,
     SpoolError,
+    sole,
 )
 from cirron_spool.exits import EXIT_AUTH, EXIT_LATER, EXIT_LOOK, EXIT_OK, EXIT_USAGE
 from cirron_spool.report import (
@@ -198,3 +199,16 @@ def test_errors_have_one_base_and_an_exit_code(error: CirronSpoolError, exit_cod
 def test_the_pages_words_for_missing_and_expired_credentials() -> None:
     assert str(NotAuthenticatedError()) == "Not authenticated. Run cirron auth login first."
     assert str(AuthInvalidError()) == "Authentication invalid. Run cirron auth login first."
+
+
+def test_of_several_errors_the_first_of_ours_reaches_the_caller() -> None:
+    ours, later = ConfigError("a"), SpoolError("b")
+    inner = ExceptionGroup("inner", [ValueError("x"), ours])
+    assert sole(BaseExceptionGroup("outer", [KeyError("y"), inner, later])) is ours
+    assert sole(BaseExceptionGroup("outer", [later, inner])) is later
+
+
+def test_without_one_of_ours_the_first_error_reaches_the_caller() -> None:
+    first = KeyError("y")
+    nested = BaseExceptionGroup("inner", [first, ValueError("x")])
+    assert sole(BaseExceptionGroup("outer", [nested, TypeError("z")])) is first

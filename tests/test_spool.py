@@ -20,7 +20,7 @@ import filelock
 import pytest
 
 from cirron_spool import spool as room
-from cirron_spool.errors import ConfigError, SpoolBusyError, SpoolError
+from cirron_spool.errors import SpoolBusyError, SpoolError
 from cirron_spool.lock import LOCK_NAME
 from cirron_spool.offline import clear_spool, inspect_spool
 from cirron_spool.spool import (
@@ -30,7 +30,6 @@ from cirron_spool.spool import (
     Removal,
     SpoolDirectory,
     Vanished,
-    spool_directory,
 )
 from support.cli import clean_environment
 from support.monitor import DeleteWatch, watch_deletes
@@ -749,37 +748,3 @@ def _refuse(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
-
-
-# -- where it is -----------------------------------------------------------------------------------------------------
-
-
-def test_the_spool_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", "/home/alice")
-    moved = {"CIRRON_OUTPUT_DIR": str(tmp_path / "out")}
-    assert spool_directory(None, {}) == tmp_path / ".cirron" / "spool"
-    assert spool_directory(None, {"CIRRON_OUTPUT_DIR": ""}) == tmp_path / ".cirron" / "spool"
-    assert spool_directory(None, moved) == tmp_path / "out" / "spool"
-    assert spool_directory(None, {"CIRRON_OUTPUT_DIR": "out"}) == tmp_path / "out" / "spool"
-    assert spool_directory(None, {"CIRRON_OUTPUT_DIR": "~/out"}) == Path("/home/alice/out/spool")
-    assert spool_directory("here/../there", moved) == tmp_path / "there"
-    assert spool_directory(Path("/x"), moved) == Path("/x")
-    # The shell has expanded what it meant to; a folder may be called ~.
-    assert spool_directory("~", moved) == tmp_path / "~"
-
-
-@pytest.mark.parametrize("bad", ["", "a\0b"])
-def test_a_directory_that_is_none_is_refused(bad: str) -> None:
-    with pytest.raises(ConfigError, match="--dir"):
-        spool_directory(bad, {})
-
-
-def test_a_current_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    gone.rmdir()
-    with pytest.raises(ConfigError, match="current directory"):
-        spool_directory(None, {})
-    assert spool_directory("/x", {}) == Path("/x")

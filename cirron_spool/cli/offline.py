@@ -13,9 +13,9 @@ from cirron_spool.errors import ConfigError
 from cirron_spool.exits import EXIT_LOOK, EXIT_OK, EXIT_USAGE
 from cirron_spool.naming import count, human_size, printable, reason
 from cirron_spool.offline import ClearResult, clear_spool, inspect_spool
+from cirron_spool.places import quarantine_path, spool_directory
 from cirron_spool.quarantine import entries as quarantine_entries
-from cirron_spool.quarantine import put_back, quarantine_path, remove
-from cirron_spool.spool import spool_directory
+from cirron_spool.quarantine import put_back, remove
 
 
 def run(options: argparse.Namespace, console: Console) -> int:

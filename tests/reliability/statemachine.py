@@ -54,6 +54,7 @@ from zygote import Zygote
 
 from cirron_spool import AuthError, CirronSpoolError, FlushResult, SpoolBusyError, flush_spool
 from cirron_spool import quarantine as set_asides
+from cirron_spool.places import quarantine_path
 from cirron_spool.spool import SpoolDirectory
 from support.monitor import DeleteWatch, watch_deletes
 
@@ -287,7 +288,7 @@ class Spool(RuleBasedStateMachine):
 
     @invariant()
     def everything_is_accounted_for(self) -> None:
-        places = {"disk": self.spool, "quarantine": set_asides.quarantine_path(self.spool)}
+        places = {"disk": self.spool, "quarantine": quarantine_path(self.spool)}
         for name, content in self.written.items():
             where = {place for place, folder in places.items() if (data := read(folder / name)) is not None
                      and self.same(name, data, content)}  # fmt: skip
@@ -340,7 +341,7 @@ class Spool(RuleBasedStateMachine):
         return set(os.listdir(self.spool)) - set(self.on_disk()) - {".cirron-spool.lock"}
 
     def in_quarantine(self) -> list[str]:
-        folder = set_asides.quarantine_path(self.spool)
+        folder = quarantine_path(self.spool)
         return sorted(name for name in os.listdir(folder) if name in self.written) if folder.exists() else []
 
     def run_flush(self, plan: list[str], **options: Any) -> FlushResult | None:
