@@ -10,14 +10,9 @@ import anyio.lowlevel
 import pytest
 
 from cirron_spool.awaiting import complete, tell
+from support.turns import a_few_turns
 
 pytestmark = pytest.mark.anyio
-
-
-async def a_few_turns() -> None:
-    """Let whatever is ready in the loop run."""
-    for _ in range(10):
-        await anyio.lowlevel.checkpoint()
 
 
 async def test_complete_waits_for_the_end() -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from cirron_spool.bridge import Ahead, _Sign
 from cirron_spool.pace import Pace
 from support.background import SAFETY_NET
+from support.turns import a_few_turns
 
 pytestmark = pytest.mark.anyio
 
@@ -50,12 +51,6 @@ def ahead(
 async def happens(event: threading.Event) -> None:
     """Wait for what a thread does, without holding the loop."""
     assert await anyio.to_thread.run_sync(event.wait, SAFETY_NET)
-
-
-async def a_few_turns() -> None:
-    """Let whatever is ready in the loop run."""
-    for _ in range(10):
-        await anyio.lowlevel.checkpoint()
 
 
 def ended(crossing: Ahead[Any, Any, Any]) -> bool:

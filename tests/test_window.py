@@ -23,6 +23,7 @@ from cirron_spool.verdict import Action, Verdict
 from cirron_spool.window import Window
 from support.concluding import Flush
 from support.monitor import DeleteWatch, watch_deletes
+from support.turns import a_few_turns
 
 pytestmark = pytest.mark.anyio
 
@@ -83,11 +84,6 @@ class Flight(Flush):
     def gone(self) -> list[int]:
         """The numbers of the batches that were deleted, in order."""
         return [NAMES.index(name) for name, _ in self.removals]
-
-
-async def a_few_turns() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 Fly = Callable[..., contextlib.AbstractAsyncContextManager[Flight]]
