@@ -24,7 +24,6 @@ from kills import Report
 from support.cli import Running, spawn_cli
 
 FILL = (3, 12)
-IN_MIDST_S = 0.03  # what the uploads and deletes of a spool of this size take, about
 
 
 class Kills:
@@ -38,18 +37,19 @@ class Kills:
         self._spool = folder / "spool"
         self._producer = Producer(self._spool, self._rng)
         self._books = Books(self._spool, vault)
+        self._step_s = 0.0
         self.report = Report(seed)
 
     def run(self, kills: int) -> Report:
         """Kill so often, then let the last command end."""
         clock, report = Clock(kills, "kills"), self.report
-        lives = []
+        lives, steps = [], []
         for _ in range(3):
             self._books.enter(self._producer.write(FILL[1]))
             began = time.monotonic()
-            self._whole()
+            steps.append(self._whole())
             lives.append(time.monotonic() - began)
-        life_s = statistics.median(lives)
+        life_s, self._step_s = statistics.median(lives), statistics.median(steps)
         while report.kills < kills:
             if not self._books.open:
                 self._books.enter(self._producer.write(self._rng.randint(*FILL)))
@@ -75,11 +75,16 @@ class Kills:
         }
         return spawn_cli("flush", "--retries", "0", home=self._home, cwd=self._home, env=env)
 
-    def _whole(self) -> None:
+    def _whole(self) -> float:
+        """Let one end; returns the seconds from an upload to the next."""
+        left = len(self._books.open)
         with self._start() as command:
+            first = self._wait_for(command, 1)
+            last = self._wait_for(command, left)
             ended = command.finish()
         assert ended.returncode == 0, ended
         assert not self._after(), "a whole flush left batches"
+        return (last - first) / max(1, left - 1)
 
     def _one(self, life_s: float) -> None:
         left = len(self._books.open)
@@ -90,12 +95,8 @@ class Kills:
             else:
                 mode = "upload"
                 upload = self._rng.randint(1, left)
-                threading.Thread(target=self._tell_end, args=(command,), daemon=True).start()
-                self._vault.wait_until(
-                    lambda: len(self._vault.arrived_order) >= upload or command.process.poll() is not None,
-                    f"upload {upload}",
-                )
-                self._linger(command, self._rng.uniform(0, IN_MIDST_S * (left - upload + 1) / FILL[1]))
+                self._wait_for(command, upload)
+                self._linger(command, self._rng.uniform(0, self._step_s * (left - upload + 1)))
             command.send_signal(signal.SIGKILL)
             ended = command.finish()
         if ended.returncode == -signal.SIGKILL:
@@ -107,6 +108,15 @@ class Kills:
         seen = self._after()
         if ended.returncode:
             self.report.seen_on_disk[seen] += 1
+
+    def _wait_for(self, command: Running, upload: int) -> float:
+        """Wait until the server has seen so many uploads, or the command has ended; returns when."""
+        threading.Thread(target=self._tell_end, args=(command,), daemon=True).start()
+        self._vault.wait_until(
+            lambda: len(self._vault.arrived_order) >= upload or command.process.poll() is not None,
+            f"upload {upload}",
+        )
+        return time.monotonic()
 
     def _tell_end(self, command: Running) -> None:
         """One that ends before its upload is not waited for."""
