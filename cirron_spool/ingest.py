@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 from cirron_spool.naming import batch_id_of
 from cirron_spool.prefetch import Prepared
@@ -21,6 +22,9 @@ class Ingest:
         self._transport = transport
         self.origin = origin
         self._url = origin + INGEST_PATH
+        # Of the last token, since it is nearly always the next one's, too.
+        self._token: str | None = None
+        self._headers: dict[str, str] = {}
 
     async def preconnect(self) -> None:
         """Open the connection before the first batch is ready for it."""
@@ -30,20 +34,22 @@ class Ingest:
         """Look up the way before the first batch: several in flight must not overtake each other on finding it."""
         await self._transport.resolve(self._url)
 
-    async def post(
+    def post(
         self, prepared: Prepared, token: str, stream: Stream, meanwhile: Moment | None = None
-    ) -> Answer | NoAnswer:
+    ) -> Coroutine[Any, Any, Answer | NoAnswer]:
         """Upload ``prepared`` under its idempotency key, the batch id in its name. ``stream`` opens an unheld body."""
-        headers = {
-            "Authorization": f"Bearer {token}",
-            "Content-Type": "application/json",
-            "X-Cirron-SDK-Version": PRODUCT,
-            "X-Cirron-Batch-Id": batch_id_of(prepared.name),
-        }
-        if prepared.gzip:
+        if token != self._token:
+            self._token = token
+            self._headers = {
+                "Authorization": f"Bearer {token}",
+                "X-Cirron-SDK-Version": PRODUCT,
+            }
+        name, _, gzip, parts, length = prepared
+        headers = {**self._headers, "X-Cirron-Batch-Id": batch_id_of(name)}
+        if gzip:
             headers["Content-Encoding"] = "gzip"
-        if prepared.length is None:
+        if length is None:
             upload = Upload(length=None, stream=lambda: stream(prepared))
         else:
-            upload = Upload(prepared.parts, prepared.length, meanwhile=meanwhile)
-        return await self._transport.post(self._url, headers, upload)
+            upload = Upload(parts, length, None, meanwhile)
+        return self._transport.post(self._url, headers, upload)

@@ -10,12 +10,11 @@ import asyncio
 import json
 import os
 import ssl
-import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 import aiohttp
 import anyio.to_thread
@@ -33,6 +32,30 @@ _COMMON_HEADERS = {"User-Agent": PRODUCT, "Accept": "application/json", "Accept-
 
 # SPEC section 4: "Answers are read up to 64 KB".
 _LONGEST_ANSWER = 64 * 1024
+
+
+class _Way(NamedTuple):
+    """A route with what each request that takes it says, and asks of aiohttp: made once, since batches are many."""
+
+    route: Route
+    headers: dict[str, str]
+    options: dict[str, Any]
+
+    @classmethod
+    def by(cls, route: Route) -> Self:
+        return cls(
+            route,
+            {**_COMMON_HEADERS, **route.own_headers},
+            {
+                "url": route.url,
+                "allow_redirects": False,
+                "auto_decompress": False,
+                "raise_for_status": False,
+                "ssl": route.tls,
+                "proxy": route.proxy_url,
+                "proxy_headers": route.proxy_headers,
+            },
+        )
 
 
 class Transport:
@@ -56,13 +79,13 @@ class Transport:
         self._session = session
         self._own = session is None
         self._loop = asyncio.get_running_loop()
-        self._routes: dict[str, Route] = {}
+        self._ways: dict[str, _Way] = {}
         self._routes_to: dict[URL, Route] = {}
         self._tls: ssl.SSLContext | None = None
         if route is not None:
             self._keep(route)
         self._watch = Watch(self._limit_s)
-        self._connections: Connections = weakref.WeakKeyDictionary()
+        self._connections: Connections = {}
         self._timeout = aiohttp.ClientTimeout(total=None, connect=self._limit_s, sock_connect=self._limit_s)
         self._whole_timeout = aiohttp.ClientTimeout(total=self._limit_s)
 
@@ -80,6 +103,7 @@ class Transport:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watch.close()
+        self._connections.clear()  # a caller's session keeps some of them
         if self._own and self._session is not None:
             await self._session.close()
 
@@ -90,15 +114,84 @@ class Transport:
 
         Never raises for what a network or a server does; an OSError is the upload's own stream's.
         """
-        outcome = await self._exchange("POST", url, headers, upload)
+        outcome = await self._post(url, headers, upload)
         if outcome is None:
             # The connection was stale, nothing was sent on it, and it is closed now: this one is a fresh one.
-            outcome = await self._exchange("POST", url, headers, upload)
+            outcome = await self._post(url, headers, upload)
         return outcome if outcome is not None else NoAnswer("the server talks without being asked")
 
+    async def _post(self, url: str, headers: Mapping[str, str], upload: Upload) -> Answer | NoAnswer | None:
+        """As :meth:`post`; None when the connection turned out stale before anything was sent."""
+        session = self._opened()
+        way = self._ways.get(url) or await self._find_way(url)
+        body = Body(upload, self._connections, self._loop.time)
+        self._watch.begin(body)
+        try:
+            response = await session.request(
+                "POST", data=body, headers={**way.headers, **headers}, timeout=self._timeout, **way.options
+            )
+            try:
+                early = not body.all_taken
+                content, whole = _read_at_once(response) or await _read(response)
+            except BaseException:
+                response.close()
+                raise
+            # Before 3.12 aiohttp writes in a task that may not have run yet: then this answers nothing of ours either.
+            unasked = body.stale or body.transport is None
+            if not whole or early or unasked:
+                response.close()
+            # First of all what we did ourselves: an aborted connection can look like the orderly end of an answer.
+            if body.timed_out:
+                return self._timed_out()
+            if unasked:
+                return None
+            delimited = _is_delimited(response)
+            return Answer(
+                response.status,
+                response.reason or "",
+                response.headers,
+                content,
+                whole and (delimited or not body.reset),
+                delimited,
+                early,
+                way.route.proxy_shown,
+                body.written,
+            )
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            if body.body_error is not None:
+                raise body.body_error from None
+            if body.timed_out or isinstance(error, TimeoutError):
+                return self._timed_out()
+            return None if body.stale else _translate(error, way.route)
+        finally:
+            self._watch.end(body)
+            if body.streaming is not None:
+                await complete(body.left())
+
     async def get(self, url: str, headers: Mapping[str, str]) -> Answer | NoAnswer:
-        """GET ``url``; as :meth:`post`."""
-        return await self._exchange("GET", url, headers, None) or NoAnswer("the connection was stale")
+        """GET ``url``; as :meth:`post`. Without an upload to watch, the limit is the whole request's."""
+        session = self._opened()
+        way = self._ways.get(url) or await self._find_way(url)
+        try:
+            async with session.request(
+                "GET", headers={**way.headers, **headers}, timeout=self._whole_timeout, **way.options
+            ) as response:
+                content, whole = await _read(response)
+                if not whole:
+                    response.close()
+        except TimeoutError:
+            return self._timed_out()
+        except (aiohttp.ClientError, OSError) as error:
+            return _translate(error, way.route)
+        return Answer(
+            response.status,
+            response.reason or "",
+            response.headers,
+            content,
+            whole,
+            _is_delimited(response),
+            proxy=way.route.proxy_shown,
+        )
 
     async def post_json(self, url: str, headers: Mapping[str, str], document: object) -> Answer | NoAnswer:
         """POST a small JSON document; as :meth:`post`."""
@@ -108,8 +201,8 @@ class Transport:
 
     async def resolve(self, url: str) -> None:
         """Look up how ``url`` is reached, so that requests begun one after another go out in that order."""
-        if url not in self._routes:
-            await self._find_route(url)
+        if url not in self._ways:
+            await self._find_way(url)
 
     async def preconnect(self, url: str) -> None:
         """Open a connection to the origin of ``url`` ahead of its first request. Best effort: errors wait for it."""
@@ -117,7 +210,7 @@ class Transport:
         if session is None or session.connector is None or not self._own:
             return
         with suppress(aiohttp.ClientError, OSError, ValueError, TypeError):
-            route = await self._find_route(url)
+            route = (await self._find_way(url)).route
             request = aiohttp.ClientRequest(
                 "POST",
                 route.url,
@@ -130,70 +223,17 @@ class Transport:
             connection = await session.connector.connect(request, traces=[], timeout=self._timeout)
             connection.release()
 
-    async def _exchange(
-        self, method: str, url: str, headers: Mapping[str, str], upload: Upload | None
-    ) -> Answer | NoAnswer | None:
-        """One request; None when the connection turned out stale before anything was sent."""
+    def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             raise RuntimeError("the transport is not open")
-        route = self._routes.get(url) or await self._find_route(url)
-        exchange = self._watch.begin()
-        try:
-            response = await self._session.request(
-                method,
-                route.url,
-                data=Body(upload, exchange, self._connections) if upload is not None else None,
-                headers={**_COMMON_HEADERS, **headers, **route.own_headers},
-                allow_redirects=False,
-                auto_decompress=False,
-                raise_for_status=False,
-                # Without a body there is no upload to watch: then the limit is the whole request's.
-                timeout=self._timeout if upload is not None else self._whole_timeout,
-                ssl=route.tls,
-                proxy=route.proxy_url,
-                proxy_headers=route.proxy_headers,
-            )
-            try:
-                early = upload is not None and not exchange.all_taken
-                content, whole = await _read(response)
-            except BaseException:
-                response.close()
-                raise
-            # Before 3.12 aiohttp writes in a task that may not have run yet: then this answers nothing of ours either.
-            unasked = exchange.stale or (upload is not None and exchange.transport is None)
-            if not whole or early or unasked:
-                response.close()
-            # First of all what we did ourselves: an aborted connection can look like the orderly end of an answer.
-            if exchange.timed_out:
-                return NoAnswer(f"timed out after {self._timeout_ms}ms")
-            if unasked:
-                return None
-            delimited = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
-            return Answer(
-                status=response.status,
-                reason=response.reason or "",
-                headers=response.headers,
-                body=content,
-                complete=whole and (delimited or not exchange.reset),
-                delimited=delimited,
-                early=early,
-                proxy=route.proxy_shown,
-                sent=exchange.written,
-            )
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            if exchange.body_error is not None:
-                raise exchange.body_error from None
-            if exchange.timed_out or isinstance(error, TimeoutError):
-                return NoAnswer(f"timed out after {self._timeout_ms}ms")
-            return None if exchange.stale else _translate(error, route)
-        finally:
-            self._watch.end(exchange)
-            if exchange.streaming is not None:
-                await complete(exchange.left())
+        return self._session
+
+    def _timed_out(self) -> NoAnswer:
+        return NoAnswer(f"timed out after {self._timeout_ms}ms")
 
     # -- routes ----------------------------------------------------------------------------------------------
 
-    async def _find_route(self, url: str) -> Route:
+    async def _find_way(self, url: str) -> _Way:
         """Look up proxies and certificates for ``url``, once for an origin. Raises ConfigError when they are no use."""
         target = URL(url, encoded=True)
         known = self._routes_to.get(target.origin())
@@ -203,9 +243,9 @@ class Transport:
             route = Route(target)
         else:
             route = await anyio.to_thread.run_sync(look_up, url, self._tls)
-        self._routes[url] = route
         self._keep(route)
-        return route
+        way = self._ways[url] = _Way.by(route)
+        return way
 
     def _keep(self, route: Route) -> None:
         """Know the way to an origin, and the certificates for all of them."""
@@ -217,17 +257,30 @@ class Transport:
 # -- small parts -----------------------------------------------------------------------------------------------
 
 
+def _read_at_once(response: aiohttp.ClientResponse) -> tuple[bytes, bool] | None:
+    """As _read(), for an answer that came whole with its headers, as nearly all do; None for others."""
+    content = response.content
+    if content.is_eof() and content.total_bytes <= _LONGEST_ANSWER:
+        return content.read_nowait(), True
+    return None
+
+
 async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
     """The body up to 64 KB, and whether that was all of it."""
     parts: list[bytes] = []
     size = 0
     while size <= _LONGEST_ANSWER:
         part = await response.content.read(_LONGEST_ANSWER + 1 - size)
+        if not part:
+            return b"".join(parts), True
         parts.append(part)
         size += len(part)
-        if not part or (response.content.at_eof() and size <= _LONGEST_ANSWER):
-            return b"".join(parts), True
     return b"".join(parts)[:_LONGEST_ANSWER], False
+
+
+def _is_delimited(response: aiohttp.ClientResponse) -> bool:
+    headers = response.headers
+    return "Content-Length" in headers or "Transfer-Encoding" in headers
 
 
 def _translate(error: Exception, route: Route) -> Answer | NoAnswer:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
@@ -42,14 +41,14 @@ class Connection(NamedTuple):
     socket: Any
 
 
-Connections = weakref.WeakKeyDictionary[asyncio.WriteTransport, Connection]
+# Each until it is closed.
+Connections = dict[asyncio.WriteTransport, Connection]
 Stream = Callable[[], AbstractAsyncContextManager[AsyncIterator[bytes]]]
 # Called when a body held in memory is on its way: until its answer comes the event loop has nothing else to do for it.
 Moment = Callable[[], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
+class Upload(NamedTuple):
     """A request body: ``parts`` held in memory, or a ``stream`` of parts to be opened anew for each attempt.
 
     ``length`` in bytes becomes Content-Length; None sends it chunked. ``meanwhile`` is told when ``parts`` have been
@@ -66,40 +65,111 @@ class _StaleConnectionError(OSError):
     """Something had arrived on a kept-alive connection before we asked anything: not an answer to us."""
 
 
-class Exchange:
-    """The state of one request on the wire, for the watch."""
+class Body(aiohttp.Payload):
+    """An Upload on its way, once: written in bounded parts, and what the watch wants to know of it meanwhile.
 
-    __slots__ = (
-        "_acked",
-        "_clock",
-        "body_error",
-        "closed",
-        "last_progress",
-        "sent",
-        "stale",
-        "streaming",
-        "timed_out",
-        "transport",
-        "written",
-    )
+    ``written`` are the bytes that were handed to the connection, ``last_progress`` is when that or the peer last took
+    some, by ``clock``.
+    """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    _autoclose = True
+
+    # As most of them stay to the end. Set on the class, since one body is made for each batch.
+    transport: asyncio.WriteTransport | None = None
+    closed: asyncio.Future[None] | None = None
+    body_error: OSError | None = None
+    streaming: asyncio.Future[None] | None = None
+    sent = False
+    stale = False
+    timed_out = False
+    written = 0
+    _acked = -1
+    _since_turn = 0
+
+    def __init__(self, upload: Upload, connections: Connections, clock: Callable[[], float]) -> None:
+        super().__init__(upload, content_type="application/json")
+        self._size = upload.length
+        self._upload = upload
+        self._connections = connections
         self._clock = clock
-        self.transport: asyncio.WriteTransport | None = None
-        self.closed: asyncio.Future[None] | None = None
-        self.body_error: OSError | None = None
-        self.streaming: asyncio.Future[None] | None = None
-        self.sent = False
-        self.stale = False
-        self.timed_out = False
         self.last_progress = clock()
-        self.written = 0
-        self._acked = -1
 
-    def wrote(self, size: int) -> None:
-        """Note that ``size`` bytes of body were handed to the connection."""
-        self.written += size
-        self.last_progress = self._clock()
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:  # noqa: ARG002  # aiohttp's signature
+        """Not offered: a body may be a stream."""
+        raise TypeError("an upload has no text form")
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """As write_with_length(): the length is the body's own."""
+        await self.write_with_length(writer, None)
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:  # noqa: ARG002
+        """Write the body; raises _StaleConnectionError before the first byte when the connection is not quiet."""
+        self.transport = writer.transport
+        self._refuse_stale(writer)
+        parts, _, stream, meanwhile = self._upload
+        if stream is not None:
+            await self._write_stream(writer, stream)
+        for part in parts:
+            await self._write_part(writer, part)
+        self.sent = True
+        if meanwhile is not None:
+            meanwhile()
+
+    async def _write_stream(self, writer: AbstractStreamWriter, stream: Stream) -> None:
+        self.streaming = asyncio.get_running_loop().create_future()
+        try:
+            async with stream() as parts:
+                while (part := await self._next_part(parts)) is not None:
+                    await self._write_part(writer, part)
+        finally:
+            self.streaming.set_result(None)
+        if writer.transport is None or writer.transport.is_closing():
+            # Else aiohttp finds it out when it writes the last chunk's end, in a task whose exception nobody retrieves.
+            raise ConnectionResetError("the connection was closed while the body was sent")
+
+    async def _next_part(self, parts: AsyncIterator[bytes]) -> bytes | None:
+        try:
+            return await anext(parts)
+        except StopAsyncIteration:
+            return None
+        except OSError as error:  # the disk's, not the network's: kept apart from what aiohttp makes of it
+            self.body_error = error
+            raise
+
+    async def _write_part(self, writer: AbstractStreamWriter, part: bytes) -> None:
+        for piece in (part,) if len(part) <= _WRITE_BYTES else _pieces(part):
+            await writer.write(piece)
+            size = len(piece)
+            self.written += size
+            self.last_progress = self._clock()
+            self._since_turn += size
+            if self._since_turn >= _WRITE_BYTES:
+                # A kernel with room takes megabytes without ever making us wait: the others have their turn.
+                self._since_turn = 0
+                await asyncio.sleep(0)
+
+    def _refuse_stale(self, writer: AbstractStreamWriter) -> None:
+        transport = writer.transport
+        protocol: Any = getattr(writer, "protocol", None)
+        if transport is None or protocol is None:
+            return  # aiohttp says so itself in a moment
+        known = self._connections.get(transport)
+        ask = True
+        if known is None:
+            known = self._connections[transport] = Connection(
+                protocol.closed, transport.get_extra_info("socket")
+            )
+            known.closed.add_done_callback(partial(_forget, self._connections, transport))
+            # A fresh TLS connection may hold session tickets: it is asked for unread bytes once it was used.
+            ask = transport.get_extra_info("ssl_object") is None
+        self.closed = known.closed
+        # An answer left over from the request before, already parsed, which aiohttp would match to this one; or one
+        # that the event loop has not read yet.
+        if protocol.should_close or (ask and _unread(known.socket)):
+            self.stale = True
+            raise _StaleConnectionError("an answer was left over on the connection")
+
+    # -- for the watch, and for who judges the answer ------------------------------------------------------------------
 
     def look(self, now: float) -> None:
         """Notice bytes that the peer has taken since the last look."""
@@ -127,128 +197,39 @@ class Exchange:
         return self.sent and (self.transport is None or self.transport.get_write_buffer_size() == 0)
 
 
-class Body(aiohttp.Payload):
-    """An Upload as aiohttp wants it: written in bounded parts, noting what was handed to the connection."""
-
-    _autoclose = True
-
-    def __init__(self, upload: Upload, exchange: Exchange, connections: Connections) -> None:
-        super().__init__(upload, content_type="application/json")
-        self._size = upload.length
-        self._upload = upload
-        self._exchange = exchange
-        self._connections = connections
-        self._since_turn = 0
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:  # noqa: ARG002  # aiohttp's signature
-        """Not offered: a body may be a stream."""
-        raise TypeError("an upload has no text form")
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        """Write the body; raises _StaleConnectionError before the first byte when the connection is not quiet."""
-        exchange = self._exchange
-        exchange.transport = writer.transport
-        self._refuse_stale(writer)
-        if self._upload.stream is not None:
-            await self._write_stream(writer, self._upload.stream)
-            exchange.sent = True
-            return
-        for part in self._upload.parts:
-            if len(part) <= _WRITE_BYTES:
-                await self._write_piece(writer, part)
-            else:
-                await self._write_pieces(writer, part)
-        exchange.sent = True
-        if self._upload.meanwhile is not None:
-            self._upload.meanwhile()
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:  # noqa: ARG002
-        """As write(): the length is the body's own."""
-        await self.write(writer)
-
-    async def _write_stream(self, writer: AbstractStreamWriter, stream: Stream) -> None:
-        self._exchange.streaming = asyncio.get_running_loop().create_future()
-        try:
-            async with stream() as parts:
-                while (part := await self._next_part(parts)) is not None:
-                    await self._write_pieces(writer, part)
-        finally:
-            self._exchange.streaming.set_result(None)
-        if writer.transport is None or writer.transport.is_closing():
-            # Else aiohttp finds it out when it writes the last chunk's end, in a task whose exception nobody retrieves.
-            raise ConnectionResetError("the connection was closed while the body was sent")
-
-    async def _next_part(self, parts: AsyncIterator[bytes]) -> bytes | None:
-        try:
-            return await anext(parts)
-        except StopAsyncIteration:
-            return None
-        except OSError as error:  # the disk's, not the network's: kept apart from what aiohttp makes of it
-            self._exchange.body_error = error
-            raise
-
-    async def _write_pieces(self, writer: AbstractStreamWriter, part: bytes) -> None:
-        view = memoryview(part)
-        for start in range(0, len(part), _WRITE_BYTES):
-            await self._write_piece(writer, view[start : start + _WRITE_BYTES])
-
-    async def _write_piece(self, writer: AbstractStreamWriter, piece: bytes | memoryview) -> None:
-        await writer.write(piece)
-        self._exchange.wrote(len(piece))
-        self._since_turn += len(piece)
-        if self._since_turn >= _WRITE_BYTES:
-            # A kernel with room takes megabytes without ever making us wait: the others in the loop have their turn.
-            self._since_turn = 0
-            await asyncio.sleep(0)
-
-    def _refuse_stale(self, writer: AbstractStreamWriter) -> None:
-        transport = writer.transport
-        protocol: Any = getattr(writer, "protocol", None)
-        if transport is None or protocol is None:
-            return  # aiohttp says so itself in a moment
-        known = self._connections.get(transport)
-        if known is None:
-            known = Connection(protocol.closed, transport.get_extra_info("socket"))
-            known.closed.add_done_callback(_look_at)
-            self._connections[transport] = known
-            # A fresh TLS connection may hold session tickets: it is asked for unread bytes once it was used.
-            ask = transport.get_extra_info("ssl_object") is None
-        else:
-            ask = True
-        self._exchange.closed = known.closed
-        # An answer left over from the request before, already parsed, which aiohttp would match to this one; or one
-        # that the event loop has not read yet.
-        if protocol.should_close or (ask and _unread(known.socket)):
-            self._exchange.stale = True
-            raise _StaleConnectionError("an answer was left over on the connection")
+def _pieces(part: bytes) -> Iterator[memoryview]:
+    view = memoryview(part)
+    for start in range(0, len(part), _WRITE_BYTES):
+        yield view[start : start + _WRITE_BYTES]
 
 
-def _look_at(closed: asyncio.Future[None]) -> None:
-    """Retrieve how a connection ended, so that nobody is told it never was."""
+def _forget(
+    connections: Connections, transport: asyncio.WriteTransport, closed: asyncio.Future[None]
+) -> None:
+    """A connection was closed. Retrieves how it ended, so that nobody is told it never was."""
+    connections.pop(transport, None)
     if not closed.cancelled():
         closed.exception()
 
 
 class Watch:
-    """Cuts exchanges that are silent for ``limit_s`` seconds: SPEC section 4's ``timeout``."""
+    """Cuts uploads that are silent for ``limit_s`` seconds: SPEC section 4's ``timeout``."""
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
         self._loop = asyncio.get_running_loop()
-        self._exchanges: set[Exchange] = set()
+        self._watched: set[Body] = set()
         self._next_look: asyncio.TimerHandle | None = None
 
-    def begin(self) -> Exchange:
-        """Watch a new exchange until :meth:`end`."""
-        exchange = Exchange(self._loop.time)
-        self._exchanges.add(exchange)
+    def begin(self, body: Body) -> None:
+        """Watch ``body`` until :meth:`end`."""
+        self._watched.add(body)
         if self._next_look is None:
             self._look()
-        return exchange
 
-    def end(self, exchange: Exchange) -> None:
-        """Watch ``exchange`` no longer."""
-        self._exchanges.discard(exchange)
+    def end(self, body: Body) -> None:
+        """Watch ``body`` no longer."""
+        self._watched.discard(body)
 
     def close(self) -> None:
         """Look no more."""
@@ -256,16 +237,16 @@ class Watch:
             self._next_look.cancel()
 
     def _look(self) -> None:
-        # One timer for all exchanges: one each would cost a fast link more than the watching does. It is set first, so
+        # One timer for all of them: one each would cost a fast link more than the watching does. It is set first, so
         # that the watch goes on whatever a look meets.
         pause = min(self._limit_s / _LOOKS_PER_LIMIT, _SLOWEST_LOOK_S)
         self._next_look = self._loop.call_later(pause, self._look)
         now = self._loop.time()
-        for exchange in self._exchanges:
-            exchange.look(now)
-            if exchange.transport is not None and now - exchange.last_progress >= self._limit_s:
-                exchange.timed_out = True
-                exchange.transport.abort()
+        for body in self._watched:
+            body.look(now)
+            if body.transport is not None and now - body.last_progress >= self._limit_s:
+                body.timed_out = True
+                body.transport.abort()
 
 
 def _unread(sock: Any) -> bool:

@@ -12,7 +12,6 @@ import select
 import socket
 import threading
 import time
-import weakref
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -26,7 +25,7 @@ from cirron_spool import Failed, FlushEvent, FlushResult, Retrying, Sending, War
 from cirron_spool.transport import Transport
 from cirron_spool.verdict import Answer as Heard
 from cirron_spool.verdict import NoAnswer
-from cirron_spool.wire import Body, Exchange, Upload
+from cirron_spool.wire import Body, Upload
 from support import ledger
 from support.answers import Answer, Gate, html, json_answer, ok
 from support.background import SAFETY_NET, closed_port
@@ -650,6 +649,49 @@ async def test_the_moment_comes_when_the_body_is_on_its_way_and_before_its_answe
     assert moments == ["now"]
 
 
+@pytest.mark.parametrize("over", [0, 1])
+async def test_an_answer_that_comes_at_once_is_read_up_to_64_kb(over: int) -> None:
+    """The event loop, busy with other things, finds all of it in the kernel with the headers."""
+    body = b"x" * (64 * 1024 + over)
+    answer = Answer(200, body=body)
+    whole = len(answer.render())
+
+    def meanwhile() -> None:
+        wait_for_left_over(server.port)
+        [sock] = client_sockets(server.port)
+        deadline = time.monotonic() + SAFETY_NET
+        with closing(sock):
+            while len(sock.recv(whole, socket.MSG_PEEK)) < whole:
+                assert time.monotonic() < deadline
+
+    with ScriptedServer(answer) as server:
+        async with Transport(timeout_ms=10_000) as transport:
+            heard = await transport.post(
+                f"{server.url}/api/traces",
+                {"X-Cirron-Batch-Id": "0a"},
+                Upload((b"{}",), 2, meanwhile=meanwhile),
+            )
+    assert isinstance(heard, Heard)
+    assert (len(heard.body), heard.complete) == (64 * 1024, not over)
+
+
+async def test_a_connection_that_was_closed_is_remembered_no_longer() -> None:
+    with ScriptedServer() as server:
+        server.script(ok(close=True), ok(close=True), ok())
+        async with aiohttp.ClientSession() as session:
+            async with Transport(timeout_ms=10_000, session=session) as transport:
+                for number in range(3):
+                    await transport.post(
+                        f"{server.url}/api/traces", {"X-Cirron-Batch-Id": f"0{number}"}, Upload((b"{}",), 2)
+                    )
+                async with asyncio.timeout(SAFETY_NET):
+                    while len(transport._connections) > 1:
+                        await anyio.lowlevel.checkpoint()
+                assert len(transport._connections) == 1
+            assert transport._connections == {}  # the session has it still
+    assert server.connections == 3
+
+
 async def test_a_body_that_never_left_has_no_moment() -> None:
     moments: list[str] = []
     upload = Upload((b"{}",), 2, meanwhile=lambda: moments.append("now"))
@@ -661,7 +703,7 @@ async def test_a_body_that_never_left_has_no_moment() -> None:
 
 
 async def test_a_body_has_no_text_form() -> None:
-    body = Body(Upload(), Exchange(lambda: 0.0), weakref.WeakKeyDictionary())
+    body = Body(Upload(), {}, lambda: 0.0)
     with pytest.raises(TypeError):
         body.decode()
 
@@ -691,7 +733,7 @@ async def test_the_others_in_the_loop_have_their_turns_while_a_body_goes_out(par
             await asyncio.sleep(0)
 
     writer: Any = Insatiable()
-    body = Body(Upload(parts, size), Exchange(lambda: 0.0), weakref.WeakKeyDictionary())
+    body = Body(Upload(parts, size), {}, lambda: 0.0)
     neighbour = asyncio.ensure_future(other())
     await body.write(writer)
     neighbour.cancel()
@@ -763,9 +805,9 @@ async def test_a_connection_that_closes_at_the_end_of_a_stream_is_an_answer_that
 
     async def parts() -> AsyncIterator[bytes]:
         yield b"x" * 1000
-        [exchange] = transport._watch._exchanges
+        [body] = transport._watch._watched
         async with asyncio.timeout(SAFETY_NET):
-            while exchange.transport is None or not exchange.transport.is_closing():
+            while body.transport is None or not body.transport.is_closing():
                 await anyio.lowlevel.checkpoint()
 
     @contextlib.asynccontextmanager
