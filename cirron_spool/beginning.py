@@ -1,7 +1,4 @@
-"""What a flush must know before it connects: whether there is anything to send, how, and by which way.
-
-Blocking, and all in one call: each hop of an event loop to a thread costs as much as some small batches.
-"""
+"""What a flush must know before it connects: whether there is anything to send, how, and by which way. Blocking."""
 
 from __future__ import annotations
 
@@ -25,6 +22,11 @@ class Begun:
     warning: str = ""
     route: Route | None = None
     error: CirronSpoolError | None = None
+
+    @property
+    def may_send(self) -> bool:
+        """Whether there are credentials, and no ``error``."""
+        return self.error is None and self.settings.credentials is not None
 
     def credentials(self) -> Credentials:
         """The credentials to begin with. Raises ``error``, or NotAuthenticatedError when there are none."""

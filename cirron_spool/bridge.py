@@ -46,7 +46,8 @@ class Ahead(Generic[T, E, R]):
 
     ``put`` hands over an errand and never waits. Errands are done by ``errand`` in their order, by the thread between
     two items and whenever ``source`` calls ``run_errands``; ``settled(n)`` waits until at most n are not done, and
-    ``results`` are what they came to. Leaving the context waits until every errand is done: no errand is dropped.
+    ``results`` are what they came to, if that is not None. Leaving the context waits until every errand is done: no
+    errand is dropped. Last of all the thread calls ``at_end``, however it ends.
 
     With ``brief`` the event loop does some of the work itself, once the thread's has proved quick: brief errands, also
     while the thread makes an item, and small items, while the thread sleeps. ``brief`` makes the next item of
@@ -68,13 +69,15 @@ class Ahead(Generic[T, E, R]):
         weigh: Callable[[T], int],
         name: str,
         head_start: int | None = None,
-        errand: Callable[[E], R] | None = None,
+        errand: Callable[[E], R | None] | None = None,
+        at_end: Callable[[], None] | None = None,
         brief: Callable[[], T | None] | None = None,
         is_small: Callable[[T], bool] = lambda _: True,
         is_brief: Callable[[E], bool] = lambda _: True,
     ) -> None:
         self._source = source
         self._errand = errand
+        self._at_end = at_end
         self._brief = brief
         self._is_small = is_small
         self._is_brief = is_brief
@@ -130,13 +133,14 @@ class Ahead(Generic[T, E, R]):
         return self
 
     async def __anext__(self) -> T:
-        while not self._ready:
-            if self._exhausted and not self._ready:  # asked again: the last item may have come in between
+        waiting = self._ready.items
+        while not waiting:
+            if self._exhausted and not waiting:  # asked again: the last item may have come in between
                 if self._source_error is not None:
                     raise self._source_error
                 raise StopAsyncIteration
             self._look_for_work(wanted=True)
-            await self._signed(lambda: bool(self._ready) or self._exhausted)
+            await self._signed(lambda: bool(waiting) or self._exhausted)
         item = self._ready.take()
         if self._errand is None:  # nobody tells of moments
             if self._ready.is_half_empty():
@@ -161,13 +165,15 @@ class Ahead(Generic[T, E, R]):
             self._told = True
             raise self._errand_error
 
-    def results(self) -> Iterator[R]:
+    def results(self) -> list[R]:
         """What the errands that are done came to, each once, in their order. Raises what ``errand`` raised, once."""
+        results = []
         while self._results:
-            yield self._results.popleft()
-        if self._errand_error is not None and not self._told:
+            results.append(self._results.popleft())
+        if not results and self._errand_error is not None and not self._told:
             self._told = True
             raise self._errand_error
+        return results
 
     def meanwhile(self) -> None:
         """Work a moment: what waits for the loop has something else to wait for. Never raises."""
@@ -204,31 +210,35 @@ class Ahead(Generic[T, E, R]):
     def _see_to_errands(self) -> None:
         """Do the errands that were held back: here as far as they are brief, in their order, and else in the thread."""
         held_back = self._held_back
-        until = 0.0
-        while held_back and self._may_do_here(held_back[0]):
-            began = time.perf_counter()
-            until = until or began + _ERRANDS_S
-            if began > until:
-                self._work_soon()
-                return
-            if not self._run_errand(held_back.popleft()):
-                self._post(_Sign.LEAVE)
-                return
-            self._errands_here += 1
-            self._pace.done_in_loop(time.perf_counter() - began)
-            self._wake()
+        began = time.perf_counter()
+        if self._may_do_errands(began):
+            until = began + _ERRANDS_S
+            while held_back and self._pace.quick and self._is_brief(held_back[0]):
+                if began > until:
+                    self._work_soon()
+                    return
+                if not self._run_errand(held_back.popleft()):
+                    self._post(_Sign.LEAVE)
+                    return
+                self._errands_here += 1
+                now = time.perf_counter()
+                self._pace.done_in_loop(now - began)
+                began = now
+                self._wake()
         while held_back:
             self._errands_posted += 1
             self._post(held_back.popleft())
 
-    def _may_do_here(self, errand: E) -> bool:
-        """Whether the loop may do an errand: the disk is quick, the thread has none before it, and no piece hangs."""
-        if self._brief is None or not self._pace.quick or not self._is_brief(errand):
-            return False
-        if self._errands_posted != self._errands_by_thread or self._errand_error is not None:
+    def _may_do_errands(self, now: float) -> bool:
+        """Whether errands may be the loop's: the thread has none before them, and no piece of its hangs in the disk."""
+        if (
+            self._brief is None
+            or self._errands_posted != self._errands_by_thread
+            or self._errand_error is not None
+        ):
             return False
         busy_since = self._busy_since
-        return busy_since is None or time.perf_counter() - busy_since <= SLOW_S
+        return busy_since is None or now - busy_since <= SLOW_S
 
     def _make_here(self, brief: Callable[[], T | None]) -> None:
         """Make one item, and the next a turn of the loop later, until the store is full."""
@@ -287,7 +297,8 @@ class Ahead(Generic[T, E, R]):
             self._look_for_work()
             await self._signed(lambda: not self.errands_left or self._finished)
         # A thread that sleeps has nothing in its hands, and nothing to close: its end is not waited for.
-        asleep = self._asleep_at == self._posted and not hasattr(self._source, "close")
+        to_close = self._at_end is not None or hasattr(self._source, "close")
+        asleep = self._asleep_at == self._posted and not to_close
         self._post(_Sign.LEAVE)
         if asleep:
             return
@@ -311,6 +322,8 @@ class Ahead(Generic[T, E, R]):
         except _Left:
             pass
         finally:
+            if self._at_end is not None:
+                self._at_end()
             self._exhausted = self._finished = True
             self._sign()
 
@@ -388,7 +401,8 @@ class Ahead(Generic[T, E, R]):
         if self._errand is None:
             return True
         try:
-            self._results.append(self._errand(errand))
+            if (result := self._errand(errand)) is not None:
+                self._results.append(result)
         except BaseException as error:  # noqa: BLE001  # a bug, since expected failures are results: settled() raises it
             self._errand_error = error
             return False

@@ -13,7 +13,8 @@ class Buffer(Generic[T]):
     """Is full with ``max_items`` items, or with items of ``max_weight`` together by ``weigh``.
 
     One item may go beyond the weight, since it is known only once it is made. Until the first is taken ``head_start``
-    items are enough: what else is to be done before that then has the processors.
+    items are enough: what else is to be done before that then has the processors. ``items`` are those that wait, with
+    their weights.
     """
 
     def __init__(
@@ -22,37 +23,31 @@ class Buffer(Generic[T]):
         self._max_items = max_items
         self._max_weight = max_weight
         self._weigh = weigh
-        self._items: deque[tuple[T, int]] = deque()
+        self.items: deque[tuple[T, int]] = deque()
         # Written by who adds.
         self._added_weight = 0
         # Written by who takes.
         self._taken_weight = 0
         self._limit = max_items if head_start is None else min(head_start, max_items)
 
-    def __bool__(self) -> bool:
-        return bool(self._items)
-
     def add(self, item: T) -> None:
         """Put ``item`` behind the others."""
         weight = self._weigh(item)
         self._added_weight += weight
-        self._items.append((item, weight))
+        self.items.append((item, weight))
 
     def take(self) -> T:
         """The oldest item; it must have one."""
-        item, weight = self._items.popleft()
+        item, weight = self.items.popleft()
         self._taken_weight += weight
         self._limit = self._max_items
         return item
 
     def is_full(self) -> bool:
         """Whether no more is to be added."""
-        return len(self._items) >= self._limit or self._weight >= self._max_weight
+        return len(self.items) >= self._limit or self._added_weight - self._taken_weight >= self._max_weight
 
     def is_half_empty(self) -> bool:
         """Whether there is room for half of what it holds."""
-        return len(self._items) * 2 <= self._limit and self._weight * 2 <= self._max_weight
-
-    @property
-    def _weight(self) -> int:
-        return self._added_weight - self._taken_weight
+        weight = self._added_weight - self._taken_weight
+        return len(self.items) * 2 <= self._limit and weight * 2 <= self._max_weight

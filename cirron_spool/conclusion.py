@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import anyio.to_thread
 
@@ -32,12 +32,14 @@ from cirron_spool.verdict import Action, Verdict
 # So many rejections with no success between them are not the batches' fault: the endpoint is wrong.
 MOST_REJECTED_IN_A_ROW = 3
 
-Removed = tuple[Prepared, Removal | OSError]
+# A batch that was not deleted, though it was acknowledged, and why.
+Kept = tuple[Prepared, Removal | OSError]
 
 
 class Conclusions:
     """Concludes the batches of one flush, one after another, oldest first.
 
+    ``streamed`` is what the bodies of no known length came to, in bytes, by the names of their batches.
     ``ended`` turns true with the first batch that ends the flush; ``auth_error`` is set when its cause is the login.
     """
 
@@ -50,7 +52,7 @@ class Conclusions:
         told: bool,
         quarantine: bool,
         keep_going: bool,
-        sent: Callable[[Prepared], int],
+        streamed: Mapping[str, int],
     ) -> None:
         self._spool = spool
         self._tally = tally
@@ -58,7 +60,7 @@ class Conclusions:
         self._told = told
         self._quarantine = quarantine
         self._keep_going = keep_going
-        self._sent = sent
+        self._streamed = streamed
         self._process = os.getpid()
         self._rejected_in_a_row = 0
         self.ended = False
@@ -79,22 +81,27 @@ class Conclusions:
                 why = f"it is {batch.message}"
             self._emit(Warned(f"Skipped {batch.name}: {why}."))
 
+    def acknowledged(self, batch: Prepared, disk: Ahead[Ready, Prepared, Kept]) -> None:
+        """Hand an acknowledged batch over to be deleted, and count it: at once, no await can come in between."""
+        disk.put(batch)
+        self._rejected_in_a_row = 0
+        size = batch.fingerprint.size
+        sent = self._sent(batch)
+        self._tally.acknowledge(size, sent)
+        if self._told:
+            self._emit(Uploaded(batch.name, size, sent))
+
     async def conclude(
-        self, batch: Prepared, outcome: Verdict | OSError, disk: Ahead[Ready, Prepared, Removed]
+        self, batch: Prepared, outcome: Verdict | OSError, disk: Ahead[Ready, Prepared, Kept]
     ) -> None:
-        """Act on the outcome of a batch; no await stands between an acknowledgement and its delete."""
+        """Act on the outcome of a batch."""
         if isinstance(outcome, FileNotFoundError):
             self._tally.evicted += 1
         elif isinstance(outcome, OSError):
             self._unreadable(batch.name, reason(outcome))
             self.ended = True
         elif outcome.action is Action.ACKNOWLEDGED:
-            disk.put(batch)
-            self._rejected_in_a_row = 0
-            sent = self._sent(batch)
-            self._tally.acknowledge(batch.size, sent)
-            if self._told:
-                self._emit(Uploaded(batch.name, batch.size, sent))
+            self.acknowledged(batch, disk)
         elif outcome.action is Action.REJECTED and self._quarantine:
             await disk.settled()
             await self._set_aside(batch, outcome)
@@ -105,32 +112,35 @@ class Conclusions:
             if outcome.action is not Action.RETRY or not self._keep_going:
                 self.ended = True
 
-    def remove(self, batch: Prepared) -> Removed:
-        """Delete an acknowledged batch, unless another file stands there by now. Blocking."""
+    def remove(self, batch: Prepared) -> Kept | None:
+        """Delete an acknowledged batch, unless another file stands there by now. Blocking. None when it is gone."""
         if os.getpid() != self._process:
             raise RuntimeError("This flush belongs to the process that began it.")
         try:
-            return batch, self._spool.delete(batch.name, batch.fingerprint)
+            removal = self._spool.delete(batch.name, batch.fingerprint)
         except OSError as error:
             return batch, error
+        return (batch, removal) if removal is Removal.CHANGED else None
 
-    def removed(self, batch: Prepared, removal: Removal | OSError) -> None:
-        """Take note of how a delete came out; one that did not happen ends the flush."""
-        if removal is Removal.CHANGED:
-            message = (
-                f"Uploaded {batch.name}, but the file has changed since it was read and was kept. Look at it."
-            )
-        elif isinstance(removal, OSError):
+    def kept(self, batch: Prepared, why: Removal | OSError) -> None:
+        """Take note of a delete that did not happen: it ends the flush."""
+        if isinstance(why, OSError):
             message = (
                 f"Uploaded {batch.name} but failed to delete local spool file "
-                f"{printable(str(self._spool.path_of(batch.name)))}: {reason(removal)}. "
+                f"{printable(str(self._spool.path_of(batch.name)))}: {reason(why)}. "
                 "It may be re-uploaded on next flush."
             )
         else:
-            return
+            message = (
+                f"Uploaded {batch.name}, but the file has changed since it was read and was kept. Look at it."
+            )
         self._tally.unacknowledge(batch.size, self._sent(batch))
         self._fail(batch.name, None, message, EXIT_LOOK)
         self.ended = True
+
+    def _sent(self, batch: Prepared) -> int:
+        """The bytes of request body that carried an acknowledged ``batch``."""
+        return batch.length if batch.length is not None else self._streamed.get(batch.name, 0)
 
     async def _set_aside(self, batch: Prepared, verdict: Verdict) -> None:
         message = f"{verdict.message}: {verdict.said}" if verdict.said else verdict.message

@@ -22,7 +22,7 @@ from cirron_spool.ingest import Ingest, Stream
 from cirron_spool.prefetch import Prepared
 from cirron_spool.report import FlushEvent, Retrying
 from cirron_spool.schedule import delays
-from cirron_spool.verdict import Action, Answer, Verdict, judge
+from cirron_spool.verdict import Action, Answer, NoAnswer, Verdict, judge
 from cirron_spool.wire import Moment
 
 # A test receiver's "t" is no secret, and taking it out of a sentence would garble it.
@@ -30,7 +30,11 @@ _SHORTEST_SECRET = 8
 
 
 class Delivery:
-    """Delivers the batches of one flush. ``retries`` bounds the attempts of each after its first."""
+    """Delivers the batches of one flush. ``retries`` bounds the attempts of each after its first.
+
+    What a body of no known length came to, in bytes, is noted in ``streamed`` under its batch's name. ``stopping`` says
+    whether the flush was asked to stop: then nothing new is begun.
+    """
 
     def __init__(
         self,
@@ -39,19 +43,19 @@ class Delivery:
         *,
         retries: int,
         stream: Stream,
+        streamed: dict[str, int],
         emit: Callable[[FlushEvent], None],
     ) -> None:
         self._ingest = ingest
         self._login = login
         self._retries = retries
         self._stream = stream
+        self._streamed = streamed
         self._emit = emit
         self._process = os.getpid()
-        self._stopping = False
+        self.stopping = False
         self._attempting = 0
         self._idle: asyncio.Event | None = None
-        # What the bodies of no known length came to, in bytes, until they are asked for.
-        self._streamed: dict[str, int] = {}
 
     async def deliver(self, batch: Prepared, meanwhile: Moment | None = None) -> Verdict | OSError:
         """Attempt until the verdict is not to retry, or the schedule ends; an OSError is the file's own.
@@ -60,23 +64,15 @@ class Delivery:
         """
         try:
             verdict = await self._attempt(batch, meanwhile)
-            if verdict.action is Action.RETRY and not self._stopping:
+            if verdict.action is Action.RETRY and not self.stopping:
                 verdict = await self._retry(batch, verdict, meanwhile)
         except OSError as error:  # a body that is read while it is sent
             return error
         return verdict
 
-    def sent(self, batch: Prepared) -> int:
-        """The bytes of request body that carried an acknowledged ``batch``."""
-        return batch.length if batch.length is not None else self._streamed.get(batch.name, 0)
-
-    def stopping(self) -> bool:
-        """Whether the flush was asked to stop: then nothing new is begun."""
-        return self._stopping
-
     async def wind_down(self, grace_s: float) -> None:
         """Begin no further attempt, and wait up to ``grace_s`` seconds until none is under way."""
-        self._stopping = True
+        self.stopping = True
         self._idle = asyncio.Event()
         with anyio.move_on_after(grace_s):
             while self._attempting:
@@ -98,7 +94,7 @@ class Delivery:
         schedule: Any = partial(delays, retries=self._retries, random=random.random)
         attempts = backoff.on_predicate(
             schedule,
-            lambda outcome: outcome.action is Action.RETRY and not self._stopping,
+            lambda outcome: outcome.action is Action.RETRY and not self.stopping,
             jitter=None,  # the schedule's own: backoff's would shorten a Retry-After
             on_backoff=announce,
             logger=None,
@@ -109,23 +105,28 @@ class Delivery:
     async def _attempt(self, batch: Prepared, meanwhile: Moment | None) -> Verdict:
         """One attempt; a 401 is answered with one renewal of the token and one more try before it counts."""
         self._attempting += 1
+        login = self._login
+        renewed = False
         try:
-            if self._login.due:
-                await self._login.renew_if_due()
-            token = self._login.token
-            verdict = await self._post(batch, token, meanwhile)
-            if verdict.action is Action.REFRESH and await self._login.renew(token):
-                verdict = await self._post(batch, self._login.token, meanwhile)
-            return verdict
+            if login.due:
+                await login.renew_if_due()
+            while True:
+                if os.getpid() != self._process:
+                    raise RuntimeError(
+                        "This flush belongs to the process that began it; a fork must begin its own."
+                    )
+                token = login.token
+                outcome = await self._ingest.post(batch, token, self._stream, meanwhile)
+                verdict = self._judge(batch, token, outcome)
+                if verdict.action is not Action.REFRESH or renewed or not await login.renew(token):
+                    return verdict
+                renewed = True
         finally:
             self._attempting -= 1
             if self._attempting == 0 and self._idle is not None:
                 self._idle.set()
 
-    async def _post(self, batch: Prepared, token: str, meanwhile: Moment | None) -> Verdict:
-        if os.getpid() != self._process:
-            raise RuntimeError("This flush belongs to the process that began it; a fork must begin its own.")
-        outcome = await self._ingest.post(batch, token, self._stream, meanwhile)
+    def _judge(self, batch: Prepared, token: str, outcome: Answer | NoAnswer) -> Verdict:
         if batch.length is None and isinstance(outcome, Answer):
             self._streamed[batch.name] = outcome.sent
         verdict = judge(outcome, name=batch.name, origin=self._ingest.origin, now=datetime.now(UTC))

@@ -14,17 +14,15 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
 
-from cirron_spool.awaiting import complete, tell
+from cirron_spool.awaiting import tell
 from cirron_spool.beginning import Begun, begin
-from cirron_spool.bridge import Ahead
-from cirron_spool.conclusion import Conclusions, Removed
-from cirron_spool.config import load_settings
+from cirron_spool.conclusion import Conclusions
+from cirron_spool.config import Settings, load_settings
 from cirron_spool.credentials import Login
 from cirron_spool.delivery import Delivery
 from cirron_spool.errors import AuthInvalidError, CirronSpoolError, ConfigError, sole
@@ -32,7 +30,7 @@ from cirron_spool.exits import EXIT_LOOK
 from cirron_spool.ingest import Ingest
 from cirron_spool.naming import count
 from cirron_spool.places import spool_directory
-from cirron_spool.prefetch import Prefetch, Prepared, Ready, Tuning
+from cirron_spool.prefetch import Prefetch, Prepared, Tuning
 from cirron_spool.report import Ended, FlushEvent, FlushResult, Sending, Started, Tally, Warned
 from cirron_spool.spool import Listing, SpoolDirectory
 from cirron_spool.transport import Transport
@@ -40,6 +38,8 @@ from cirron_spool.window import Window
 
 if TYPE_CHECKING:
     import aiohttp
+
+T = TypeVar("T")
 
 # What the first flush of a process would import in the midst of its caller's event loop, 25 to 70 ms, is imported with
 # this module.
@@ -122,11 +122,7 @@ async def flush_spool(
         allow_http=allow_http,
     )
     with SpoolDirectory(path) as spool:
-        # A session of the caller's has its own ways.
-        begun = await anyio.to_thread.run_sync(partial(begin, spool, load, own_session=session is None))
-        if begun is None:
-            return _nothing(path, options)
-        return await _Flush(spool, begun, options).run()
+        return await _Flush(spool, load, options).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,96 +141,137 @@ def _ignore(event: FlushEvent) -> None:
     del event
 
 
-def _nothing(path: Path, options: _Options) -> FlushResult:
-    result = FlushResult(path)
-    options.emit(Started(path, 0, 0))
-    options.emit(Ended(result))
-    return result
+class _Listed(NamedTuple):
+    """What was listed: its bytes together, if somebody shows them, and what the first stranger is, in words."""
+
+    listing: Listing
+    total_bytes: int
+    strange: str
 
 
 class _Flush:
-    """One flush of one open spool directory."""
+    """One flush of one spool directory, whose settings are ``load``ed if there is anything to send."""
 
-    def __init__(self, spool: SpoolDirectory, begun: Begun, options: _Options) -> None:
+    def __init__(self, spool: SpoolDirectory, load: Callable[[], Settings], options: _Options) -> None:
         self._spool = spool
-        self._begun = begun
-        self._settings = begun.settings
+        self._load = load
         self._options = options
         self._emit = options.emit
         # An event for each batch is made only for somebody who listens.
         self._told = options.emit is not _ignore
         self._tally = Tally(spool.path)
+        self._streamed: dict[str, int] = {}
+        self._conclusions = Conclusions(
+            spool,
+            self._tally,
+            self._emit,
+            told=self._told,
+            quarantine=options.quarantine,
+            keep_going=options.keep_going,
+            streamed=self._streamed,
+        )
+        loop = asyncio.get_running_loop()
+        self._begun: asyncio.Future[Begun | BaseException | None] = loop.create_future()
+        self._listed: asyncio.Future[_Listed | BaseException] = loop.create_future()
         self._prefetch = Prefetch(spool, options.tuning)
+        self._disk = self._prefetch.ahead(
+            self._names(), self._conclusions.remove, at_once=options.in_flight, at_end=spool.unlock
+        )
         self._began = time.monotonic()
 
     async def run(self) -> FlushResult:
         """Flush; see :func:`flush_spool`."""
-        conclusions: Conclusions | None = None
+        begun: Begun | None = None
         try:
             async with AsyncExitStack() as stack:
-                stack.push_async_callback(self._unlock)
-                self._warn(self._begun.warning)
-                credentials = self._begun.credentials()
                 stack.callback(self._prefetch.close)
-                transport = await stack.enter_async_context(
-                    Transport(
-                        timeout_ms=self._settings.timeout_ms,
-                        connections=self._options.in_flight,
-                        session=self._options.session,
-                        route=self._begun.route,
-                    )
-                )
-                login = Login(self._settings, credentials, transport)
-                ingest = Ingest(transport, self._settings.ingest_origin)
-                delivery = Delivery(
-                    ingest,
-                    login,
-                    retries=self._settings.retries,
-                    stream=self._prefetch.stream,
-                    emit=self._emit,
-                )
-                conclusions = Conclusions(
-                    self._spool,
-                    self._tally,
-                    self._emit,
-                    told=self._told,
-                    quarantine=self._options.quarantine,
-                    keep_going=self._options.keep_going,
-                    sent=delivery.sent,
-                )
-                try:
-                    await self._flush(login, ingest, delivery, conclusions)
-                except BaseExceptionGroup as group:
-                    raise sole(group) from None
+                await stack.enter_async_context(self._disk)
+                begun = _value(await self._begun)
+                if begun is not None:
+                    await self._send(begun)
+            for kept in self._disk.results():
+                self._conclusions.kept(*kept)
         except CirronSpoolError as error:
+            if begun is None:
+                raise
             if not self._tally.listed:  # it ended before the listing: say how much is left all the same
                 with suppress(CirronSpoolError):
                     self._tally.listed = len((await anyio.to_thread.run_sync(self._spool.listing)).names)
             error.result = self._end()
             raise
         except BaseException:
-            self._end()
+            if begun is not None:
+                self._end()
             raise
+        if begun is None:
+            self._emit(Started(self._spool.path, 0, 0))
         result = self._end()
-        if conclusions.auth_error is not None:
-            conclusions.auth_error.result = result
-            raise conclusions.auth_error
+        if self._conclusions.auth_error is not None:
+            self._conclusions.auth_error.result = result
+            raise self._conclusions.auth_error
         return result
 
-    async def _unlock(self) -> None:
-        await complete(anyio.to_thread.run_sync(self._spool.unlock))
+    # -- for the disk's thread -----------------------------------------------------------------------------------------
+
+    def _names(self) -> Iterator[str]:
+        """Begin, list, and name the batches to prepare: without a way back to the loop, which is told, in between."""
+        # A session of the caller's has its own ways.
+        own = self._options.session is None
+        begun = _tell_outcome(self._begun, partial(begin, self._spool, self._load, own_session=own))
+        if begun is None or not begun.may_send:
+            return
+        self._disk.run_errands()  # a flush that was given up meanwhile ends here
+        listed = _tell_outcome(self._listed, self._list)
+        if listed is not None:
+            yield from listed.listing.names
+
+    def _list(self) -> _Listed:
+        listing = self._spool.listing()
+        # Sizes cost a stat a file: only for somebody who shows them.
+        total = sum(map(self._spool.size_of, listing.names)) if self._told else 0
+        return _Listed(listing, total, self._spool.kind_of(listing.strangers[0]) if listing.strangers else "")
+
+    # -- for the event loop --------------------------------------------------------------------------------------------
 
     def _end(self) -> FlushResult:
         result = self._tally.result(time.monotonic() - self._began)
         self._emit(Ended(result))
         return result
 
-    async def _flush(
-        self, login: Login, ingest: Ingest, delivery: Delivery, conclusions: Conclusions
-    ) -> None:
-        """List, then deliver while a thread prepares ahead and deletes behind; authenticate beside the first of it."""
-        for warning in self._settings.warnings:
-            self._warn(warning)
+    async def _send(self, begun: Begun) -> None:
+        """Connect, and deliver what the thread prepares; authenticate beside its first steps."""
+        self._warn(begun.warning)
+        settings = begun.settings
+        credentials = begun.credentials()
+        async with Transport(
+            timeout_ms=settings.timeout_ms,
+            connections=self._options.in_flight,
+            session=self._options.session,
+            route=begun.route,
+        ) as transport:
+            login = Login(settings, credentials, transport)
+            ingest = Ingest(transport, settings.ingest_origin)
+            delivery = Delivery(
+                ingest,
+                login,
+                retries=settings.retries,
+                stream=self._prefetch.stream,
+                streamed=self._streamed,
+                emit=self._emit,
+            )
+            for warning in settings.warnings:
+                self._warn(warning)
+            try:
+                await self._flush(
+                    login,
+                    ingest,
+                    delivery,
+                    preconnect=not settings.api_url.startswith(settings.ingest_origin),
+                )
+            except BaseExceptionGroup as group:
+                raise sole(group) from None
+
+    async def _flush(self, login: Login, ingest: Ingest, delivery: Delivery, *, preconnect: bool) -> None:
         refused: list[AuthInvalidError] = []
         authenticated = anyio.Event()
 
@@ -250,59 +287,36 @@ class _Flush:
 
         async with anyio.create_task_group() as beside:
             beside.start_soon(authenticate)
-            if not self._settings.api_url.startswith(self._settings.ingest_origin):
+            if preconnect:
                 beside.start_soon(ingest.preconnect)
-            listed: asyncio.Future[Listing | BaseException] = asyncio.get_running_loop().create_future()
-            async with self._prefetch.ahead(
-                self._names(listed), conclusions.remove, at_once=self._options.in_flight
-            ) as disk:
-                await self._take_note_of(await listed)
-                with anyio.CancelScope() as delivering:
-                    if self._options.stop is not None:
-                        beside.start_soon(self._watch_stop, self._options.stop, delivery, delivering)
-                    await authenticated.wait()
-                    self._collect_warnings(login)
-                    if not refused:
-                        await ingest.resolve()
-                        await self._deliver(disk, delivery, conclusions)
+            self._take_note_of(_value(await self._listed))
+            with anyio.CancelScope() as delivering:
+                if self._options.stop is not None:
+                    beside.start_soon(self._watch_stop, self._options.stop, delivery, delivering)
+                await authenticated.wait()
+                self._collect_warnings(login)
+                if not refused:
+                    await ingest.resolve()
+                    await self._deliver(delivery)
             beside.cancel_scope.cancel()
-        for batch, removal in disk.results():
-            conclusions.removed(batch, removal)
         self._collect_warnings(login)
         if refused:
             raise refused[0]
 
-    def _names(self, listed: asyncio.Future[Listing | BaseException]) -> Iterator[str]:
-        """The batches to prepare, listed by the thread that prepares them: the event loop is told by ``listed``."""
-        try:
-            outcome: Listing | BaseException = self._spool.listing()
-        except BaseException as error:  # noqa: BLE001  # raised in the event loop
-            outcome = error
-        tell(listed, outcome)
-        if isinstance(outcome, Listing):
-            yield from outcome.names
-
-    async def _take_note_of(self, listing: Listing | BaseException) -> None:
-        if isinstance(listing, BaseException):
-            raise listing
-        self._tally.listed = len(listing.names)
-        total = 0
-        if self._told:
-            # Sizes cost a stat a file: only for somebody who shows them.
-            total = await anyio.to_thread.run_sync(lambda: sum(map(self._spool.size_of, listing.names)))
-        self._emit(Started(self._spool.path, len(listing.names), total))
-        if listing.strangers:
-            first = listing.strangers[0]
-            kind = await anyio.to_thread.run_sync(self._spool.kind_of, first)
-            what = count(len(listing.strangers), "entry", "entries")
+    def _take_note_of(self, listed: _Listed) -> None:
+        names, strangers = listed.listing
+        self._tally.listed = len(names)
+        self._emit(Started(self._spool.path, len(names), listed.total_bytes))
+        if strangers:
+            what = count(len(strangers), "entry", "entries")
             self._warn(
-                f"Left alone {what} named like a batch that is no regular file, such as {first} ({kind})."
+                f"Left alone {what} named like a batch that is no regular file, such as {strangers[0]} "
+                f"({listed.strange})."
             )
 
-    async def _deliver(
-        self, disk: Ahead[Ready, Prepared, Removed], delivery: Delivery, conclusions: Conclusions
-    ) -> None:
+    async def _deliver(self, delivery: Delivery) -> None:
         """Post what is ready, oldest first and up to ``in_flight`` at a time; conclude strictly oldest first."""
+        disk, conclusions = self._disk, self._conclusions
         window = Window(disk, delivery, conclusions, self._options.in_flight)
         # The first delete proves that the directory allows any; then some may be behind.
         deletes_behind = 0
@@ -311,17 +325,17 @@ class _Flush:
                 if disk.errands_left > deletes_behind:
                     await disk.settled(deletes_behind)
                     deletes_behind = _DELETES_BEHIND + self._options.in_flight - 1
-                for batch, removal in disk.results():
-                    conclusions.removed(batch, removal)
-                if conclusions.ended or delivery.stopping():
+                for kept in disk.results():
+                    conclusions.kept(*kept)
+                if conclusions.ended or delivery.stopping:
                     break
                 if self._told and isinstance(item, Prepared):
                     self._emit(Sending(item.name, item.size))
-                window.begin(item)
-                await window.make_room()
+                await window.take(item)
                 if conclusions.ended:
                     break
             await window.finish()
+            disk.meanwhile()  # the last delete, while the connection is closed
         finally:
             await window.abandon()
 
@@ -341,3 +355,21 @@ class _Flush:
         if login.unsaved:
             # Delivered or not, the next flush will find a refresh token that was used up.
             self._tally.exit_codes.add(EXIT_LOOK)
+
+
+def _tell_outcome(future: asyncio.Future[T | BaseException], work: Callable[[], T]) -> T | None:
+    """From a thread: let ``future`` come to what ``work`` returns, which is returned here, too, or raises."""
+    try:
+        outcome = work()
+    except BaseException as error:  # noqa: BLE001  # raised in the event loop
+        tell(future, error)
+        return None
+    tell(future, outcome)
+    return outcome
+
+
+def _value(outcome: T | BaseException) -> T:
+    """The value that an outcome is. Raises the exception that it is instead."""
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome

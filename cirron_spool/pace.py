@@ -30,6 +30,7 @@ class Pace:
         # Written by the thread alone.
         self._lead = 0
         self._heeded = 0  # so many turns
+        self._quick_at = -1  # after so many turns the lead is enough
         # Written by the event loop alone.
         self._slowness = 0
         self._turns = 0
@@ -37,12 +38,11 @@ class Pace:
     @property
     def quick(self) -> bool:
         """Whether the event loop may do the next piece itself."""
-        turns = self._turns  # once: the thread asks, too
-        return self._heeded == turns < len(_LEADS) and self._lead >= _LEADS[turns]
+        return self._quick_at == self._turns
 
     def tried(self, seconds: float) -> None:
         """Note what a piece took in the thread."""
-        turns = self._turns
+        turns = self._turns  # once: the loop writes it
         if turns >= len(_LEADS):
             return
         if self._heeded != turns or seconds > SLOW_S:
@@ -52,6 +52,7 @@ class Pace:
             self._lead = min(self._lead + 1, 2 * _LEADS[turns])
         elif self._lead:
             self._lead -= 1
+        self._quick_at = turns if self._lead >= _LEADS[turns] else -1
 
     def done_in_loop(self, seconds: float) -> None:
         """Note what a piece took in the event loop."""

@@ -121,12 +121,17 @@ class Prefetch:
         self._encoder.close()
 
     def ahead(
-        self, names: Iterable[str], delete: Callable[[Prepared], R], *, at_once: int = 1
+        self,
+        names: Iterable[str],
+        delete: Callable[[Prepared], R | None],
+        *,
+        at_once: int = 1,
+        at_end: Callable[[], None] | None = None,
     ) -> Ahead[Ready, Prepared, R]:
         """An async iterator over ``names`` as they become ready, run ahead by a thread while its context is open.
 
-        ``at_once`` batches are taken together at first, and no more are prepared until one is. The errand ``delete`` is
-        run for the batches that are ``put`` to it.
+        The thread asks for ``names``, too. ``at_once`` batches are taken together at first, and no more are prepared
+        until one is. The errand ``delete`` is run for the batches that are ``put`` to it, and ``at_end`` at its end.
         """
         ahead: Ahead[Ready, Prepared, R] = Ahead(
             # The preparations run in the thread, after ahead is there.
@@ -137,6 +142,7 @@ class Prefetch:
             name="cirron-spool disk",
             head_start=at_once,
             errand=delete,
+            at_end=at_end,
             brief=preparations.next_if_brief if self._tuning.in_loop_bytes else None,
             is_small=lambda ready: isinstance(ready, Unsendable) or ready.size <= self._tuning.in_loop_bytes,
             is_brief=lambda prepared: prepared.size <= DELETED_IN_LOOP_BYTES,

@@ -252,7 +252,7 @@ class SpoolDirectory:
         except BaseException:
             os.close(fd)
             raise
-        if not stat.S_ISREG(status.st_mode):
+        if status.st_mode & _TYPE_BITS != _REGULAR:
             os.close(fd)
             raise NotABatch(_kind(status.st_mode))
         return fd, Fingerprint.of(status)
@@ -265,7 +265,9 @@ class SpoolDirectory:
         where, dir_fd = self._where(name)
         try:
             status = os.stat(where, dir_fd=dir_fd, follow_symlinks=False)
-            if not stat.S_ISREG(status.st_mode) or (sent is not None and Fingerprint.of(status) != sent):
+            if status.st_mode & _TYPE_BITS != _REGULAR or (
+                sent is not None and Fingerprint.of(status) != sent
+            ):
                 return Removal.CHANGED
             os.unlink(where, dir_fd=dir_fd)
         except OSError as error:

@@ -139,16 +139,11 @@ def judge(outcome: Answer | NoAnswer, *, name: str, origin: str, now: datetime) 
 
 def _judge_success(answer: Answer, name: str) -> Verdict:
     """A 2xx that may acknowledge: it does when it is whole, came after the body, and does not say otherwise."""
-    status = answer.status
-    if answer.early:
+    status, _, _, body, complete, delimited, early, _, _ = answer
+    if early:
         return _unreadable(status, name, "the answer came before the batch was sent")
-    doubt = _doubt(
-        answer.header("Content-Type"),
-        answer.header("Content-Encoding"),
-        answer.body,
-        answer.complete,
-        answer.delimited,
-    )
+    kind, encoding = answer.header("Content-Type"), answer.header("Content-Encoding")
+    doubt = _doubt(kind, encoding, body, complete, delimited)
     return _ACKNOWLEDGED[status] if doubt is None else doubt(status, name)
 
 

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
-from typing import Any
 
 from cirron_spool.bridge import Ahead
-from cirron_spool.conclusion import Conclusions, Removed
+from cirron_spool.conclusion import Conclusions, Kept
 from cirron_spool.delivery import Delivery
 from cirron_spool.prefetch import Prepared, Ready, Unsendable
 from cirron_spool.verdict import Action, Verdict
 
-# One batch's delivery, awaited at once or running beside others.
-_Delivering = Coroutine[Any, Any, "Verdict | OSError"] | asyncio.Future["Verdict | OSError"]
+_Delivering = asyncio.Future["Verdict | OSError"]
 
 
 class Window:
     """Up to ``most`` batches in flight. What is behind a batch that ends the flush is kept, never deleted."""
 
     def __init__(
-        self, disk: Ahead[Ready, Prepared, Removed], delivery: Delivery, conclusions: Conclusions, most: int
+        self, disk: Ahead[Ready, Prepared, Kept], delivery: Delivery, conclusions: Conclusions, most: int
     ) -> None:
         self._disk = disk
         self._delivery = delivery
@@ -29,15 +26,27 @@ class Window:
         self._most = most
         self._entries: deque[Unsendable | tuple[Prepared, _Delivering]] = deque()
 
+    async def take(self, item: Ready) -> None:
+        """Take in the next batch, and return once another may be."""
+        if self._most > 1:
+            self.begin(item)
+            await self.make_room()
+        elif isinstance(item, Unsendable):
+            self._conclusions.pass_by(item)
+        else:  # one alone needs no task, and no place in a row
+            outcome = await self._delivery.deliver(item, self._disk.meanwhile)
+            if isinstance(outcome, Verdict) and outcome.action is Action.ACKNOWLEDGED:
+                self._conclusions.acknowledged(item, self._disk)
+            else:
+                await self._conclude(item, outcome)
+
     def begin(self, item: Ready) -> None:
-        """Take in the next batch, and begin to post it if it can be sent."""
+        """Take in the next batch beside others, and begin to post it if it can be sent."""
         if isinstance(item, Unsendable):
             self._entries.append(item)
-            return
-        delivering: _Delivering = self._delivery.deliver(item, self._disk.meanwhile)
-        if self._most > 1:  # one alone needs no task of its own: it is awaited at once
-            delivering = asyncio.ensure_future(delivering)
-        self._entries.append((item, delivering))
+        else:
+            delivery = self._delivery.deliver(item, self._disk.meanwhile)
+            self._entries.append((item, asyncio.ensure_future(delivery)))
 
     async def make_room(self) -> None:
         """Conclude the oldest until another may be begun, and those that are done already."""
@@ -56,14 +65,12 @@ class Window:
         """
         while self._entries and not self._conclusions.ended:
             oldest = self._entries[0]
-            if isinstance(oldest, Unsendable) or (outcome := _acknowledgement(oldest[1])) is None:
+            if isinstance(oldest, Unsendable) or not _is_acknowledged(oldest[1]):
                 break
             self._entries.popleft()
-            # To conclude an acknowledgement has no suspension.
-            await self._conclusions.conclude(oldest[0], outcome, self._disk)
-        deliveries = [entry[1] for entry in self._entries if isinstance(entry, tuple)]
+            self._conclusions.acknowledged(oldest[0], self._disk)
+        tasks = [entry[1] for entry in self._entries if isinstance(entry, tuple)]
         self._entries.clear()
-        tasks = [delivering for delivering in deliveries if isinstance(delivering, asyncio.Future)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -77,22 +84,23 @@ class Window:
             batch, delivering = oldest
             outcome = await delivering  # ended in here, it keeps its place before those behind it
             self._entries.popleft()
-            if isinstance(outcome, Verdict) and outcome.action is Action.RETRY and self._delivery.stopping():
-                return  # asked to stop in the midst of its attempts: it stays, untried
-            await self._conclusions.conclude(batch, outcome, self._disk)
+            await self._conclude(batch, outcome)
         if self._conclusions.ended:
             await self.abandon()
 
+    async def _conclude(self, batch: Prepared, outcome: Verdict | OSError) -> None:
+        if isinstance(outcome, Verdict) and outcome.action is Action.RETRY and self._delivery.stopping:
+            return  # asked to stop in the midst of its attempts: it stays, untried
+        await self._conclusions.conclude(batch, outcome, self._disk)
 
-def _acknowledgement(delivering: _Delivering) -> Verdict | None:
-    """What a delivery has come to, if that is an acknowledgement."""
-    if not isinstance(delivering, asyncio.Future) or not delivering.done() or delivering.cancelled():
-        return None
-    if delivering.exception() is not None:
-        return None
+
+def _is_acknowledged(delivering: _Delivering) -> bool:
+    """Whether a delivery has come to an acknowledgement."""
+    if not delivering.done() or delivering.cancelled() or delivering.exception() is not None:
+        return False
     outcome = delivering.result()
-    return outcome if isinstance(outcome, Verdict) and outcome.action is Action.ACKNOWLEDGED else None
+    return isinstance(outcome, Verdict) and outcome.action is Action.ACKNOWLEDGED
 
 
 def _is_done(entry: Unsendable | tuple[Prepared, _Delivering]) -> bool:
-    return isinstance(entry, Unsendable) or (isinstance(entry[1], asyncio.Future) and entry[1].done())
+    return isinstance(entry, Unsendable) or entry[1].done()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import threading
@@ -34,6 +35,7 @@ def ahead(
     brief: Callable[[], int | None] | None = None,
     is_small: Callable[[int], bool] = lambda item: True,
     is_brief: Callable[[Any], bool] = lambda errand: True,
+    at_end: Callable[[], None] | None = None,
 ) -> Ahead[int, Any, Any]:
     return Ahead(
         source,
@@ -45,6 +47,7 @@ def ahead(
         brief=brief,
         is_small=is_small,
         is_brief=is_brief,
+        at_end=at_end,
     )
 
 
@@ -384,15 +387,69 @@ async def test_settled_waits_until_at_most_so_many_are_not_done() -> None:
 async def test_put_never_waits() -> None:
     gate = threading.Event()
 
-    def errand(number: int) -> None:
+    def errand(number: int) -> int | None:
         gate.wait()
+        return number if number % 2 else None  # which is nothing to tell of
 
     async with ahead(iter(()), errand=errand) as ready:
         for number in range(1000):
             ready.put(number)
         gate.set()
         await ready.settled()
-        assert len(list(ready.results())) == 1000
+        assert list(ready.results()) == list(range(1, 1000, 2))
+
+
+class Bug(Exception):
+    """Raised where nothing is expected to be."""
+
+
+@pytest.mark.parametrize("ends_by", ["leaving", "an error", "a bug in the source", "a bug in an errand"])
+async def test_the_end_comes_last_and_is_waited_for(ends_by: str) -> None:
+    done: list[object] = []
+
+    def source() -> Iterator[int]:
+        yield from range(3)
+        if ends_by == "a bug in the source":
+            raise Bug
+
+    def errand(number: int) -> None:
+        done.append(number)
+        if ends_by == "a bug in an errand" and number == 2:
+            raise Bug
+
+    def at_end() -> None:
+        done.append(threading.current_thread().name)
+
+    # A generator is closed, which is waited for, too; an iterator of a range has nothing to close.
+    items = iter(range(3)) if ends_by == "leaving" else source()
+    with contextlib.nullcontext() if ends_by == "leaving" else pytest.raises(Bug):
+        async with ahead(items, max_items=2, errand=errand, at_end=at_end) as ready:
+            async for item in ready:
+                ready.put(item)
+            if ends_by != "a bug in an errand":  # which ends the thread
+                await asleep(ready)
+                assert "test" not in done
+            if ends_by == "an error":
+                raise Bug
+    assert done == [0, 1, 2, "test"]
+    assert ended(ready)
+
+
+async def test_a_thread_that_is_left_behind_is_waited_for_so_long_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cirron_spool.bridge._LEAVE_S", 0.01)
+    gate = threading.Event()
+    async with asyncio.timeout(SAFETY_NET):
+        async with ahead(iter(()), at_end=lambda: happened(gate)) as ready:
+            pass
+    assert not ready._finished
+    gate.set()
+    assert ended(ready)
+
+
+def happened(event: threading.Event) -> None:
+    assert event.wait(SAFETY_NET)
 
 
 async def test_leaving_drains_what_was_put() -> None:
@@ -409,7 +466,7 @@ async def test_leaving_drains_what_was_put() -> None:
             ready.put(number)
         asyncio.get_running_loop().call_soon(gate.set)
     assert done == list(range(50))
-    assert len(list(ready.results())) == 50
+    assert ready.errands_left == 0
     assert ended(ready)
 
 
@@ -679,10 +736,7 @@ async def take_and_put_back(crossing: Ahead[int, Any, Any], count: int) -> None:
 @pytest.mark.usefixtures("clock")
 async def test_once_the_work_proved_quick_it_is_done_in_the_loop() -> None:
     works = Works(100)
-    done_by: list[int] = []
-    async with ahead(
-        works, errand=lambda number: done_by.append(threading.get_ident()), brief=works.brief
-    ) as ready:
+    async with ahead(works, errand=lambda number: threading.get_ident(), brief=works.brief) as ready:
         await asleep(ready)
         assert works.made == [0, 1, 2, 3]  # the thread filled up
         for item in range(100):
@@ -691,9 +745,8 @@ async def test_once_the_work_proved_quick_it_is_done_in_the_loop() -> None:
             await ready.settled()
         with pytest.raises(StopAsyncIteration):
             await anext(ready)
-        assert len(list(ready.results())) == 100
+        assert ready.results() == [threading.get_ident()] * 100
     assert works.made_in_loop == list(range(4, 100))
-    assert done_by == [threading.get_ident()] * 100
     assert ended(ready)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cirron_spool.conclusion import Kept
 from cirron_spool.errors import AuthRejectedError
 from cirron_spool.exits import EXIT_AUTH, EXIT_LATER, EXIT_LOOK
 from cirron_spool.prefetch import Cause, Prepared, Unsendable
@@ -74,7 +75,7 @@ async def test_an_acknowledged_batch_is_deleted_and_counted(make: MakeFlush, tol
     flush = make(told=told)
     await flush.conclude(ACKNOWLEDGED)
     assert flush.left == []
-    assert flush.removals == [(NAME, Removal.DELETED)]
+    assert (flush.handed_over, flush.kept) == ([NAME], [])
     assert counts(flush) == {"uploaded": 1, "bytes_read": len(BODY), "bytes_sent": SENT}
     assert flush.events == ([Uploaded(NAME, len(BODY), SENT)] if told else [])
     assert not flush.conclusions.ended
@@ -85,7 +86,7 @@ async def test_one_that_is_gone_already_is_uploaded_all_the_same(make: MakeFlush
     batch = flush.prepared()
     flush.spool.path_of(NAME).unlink()
     await flush.conclude(ACKNOWLEDGED, batch)
-    assert flush.removals == [(NAME, Removal.GONE)]
+    assert (flush.handed_over, flush.kept) == ([NAME], [])
     assert counts(flush) == {"uploaded": 1, "bytes_read": len(BODY), "bytes_sent": SENT}
     assert not flush.conclusions.ended
 
@@ -97,6 +98,7 @@ async def test_another_file_than_the_one_that_was_sent_is_kept(make: MakeFlush) 
     await flush.conclude(ACKNOWLEDGED, batch)
     message = f"Uploaded {NAME}, but the file has changed since it was read and was kept. Look at it."  # word for word
     assert flush.left == [NAME]
+    assert flush.kept == [(NAME, Removal.CHANGED)]
     assert counts(flush) == {"failed": 1, "exit_code": EXIT_LOOK}
     assert flush.tally.failures == [BatchFailure(NAME, None, message)]
     assert flush.events[1:] == [Failed(NAME, None, message)]
@@ -114,8 +116,8 @@ async def test_a_delete_that_fails_is_told_and_ends_the_flush(
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", refused)
         await flush.conclude(ACKNOWLEDGED)
-    [(_, removal)] = flush.removals
-    assert isinstance(removal, PermissionError)
+    [(_, why)] = flush.kept
+    assert isinstance(why, PermissionError)
     message = (
         f"Uploaded {NAME} but failed to delete local spool file {flush.spool.path}/{NAME}: "
         "Operation not permitted. It may be re-uploaded on next flush."
@@ -196,7 +198,7 @@ def test_one_that_cannot_be_read_ends_the_flush_unless_it_keeps_going(
 async def test_one_that_vanished_while_it_was_sent_is_counted_as_evicted(make: MakeFlush) -> None:
     flush = make()
     await flush.conclude(FileNotFoundError(f"{NAME} vanished while it was being sent"))
-    assert (counts(flush), flush.events, flush.removals) == ({"evicted": 1}, [], [])
+    assert (counts(flush), flush.events, flush.handed_over) == ({"evicted": 1}, [], [])
     assert not flush.conclusions.ended
 
 
@@ -223,7 +225,7 @@ async def test_what_is_not_delivered_stays_and_is_told(
     flush = make(quarantine=quarantine, keep_going=keep_going)
     await flush.conclude(verdict)
     assert flush.left == [NAME]
-    assert flush.removals == []
+    assert flush.handed_over == []
     assert flush.events == [Failed(NAME, verdict.status, verdict.message, verdict.hint)]
     assert flush.tally.failures == [BatchFailure(NAME, verdict.status, verdict.message)]
     assert counts(flush) == {"failed": 1, "exit_code": verdict.exit_code}
@@ -272,7 +274,7 @@ async def test_what_is_acknowledged_is_deleted_before_the_next_is_set_aside(
     order: list[str] = []
     gate = threading.Event()
 
-    def late(batch: Prepared) -> tuple[Prepared, Removal | OSError]:
+    def late(batch: Prepared) -> Kept | None:
         assert gate.wait(SAFETY_NET)
         order.append("deleted")
         return flush.conclusions.remove(batch)

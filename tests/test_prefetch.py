@@ -68,6 +68,11 @@ def noise(size: int, seed: int = 0) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
+def no_delete(batch: Prepared) -> str | None:
+    """For batches that are not put."""
+    raise AssertionError(batch.name)
+
+
 # -- bodies ------------------------------------------------------------------------------------------------------------
 
 
@@ -375,7 +380,12 @@ async def test_outcomes_come_in_order_whoever_prepares_them(
     monkeypatch.setattr(prefetch, "prepare_if_brief", spied)
     deleted: list[str] = []
     items: list[Prepared | Unsendable] = []
-    async with prefetch.ahead(names, lambda batch: deleted.append(batch.name)) as ready:
+
+    def delete(batch: Prepared) -> str | None:
+        deleted.append(batch.name)
+        return None
+
+    async with prefetch.ahead(names, delete) as ready:
         async for item in ready:
             items.append(item)
             if isinstance(item, Prepared):
@@ -485,7 +495,7 @@ async def test_outcomes_come_in_the_order_of_the_names(spool: SpoolDirectory, fo
         if number % 5 == 1:
             continue  # vanished
         (folder / name).write_bytes(b"" if number % 5 == 2 else noise(number * 100 + 1, number))
-    async with Prefetch(spool, Tuning(prefetch_batches=3)).ahead(names, lambda batch: None) as ready:
+    async with Prefetch(spool, Tuning(prefetch_batches=3)).ahead(names, no_delete) as ready:
         items = [item async for item in ready]
     assert [item.name for item in items] == names
     for number, item in enumerate(items):
@@ -563,7 +573,7 @@ async def test_no_more_is_held_than_asked_for(
 
     monkeypatch.setattr(prefetch, "prepare", prepare)
     monkeypatch.setattr(prefetch, "prepare_if_brief", prepare_if_brief)
-    async with prefetch.ahead(names, lambda batch: None) as ready:
+    async with prefetch.ahead(names, no_delete) as ready:
         for taken in range(1, len(names) + 1):
             await anext(ready)
             assert len(begun) <= taken + ahead

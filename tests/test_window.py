@@ -46,7 +46,7 @@ class Deliveries:
     def __init__(self) -> None:
         self.begun: list[str] = []
         self.cancelled: list[str] = []
-        self.stopped = False
+        self.stopping = False
         self.outcomes: dict[str, asyncio.Future[Verdict | OSError]] = {
             name: asyncio.get_running_loop().create_future() for name in NAMES
         }
@@ -58,9 +58,6 @@ class Deliveries:
         except asyncio.CancelledError:
             self.cancelled.append(batch.name)
             raise
-
-    def stopping(self) -> bool:
-        return self.stopped
 
 
 class Flight(Flush):
@@ -74,6 +71,12 @@ class Flight(Flush):
         for item in items:
             self.window.begin(item if isinstance(item, Unsendable) else self.prepared(NAMES[item]))
 
+    async def take(self, number: int, *, finish: bool = False) -> None:
+        """Take a batch as a flush does, by its number; and the last, as it does at its end."""
+        await self.window.take(self.prepared(NAMES[number]))
+        if finish:
+            await self.window.finish()
+
     async def ends(self, **outcomes: Verdict | OSError) -> None:
         """Let deliveries end, by their numbers: ``_2=ACKNOWLEDGED``."""
         for name, outcome in outcomes.items():
@@ -83,7 +86,7 @@ class Flight(Flush):
     @property
     def gone(self) -> list[int]:
         """The numbers of the batches that were deleted, in order."""
-        return [NAMES.index(name) for name, _ in self.removals]
+        return [NAMES.index(name) for name in self.handed_over]
 
 
 Fly = Callable[..., contextlib.AbstractAsyncContextManager[Flight]]
@@ -127,14 +130,11 @@ async def test_several_are_begun_at_once_and_deleted_in_order(fly: Fly) -> None:
     assert flight.left == NAMES[3:]
 
 
-async def test_one_at_a_time_takes_no_task_and_begins_when_it_is_waited_for(fly: Fly) -> None:
+async def test_one_at_a_time_takes_no_task(fly: Fly) -> None:
     async with fly(1) as flight:
         before = asyncio.all_tasks()
-        flight.begin(0)
-        await a_few_turns()
-        assert asyncio.all_tasks() == before
         await flight.ends(_0=ACKNOWLEDGED)
-        await flight.window.make_room()
+        await flight.take(0)
         assert asyncio.all_tasks() == before
         assert flight.deliveries.begun == NAMES[:1]
         assert [type(event) for event in flight.events] == [Uploaded]
@@ -197,6 +197,19 @@ async def test_one_that_cannot_be_sent_is_passed_by_at_once_where_it_is_the_olde
         await flight.window.make_room()
         assert [type(event) for event in flight.events] == [Warned]
         await flight.window.abandon()
+
+
+@pytest.mark.parametrize("most", [1, 2])
+async def test_batches_are_taken_one_after_another(fly: Fly, most: int) -> None:
+    async with fly(most) as flight:
+        await flight.ends(_0=ACKNOWLEDGED, _1=ACKNOWLEDGED, _2=ACKNOWLEDGED, _3=STOP)
+        await flight.take(0)
+        await flight.window.take(Unsendable(NAMES[1], Cause.EMPTY))
+        await flight.take(2)
+        await flight.take(3, finish=True)
+        assert [type(event) for event in flight.events] == [Uploaded, Warned, Uploaded, Failed]
+        assert flight.conclusions.ended
+    assert flight.gone == [0, 2]
 
 
 # -- the end of a flush ------------------------------------------------------------------------------------------
@@ -277,8 +290,7 @@ async def test_a_bug_comes_to_light_in_its_turn(fly: Fly) -> None:
 @pytest.mark.parametrize("most", [1, 2])
 async def test_a_wait_that_is_cancelled_leaves_the_batch_where_it_is(fly: Fly, most: int) -> None:
     async with fly(most) as flight:
-        flight.begin(0)
-        waiting = asyncio.ensure_future(flight.window.finish())
+        waiting = asyncio.ensure_future(flight.take(0, finish=True))
         await a_few_turns()
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -288,13 +300,15 @@ async def test_a_wait_that_is_cancelled_leaves_the_batch_where_it_is(fly: Fly, m
     assert (flight.gone, flight.left) == ([], NAMES)
 
 
+@pytest.mark.parametrize("most", [1, 2])
 @pytest.mark.parametrize("stopped", [True, False])
-async def test_one_that_was_asked_to_stop_between_its_attempts_is_untried(fly: Fly, stopped: bool) -> None:
-    async with fly(2) as flight:
-        flight.begin(0)
-        flight.deliveries.stopped = stopped
+async def test_one_that_was_asked_to_stop_between_its_attempts_is_untried(
+    fly: Fly, stopped: bool, most: int
+) -> None:
+    async with fly(most) as flight:
+        flight.deliveries.stopping = stopped
         await flight.ends(_0=RETRY)
-        await flight.window.finish()
+        await flight.take(0, finish=True)
     assert flight.conclusions.ended is not stopped
     assert [type(event) for event in flight.events] == ([] if stopped else [Failed])
 
@@ -302,7 +316,7 @@ async def test_one_that_was_asked_to_stop_between_its_attempts_is_untried(fly: F
 async def test_one_that_was_decided_is_told_though_the_flush_was_asked_to_stop(fly: Fly) -> None:
     async with fly(2) as flight:
         flight.begin(0, 1)
-        flight.deliveries.stopped = True
+        flight.deliveries.stopping = True
         await flight.ends(_0=ACKNOWLEDGED, _1=STOP)
         await flight.window.finish()
     assert [type(event) for event in flight.events] == [Uploaded, Failed]

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from cirron_spool.bridge import Ahead
-from cirron_spool.conclusion import Conclusions, Removed
+from cirron_spool.conclusion import Conclusions, Kept
 from cirron_spool.prefetch import Prefetch, Prepared, Ready, Tuning
 from cirron_spool.report import FlushEvent, Tally
 from cirron_spool.spool import Removal, SpoolDirectory
@@ -16,7 +16,7 @@ from cirron_spool.verdict import Verdict
 
 NAME = "00000000000000000001-0a.json"
 BODY = b'{"spans":[]}'
-SENT = 7  # bytes, as the wire would have counted them
+SENT = len(BODY)
 
 
 @dataclass
@@ -29,7 +29,8 @@ class Flush:
     quarantine: bool = False
     keep_going: bool = False
     events: list[FlushEvent] = field(default_factory=list)
-    removals: list[tuple[str, Removal | OSError]] = field(default_factory=list)
+    handed_over: list[str] = field(default_factory=list)  # to be deleted
+    kept: list[tuple[str, Removal | OSError]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.prefetch = Prefetch(self.spool, Tuning())
@@ -40,7 +41,7 @@ class Flush:
             told=self.told,
             quarantine=self.quarantine,
             keep_going=self.keep_going,
-            sent=lambda batch: SENT,
+            streamed={},
         )
 
     def prepared(self, name: str = NAME) -> Prepared:
@@ -58,14 +59,19 @@ class Flush:
             await self.conclusions.conclude(batch or self.prepared(), outcome, disk)
 
     @asynccontextmanager
-    async def disk(self) -> AsyncIterator[Ahead[Ready, Prepared, Removed]]:
+    async def disk(self) -> AsyncIterator[Ahead[Ready, Prepared, Kept]]:
         """The thread that deletes; at the end everything is deleted, and how that came out is noted."""
-        async with self.prefetch.ahead([], self.conclusions.remove) as disk:
+
+        def remove(batch: Prepared) -> Kept | None:
+            self.handed_over.append(batch.name)
+            return self.conclusions.remove(batch)
+
+        async with self.prefetch.ahead([], remove) as disk:
             yield disk
             await disk.settled()
-            for gone, removal in disk.results():
-                self.removals.append((gone.name, removal))
-                self.conclusions.removed(gone, removal)
+            for batch, why in disk.results():
+                self.kept.append((batch.name, why))
+                self.conclusions.kept(batch, why)
 
     @property
     def left(self) -> list[str]:
