@@ -212,6 +212,20 @@ async def test_batches_are_taken_one_after_another(fly: Fly, most: int) -> None:
     assert flight.gone == [0, 2]
 
 
+@pytest.mark.parametrize("most", [1, 2])
+async def test_a_batch_is_taken_once_there_is_room_for_another(fly: Fly, most: int) -> None:
+    async with fly(most) as flight:
+        taken = [asyncio.ensure_future(flight.take(number)) for number in range(most)]
+        await a_few_turns()
+        assert [taking.done() for taking in taken] == [*[True] * (most - 1), False]
+        assert flight.deliveries.begun == NAMES[:most]
+        await flight.ends(_0=ACKNOWLEDGED)
+        assert all(taking.done() for taking in taken)
+        await flight.ends(_1=ACKNOWLEDGED)
+        await flight.window.finish()
+    assert flight.gone == list(range(most))
+
+
 # -- the end of a flush ------------------------------------------------------------------------------------------
 
 
@@ -231,6 +245,18 @@ async def test_the_first_that_ends_the_flush_keeps_what_is_behind_it(
         await flight.window.finish()  # nothing is left in it
     assert flight.gone == [0]
     assert flight.left == NAMES[1:]
+
+
+@pytest.mark.parametrize(
+    "outcome", [STOP, RETRY, OSError(5, "Input/output error")], ids=["stop", "retry", "disk"]
+)
+async def test_one_alone_that_ends_the_flush_stays(fly: Fly, outcome: Verdict | OSError) -> None:
+    async with fly(1) as flight:
+        await flight.ends(_0=outcome)
+        await flight.take(0, finish=True)
+        assert flight.conclusions.ended
+        assert [type(event) for event in flight.events] == [Failed]
+    assert (flight.gone, flight.left) == ([], NAMES)
 
 
 @pytest.mark.parametrize(
