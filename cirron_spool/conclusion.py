@@ -140,7 +140,7 @@ class Conclusions:
 
     def _sent(self, batch: Prepared) -> int:
         """The bytes of request body that carried an acknowledged ``batch``."""
-        return batch.length if batch.length is not None else self._streamed.get(batch.name, 0)
+        return batch.length if batch.length is not None else self._streamed[batch.name]
 
     async def _set_aside(self, batch: Prepared, verdict: Verdict) -> None:
         message = f"{verdict.message}: {verdict.said}" if verdict.said else verdict.message

@@ -35,7 +35,7 @@ class Window:
             self._conclusions.pass_by(item)
         else:  # one alone needs no task, and no place in a row
             outcome = await self._delivery.deliver(item, self._disk.meanwhile)
-            if isinstance(outcome, Verdict) and outcome.action is Action.ACKNOWLEDGED:
+            if _acknowledges(outcome):
                 self._conclusions.acknowledged(item, self._disk)
             else:
                 await self._conclude(item, outcome)
@@ -94,12 +94,14 @@ class Window:
         await self._conclusions.conclude(batch, outcome, self._disk)
 
 
+def _acknowledges(outcome: Verdict | OSError) -> bool:
+    return isinstance(outcome, Verdict) and outcome.action is Action.ACKNOWLEDGED
+
+
 def _is_acknowledged(delivering: _Delivering) -> bool:
     """Whether a delivery has come to an acknowledgement."""
-    if not delivering.done() or delivering.cancelled() or delivering.exception() is not None:
-        return False
-    outcome = delivering.result()
-    return isinstance(outcome, Verdict) and outcome.action is Action.ACKNOWLEDGED
+    has_outcome = delivering.done() and not delivering.cancelled() and delivering.exception() is None
+    return has_outcome and _acknowledges(delivering.result())
 
 
 def _is_done(entry: Unsendable | tuple[Prepared, _Delivering]) -> bool:

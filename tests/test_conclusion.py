@@ -81,6 +81,14 @@ async def test_an_acknowledged_batch_is_deleted_and_counted(make: MakeFlush, tol
     assert not flush.conclusions.ended
 
 
+async def test_a_streamed_batch_counts_what_its_body_came_to(make: MakeFlush) -> None:
+    flush = make()
+    flush.streamed[NAME] = 5
+    await flush.conclude(ACKNOWLEDGED, flush.prepared()._replace(parts=(), length=None))
+    assert counts(flush) == {"uploaded": 1, "bytes_read": len(BODY), "bytes_sent": 5}
+    assert flush.events == [Uploaded(NAME, len(BODY), 5)]
+
+
 async def test_one_that_is_gone_already_is_uploaded_all_the_same(make: MakeFlush) -> None:
     flush = make()
     batch = flush.prepared()

@@ -133,10 +133,12 @@ async def test_several_are_begun_at_once_and_deleted_in_order(fly: Fly) -> None:
 async def test_one_at_a_time_takes_no_task(fly: Fly) -> None:
     async with fly(1) as flight:
         before = asyncio.all_tasks()
-        await flight.ends(_0=ACKNOWLEDGED)
-        await flight.take(0)
-        assert asyncio.all_tasks() == before
+        taking = asyncio.ensure_future(flight.take(0))
+        await a_few_turns()
+        assert asyncio.all_tasks() == {*before, taking}
         assert flight.deliveries.begun == NAMES[:1]
+        await flight.ends(_0=ACKNOWLEDGED)
+        assert taking.done()
         assert [type(event) for event in flight.events] == [Uploaded]
     assert flight.gone == [0]
 

@@ -58,9 +58,6 @@ EXPLAINED: dict[str, str] = {
     "verdict._doubt: 'utf-8-sig'  =>  'utf-8-sig~'": "a codec is found by its letters and digits",
     "verdict._unexpected_hint: 399  =>  400": "a 400 is a rejection and never comes here",
     "window.module: 'Verdict | OSError'  =>  'Verdict | OSError~'": "a type's name, which nobody evaluates",
-    "window._is_done: isinstance(entry[1], asyncio.Future) and entry[1].done()  =>  entry[1].done()": (
-        "one alone, which is no future, is waited for before this is asked; the question is the type checker's"
-    ),
     "schedule.delays: 10  =>  11": "the fifth delay is at the longest already, and so are all after it",
     "schedule.delays: 10  =>  9": "the fifth delay is at the longest already, and so are all after it",
 }

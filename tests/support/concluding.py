@@ -29,6 +29,7 @@ class Flush:
     quarantine: bool = False
     keep_going: bool = False
     events: list[FlushEvent] = field(default_factory=list)
+    streamed: dict[str, int] = field(default_factory=dict)
     handed_over: list[str] = field(default_factory=list)  # to be deleted
     kept: list[tuple[str, Removal | OSError]] = field(default_factory=list)
 
@@ -41,7 +42,7 @@ class Flush:
             told=self.told,
             quarantine=self.quarantine,
             keep_going=self.keep_going,
-            streamed={},
+            streamed=self.streamed,
         )
 
     def prepared(self, name: str = NAME) -> Prepared:
