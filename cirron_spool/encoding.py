@@ -66,8 +66,8 @@ def _isal() -> GzipLibrary:
     from isal import isal_zlib
 
     # Level 1: 917 MB/s at 4.59 on typical batches; level 3 halves the speed for 1 % fewer bytes. One level for every
-    # link: at 1, 10 and 100 MB/s with 20 ms it takes 1.02, 1.01 and 1.00 times as long as the best of 13 fixed
-    # libraries and levels on typical batches, 1.04, 0.99 and 1.02 on 10 MB ones (`python -m benchmarks links`).
+    # link: at 1, 10 and 100 MB/s with 20 ms it takes 1.02, 1.00 and 1.00 times as long as the best of 13 fixed
+    # libraries and levels on typical batches, 1.03, 1.03 and 1.00 on 10 MB ones (`python -m benchmarks links`).
     # It takes the nearest match that it finds, and a trace repeats itself from record to record: with a window of 4 KB
     # there are fewer far ones, which cost bits, and less to search. Typical batches: 32 KB 840 MB/s at 4.44, 8 KB 905
     # at 4.57, 2 KB 938 at 4.53; those of a real run 1154 at 5.69 and 1288 at 5.83; mostly snapshots 515 at 2.92 and 611
