@@ -74,7 +74,7 @@ class Body(aiohttp.Payload):
 
     _autoclose = True
 
-    # As most of them stay to the end. Set on the class, since one body is made for each batch.
+    # As most of them stay to the end: set on the class, since one body is made for each batch.
     transport: asyncio.WriteTransport | None = None
     closed: asyncio.Future[None] | None = None
     body_error: OSError | None = None
@@ -102,7 +102,11 @@ class Body(aiohttp.Payload):
         """As write_with_length(): the length is the body's own."""
         await self.write_with_length(writer, None)
 
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:  # noqa: ARG002
+    async def write_with_length(
+        self,
+        writer: AbstractStreamWriter,
+        content_length: int | None,  # noqa: ARG002  # aiohttp's signature
+    ) -> None:
         """Write the body; raises _StaleConnectionError before the first byte when the connection is not quiet."""
         self.transport = writer.transport
         self._refuse_stale(writer)
