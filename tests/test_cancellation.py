@@ -49,7 +49,7 @@ from support.spools import TINY, Sealed, sdk_batches, snapshot, write_batch
 
 T = TypeVar("T")
 
-BATCHES = 6
+BATCHES = 10
 
 
 @pytest.fixture(autouse=True)
