@@ -1,14 +1,24 @@
-"""What a flush must know before it connects: whether there is anything to send, how, and by which way. Blocking."""
+"""What a flush must know first: whether there is anything to send, how, by which way, and then what.
+
+The thread that works on the disk finds it out from its start, without a way to the event loop and back in between:
+each costs as much as some small batches.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple, TypeVar
 
+from cirron_spool.awaiting import tell
 from cirron_spool.config import Credentials, Settings
 from cirron_spool.errors import CirronSpoolError, NotAuthenticatedError
 from cirron_spool.routes import Route, look_up
-from cirron_spool.spool import SpoolDirectory
+from cirron_spool.spool import Listing, SpoolDirectory
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,54 @@ class Begun:
         return self.settings.credentials
 
 
+class Listed(NamedTuple):
+    """What was listed: its bytes together, where they were asked for, and what the first stranger is, in words."""
+
+    listing: Listing
+    total_bytes: int
+    strange: str
+
+
+class Beginning:
+    """The first steps of the disk's thread, of which the event loop is told.
+
+    ``sizes`` asks for the bytes of all batches, a stat a file; the rest is as for :func:`begin`.
+    """
+
+    def __init__(
+        self, spool: SpoolDirectory, load: Callable[[], Settings], *, own_session: bool, sizes: bool
+    ) -> None:
+        self._spool = spool
+        self._begin = partial(begin, spool, load, own_session=own_session)
+        self._sizes = sizes
+        loop = asyncio.get_running_loop()
+        self._begun: asyncio.Future[Begun | BaseException | None] = loop.create_future()
+        self._listed: asyncio.Future[Listed | BaseException] = loop.create_future()
+
+    async def begun(self) -> Begun | None:
+        """What :func:`begin` comes to, or raises."""
+        return _value(await self._begun)
+
+    async def listed(self) -> Listed:
+        """What was listed, for a flush that may send. Raises SpoolError."""
+        return _value(await self._listed)
+
+    def names(self, between: Callable[[], None]) -> Iterator[str]:
+        """For the thread: begin, call ``between``, list, and name the batches, oldest first. Blocking."""
+        begun = _tell_outcome(self._begun, self._begin)
+        if begun is None or not begun.may_send:
+            return
+        between()
+        listed = _tell_outcome(self._listed, self._list)
+        if listed is not None:
+            yield from listed.listing.names
+
+    def _list(self) -> Listed:
+        listing = self._spool.listing()
+        total = sum(map(self._spool.size_of, listing.names)) if self._sizes else 0
+        return Listed(listing, total, self._spool.kind_of(listing.strangers[0]) if listing.strangers else "")
+
+
 def begin(spool: SpoolDirectory, load: Callable[[], Settings], *, own_session: bool) -> Begun | None:
     """Open the spool, ``load`` the settings, claim the spool, and look up the way for a session of our own.
 
@@ -55,3 +113,21 @@ def begin(spool: SpoolDirectory, load: Callable[[], Settings], *, own_session: b
         return Begun(settings, warning, look_up(settings.api_url) if own_session else None)
     except CirronSpoolError as error:
         return Begun(settings, warning, error=error)
+
+
+def _tell_outcome(future: asyncio.Future[T | BaseException], work: Callable[[], T]) -> T | None:
+    """From a thread: let ``future`` come to what ``work`` returns, which is returned here, too, or raises."""
+    try:
+        outcome = work()
+    except BaseException as error:  # noqa: BLE001  # raised in the event loop
+        tell(future, error)
+        return None
+    tell(future, outcome)
+    return outcome
+
+
+def _value(outcome: T | BaseException) -> T:
+    """The value that an outcome is. Raises the exception that it is instead."""
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome

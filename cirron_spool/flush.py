@@ -6,21 +6,19 @@ back to be deleted. The position moves with the acknowledgement and never before
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 import anyio.to_thread
 
-from cirron_spool.awaiting import tell
-from cirron_spool.beginning import Begun, begin
+from cirron_spool.beginning import Beginning, Begun, Listed
 from cirron_spool.conclusion import Conclusions
 from cirron_spool.config import Settings, load_settings
 from cirron_spool.credentials import Login
@@ -32,14 +30,12 @@ from cirron_spool.naming import count
 from cirron_spool.places import spool_directory
 from cirron_spool.prefetch import Prefetch, Prepared, Tuning
 from cirron_spool.report import Ended, FlushEvent, FlushResult, Sending, Started, Tally, Warned
-from cirron_spool.spool import Listing, SpoolDirectory
+from cirron_spool.spool import SpoolDirectory
 from cirron_spool.transport import Transport
 from cirron_spool.window import Window
 
 if TYPE_CHECKING:
     import aiohttp
-
-T = TypeVar("T")
 
 # What the first flush of a process would import in the midst of its caller's event loop, 25 to 70 ms, is imported with
 # this module.
@@ -141,20 +137,11 @@ def _ignore(event: FlushEvent) -> None:
     del event
 
 
-class _Listed(NamedTuple):
-    """What was listed: its bytes together, if somebody shows them, and what the first stranger is, in words."""
-
-    listing: Listing
-    total_bytes: int
-    strange: str
-
-
 class _Flush:
     """One flush of one spool directory, whose settings are ``load``ed if there is anything to send."""
 
     def __init__(self, spool: SpoolDirectory, load: Callable[[], Settings], options: _Options) -> None:
         self._spool = spool
-        self._load = load
         self._options = options
         self._emit = options.emit
         # An event for each batch is made only for somebody who listens.
@@ -170,12 +157,14 @@ class _Flush:
             keep_going=options.keep_going,
             streamed=self._streamed,
         )
-        loop = asyncio.get_running_loop()
-        self._begun: asyncio.Future[Begun | BaseException | None] = loop.create_future()
-        self._listed: asyncio.Future[_Listed | BaseException] = loop.create_future()
+        # A session of the caller's has its own ways, and sizes are only for somebody who shows them.
+        self._beginning = Beginning(spool, load, own_session=options.session is None, sizes=self._told)
         self._prefetch = Prefetch(spool, options.tuning)
         self._disk = self._prefetch.ahead(
-            self._names(), self._conclusions.remove, at_once=options.in_flight, at_end=spool.unlock
+            self._beginning.names(lambda: self._disk.run_errands()),  # noqa: PLW0108  # not bound yet
+            self._conclusions.remove,
+            at_once=options.in_flight,
+            at_end=spool.unlock,
         )
         self._began = time.monotonic()
 
@@ -186,7 +175,7 @@ class _Flush:
             async with AsyncExitStack() as stack:
                 stack.callback(self._prefetch.close)
                 await stack.enter_async_context(self._disk)
-                begun = _value(await self._begun)
+                begun = await self._beginning.begun()
                 if begun is not None:
                     await self._send(begun)
             for kept in self._disk.results():
@@ -210,28 +199,6 @@ class _Flush:
             self._conclusions.auth_error.result = result
             raise self._conclusions.auth_error
         return result
-
-    # -- for the disk's thread -----------------------------------------------------------------------------------------
-
-    def _names(self) -> Iterator[str]:
-        """Begin, list, and name the batches to prepare: without a way back to the loop, which is told, in between."""
-        # A session of the caller's has its own ways.
-        own = self._options.session is None
-        begun = _tell_outcome(self._begun, partial(begin, self._spool, self._load, own_session=own))
-        if begun is None or not begun.may_send:
-            return
-        self._disk.run_errands()  # a flush that was given up meanwhile ends here
-        listed = _tell_outcome(self._listed, self._list)
-        if listed is not None:
-            yield from listed.listing.names
-
-    def _list(self) -> _Listed:
-        listing = self._spool.listing()
-        # Sizes cost a stat a file: only for somebody who shows them.
-        total = sum(map(self._spool.size_of, listing.names)) if self._told else 0
-        return _Listed(listing, total, self._spool.kind_of(listing.strangers[0]) if listing.strangers else "")
-
-    # -- for the event loop --------------------------------------------------------------------------------------------
 
     def _end(self) -> FlushResult:
         result = self._tally.result(time.monotonic() - self._began)
@@ -289,7 +256,7 @@ class _Flush:
             beside.start_soon(authenticate)
             if preconnect:
                 beside.start_soon(ingest.preconnect)
-            self._take_note_of(_value(await self._listed))
+            self._take_note_of(await self._beginning.listed())
             with anyio.CancelScope() as delivering:
                 if self._options.stop is not None:
                     beside.start_soon(self._watch_stop, self._options.stop, delivery, delivering)
@@ -303,7 +270,7 @@ class _Flush:
         if refused:
             raise refused[0]
 
-    def _take_note_of(self, listed: _Listed) -> None:
+    def _take_note_of(self, listed: Listed) -> None:
         names, strangers = listed.listing
         self._tally.listed = len(names)
         self._emit(Started(self._spool.path, len(names), listed.total_bytes))
@@ -355,21 +322,3 @@ class _Flush:
         if login.unsaved:
             # Delivered or not, the next flush will find a refresh token that was used up.
             self._tally.exit_codes.add(EXIT_LOOK)
-
-
-def _tell_outcome(future: asyncio.Future[T | BaseException], work: Callable[[], T]) -> T | None:
-    """From a thread: let ``future`` come to what ``work`` returns, which is returned here, too, or raises."""
-    try:
-        outcome = work()
-    except BaseException as error:  # noqa: BLE001  # raised in the event loop
-        tell(future, error)
-        return None
-    tell(future, outcome)
-    return outcome
-
-
-def _value(outcome: T | BaseException) -> T:
-    """The value that an outcome is. Raises the exception that it is instead."""
-    if isinstance(outcome, BaseException):
-        raise outcome
-    return outcome
