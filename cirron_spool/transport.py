@@ -1,4 +1,4 @@
-"""One HTTP request, one answer. With ``wire`` the only room that knows aiohttp; its errors are translated here, once.
+"""One HTTP request, one answer. With ``post`` the only room that knows aiohttp; its errors are translated here, once.
 
 No retry, no redirect, no cookie, no decompression, no disk. An answer is read up to 64 KB; what takes longer than the
 silence limit is ended by a watch that knows how many bytes the peer's kernel has taken.
@@ -22,6 +22,7 @@ from yarl import URL
 
 from cirron_spool import __version__
 from cirron_spool.awaiting import complete
+from cirron_spool.post import Post
 from cirron_spool.routes import Route, look_up
 from cirron_spool.verdict import Answer, NoAnswer
 from cirron_spool.wire import Body, Connections, Upload, Watch
@@ -35,11 +36,15 @@ _LONGEST_ANSWER = 64 * 1024
 
 
 class _Way(NamedTuple):
-    """A route with what each request that takes it says, and asks of aiohttp: made once, since batches are many."""
+    """A route with what each request that takes it says, and asks of aiohttp: made once, since batches are many.
+
+    ``posts`` are those that none is under way with.
+    """
 
     route: Route
     headers: dict[str, str]
     options: dict[str, Any]
+    posts: list[Post]
 
     @classmethod
     def by(cls, route: Route) -> Self:
@@ -55,6 +60,7 @@ class _Way(NamedTuple):
                 "proxy": route.proxy_url,
                 "proxy_headers": route.proxy_headers,
             },
+            [],
         )
 
 
@@ -122,14 +128,12 @@ class Transport:
 
     async def _post(self, url: str, headers: Mapping[str, str], upload: Upload) -> Answer | NoAnswer | None:
         """As :meth:`post`; None when the connection turned out stale before anything was sent."""
-        session = self._opened()
         way = self._ways.get(url) or await self._find_way(url)
+        post = way.posts.pop() if way.posts else self._new_post(way)
         body = Body(upload, self._connections, self._loop.time)
         self._watch.begin(body)
         try:
-            response = await session.request(
-                "POST", data=body, headers={**way.headers, **headers}, timeout=self._timeout, **way.options
-            )
+            response = await post.send(headers, body)
             try:
                 early = not body.all_taken
                 content, whole = _read_at_once(response) or await _read(response)
@@ -140,6 +144,8 @@ class Transport:
             unasked = body.stale or body.transport is None
             if not whole or early or unasked:
                 response.close()
+            else:
+                way.posts.append(post)
             # First of all what we did ourselves: an aborted connection can look like the orderly end of an answer.
             if body.timed_out:
                 return self._timed_out()
@@ -222,6 +228,12 @@ class Transport:
             )
             connection = await session.connector.connect(request, traces=[], timeout=self._timeout)
             connection.release()
+
+    def _new_post(self, way: _Way) -> Post:
+        # A caller's session may have middlewares of its own, for each request. And to what a request says to a proxy
+        # aiohttp adds something, with which it would not find its connection again.
+        keep = self._own and way.route.proxy_url is None
+        return Post(self._opened(), way.headers, {"timeout": self._timeout, **way.options}, keep=keep)
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:

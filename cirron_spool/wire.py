@@ -9,8 +9,6 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import aiohttp
-
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
 
@@ -65,14 +63,12 @@ class _StaleConnectionError(OSError):
     """Something had arrived on a kept-alive connection before we asked anything: not an answer to us."""
 
 
-class Body(aiohttp.Payload):
+class Body:
     """An Upload on its way, once: written in bounded parts, and what the watch wants to know of it meanwhile.
 
-    ``written`` are the bytes that were handed to the connection, ``last_progress`` is when that or the peer last took
-    some, by ``clock``.
+    ``length`` is the upload's. ``written`` are the bytes that were handed to the connection, ``last_progress`` is when
+    that or the peer last took some, by ``clock``.
     """
-
-    _autoclose = True
 
     # As most of them stay to the end: set on the class, since one body is made for each batch.
     transport: asyncio.WriteTransport | None = None
@@ -87,26 +83,13 @@ class Body(aiohttp.Payload):
     _since_turn = 0
 
     def __init__(self, upload: Upload, connections: Connections, clock: Callable[[], float]) -> None:
-        super().__init__(upload, content_type="application/json")
-        self._size = upload.length
+        self.length = upload.length
         self._upload = upload
         self._connections = connections
         self._clock = clock
         self.last_progress = clock()
 
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:  # noqa: ARG002  # aiohttp's signature
-        """Not offered: a body may be a stream."""
-        raise TypeError("an upload has no text form")
-
     async def write(self, writer: AbstractStreamWriter) -> None:
-        """As write_with_length(): the length is the body's own."""
-        await self.write_with_length(writer, None)
-
-    async def write_with_length(
-        self,
-        writer: AbstractStreamWriter,
-        content_length: int | None,  # noqa: ARG002  # aiohttp's signature
-    ) -> None:
         """Write the body; raises _StaleConnectionError before the first byte when the connection is not quiet."""
         self.transport = writer.transport
         self._refuse_stale(writer)

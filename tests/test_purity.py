@@ -146,7 +146,7 @@ def test_a_room_that_decides_stands_below_those_that_do() -> None:
 @pytest.mark.parametrize(
     ("knows", "rooms"),
     [
-        ("aiohttp", {"transport", "wire", "receiver"}),
+        ("aiohttp", {"transport", "post", "receiver"}),
         ("argparse", {"cli"}),
         ("rich", {"cli"}),
         ("backoff", {"delivery"}),

@@ -303,9 +303,10 @@ def test_what_the_departures_say_of_aiohttp_and_aiofiles() -> None:
             if pattern.search(path.read_text(encoding="utf-8"))
         }
 
-    # flush.py names a type of it, and imports it for that only.
+    # flush.py and wire.py name types of it, and import it for those only.
     assert {name for name in naming("aiohttp") if not name.startswith("receiver/")} == {
         "flush.py",
+        "post.py",
         "transport.py",
         "wire.py",
     }

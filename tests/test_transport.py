@@ -702,12 +702,6 @@ async def test_a_body_that_never_left_has_no_moment() -> None:
     assert moments == []
 
 
-async def test_a_body_has_no_text_form() -> None:
-    body = Body(Upload(), {}, lambda: 0.0)
-    with pytest.raises(TypeError):
-        body.decode()
-
-
 class Insatiable:
     """A connection whose kernel has room for everything at once: no write ever waits."""
 
