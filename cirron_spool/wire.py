@@ -79,7 +79,7 @@ class Body:
     stale = False
     timed_out = False
     written = 0
-    _acked = -1
+    _acked: int | None = None
     _since_turn = 0
 
     def __init__(self, upload: Upload, connections: Connections, clock: Callable[[], float]) -> None:
@@ -163,8 +163,9 @@ class Body:
         if self.transport is not None:
             acked = self.written - self.transport.get_write_buffer_size() - _unacknowledged(self.transport)
             if acked != self._acked:
-                # The first look after the last byte finds a change too; the limit runs from the write itself then.
-                if self._acked >= 0:
+                # The first look only begins: until then the limit runs from the write itself. What is in the midst of
+                # being written is not counted as such yet, so this is below zero then.
+                if self._acked is not None:
                     self.last_progress = now
                 self._acked = acked
 

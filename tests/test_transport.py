@@ -48,7 +48,7 @@ def spool(tmp_path: Path) -> Path:
     return tmp_path / "spool"
 
 
-async def flush(server: ScriptedServer, spool: Path, **options: Any) -> FlushResult:
+async def flush(server: ScriptedServer | SlowSink, spool: Path, **options: Any) -> FlushResult:
     return await flush_spool(spool, **{"api_url": server.url, "token": TOKEN, **options})
 
 
@@ -502,11 +502,11 @@ async def test_an_upload_that_does_not_move_is_cut(spool: Path) -> None:
 class SlowSink:
     """Reads one upload in small sips, with a pause before each, then answers 200. A link that is slow, not dead."""
 
-    def __init__(self, sips: int, pause_s: float) -> None:
-        self._sips, self._pause_s = sips, pause_s
+    def __init__(self, sips: int, pause_s: float, sip_bytes: int = 65536) -> None:
+        self._sips, self._pause_s, self._sip_bytes = sips, pause_s, sip_bytes
         self.body = b""
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, sip_bytes)
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
     @property
@@ -531,7 +531,7 @@ class SlowSink:
             length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
             for _ in range(self._sips):
                 time.sleep(self._pause_s)  # the slowness itself, not a wait for something
-                self.body += stream.read(65536) or b""
+                self.body += stream.read(self._sip_bytes) or b""
             while len(self.body) < length and (piece := stream.read(65536)):
                 self.body += piece
             if len(self.body) == length:
@@ -551,6 +551,25 @@ async def test_a_slow_upload_that_moves_is_not_cut(spool: Path) -> None:
             spool, api_url=sink.url, token=TOKEN, timeout_ms=1000, retries=0, verify=False
         )
         assert time.monotonic() - began > 3
+    assert (result.uploaded, result.failures) == (1, ())
+    assert gzip.decompress(sink.body) == body
+
+
+async def test_a_slow_upload_in_one_write_is_not_cut_while_it_moves(spool: Path) -> None:
+    """A batch of 200 KB that the kernel has no room for: most of it waits in this process, in the midst of its write."""
+    body = big_batch(spool, 200_000)
+
+    def narrow(address: Any) -> socket.socket:
+        sock = socket.socket(*address[:3])
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        return sock
+
+    with SlowSink(sips=24, pause_s=0.1, sip_bytes=8192) as sink:
+        connector = aiohttp.TCPConnector(socket_factory=narrow)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            began = time.monotonic()
+            result = await flush(sink, spool, session=session, timeout_ms=1000, retries=0, verify=False)
+            assert time.monotonic() - began > 2
     assert (result.uploaded, result.failures) == (1, ())
     assert gzip.decompress(sink.body) == body
 
