@@ -196,43 +196,50 @@ class Ahead(Generic[T, E, R]):
 
         Waking a thread costs more than making a small batch ready: it sleeps until half is taken, or one is ``wanted``.
         """
-        if self._held_back:
-            self._see_to_errands()
-        if self._exhausted:
-            return
-        asleep = self._asleep_at == self._posted
-        if asleep and self._brief is not None and self._loop_makes():
-            if not self._ready.is_full():
-                self._make_here(self._brief)
-        elif wanted or (asleep and self._ready.is_half_empty()):
-            self._post(_Sign.LOOK)
-
-    def _see_to_errands(self) -> None:
-        """Do the errands that were held back: here as far as they are brief, in their order, and else in the thread."""
-        held_back = self._held_back
         began = time.perf_counter()
+        worked = bool(self._held_back) and self._see_to_errands(began)
+        if not self._exhausted:
+            ready = self._ready
+            asleep = self._asleep_at == self._posted
+            if asleep and self._brief is not None and self._loop_makes():
+                if not ready.is_full():
+                    self._make_here(self._brief)
+                    worked = True
+            elif wanted or (asleep and ready.is_half_empty()):
+                self._post(_Sign.LOOK)
+        if worked:
+            self._pace.done_in_loop(time.perf_counter() - began)
+            if self._waiter is not None:
+                # What is waited for may have come of this.
+                resolve(self._waiter, None)
+
+    def _see_to_errands(self, began: float) -> bool:
+        """Do the errands that were held back: here as far as they are brief, in their order, and else in the thread.
+
+        Returns whether any was done here.
+        """
+        held_back = self._held_back
+        done = 0
         if self._may_do_errands(began):
-            until = began + _ERRANDS_S
-            while held_back and self._pace.quick and self._is_brief(held_back[0]):
-                if began > until:
+            while held_back and self._is_brief(held_back[0]):
+                if done and time.perf_counter() - began > _ERRANDS_S:
                     self._work_soon()
-                    return
+                    return True
                 if not self._run_errand(held_back.popleft()):
                     self._post(_Sign.LEAVE)
-                    return
+                    return True
+                done += 1
                 self._errands_here += 1
-                now = time.perf_counter()
-                self._pace.done_in_loop(now - began)
-                began = now
-                self._wake()
         while held_back:
             self._errands_posted += 1
             self._post(held_back.popleft())
+        return done > 0
 
     def _may_do_errands(self, now: float) -> bool:
         """Whether errands may be the loop's: the thread has none before them, and no piece of its hangs in the disk."""
         if (
             self._brief is None
+            or not self._pace.quick
             or self._errands_posted != self._errands_by_thread
             or self._errand_error is not None
         ):
@@ -242,7 +249,6 @@ class Ahead(Generic[T, E, R]):
 
     def _make_here(self, brief: Callable[[], T | None]) -> None:
         """Make one item, and the next a turn of the loop later, until the store is full."""
-        began = time.perf_counter()
         try:
             item = brief()
         except StopIteration:
@@ -256,8 +262,6 @@ class Ahead(Generic[T, E, R]):
             else:
                 self._ready.add(item)
                 self._fill_soon()
-        self._pace.done_in_loop(time.perf_counter() - began)
-        self._wake()
 
     def _fill_soon(self) -> None:
         if not self._ready.is_full():
@@ -272,11 +276,6 @@ class Ahead(Generic[T, E, R]):
     def _work_in_turn(self) -> None:
         self._due = False
         self._look_for_work()
-
-    def _wake(self) -> None:
-        """Resume the coroutine that waits, if one does: what it waits for may have come of the loop's own work."""
-        if self._waiter is not None:
-            resolve(self._waiter, None)
 
     def _post(self, message: E | _Sign) -> None:
         self._posted += 1

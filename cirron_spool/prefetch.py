@@ -145,7 +145,7 @@ class Prefetch:
             at_end=at_end,
             brief=preparations.next_if_brief if self._tuning.in_loop_bytes else None,
             is_small=lambda ready: isinstance(ready, Unsendable) or ready.size <= self._tuning.in_loop_bytes,
-            is_brief=lambda prepared: prepared.size <= DELETED_IN_LOOP_BYTES,
+            is_brief=lambda prepared: prepared.fingerprint.size <= DELETED_IN_LOOP_BYTES,
         )
         return ahead
 

@@ -69,7 +69,8 @@ class Fingerprint(NamedTuple):
     @classmethod
     def of(cls, status: os.stat_result) -> Self:
         """The fingerprint in a stat result."""
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        # As entries() makes its tuples: two for each batch.
+        return tuple.__new__(cls, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
 
 
 class Vanished(Exception):
@@ -297,7 +298,8 @@ class SpoolDirectory:
         return self.path / name
 
     def _where(self, name: str) -> tuple[str, int | None]:
-        return (name, self._fd) if self._fd is not None else (os.path.join(self.path, name), None)
+        fd = self._fd  # once: without it a bare name would speak of the working directory
+        return (name, fd) if fd is not None else (os.path.join(self.path, name), None)
 
     # -- the directory as a whole ------------------------------------------------------------------------------------
 

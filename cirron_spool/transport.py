@@ -12,9 +12,9 @@ import os
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import aiohttp
 import anyio.to_thread
@@ -35,7 +35,8 @@ _COMMON_HEADERS = {"User-Agent": PRODUCT, "Accept": "application/json", "Accept-
 _LONGEST_ANSWER = 64 * 1024
 
 
-class _Way(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Way:
     """A route with what each request that takes it says, and asks of aiohttp: made once, since batches are many.
 
     ``posts`` are those that none is under way with.
@@ -120,17 +121,18 @@ class Transport:
 
         Never raises for what a network or a server does; an OSError is the upload's own stream's.
         """
-        outcome = await self._post(url, headers, upload)
-        if outcome is None:
-            # The connection was stale, nothing was sent on it, and it is closed now: this one is a fresh one.
-            outcome = await self._post(url, headers, upload)
-        return outcome if outcome is not None else NoAnswer("the server talks without being asked")
+        # After a stale connection, on which nothing was sent and which is closed now, the next one is a fresh one.
+        return (
+            await self._post(url, headers, upload)
+            or await self._post(url, headers, upload)
+            or NoAnswer("the server talks without being asked")
+        )
 
     async def _post(self, url: str, headers: Mapping[str, str], upload: Upload) -> Answer | NoAnswer | None:
         """As :meth:`post`; None when the connection turned out stale before anything was sent."""
         way = self._ways.get(url) or await self._find_way(url)
         post = way.posts.pop() if way.posts else self._new_post(way)
-        body = Body(upload, self._connections, self._loop.time)
+        body = Body(upload, self._connections)
         self._watch.begin(body)
         try:
             response = await post.send(headers, body)

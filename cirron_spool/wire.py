@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,10 +16,10 @@ if TYPE_CHECKING:
 
 if sys.platform == "win32":
 
-    def ioctl(fd: int, request: int, argument: bytes) -> bytes:
+    def ioctl(fd: int, request: int, argument: bytearray) -> int:
         """Windows cannot be asked; nothing waits, then."""
-        del fd, request
-        return argument
+        del fd, request, argument
+        return 0
 
     FIONREAD = TIOCOUTQ = 0
 else:
@@ -32,7 +34,8 @@ _LOOKS_PER_LIMIT = 8
 _SLOWEST_LOOK_S = 1.0
 
 
-class Connection(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Connection:
     """A connection that has been used: the future of its end, and its socket."""
 
     closed: asyncio.Future[None]
@@ -67,37 +70,55 @@ class Body:
     """An Upload on its way, once: written in bounded parts, and what the watch wants to know of it meanwhile.
 
     ``length`` is the upload's. ``written`` are the bytes that were handed to the connection, ``last_progress`` is when
-    that or the peer last took some, by ``clock``.
+    that or the peer last took some, by time.monotonic().
     """
 
-    # As most of them stay to the end: set on the class, since one body is made for each batch.
-    transport: asyncio.WriteTransport | None = None
-    closed: asyncio.Future[None] | None = None
-    body_error: OSError | None = None
-    streaming: asyncio.Future[None] | None = None
-    sent = False
-    stale = False
-    timed_out = False
-    written = 0
-    _acked: int | None = None
-    _since_turn = 0
+    # One is made for each batch, and looked at some thirty times.
+    __slots__ = (
+        "_acked",
+        "_connections",
+        "_since_turn",
+        "_upload",
+        "body_error",
+        "closed",
+        "last_progress",
+        "length",
+        "sent",
+        "stale",
+        "streaming",
+        "timed_out",
+        "transport",
+        "written",
+    )
 
-    def __init__(self, upload: Upload, connections: Connections, clock: Callable[[], float]) -> None:
-        self.length = upload.length
+    def __init__(self, upload: Upload, connections: Connections) -> None:
         self._upload = upload
         self._connections = connections
-        self._clock = clock
-        self.last_progress = clock()
+        self.length = upload.length
+        self.transport: asyncio.WriteTransport | None = None
+        self.closed: asyncio.Future[None] | None = None
+        self.body_error: OSError | None = None
+        self.streaming: asyncio.Future[None] | None = None
+        self.sent = self.stale = self.timed_out = False
+        self.written = self._since_turn = 0
+        self._acked: int | None = None
+        self.last_progress = time.monotonic()
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Write the body; raises _StaleConnectionError before the first byte when the connection is not quiet."""
         self.transport = writer.transport
         self._refuse_stale(writer)
-        parts, _, stream, meanwhile = self._upload
+        parts, length, stream, meanwhile = self._upload
         if stream is not None:
             await self._write_stream(writer, stream)
-        for part in parts:
-            await self._write_part(writer, part)
+        elif length is not None and length <= _WRITE_BYTES:  # as most: nobody's turn has to come meanwhile
+            for part in parts:
+                await writer.write(part)
+            self.written = length
+            self.last_progress = time.monotonic()
+        else:
+            for part in parts:
+                await self._write_part(writer, part)
         self.sent = True
         if meanwhile is not None:
             meanwhile()
@@ -128,7 +149,7 @@ class Body:
             await writer.write(piece)
             size = len(piece)
             self.written += size
-            self.last_progress = self._clock()
+            self.last_progress = time.monotonic()
             self._since_turn += size
             if self._since_turn >= _WRITE_BYTES:
                 # A kernel with room takes megabytes without ever making us wait: the others have their turn.
@@ -229,7 +250,7 @@ class Watch:
         # that the watch goes on whatever a look meets.
         pause = min(self._limit_s / _LOOKS_PER_LIMIT, _SLOWEST_LOOK_S)
         self._next_look = self._loop.call_later(pause, self._look)
-        now = self._loop.time()
+        now = time.monotonic()
         for body in self._watched:
             body.look(now)
             if body.transport is not None and now - body.last_progress >= self._limit_s:
@@ -240,7 +261,7 @@ class Watch:
 def _unread(sock: Any) -> bool:
     """Whether bytes wait unread in the kernel. The end of the connection is not seen: it shows by itself."""
     try:
-        return sock is not None and ioctl(sock.fileno(), FIONREAD, b"\0\0\0\0") != b"\0\0\0\0"
+        return sock is not None and _ask(sock, FIONREAD) > 0
     except (OSError, ValueError):  # closed meanwhile: its number is -1
         return True
 
@@ -251,6 +272,15 @@ def _unacknowledged(transport: asyncio.WriteTransport) -> int:
         return 0
     sock = transport.get_extra_info("socket")
     try:
-        return int.from_bytes(ioctl(sock.fileno(), TIOCOUTQ, b"\0\0\0\0"), sys.byteorder)
+        return _ask(sock, TIOCOUTQ)
     except (OSError, ValueError, AttributeError):  # closed meanwhile: its number is -1
         return 0
+
+
+def _ask(sock: Any, request: int) -> int:
+    """The number that the kernel answers ``request`` with. Raises OSError, or ValueError for a closed socket."""
+    answer = bytearray(
+        4
+    )  # to be written into: bytes would do, but ioctl() finds that out by an error, ten times as long
+    ioctl(sock.fileno(), request, answer)
+    return int.from_bytes(answer, sys.byteorder)

@@ -556,7 +556,7 @@ async def test_a_slow_upload_that_moves_is_not_cut(spool: Path) -> None:
 
 
 async def test_a_slow_upload_in_one_write_is_not_cut_while_it_moves(spool: Path) -> None:
-    """A batch of 200 KB that the kernel has no room for: most of it waits in this process, in the midst of its write."""
+    """A batch of 200 KB that the kernel has no room for: most waits in this process, in the midst of its write."""
     body = big_batch(spool, 200_000)
 
     def narrow(address: Any) -> socket.socket:
@@ -746,7 +746,7 @@ async def test_the_others_in_the_loop_have_their_turns_while_a_body_goes_out(par
             await asyncio.sleep(0)
 
     writer: Any = Insatiable()
-    body = Body(Upload(parts, size), {}, lambda: 0.0)
+    body = Body(Upload(parts, size), {})
     neighbour = asyncio.ensure_future(other())
     await body.write(writer)
     neighbour.cancel()
