@@ -197,13 +197,14 @@ class Ahead(Generic[T, E, R]):
         Waking a thread costs more than making a small batch ready: it sleeps until half is taken, or one is ``wanted``.
         """
         began = time.perf_counter()
-        worked = bool(self._held_back) and self._see_to_errands(began)
+        brief = self._brief if self._pace.quick else None
+        worked = bool(self._held_back) and self._see_to_errands(began, here=brief is not None)
         if not self._exhausted:
             ready = self._ready
             asleep = self._asleep_at == self._posted
-            if asleep and self._brief is not None and self._loop_makes():
+            if asleep and brief is not None and self._small_in_a_row >= _SMALL_IN_A_ROW:
                 if not ready.is_full():
-                    self._make_here(self._brief)
+                    self._make_here(brief)
                     worked = True
             elif wanted or (asleep and ready.is_half_empty()):
                 self._post(_Sign.LOOK)
@@ -213,14 +214,14 @@ class Ahead(Generic[T, E, R]):
                 # What is waited for may have come of this.
                 resolve(self._waiter, None)
 
-    def _see_to_errands(self, began: float) -> bool:
-        """Do the errands that were held back: here as far as they are brief, in their order, and else in the thread.
+    def _see_to_errands(self, began: float, *, here: bool) -> bool:
+        """Do the errands that were held back, in their order: ``here`` as far as they are brief, else in the thread.
 
         Returns whether any was done here.
         """
         held_back = self._held_back
         done = 0
-        if self._may_do_errands(began):
+        if here and self._may_do_errands(began):
             while held_back and self._is_brief(held_back[0]):
                 if done and time.perf_counter() - began > _ERRANDS_S:
                     self._work_soon()
@@ -237,12 +238,7 @@ class Ahead(Generic[T, E, R]):
 
     def _may_do_errands(self, now: float) -> bool:
         """Whether errands may be the loop's: the thread has none before them, and no piece of its hangs in the disk."""
-        if (
-            self._brief is None
-            or not self._pace.quick
-            or self._errands_posted != self._errands_by_thread
-            or self._errand_error is not None
-        ):
+        if self._errands_posted != self._errands_by_thread or self._errand_error is not None:
             return False
         busy_since = self._busy_since
         return busy_since is None or now - busy_since <= SLOW_S
@@ -261,7 +257,8 @@ class Ahead(Generic[T, E, R]):
                 self._post(_Sign.LOOK)
             else:
                 self._ready.add(item)
-                self._fill_soon()
+                if not self._ready.is_full():
+                    self._work_soon()
 
     def _fill_soon(self) -> None:
         if not self._ready.is_full():
@@ -336,8 +333,10 @@ class Ahead(Generic[T, E, R]):
                 self._pace.tried(time.perf_counter() - began)
                 self._busy_since = None
                 self._small_in_a_row = self._small_in_a_row + 1 if small else 0
-                self._sign()
-                self.run_errands()
+                if self._waiter is not None:
+                    self._sign()
+                if not self._inbox.empty():
+                    self.run_errands()
                 if self._ready.is_full() or self._loop_makes():
                     self._wait_for_room()
                 if self._exhausted:  # by the loop
@@ -369,7 +368,7 @@ class Ahead(Generic[T, E, R]):
 
     def _loop_makes(self) -> bool:
         """Whether the next item is for the loop to make."""
-        return self._brief is not None and self._pace.quick and self._small_in_a_row >= _SMALL_IN_A_ROW
+        return self._small_in_a_row >= _SMALL_IN_A_ROW and self._brief is not None and self._pace.quick
 
     def _sleep(self, *, hand_over: bool = False) -> None:
         """Wait for a message and heed it. Nothing was posted that is not heeded: the loop may make items meanwhile.

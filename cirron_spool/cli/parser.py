@@ -142,7 +142,7 @@ def _add_flush(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="N",
         type=_whole(1),
         dest="prefetch_batches",
-        help="batches held ready (default: 24)",
+        help="batches held ready (default: 64)",
     )
     speed.add_argument(
         "--prefetch-bytes",
