@@ -65,7 +65,7 @@ def _panel(axis: Any, cell: Cell) -> None:
     from matplotlib import ticker
 
     results = [each for each in cell.results if each.runs]
-    names = [_LABELS.get(each.contender.name, each.contender.name) for each in results]
+    names = [_label(each.contender.name) for each in results]
     medians = [each.median("seconds") or 0.0 for each in results]
     spreads = [each.spread("seconds") or (0.0, 0.0) for each in results]
     colours = [
@@ -102,6 +102,7 @@ def _panel(axis: Any, cell: Cell) -> None:
             va="center",
             fontsize=8.5,
             color=INK,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},  # before the floor's line
         )
     axis.set_title(_title(cell), fontsize=10, loc="left", color=INK)
     axis.set_xlabel("seconds", fontsize=8, color=INK)
@@ -110,6 +111,11 @@ def _panel(axis: Any, cell: Cell) -> None:
     axis.tick_params(axis="y", length=0)
     for side in ("top", "right", "left"):
         axis.spines[side].set_visible(False)
+
+
+def _label(name: str) -> str:
+    program, comma, options = name.partition(",")
+    return _LABELS.get(program, program) + comma + options
 
 
 def _title(cell: Cell) -> str:
