@@ -69,8 +69,8 @@ class _StaleConnectionError(OSError):
 class Body:
     """An Upload on its way, once: written in bounded parts, and what the watch wants to know of it meanwhile.
 
-    ``length`` is the upload's. ``written`` are the bytes that were handed to the connection, ``last_progress`` is when
-    that or the peer last took some, by time.monotonic().
+    ``length`` is the upload's. ``written`` are the bytes that the connection has taken, in whole writes;
+    ``last_progress`` is when that or the peer last took some, by time.monotonic().
     """
 
     # One is made for each batch, and looked at some thirty times.
@@ -108,6 +108,8 @@ class Body:
         """Write the body; raises _StaleConnectionError before the first byte when the connection is not quiet."""
         self.transport = writer.transport
         self._refuse_stale(writer)
+        # There is a connection: how long that took has a limit of its own.
+        self.last_progress = time.monotonic()
         parts, length, stream, meanwhile = self._upload
         if stream is not None:
             await self._write_stream(writer, stream)
@@ -185,7 +187,7 @@ class Body:
             acked = self.written - self.transport.get_write_buffer_size() - _unacknowledged(self.transport)
             if acked != self._acked:
                 # The first look only begins: until then the limit runs from the write itself. What is in the midst of
-                # being written is not counted as such yet, so this is below zero then.
+                # being written does not count yet, so this may be below zero.
                 if self._acked is not None:
                     self.last_progress = now
                 self._acked = acked
@@ -279,8 +281,7 @@ def _unacknowledged(transport: asyncio.WriteTransport) -> int:
 
 def _ask(sock: Any, request: int) -> int:
     """The number that the kernel answers ``request`` with. Raises OSError, or ValueError for a closed socket."""
-    answer = bytearray(
-        4
-    )  # to be written into: bytes would do, but ioctl() finds that out by an error, ten times as long
+    # Of bytes ioctl() finds out by an error, raised and dropped inside, that it cannot write into them.
+    answer = bytearray(4)
     ioctl(sock.fileno(), request, answer)
     return int.from_bytes(answer, sys.byteorder)

@@ -755,6 +755,22 @@ async def test_the_others_in_the_loop_have_their_turns_while_a_body_goes_out(par
     assert turns >= size // (256 * 1024 + (part if part < 256 * 1024 else 0)) - 1
 
 
+async def test_the_limit_runs_from_the_write_however_long_the_connection_took() -> None:
+    """A connection has a limit of its own: what it took is no silence of the upload."""
+    body = Body(Upload((b"{}",), 2), {})
+    made = body.last_progress = time.monotonic() - 1000
+    seen: list[float] = []
+
+    class Writer(Insatiable):
+        async def write(self, piece: bytes | memoryview) -> None:
+            seen.append(body.last_progress)
+
+    writer: Any = Writer()
+    await body.write(writer)
+    assert seen
+    assert seen[0] > made
+
+
 class Greeter:
     """Says something on every connection before it is asked anything, as an SSH server does; here, a success."""
 
