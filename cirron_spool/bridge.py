@@ -197,31 +197,34 @@ class Ahead(Generic[T, E, R]):
         Waking a thread costs more than making a small batch ready: it sleeps until half is taken, or one is ``wanted``.
         """
         began = time.perf_counter()
-        brief = self._brief if self._pace.quick else None
-        worked = bool(self._held_back) and self._see_to_errands(began, here=brief is not None)
+        worked = bool(self._held_back) and self._see_to_errands(began)
+        if worked:
+            now = time.perf_counter()
+            self._pace.done_in_loop(now - began)
+            began = now
         if not self._exhausted:
             ready = self._ready
             asleep = self._asleep_at == self._posted
-            if asleep and brief is not None and self._small_in_a_row >= _SMALL_IN_A_ROW:
+            brief = self._brief if asleep and self._pace.quick else None
+            if brief is not None and self._small_in_a_row >= _SMALL_IN_A_ROW:
                 if not ready.is_full():
                     self._make_here(brief)
+                    self._pace.done_in_loop(time.perf_counter() - began)
                     worked = True
             elif wanted or (asleep and ready.is_half_empty()):
                 self._post(_Sign.LOOK)
-        if worked:
-            self._pace.done_in_loop(time.perf_counter() - began)
-            if self._waiter is not None:
-                # What is waited for may have come of this.
-                resolve(self._waiter, None)
+        if worked and self._waiter is not None:
+            # What is waited for may have come of this.
+            resolve(self._waiter, None)
 
-    def _see_to_errands(self, began: float, *, here: bool) -> bool:
-        """Do the errands that were held back, in their order: ``here`` as far as they are brief, else in the thread.
+    def _see_to_errands(self, began: float) -> bool:
+        """Do the errands that were held back: here as far as they are brief, in their order, and else in the thread.
 
         Returns whether any was done here.
         """
         held_back = self._held_back
         done = 0
-        if here and self._may_do_errands(began):
+        if self._may_do_errands(began):
             while held_back and self._is_brief(held_back[0]):
                 if done and time.perf_counter() - began > _ERRANDS_S:
                     self._work_soon()
@@ -238,7 +241,12 @@ class Ahead(Generic[T, E, R]):
 
     def _may_do_errands(self, now: float) -> bool:
         """Whether errands may be the loop's: the thread has none before them, and no piece of its hangs in the disk."""
-        if self._errands_posted != self._errands_by_thread or self._errand_error is not None:
+        if (
+            self._brief is None
+            or not self._pace.quick
+            or self._errands_posted != self._errands_by_thread
+            or self._errand_error is not None
+        ):
             return False
         busy_since = self._busy_since
         return busy_since is None or now - busy_since <= SLOW_S

@@ -793,6 +793,24 @@ async def test_work_that_turns_out_slow_in_the_loop_goes_back_to_the_thread(cloc
     assert works.made == list(range(100))
 
 
+async def test_an_errand_and_an_item_of_one_moment_are_two_slow_pieces(clock: Clock) -> None:
+    works = Works(20)
+    done_by: list[int] = []
+    async with ahead(
+        works, max_items=4, errand=lambda number: done_by.append(threading.get_ident()), brief=works.brief
+    ) as ready:
+        await asleep(ready)
+        clock.piece_s = 1.0
+        for item in range(20):
+            await asleep(ready)
+            assert await anext(ready) == item
+            ready.put(item)
+            ready.meanwhile()
+            await ready.settled()
+    assert works.made_in_loop == [4]
+    assert done_by == [threading.get_ident()] + [ready._thread.ident] * 19
+
+
 @pytest.mark.usefixtures("quick")
 async def test_without_brief_nothing_is_done_in_the_loop() -> None:
     works = Works(100)
