@@ -2,7 +2,9 @@
 
 To make a request, aiohttp merges its headers, checks its address and its proxy, and puts a dozen objects around it: for
 a small batch a third of what the event loop has to do, each time to the same end. A middleware is given the request
-that was made, and may send it more than once: aiohttp's documentation has it so for retries. This one keeps it.
+that was made and a handler that sends it, more than once if it likes: aiohttp's documentation retries so. This one
+keeps both and sends the request again later, after the middleware has returned, which nothing documents: that each
+batch's own body and headers arrive, whatever went before, is what tests/test_post.py looks after.
 """
 
 from __future__ import annotations
@@ -13,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 from aiohttp.hdrs import CONTENT_LENGTH
 
-from cirron_spool.wire import Body
+from cirron_spool.wire import Body, Upload
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
 
 
 class Post:
-    """POSTs of ``session`` that all say ``headers`` and ask for ``options``, one at a time.
+    """POSTs of ``session``, one at a time, that all say ``headers`` and ask for ``options``.
 
-    With ``keep`` they are one request of aiohttp's, made for the first of them; it passes by what else the session
-    has its middlewares do. A body of no known length has one of its own.
+    With ``keep`` they are one request of aiohttp's, made for the first of them; the session's own middlewares do not
+    see it. A body of no known length has a request of its own.
     """
 
     def __init__(
@@ -44,7 +46,8 @@ class Post:
     async def send(self, headers: Mapping[str, str], body: Body) -> aiohttp.ClientResponse:
         """POST ``body``; returns with the headers of its answer. Raises what aiohttp does, and an OSError of its own.
 
-        To be sent again only once an answer has come and was read whole.
+        ``headers`` name nothing that the others or the body name, too. The next one may be sent once this body has left
+        whole, and its answer was read whole after that; otherwise a task of aiohttp's may still be at it.
         """
         if self._kept is None or body.length is None:
             return await self._make(headers, body)
@@ -58,6 +61,11 @@ class Post:
         says.update(headers)
         says[CONTENT_LENGTH] = str(body.length)
         return await handler(request)
+
+    def let_go(self) -> None:
+        """Forget the body that was sent: the next may be long in coming, and this one large."""
+        if self._kept is not None:
+            self._kept[2].body = _NO_BODY
 
     async def _make(self, headers: Mapping[str, str], body: Body) -> aiohttp.ClientResponse:
         payload = _Payload(body)
@@ -102,3 +110,6 @@ class _Payload(aiohttp.Payload):
     ) -> Coroutine[Any, Any, None]:
         """Write the body."""
         return self.body.write(writer)
+
+
+_NO_BODY = Body(Upload(), {})

@@ -39,7 +39,7 @@ _LONGEST_ANSWER = 64 * 1024
 class _Way:
     """A route with what each request that takes it says, and asks of aiohttp: made once, since batches are many.
 
-    ``posts`` are those that none is under way with.
+    ``posts`` are those that are free.
     """
 
     route: Route
@@ -147,6 +147,7 @@ class Transport:
             if not whole or early or unasked:
                 response.close()
             else:
+                post.let_go()
                 way.posts.append(post)
             # First of all what we did ourselves: an aborted connection can look like the orderly end of an answer.
             if body.timed_out:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,14 @@ async def test_the_middlewares_of_a_callers_session_see_each_batch(spool: Path, 
     assert [request.body for request in server.uploads] == [batch.data for batch in batches for _ in range(2)]
     assert len(made) == 3
     assert snapshot(spool) == []
+
+
+async def test_a_body_is_not_held_once_it_was_answered() -> None:
+    """The next may be long in coming, or streamed and so by a request of its own: 8 MiB would stay meanwhile."""
+    part = bytes(100_000)
+    held_before = sys.getrefcount(part)
+    with ScriptedServer() as server:
+        async with Transport(timeout_ms=10_000) as transport:
+            headers = {"X-Cirron-Batch-Id": "01"}
+            await transport.post(f"{server.url}/api/traces", headers, Upload((part,), len(part)))
+            assert sys.getrefcount(part) == held_before
