@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -47,3 +48,15 @@ def deletes() -> Iterator[DeleteWatch]:
     ledger.forget()
     with watch_deletes(package_only=True) as watch:
         yield watch
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    """Where a spool may be made."""
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Milliseconds in place of seconds between attempts: what they are, the events tell."""
+    monkeypatch.setattr("cirron_spool.schedule.FIRST_DELAY_S", 0.001)

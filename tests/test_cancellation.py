@@ -49,13 +49,9 @@ from support.spools import TINY, Sealed, sdk_batches, snapshot, write_batch
 
 T = TypeVar("T")
 
+pytestmark = pytest.mark.usefixtures("short_delays")
+
 BATCHES = 10
-
-
-@pytest.fixture(autouse=True)
-def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Milliseconds in place of seconds between attempts: hundreds of flushes, and where they wait is what counts."""
-    monkeypatch.setattr("cirron_spool.schedule.FIRST_DELAY_S", 0.001)
 
 
 class Steps:

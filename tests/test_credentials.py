@@ -39,23 +39,12 @@ from support.loopwatch import no_blocking_calls
 from support.scripted import Request, ScriptedServer
 from support.spools import TINY, sdk_batches, snapshot
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("short_delays")]
 
 STATUS = ("GET", "/api/cli/status")
 REFRESH = ("POST", "/api/cli/auth/refresh")
 UNKNOWN = {"refreshToken": None, "expiresAt": None}  # of credentials that have neither
 INVALID = "Authentication invalid. Run cirron auth login first."
-
-
-@pytest.fixture(autouse=True)
-def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Milliseconds in place of seconds between attempts: the waiting itself proves nothing here."""
-    monkeypatch.setattr("cirron_spool.schedule.FIRST_DELAY_S", 0.001)
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Path:
-    return tmp_path / "spool"
 
 
 @pytest.fixture

@@ -41,21 +41,10 @@ from support.monitor import DeleteWatch
 from support.scripted import Request, ScriptedServer
 from support.spools import BIG, TINY, sdk_batches, snapshot, write_batch
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("short_delays")]
 
 TOKEN = "sk-delivery-secret"
 DISK = "cirron-spool disk"
-
-
-@pytest.fixture(autouse=True)
-def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Milliseconds in place of seconds between attempts; what the delays are is read from the events."""
-    monkeypatch.setattr("cirron_spool.schedule.FIRST_DELAY_S", 0.001)
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Path:
-    return tmp_path / "spool"
 
 
 async def flush(server: ScriptedServer, spool: Path, **options: Any) -> FlushResult:

@@ -45,15 +45,9 @@ from support.monitor import DeleteWatch
 from support.scripted import ScriptedServer
 from support.spools import TINY, Sealed, sdk_batches, snapshot, write_batch
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("short_delays")]
 
 TOKEN = "sk-flush-secret"
-
-
-@pytest.fixture(autouse=True)
-def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Milliseconds in place of seconds between attempts: the schedule is tested apart, its waiting proves nothing."""
-    monkeypatch.setattr("cirron_spool.schedule.FIRST_DELAY_S", 0.001)
 
 
 @pytest.fixture

@@ -22,20 +22,9 @@ from support.monitor import DeleteWatch
 from support.scripted import Request, ScriptedServer
 from support.spools import TINY, Sealed, sdk_batches, snapshot
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("short_delays")]
 
 TOKEN = "sk-window-secret"
-
-
-@pytest.fixture(autouse=True)
-def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Milliseconds in place of seconds between attempts: the waiting itself proves nothing here."""
-    monkeypatch.setattr("cirron_spool.schedule.FIRST_DELAY_S", 0.001)
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Path:
-    return tmp_path / "spool"
 
 
 async def flush(server: ScriptedServer, spool: Path, **options: Any) -> FlushResult:

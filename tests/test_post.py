@@ -27,17 +27,6 @@ pytestmark = pytest.mark.anyio
 TOKEN = "sk-post-secret"
 
 
-@pytest.fixture(autouse=True)
-def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Milliseconds in place of seconds between attempts: the waiting itself proves nothing here."""
-    monkeypatch.setattr("cirron_spool.schedule.FIRST_DELAY_S", 0.001)
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Path:
-    return tmp_path / "spool"
-
-
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """The bodies that aiohttp has made a request for; nothing else shows how many it made."""
