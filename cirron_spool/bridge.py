@@ -205,10 +205,9 @@ class Ahead(Generic[T, E, R]):
         if not self._exhausted:
             ready = self._ready
             asleep = self._asleep_at == self._posted
-            brief = self._brief if asleep and self._pace.quick else None
-            if brief is not None and self._small_in_a_row >= _SMALL_IN_A_ROW:
+            if asleep and self._brief is not None and self._loop_makes():
                 if not ready.is_full():
-                    self._make_here(brief)
+                    self._make_here(self._brief)
                     self._pace.done_in_loop(time.perf_counter() - began)
                     worked = True
             elif wanted or (asleep and ready.is_half_empty()):
@@ -223,21 +222,21 @@ class Ahead(Generic[T, E, R]):
         Returns whether any was done here.
         """
         held_back = self._held_back
-        done = 0
+        worked = False
         if self._may_do_errands(began):
             while held_back and self._is_brief(held_back[0]):
-                if done and time.perf_counter() - began > _ERRANDS_S:
+                if worked and time.perf_counter() - began > _ERRANDS_S:
                     self._work_soon()
                     return True
                 if not self._run_errand(held_back.popleft()):
                     self._post(_Sign.LEAVE)
                     return True
-                done += 1
+                worked = True
                 self._errands_here += 1
         while held_back:
             self._errands_posted += 1
             self._post(held_back.popleft())
-        return done > 0
+        return worked
 
     def _may_do_errands(self, now: float) -> bool:
         """Whether errands may be the loop's: the thread has none before them, and no piece of its hangs in the disk."""
@@ -265,8 +264,7 @@ class Ahead(Generic[T, E, R]):
                 self._post(_Sign.LOOK)
             else:
                 self._ready.add(item)
-                if not self._ready.is_full():
-                    self._work_soon()
+                self._fill_soon()
 
     def _fill_soon(self) -> None:
         if not self._ready.is_full():
@@ -341,10 +339,8 @@ class Ahead(Generic[T, E, R]):
                 self._pace.tried(time.perf_counter() - began)
                 self._busy_since = None
                 self._small_in_a_row = self._small_in_a_row + 1 if small else 0
-                if self._waiter is not None:
-                    self._sign()
-                if not self._inbox.empty():
-                    self.run_errands()
+                self._sign()
+                self.run_errands()
                 if self._ready.is_full() or self._loop_makes():
                     self._wait_for_room()
                 if self._exhausted:  # by the loop
