@@ -65,7 +65,8 @@ class Post:
     def let_go(self) -> None:
         """Forget the body that was sent: the next may be long in coming, and this one large."""
         if self._kept is not None:
-            self._kept[2].body = _NO_BODY
+            _, _, payload = self._kept
+            payload.body = _NO_BODY
 
     async def _make(self, headers: Mapping[str, str], body: Body) -> aiohttp.ClientResponse:
         payload = _Payload(body)

@@ -1,7 +1,8 @@
-"""One HTTP request, one answer. With ``post`` the only room that knows aiohttp; its errors are translated here, once.
+"""One HTTP request, one answer. With ``post``, and ``wire`` as to connections, the only room that knows aiohttp.
 
-No retry, no redirect, no cookie, no decompression, no disk. An answer is read up to 64 KB; what takes longer than the
-silence limit is ended by a watch that knows how many bytes the peer's kernel has taken.
+Its errors are translated here, once. No retry, no redirect, no cookie, no decompression, no disk. An answer is read up
+to 64 KB; what takes longer than the silence limit is ended by a watch that knows how many bytes the peer's kernel has
+taken.
 """
 
 from __future__ import annotations

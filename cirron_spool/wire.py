@@ -102,14 +102,14 @@ class Body:
         self.sent = self.stale = self.timed_out = False
         self.written = self._since_turn = 0
         self._acked: int | None = None
-        self.last_progress = time.monotonic()
+        self.last_progress = 0.0
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Write the body; raises _StaleConnectionError before the first byte when the connection is not quiet."""
+        # From here on: how long the connection took has a limit of its own.
+        self.last_progress = time.monotonic()
         self.transport = writer.transport
         self._refuse_stale(writer)
-        # There is a connection: how long that took has a limit of its own.
-        self.last_progress = time.monotonic()
         parts, length, stream, meanwhile = self._upload
         if stream is not None:
             await self._write_stream(writer, stream)
