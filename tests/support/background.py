@@ -99,7 +99,8 @@ class BackgroundServer:
         self._ready.set_result(sock.getsockname()[1])
         await self.passes(self._release)
         server.close()
-        while tasks := {task for task in self._tasks if not task.done()}:
+        # All of this loop's: a connection that is being accepted is a task of asyncio's own.
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
