@@ -29,9 +29,10 @@ else:
 # One write to the connection, and what is written before the other tasks of the loop have a turn: some 200 µs of
 # copying, and enough to keep a fast link full. A raw body of 70 MB in one write stalled the loop for 35 ms.
 _WRITE_BYTES = 256 * 1024
-# The watch looks this many times per silence limit, so that a limit is overrun by an eighth at most.
+# The watch looks this many times per silence limit, so that a limit is overrun by an eighth at most; and often enough
+# for a progress bar that moves.
 _LOOKS_PER_LIMIT = 8
-_SLOWEST_LOOK_S = 1.0
+_SLOWEST_LOOK_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +48,22 @@ Connections = dict[asyncio.WriteTransport, Connection]
 Stream = Callable[[], AbstractAsyncContextManager[AsyncIterator[bytes]]]
 # Called when a body held in memory is on its way: until its answer comes the event loop has nothing else to do for it.
 Moment = Callable[[], None]
+Progress = Callable[[int], None]
 
 
 class Upload(NamedTuple):
     """A request body: ``parts`` held in memory, or a ``stream`` of parts to be opened anew for each attempt.
 
     ``length`` in bytes becomes Content-Length; None sends it chunked. ``meanwhile`` is told when ``parts`` have been
-    written; it must not raise.
+    written; it must not raise. ``progress`` is called at most four times a second with the bytes that the peer has
+    taken in this attempt, when they have become more; it must not raise.
     """
 
     parts: tuple[bytes, ...] = ()
     length: int | None = 0
     stream: Stream | None = None
     meanwhile: Moment | None = None
+    progress: Progress | None = None
 
 
 class _StaleConnectionError(OSError):
@@ -110,7 +114,7 @@ class Body:
         self.last_progress = time.monotonic()
         self.transport = writer.transport
         self._refuse_stale(writer)
-        parts, length, stream, meanwhile = self._upload
+        parts, length, stream, meanwhile, _ = self._upload
         if stream is not None:
             await self._write_stream(writer, stream)
         elif length is not None and length <= _WRITE_BYTES:  # as most: nobody's turn has to come meanwhile
@@ -191,6 +195,8 @@ class Body:
                 if self._acked is not None:
                     self.last_progress = now
                 self._acked = acked
+                if acked > 0 and self._upload.progress is not None:
+                    self._upload.progress(acked)
 
     async def left(self) -> None:
         """Wait until the body's stream is closed: aiohttp cancels its writer, but does not wait for it."""

@@ -544,6 +544,20 @@ async def test_a_slow_upload_that_moves_is_not_cut(spool: Path) -> None:
     assert gzip.decompress(sink.body) == body
 
 
+async def test_the_bytes_of_a_slow_upload_are_told_while_it_goes() -> None:
+    """Compared with what the peer has read: its kernel and ours may hold some more, never less."""
+    body = gzip.compress(random.Random(1).randbytes(3_000_000))
+    told: list[int] = []
+    with SlowSink(sips=20, pause_s=0.1) as sink:
+        async with Transport(timeout_ms=1000) as transport:
+            upload = Upload((body,), len(body), progress=told.append)
+            heard = await transport.post(f"{sink.url}/api/traces", {}, upload)
+    assert isinstance(heard, Heard)
+    assert len(told) > 3
+    assert told == sorted(set(told))
+    assert 0 < told[0] < told[-1] <= len(body)
+
+
 async def test_a_slow_upload_in_one_write_is_not_cut_while_it_moves(spool: Path) -> None:
     """A batch of 200 KB that the kernel has no room for: most waits in this process, in the midst of its write."""
     body = big_batch(spool, 200_000)
