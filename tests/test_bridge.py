@@ -713,7 +713,7 @@ class Stalls(Works):
     def __next__(self) -> int:
         if self.made:
             self.began.set()
-            self.gate.wait()
+            assert self.gate.wait(SAFETY_NET)
         return super().__next__()
 
 
@@ -1020,7 +1020,7 @@ async def test_where_no_moment_comes_the_work_is_done_all_the_same() -> None:
             await happened["errand"].wait()
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "clock")
 async def test_the_loop_does_errands_beside_a_thread_that_makes_an_item() -> None:
     done_by: list[int] = []
     works = Stalls(2, long=[1])
