@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any
 
 import anyio
-import backoff
 
+from cirron_spool.attempts import Throttle, attempt_on_schedule
 from cirron_spool.credentials import Login
 from cirron_spool.ingest import Ingest, Stream
 from cirron_spool.prefetch import Prepared
-from cirron_spool.report import FlushEvent, Retrying
-from cirron_spool.schedule import delays
+from cirron_spool.report import FlushEvent, Retrying, Warned
 from cirron_spool.verdict import Action, Answer, NoAnswer, Verdict, judge
 from cirron_spool.wire import Moment
 
@@ -53,6 +49,7 @@ class Delivery:
         self._streamed = streamed
         self._emit = emit
         self._process = os.getpid()
+        self._throttle = Throttle(self._announce_pause)
         self.stopping = False
         self._attempting = 0
         self._idle: asyncio.Event | None = None
@@ -70,6 +67,9 @@ class Delivery:
             return error
         return verdict
 
+    def _announce_pause(self, seconds: float) -> None:
+        self._emit(Warned(f"Waiting {seconds:.0f} s before the next upload, as the server asks."))
+
     async def wind_down(self, grace_s: float) -> None:
         """Begin no further attempt, and wait up to ``grace_s`` seconds until none is under way."""
         self.stopping = True
@@ -86,24 +86,19 @@ class Delivery:
         async def attempt() -> Verdict:
             return known.pop() if known else await self._attempt(batch, meanwhile)
 
-        async def announce(details: Any) -> None:
-            last: Verdict = details["value"]
-            self._emit(Retrying(batch.name, last.status, last.message, details["wait"], details["tries"] + 1))
+        def announce(last: Verdict, delay_s: float, number: int) -> None:
+            self._emit(Retrying(batch.name, last.status, last.message, delay_s, number))
 
-        # As backoff's types have it nothing is sent into a schedule; it does send each outcome (its _common.py).
-        schedule: Any = partial(delays, retries=self._retries, random=random.random)
-        attempts = backoff.on_predicate(
-            schedule,
-            lambda outcome: outcome.action is Action.RETRY and not self.stopping,
-            jitter=None,  # the schedule's own: backoff's would shorten a Retry-After
-            on_backoff=announce,
-            logger=None,
-        )(attempt)
-        outcome: Verdict = await attempts()
-        return outcome
+        return await attempt_on_schedule(
+            attempt,
+            retries=self._retries,
+            is_temporary=lambda outcome: outcome.action is Action.RETRY and not self.stopping,
+            announce=announce,
+        )
 
     async def _attempt(self, batch: Prepared, meanwhile: Moment | None) -> Verdict:
         """One attempt; a 401 is answered with one renewal of the token and one more try before it counts."""
+        await self._throttle.turn()
         self._attempting += 1
         login = self._login
         renewed = False
@@ -130,6 +125,10 @@ class Delivery:
         if batch.length is None and isinstance(outcome, Answer):
             self._streamed[batch.name] = outcome.sent
         verdict = judge(outcome, name=batch.name, origin=self._ingest.origin, now=datetime.now(UTC))
+        if verdict.action is Action.RETRY:
+            self._throttle.failed(verdict)
+        else:
+            self._throttle.succeeded()
         return verdict if verdict.action is Action.ACKNOWLEDGED else _without(token, verdict)
 
 

@@ -7,13 +7,13 @@ reader can check them by eye. Nothing here knows the HTTP client, the attempt's 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum, auto
 from functools import lru_cache, partial
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from cirron_spool.exits import EXIT_AUTH, EXIT_LATER, EXIT_LOOK, EXIT_OK
 from cirron_spool.naming import printable
@@ -36,6 +36,13 @@ class Action(Enum):
     STOP = auto()  # nothing later is sent
 
 
+class Headers(Protocol):
+    """The header lines of an answer, by name whatever its case."""
+
+    def getall(self, name: str, default: tuple[()], /) -> Iterable[str]:
+        """The values of all lines of that name, or ``default``."""
+
+
 class Answer(NamedTuple):
     """One HTTP answer as it was read: at most 64 KB of body, never decompressed.
 
@@ -47,7 +54,7 @@ class Answer(NamedTuple):
 
     status: int
     reason: str = ""
-    headers: Mapping[str, str] | None = None
+    headers: Headers | None = None
     body: bytes = b""
     complete: bool = True
     delimited: bool = True
@@ -56,8 +63,10 @@ class Answer(NamedTuple):
     sent: int = 0
 
     def header(self, name: str) -> str:
-        """The header's value, or an empty string."""
-        return (self.headers.get(name) or "") if self.headers is not None else ""
+        """The header's value, or an empty string. Lines that differ are joined by commas, as HTTP reads them."""
+        if self.headers is None:
+            return ""
+        return ", ".join(dict.fromkeys(self.headers.getall(name, ())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +167,12 @@ def _doubt(
 ) -> _Doubt | None:
     """What speaks against an acknowledgement in an answer of these words, if anything does."""
     kind = content_type.partition(";")[0].strip().lower()
+    is_plain_encoding = content_encoding.strip().lower() in ("", "identity")
+    if not body:
+        # A type describes a body. Where only the closed connection ends the answer, it is a promise that a cut broke.
+        no_promise = kind in ("", "text/plain") and is_plain_encoding
+        is_certain = complete and (delimited or no_promise)
+        return None if is_certain else partial(_unreadable, why="the answer was cut")
     # What a page may carry before its first tag: a byte order mark and white space. Markup is not plain text, even
     # where it claims to be.
     start = body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
@@ -169,17 +184,13 @@ def _doubt(
         )
     if not complete:
         return partial(_unreadable, why="the answer was cut or too long")
-    is_json = kind == "application/json" or kind.endswith("+json")
-    if not body:
-        # Promised JSON whose end only the closed connection marks: a cut at its first byte looks like this.
-        return partial(_unreadable, why="the answer was cut") if is_json and not delimited else None
-    if content_encoding.strip().lower() not in ("", "identity"):
+    if not is_plain_encoding:
         return partial(_unreadable, why="the answer is compressed, which was not asked for")
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError:
         return partial(_unreadable, why="the answer is not text")
-    if is_json or start in (b"{", b"["):
+    if kind == "application/json" or kind.endswith("+json") or start in (b"{", b"["):
         return _doubt_in_json(text)
     if kind in ("", "text/plain"):
         return None
@@ -192,7 +203,8 @@ def _doubt(
 
 def _doubt_in_json(text: str) -> _Doubt | None:
     try:
-        document = json.loads(text)
+        # Python takes NaN, which is no JSON, and refuses long integers, which are.
+        document = json.loads(text, parse_int=float, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return partial(_unreadable, why="the answer is not the JSON that it claims to be")
     if isinstance(document, dict):
@@ -200,6 +212,10 @@ def _doubt_in_json(text: str) -> _Doubt | None:
         if document.get("success") is False or document.get("ok") is False or error is not None:
             return partial(_not_acknowledged, said=_message_in(document))
     return None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
 
 
 def _something_else(status: int, name: str, what: str, hint: str) -> Verdict:
@@ -223,7 +239,7 @@ def _unreadable(status: int, name: str, why: str) -> Verdict:
 
 
 def _retry(answer: Answer, message: str, now: datetime) -> Verdict:
-    asked_s = parse_retry_after(answer.header("Retry-After"), now)
+    asked_s = parse_retry_after(answer.header("Retry-After"), now, answer.header("Date"))
     if asked_s is None or asked_s <= LONGEST_RETRY_AFTER_S:
         return Verdict(Action.RETRY, answer.status, message, exit_code=EXIT_LATER, retry_after_s=asked_s)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import errno
 import os
@@ -30,12 +31,13 @@ from cirron_spool import (
     Sending,
     Tuning,
     Uploaded,
+    Warned,
     bridge,
     flush_spool,
 )
 from cirron_spool.spool import SpoolDirectory
 from support import audit
-from support.answers import Answer, Gate, ok
+from support.answers import Answer, Gate, json_answer, ok
 from support.background import SAFETY_NET
 from support.monitor import DeleteWatch
 from support.scripted import Request, ScriptedServer
@@ -222,16 +224,89 @@ async def test_the_first_delay_is_a_second_and_the_longest_ten(
     assert delays[1] == 10.0
 
 
-@pytest.mark.parametrize(("value", "delay"), [("0", 0.0), ("00", 0.0), ("1", 1.0), (" 1 ", 1.0)])
-async def test_retry_after_replaces_the_delay(spool: Path, value: str, delay: float) -> None:
+@pytest.mark.parametrize("value", ["0", "00", "1", " 1 ", "0000000000000000000000001"])
+async def test_retry_after_replaces_the_delay_and_is_a_second_at_least(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setattr("cirron_spool.schedule.SHORTEST_PAUSE_S", 1.0)  # the real one
     sdk_batches(spool, 1, spans=TINY)
     events: list[FlushEvent] = []
     with ScriptedServer(Answer(429, headers=[("Retry-After", value)])) as server:
         result = await flush(server, spool, on_event=events.append)
-    assert [event.delay_s for event in events if isinstance(event, Retrying)] == [delay]
+    assert [event.delay_s for event in events if isinstance(event, Retrying)] == [1.0]
     first, second = server.uploads
-    assert second.arrived - first.arrived >= delay
+    assert second.arrived - first.arrived >= 1.0
     assert result.uploaded == 1
+
+
+PAUSE_S = 0.1
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+@pytest.mark.parametrize("in_flight", [1, 4])
+@pytest.mark.parametrize(
+    "answer",
+    [Answer(503), Answer(429, headers=[("Retry-After", "0")]), ok(cut_after=9), json_answer({"ok": False})],
+    ids=["503", "Retry-After 0", "cut", "JSON that reports an error"],
+)
+async def test_a_server_that_fails_is_not_hammered(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, answer: Answer, in_flight: int, retries: int
+) -> None:
+    monkeypatch.setattr("cirron_spool.schedule.SHORTEST_PAUSE_S", PAUSE_S)
+    batches = sdk_batches(spool, 6, spans=TINY)
+    with ScriptedServer() as server:
+        server.on("POST", "/api/traces", default=answer)
+        result = await flush(server, spool, keep_going=True, retries=retries, in_flight=in_flight)
+    # A request arrives before its answer goes out, and the next leaves a pause after that answer came. Only those that
+    # were in flight together are nearer to one another.
+    arrived = sorted(request.arrived for request in server.uploads)
+    assert all(
+        later - earlier >= PAUSE_S
+        for earlier, later in zip(arrived[in_flight - 1 :], arrived[in_flight:], strict=False)
+    )
+    assert (result.failed, len(arrived)) == (6, 6 * (retries + 1))
+    assert snapshot(spool) == batches
+
+
+async def test_the_servers_own_delay_counts_for_the_next_batch_too(spool: Path) -> None:
+    sdk_batches(spool, 2, spans=TINY)
+    events: list[FlushEvent] = []
+    with ScriptedServer(Answer(503, headers=[("Retry-After", "1")])) as server:
+        result = await flush(server, spool, keep_going=True, retries=0, on_event=events.append)
+    first, second = server.uploads
+    assert second.arrived - first.arrived >= 1.0
+    assert [event.message for event in events if isinstance(event, Warned)] == [
+        "Waiting 1 s before the next upload, as the server asks."
+    ]
+    assert (result.uploaded, result.failed) == (1, 1)
+
+
+async def test_after_a_success_nothing_waits(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sdk_batches(spool, 4, spans=TINY)
+
+    def recovered(request: Request) -> Answer:
+        # From here on a pause would last for ever.
+        monkeypatch.setattr("cirron_spool.schedule.SHORTEST_PAUSE_S", 1e6)
+        return ok()
+
+    with ScriptedServer(Answer(503), recovered) as server:
+        async with asyncio.timeout(SAFETY_NET):
+            result = await flush(server, spool)
+    assert (result.uploaded, len(server.uploads)) == (4, 5)
+
+
+async def test_a_stop_ends_the_pause_before_the_next_batch(spool: Path) -> None:
+    sdk_batches(spool, 3, spans=TINY)
+    stop = anyio.Event()
+
+    def hear(event: FlushEvent) -> None:
+        if isinstance(event, Warned):
+            stop.set()
+
+    with ScriptedServer(Answer(503, headers=[("Retry-After", "100")])) as server:
+        async with asyncio.timeout(SAFETY_NET):
+            result = await flush(server, spool, keep_going=True, retries=0, stop=stop, on_event=hear)
+    assert (result.failed, result.untried, len(server.uploads)) == (1, 2, 1)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import cirron_spool
 from support.cli import clean_environment
 
 PACKAGE = Path(cirron_spool.__file__).parent
-PURE = ["errors", "exits", "naming", "report", "schedule", "verdict"]
+PURE = ["errors", "exits", "httpdate", "naming", "report", "schedule", "verdict"]
 # Clocks, sockets, chance, the disk: whatever makes an answer depend on more than what was asked.
 IMPURE = {
     *("asyncio", "concurrent", "http.client", "io", "logging", "multiprocessing", "os", "random", "secrets"),
@@ -149,7 +149,7 @@ def test_a_room_that_decides_stands_below_those_that_do() -> None:
         ("aiohttp", {"transport", "post", "receiver"}),
         ("argparse", {"cli"}),
         ("rich", {"cli"}),
-        ("backoff", {"delivery"}),
+        ("backoff", {"attempts"}),
         ("filelock", {"lock", "credentials", "receiver"}),
     ],
 )

@@ -29,8 +29,18 @@ import answers
 from harness import SAFETY_NET_S, Answer, Clock, Producer, Vault, arguments, scratch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
-from cirron_spool import CirronSpoolError, ConfigError, config, flush_spool, naming, schedule, verdict
+from cirron_spool import (
+    CirronSpoolError,
+    ConfigError,
+    config,
+    flush_spool,
+    httpdate,
+    naming,
+    schedule,
+    verdict,
+)
 from cirron_spool.config import load_settings
 from cirron_spool.schedule import parse_retry_after
 from cirron_spool.verdict import Action, NoAnswer, judge
@@ -159,7 +169,7 @@ def try_verdict(
     status: int, fields: dict[str, str], body: bytes, complete: bool, early: bool, reason: str
 ) -> None:
     """A verdict on anything; an acknowledgement only of a whole success after the body."""
-    outcome = Judged(status, reason, fields, body, complete, True, early)
+    outcome = Judged(status, reason, CIMultiDict(fields), body, complete, True, early)
     judged = judge(outcome, name=NAME, origin="https://app.cirron.com", now=NOW)
     if judged.action is Action.ACKNOWLEDGED:
         assert status in ACKNOWLEDGING and complete and not early
@@ -278,7 +288,7 @@ def run(folder: Path, examples: int) -> dict[str, int]:
 def _by_coverage(name: str, folder: Path, examples: int) -> None:
     """Drive one target with atheris, which ends this process."""
     atheris: Any = importlib.import_module("atheris")
-    for module in (naming, config, schedule, verdict):
+    for module in (naming, config, httpdate, schedule, verdict):
         for value in vars(module).values():
             if isinstance(value, types.FunctionType) and value.__module__ == module.__name__:
                 atheris.instrument_func(value)  # in place

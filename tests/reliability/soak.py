@@ -143,7 +143,7 @@ from cirron_spool import schedule
 from cirron_spool.report import Uploaded
 
 spool, url, config, every = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
-schedule.FIRST_DELAY_S = 0.002  # the waits are the schedule's business, and tested there
+schedule.FIRST_DELAY_S = schedule.SHORTEST_PAUSE_S = 0.002  # the waits are the schedule's business, and tested there
 seen = 0
 
 def watch(event):

@@ -395,7 +395,7 @@ class Spool(RuleBasedStateMachine):
                 await asyncio.gather(*flushes)
 
         # Waits between attempts are the schedule's own business, and tested there.
-        with patch("cirron_spool.schedule.FIRST_DELAY_S", 0.001):
+        with patch.multiple("cirron_spool.schedule", FIRST_DELAY_S=0.001, SHORTEST_PAUSE_S=0.001):
             asyncio.run(together())
         self.vault.quiet()  # what a cancelled flush had sent may come late, and belongs to it
         self.world.flushes += len(flushes)
