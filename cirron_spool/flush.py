@@ -6,6 +6,7 @@ back to be deleted. The position moves with the acknowledgement and never before
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -29,7 +30,19 @@ from cirron_spool.ingest import Ingest
 from cirron_spool.naming import count
 from cirron_spool.places import spool_directory
 from cirron_spool.prefetch import Prefetch, Prepared, Tuning
-from cirron_spool.report import Ended, FlushEvent, FlushResult, Sending, Started, Tally, Warned
+from cirron_spool.report import (
+    Ended,
+    Failed,
+    FlushEvent,
+    FlushResult,
+    Quarantined,
+    Sending,
+    Started,
+    Tally,
+    Warned,
+    describe,
+    warning_in,
+)
 from cirron_spool.spool import SpoolDirectory
 from cirron_spool.transport import Transport
 from cirron_spool.window import Window
@@ -42,6 +55,10 @@ if TYPE_CHECKING:
 for _module in ("anyio._backends._asyncio", "filelock", "isal.isal_zlib"):
     with suppress(ImportError):
         import_module(_module)
+
+_LOG = logging.getLogger("cirron_spool")
+# A library prints nothing by itself. Without any handler, logging prints warnings to standard error.
+_LOG.addHandler(logging.NullHandler())
 
 # A flush that is asked to stop gives the batch in flight this long to be acknowledged: within the five seconds that
 # a person or a job scheduler waits before it kills.
@@ -86,10 +103,12 @@ async def flush_spool(
     rejected batches aside and goes on; ``keep_going`` passes by a batch that is out of retries. ``in_flight`` up to N
     batches are posted at a time: begun and deleted strictly oldest first, but the server may accept one before an
     older one. ``verify`` asks the platform about the token first. ``session`` is used instead of a session of our own
-    and left open. ``on_event`` is called in the event loop with each event of :mod:`cirron_spool.report`. Setting
+    and left open. ``on_event`` is called in the event loop with each event of :mod:`cirron_spool.report`; without it
+    the logger ``cirron_spool`` gets failures and warnings at WARNING and all other events at DEBUG. Setting
     ``stop`` ends the flush gracefully: no new batch is begun and the one in flight has four seconds.
 
-    Returns what happened; batches that could not be delivered are in ``failures`` and in the spool. Raises
+    Returns what happened; batches that could not be delivered are in ``failures`` and in the spool, and all warnings
+    are in ``warnings``. Raises
     ConfigError (arguments or configuration), SpoolError (the directory), SpoolBusyError (another flush),
     NotAuthenticatedError, AuthInvalidError, and AuthRejectedError for a 401 or 403 in mid-flush; what a flush had
     done until then is in the error's ``result``.
@@ -106,7 +125,7 @@ async def flush_spool(
     if tuning.in_loop_bytes < 0:
         raise ConfigError("in_loop_bytes must be a whole number, 0 or above.")
     path = spool_directory(directory, os.environ)
-    options = _Options(quarantine, keep_going, in_flight, verify, tuning, session, on_event or _ignore, stop)
+    options = _Options(quarantine, keep_going, in_flight, verify, tuning, session, on_event, stop)
     load = partial(
         load_settings,
         os.environ,
@@ -129,12 +148,14 @@ class _Options:
     verify: bool
     tuning: Tuning
     session: aiohttp.ClientSession | None
-    emit: Callable[[FlushEvent], None]
+    on_event: Callable[[FlushEvent], None] | None
     stop: StopSignal | None
 
 
-def _ignore(event: FlushEvent) -> None:
-    del event
+def _log(event: FlushEvent) -> None:
+    """Log an event that nobody listens to."""
+    told = isinstance(event, Failed | Quarantined | Warned)
+    _LOG.log(logging.WARNING if told else logging.DEBUG, "%s", describe(event))
 
 
 class _Flush:
@@ -143,9 +164,9 @@ class _Flush:
     def __init__(self, spool: SpoolDirectory, load: Callable[[], Settings], options: _Options) -> None:
         self._spool = spool
         self._options = options
-        self._emit = options.emit
+        self._listener = options.on_event or _log
         # An event for each batch is made only for somebody who listens.
-        self._told = options.emit is not _ignore
+        self._told = options.on_event is not None or _LOG.isEnabledFor(logging.DEBUG)
         self._tally = Tally(spool.path)
         self._streamed: dict[str, int] = {}
         self._conclusions = Conclusions(
@@ -200,7 +221,17 @@ class _Flush:
             raise self._conclusions.auth_error
         return result
 
+    def _emit(self, event: FlushEvent) -> None:
+        if warning := warning_in(event):
+            self._tally.warnings.append(warning)
+        self._listener(event)
+
     def _end(self) -> FlushResult:
+        if self._tally.evicted:
+            vanished = count(self._tally.evicted, "batch")
+            self._warn(
+                f"{vanished} vanished before the upload. The SDK deletes the oldest when the spool is full."
+            )
         result = self._tally.result(time.monotonic() - self._began)
         self._emit(Ended(result))
         return result
@@ -210,6 +241,7 @@ class _Flush:
         self._warn(begun.warning)
         settings = begun.settings
         credentials = begun.credentials()
+        self._tally.destination = settings.ingest_origin
         async with Transport(
             timeout_ms=settings.timeout_ms,
             connections=self._options.in_flight,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cirron_spool.exits import EXIT_AUTH, EXIT_LATER, EXIT_LOOK, EXIT_OK, EXIT_USAGE
+from cirron_spool.naming import count, human_size, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,9 @@ class FlushResult:
     ``uploaded``, ``failed``, ``skipped`` (listed, but not delivered and not failed), ``quarantined`` and ``evicted``
     (vanished under us, no failure) count batches and add up to those listed; ``untried`` are those of the skipped
     that the flush ended before. ``bytes_read`` counts the bytes of the
-    uploaded files, ``bytes_sent`` those of their request bodies. ``exit_code`` is what the command ends with:
+    uploaded files, ``bytes_sent`` those of their request bodies. ``warnings`` are all warnings of the flush, one line
+    each. ``destination`` is the origin that batches go to, empty when the flush ended before it was known.
+    ``exit_code`` is what the command ends with:
     0 nothing is left to do, 1 a person must look, 3 credentials, 4 running it again later is right.
     """
 
@@ -44,6 +47,8 @@ class FlushResult:
     seconds: float = 0.0
     failures: tuple[BatchFailure, ...] = ()
     exit_code: int = EXIT_OK
+    warnings: tuple[str, ...] = ()
+    destination: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,40 @@ class Ended:
 FlushEvent = Started | Sending | Uploaded | Retrying | Failed | Quarantined | Warned | Ended
 
 
+def warning_in(event: FlushEvent) -> str:
+    """The warning that an event carries, one line for a person; empty for most events."""
+    match event:
+        case Warned():
+            return event.message
+        case Failed():
+            return event.hint
+        case Quarantined():
+            return f"{event.message.removesuffix('.')}. Moved to {printable(str(event.quarantine))}."
+        case _:
+            return ""
+
+
+def describe(event: FlushEvent) -> str:
+    """One line for a log about any event."""
+    match event:
+        case Started():
+            return f"flushing {count(event.batches, 'batch')} ({human_size(event.total_bytes)})"
+        case Sending():
+            return f"sending {event.name} ({human_size(event.size)})"
+        case Uploaded():
+            return f"uploaded {event.name} ({event.sent} bytes sent)"
+        case Retrying():
+            return (
+                f"retrying {event.name} in {event.delay_s:.1f} s (attempt {event.attempt}): {event.message}"
+            )
+        case Failed():
+            return f"{event.message} {event.hint}".rstrip()
+        case Ended():
+            return f"ended after {event.result.seconds:.1f} s"
+        case _:
+            return warning_in(event)
+
+
 def worst(codes: Iterable[int]) -> int:
     """The exit code of several: credentials before "a person must look" before "later" before nothing."""
     rank = {EXIT_OK: 0, EXIT_LATER: 1, EXIT_LOOK: 2, EXIT_AUTH: 3, EXIT_USAGE: 4}
@@ -140,6 +179,8 @@ class Tally:
     failures: list[BatchFailure] = field(default_factory=list)
     passed_over: int = 0
     exit_codes: set[int] = field(default_factory=set)
+    warnings: list[str] = field(default_factory=list)
+    destination: str = ""
 
     def acknowledge(self, size: int, sent: int) -> None:
         """One batch of ``size`` bytes was acknowledged; ``sent`` bytes of body carried it."""
@@ -186,4 +227,6 @@ class Tally:
             failures=tuple(self.failures),
             # Left over without a failure: the flush was asked to stop, and to go on later is right.
             exit_code=worst(self.exit_codes) or (EXIT_LATER if untried else EXIT_OK),
+            warnings=tuple(self.warnings),
+            destination=self.destination,
         )

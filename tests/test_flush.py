@@ -106,6 +106,7 @@ async def test_batches_go_up_oldest_first_and_are_deleted(spool: Path, deletes: 
         bytes_read=sum(len(batch.data) for batch in batches),
         bytes_sent=sum(len(request.body) for request in server.uploads),
         seconds=result.seconds,
+        destination=server.url,
     )
     assert result.seconds > 0
 

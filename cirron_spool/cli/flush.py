@@ -75,11 +75,6 @@ def _choose_view(options: argparse.Namespace, console: Console) -> FlushView:
 
 
 def _conclude(result: FlushResult, options: argparse.Namespace, console: Console) -> None:
-    if result.evicted:
-        vanished = count(result.evicted, "batch")
-        console.warning(
-            f"{vanished} vanished from the spool before it could be sent (the SDK's cap, or somebody else)."
-        )
     if result.untried:
         console.warning(f"Stopping flush; {count(result.untried, 'batch')} left in spool.")
     if options.json:

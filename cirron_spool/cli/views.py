@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cirron_spool.cli.console import Console, OutputError
 from cirron_spool.cli.render import result_json
-from cirron_spool.naming import human_size, printable
 from cirron_spool.report import (
     Ended,
     Failed,
     FlushEvent,
     Quarantined,
     Retrying,
-    Sending,
     Started,
     Uploaded,
     Warned,
+    describe,
+    warning_in,
 )
 
 if TYPE_CHECKING:
@@ -52,13 +52,8 @@ class FlushView:
             case Failed():
                 self._failed += 1
                 self.say(f"Error: {event.message}")
-                if event.hint:
-                    self.say(f"Warning: {event.hint}")
-            case Quarantined():
-                message = event.message.removesuffix(".")
-                self.say(f"Warning: {message}. Moved to {printable(str(event.quarantine))}.")
-            case Warned():
-                self.say(f"Warning: {event.message}")
+        if warning := warning_in(event):
+            self.say(f"Warning: {warning}")
 
     def say(self, line: str) -> None:
         """One line on standard error."""
@@ -88,19 +83,8 @@ class Log(FlushView):
     def show(self, event: FlushEvent) -> None:
         """Show one event."""
         super().show(event)
-        match event:
-            case Started():
-                self._log(f"flushing {event.batches} batches ({human_size(event.total_bytes)})")
-            case Sending():
-                self._log(f"sending {event.name} ({human_size(event.size)})")
-            case Uploaded():
-                self._log(f"uploaded {event.name} ({event.sent} bytes sent)")
-            case Retrying():
-                self._log(
-                    f"retrying {event.name} in {event.delay_s:.1f} s (attempt {event.attempt}): {event.message}"
-                )
-            case Ended():
-                self._log(f"ended after {event.result.seconds:.1f} s")
+        if not isinstance(event, Failed | Quarantined | Warned):
+            self._log(describe(event))
 
     def _log(self, line: str) -> None:
         self.say(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {line}")
