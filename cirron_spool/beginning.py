@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 from cirron_spool.awaiting import tell
 from cirron_spool.config import Credentials, Settings
 from cirron_spool.errors import CirronSpoolError, NotAuthenticatedError
-from cirron_spool.routes import Route, look_up
+from cirron_spool.proxies import Route, look_up
 from cirron_spool.spool import Listing, SpoolDirectory
 
 T = TypeVar("T")

@@ -24,7 +24,7 @@ from yarl import URL
 from cirron_spool import __version__
 from cirron_spool.awaiting import complete
 from cirron_spool.post import Post
-from cirron_spool.routes import Route, look_up
+from cirron_spool.proxies import Route, look_up
 from cirron_spool.verdict import Answer, NoAnswer
 from cirron_spool.wire import Body, Connections, Upload, Watch
 

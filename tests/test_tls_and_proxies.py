@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from cirron_spool import ConfigError, Failed, FlushEvent, FlushResult, Retrying, Warned, flush_spool
-from cirron_spool.routes import Route, find_route
+from cirron_spool.proxies import Route, find_route
 from cirron_spool.transport import Transport
 from cirron_spool.wire import Upload
 from support import tls
@@ -340,7 +340,7 @@ async def test_the_way_to_an_origin_is_looked_up_once(spool: Path, monkeypatch: 
         looked_up.append(target.path)
         return find_route(target, tls)
 
-    monkeypatch.setattr("cirron_spool.routes.find_route", counted)
+    monkeypatch.setattr("cirron_spool.proxies.find_route", counted)
     with ScriptedServer() as server:
         assert (await flush(server.url, spool)).uploaded == 1
     assert [request.path for request in server.requests] == ["/api/cli/status", "/api/traces"]
