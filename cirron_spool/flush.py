@@ -214,6 +214,7 @@ class _Flush:
                 self._end()
             raise
         if begun is None:
+            self._tally.exists = self._spool.exists
             self._emit(Started(self._spool.path, 0, 0))
         result = self._end()
         if self._conclusions.auth_error is not None:

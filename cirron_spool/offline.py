@@ -7,20 +7,28 @@ time in which ``inspect`` starts.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from cirron_spool.naming import reason
-from cirron_spool.places import spool_directory
+from cirron_spool.naming import is_batch_name, reason
+from cirron_spool.places import SPOOL_NAME, is_quarantine_name, spool_directory
 from cirron_spool.spool import Entry, Removal, SpoolDirectory
+
+# The search for a spool looks at no more entries of one folder.
+_MOST_ENTRIES = 500
 
 
 class Inventory(NamedTuple):
-    """The batches in a spool directory, oldest first, and their sizes in bytes."""
+    """The batches in a spool directory, oldest first, and their sizes in bytes.
+
+    ``exists`` is False where there is no such directory.
+    """
 
     directory: Path
     entries: Sequence[Entry]
+    exists: bool = True
 
     @property
     def total_bytes(self) -> int:
@@ -29,12 +37,16 @@ class Inventory(NamedTuple):
 
 
 class ClearResult(NamedTuple):
-    """What a clear came to: batches and bytes deleted, and those that could not be, with the system's reason."""
+    """What a clear came to: batches and bytes deleted, and those that could not be, with the system's reason.
+
+    ``exists`` is False where there is no such directory.
+    """
 
     directory: Path
     deleted: int
     bytes: int
     failures: tuple[tuple[str, str], ...] = ()
+    exists: bool = True
 
     @property
     def failed(self) -> int:
@@ -50,7 +62,7 @@ def inspect_spool(directory: str | os.PathLike[str] | None = None) -> Inventory:
     """
     path = spool_directory(directory, os.environ)
     with SpoolDirectory(path) as spool:
-        return Inventory(path, spool.entries() if spool.open() else ())
+        return Inventory(path, spool.entries() if spool.open() else (), spool.exists)
 
 
 def clear_spool(
@@ -64,7 +76,7 @@ def clear_spool(
     path = inventory.directory if inventory is not None else spool_directory(directory, os.environ)
     with SpoolDirectory(path) as spool:
         if not spool.open():
-            return ClearResult(path, 0, 0)
+            return ClearResult(path, 0, 0, exists=False)
         entries = inventory.entries if inventory is not None else spool.entries()
         if not entries:
             return ClearResult(path, 0, 0)
@@ -84,3 +96,58 @@ def clear_spool(
                 deleted += 1
                 size += entry.size
         return ClearResult(path, deleted, size, tuple(failures))
+
+
+def spool_near(directory: Path) -> Path | None:
+    """The spool that a person who named ``directory`` probably meant, or None. For a directory without batches.
+
+    Looked for is a spool one or two levels below it; beside or above it, where it does not exist; and below the home
+    directory, where its path has a ``~`` that no shell expanded. A spool with batches comes before an empty
+    ``.cirron/spool``. Blocking; the work is bounded, and nothing is raised.
+    """
+    empty = None
+    for place in _candidates(directory):
+        if place != directory and os.path.isdir(place):
+            if _has_batches(place):
+                return place
+            if empty is None and place.parts[-2:] == (".cirron", SPOOL_NAME):
+                empty = place
+    return empty
+
+
+def _candidates(asked: Path) -> Iterator[Path]:
+    """Where a spool may be, the likely places first."""
+    tilde = next((index for index, part in enumerate(asked.parts) if part.startswith("~")), None)
+    if tilde is not None:
+        expanded = Path(os.path.expanduser(os.path.join(*asked.parts[tilde:])))
+        if expanded.is_absolute():
+            yield expanded
+            yield from _below(expanded)
+    if os.path.isdir(asked):
+        yield from _below(asked)
+    else:
+        yield from _by_the_sdk(next((above for above in asked.parents if os.path.isdir(above)), asked))
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    yield from _by_the_sdk(folder)
+    for name in sorted(entry.name for entry in _some_entries(folder)):
+        if not is_quarantine_name(name):
+            yield folder / name
+            yield folder / name / SPOOL_NAME
+
+
+def _by_the_sdk(folder: Path) -> tuple[Path, Path]:
+    return folder / SPOOL_NAME, folder / ".cirron" / SPOOL_NAME
+
+
+def _has_batches(folder: Path) -> bool:
+    return any(is_batch_name(entry.name) for entry in _some_entries(folder))
+
+
+def _some_entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return list(islice(found, _MOST_ENTRIES))
+    except OSError:
+        return []

@@ -8,6 +8,10 @@ from pathlib import Path
 
 from cirron_spool.errors import ConfigError
 
+# What the SDK calls the folder in its output directory.
+SPOOL_NAME = "spool"
+_QUARANTINE = "quarantine"
+
 
 def spool_directory(directory: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Path:
     """The absolute spool directory: the caller's, or ``$CIRRON_OUTPUT_DIR/spool``, or ``./.cirron/spool``."""
@@ -18,7 +22,7 @@ def spool_directory(directory: str | os.PathLike[str] | None, environ: Mapping[s
                 "The spool directory's path is empty or not a path. Pass --dir the spool directory."
             )
     else:
-        chosen = os.path.join(environ.get("CIRRON_OUTPUT_DIR") or ".cirron", "spool")
+        chosen = os.path.join(environ.get("CIRRON_OUTPUT_DIR") or ".cirron", SPOOL_NAME)
     try:
         return Path(os.path.abspath(os.path.expanduser(chosen) if directory is None else chosen))
     except FileNotFoundError:
@@ -26,8 +30,17 @@ def spool_directory(directory: str | os.PathLike[str] | None, environ: Mapping[s
 
 
 def quarantine_path(spool: Path) -> Path:
-    """The quarantine that belongs to a spool directory: beside where it really is, so on its file system."""
-    return Path(os.path.realpath(spool)).parent / "quarantine"
+    """The quarantine of one spool directory: beside where it really is, so on its file system.
+
+    ``.cirron/spool`` has ``.cirron/quarantine``; a spool ``x`` of any other name has ``x.quarantine``.
+    """
+    real = Path(os.path.realpath(spool))
+    return real.parent / (_QUARANTINE if real.name == SPOOL_NAME else f"{real.name}.{_QUARANTINE}")
+
+
+def is_quarantine_name(name: str) -> bool:
+    """Whether a folder of that name is a spool's quarantine."""
+    return name == _QUARANTINE or name.endswith(f".{_QUARANTINE}")
 
 
 def default_config_path() -> Path:

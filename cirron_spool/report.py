@@ -31,8 +31,8 @@ class FlushResult:
     that the flush ended before. ``bytes_read`` counts the bytes of the
     uploaded files, ``bytes_sent`` those of their request bodies. ``warnings`` are all warnings of the flush, one line
     each. ``destination`` is the origin that batches go to, empty when the flush ended before it was known.
-    ``exit_code`` is what the command ends with:
-    0 nothing is left to do, 1 a person must look, 3 credentials, 4 running it again later is right.
+    ``exists`` is False where there is no such directory, which is an empty spool. ``exit_code`` is what the command
+    ends with: 0 nothing is left to do, 1 a person must look, 3 credentials, 4 running it again later is right.
     """
 
     directory: Path
@@ -49,6 +49,7 @@ class FlushResult:
     exit_code: int = EXIT_OK
     warnings: tuple[str, ...] = ()
     destination: str = ""
+    exists: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,7 @@ class Tally:
     exit_codes: set[int] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
     destination: str = ""
+    exists: bool = True
 
     def acknowledge(self, size: int, sent: int) -> None:
         """One batch of ``size`` bytes was acknowledged; ``sent`` bytes of body carried it."""
@@ -229,4 +231,5 @@ class Tally:
             exit_code=worst(self.exit_codes) or (EXIT_LATER if untried else EXIT_OK),
             warnings=tuple(self.warnings),
             destination=self.destination,
+            exists=self.exists,
         )

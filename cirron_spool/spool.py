@@ -104,10 +104,14 @@ class Entry(NamedTuple):
 
 
 class SpoolDirectory:
-    """A spool directory. A context manager that closes what was opened; ``path`` is absolute, as people see it."""
+    """A spool directory. A context manager that closes what was opened; ``path`` is absolute, as people see it.
+
+    ``exists`` is False once :meth:`open` has found no such directory.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.exists = True
         self._fd: int | None = None
         self._lock: SpoolLock | None = None
         # A cancelled task does not wait for the thread that opens or locks for it: what comes after the close is
@@ -126,6 +130,7 @@ class SpoolDirectory:
                 return True
             fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
+            self.exists = False
             return False
         except NotADirectoryError:
             raise SpoolError(

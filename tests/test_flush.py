@@ -466,7 +466,7 @@ async def test_nothing_to_flush(spool: Path, made: bool) -> None:
     before = sorted(os.listdir(spool)) if made else []
     events: list[FlushEvent] = []
     result = await flush_spool(spool, on_event=events.append)  # and no credentials are needed for it
-    assert result == FlushResult(spool, seconds=result.seconds)
+    assert result == FlushResult(spool, seconds=result.seconds, exists=made)
     assert events == [Started(spool, 0, 0), Ended(result)]
     assert (sorted(os.listdir(spool)) if made else []) == before
     assert there(spool) is made

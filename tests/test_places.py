@@ -9,7 +9,7 @@ import pytest
 
 from cirron_spool.config import load_settings
 from cirron_spool.errors import ConfigError
-from cirron_spool.places import default_config_path, spool_directory
+from cirron_spool.places import default_config_path, is_quarantine_name, quarantine_path, spool_directory
 from support.cli import write_config
 
 
@@ -60,3 +60,31 @@ def test_no_home_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     with pytest.raises(ConfigError, match="Set HOME"):
         default_config_path()
+
+
+@pytest.mark.parametrize(
+    ("spool", "quarantine"),
+    [
+        (".cirron/spool", ".cirron/quarantine"),
+        (".cirron/spool/", ".cirron/quarantine"),
+        ("recv1", "recv1.quarantine"),
+        ("deep/../recv1/.", "recv1.quarantine"),
+        ("spool.old", "spool.old.quarantine"),
+        ("quarantine", "quarantine.quarantine"),
+        ("/", "/.quarantine"),
+    ],
+)
+def test_each_spool_has_a_quarantine_of_its_own(tmp_path: Path, spool: str, quarantine: str) -> None:
+    assert quarantine_path(tmp_path / spool) == tmp_path / quarantine
+    assert is_quarantine_name((tmp_path / quarantine).name)
+    assert not is_quarantine_name(quarantine_path(tmp_path / spool).name + "d")
+
+
+def test_a_link_has_the_quarantine_of_the_spool_that_it_leads_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run" / "spool").mkdir(parents=True)
+    (tmp_path / "latest").symlink_to(tmp_path / "run" / "spool")
+    assert quarantine_path(tmp_path / "latest") == tmp_path / "run" / "quarantine"
+    monkeypatch.chdir(tmp_path / "run" / "spool")
+    assert quarantine_path(spool_directory(".", {})) == tmp_path / "run" / "quarantine"
