@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -11,6 +12,10 @@ import anyio
 
 R = TypeVar("R")
 T = TypeVar("T")
+
+
+class NoThreadError(OSError):
+    """The system starts no further thread: a limit of this user or container is reached."""
 
 
 async def complete(work: Coroutine[Any, Any, R], grace_s: float | None = None) -> R:
@@ -35,6 +40,30 @@ async def complete(work: Coroutine[Any, Any, R], grace_s: float | None = None) -
             task.result()
         raise
     return task.result()
+
+
+async def in_daemon_thread(work: Callable[[], R], name: str) -> R:
+    """What blocking ``work`` returns or raises, in a thread of its own that nobody waits for.
+
+    Cancelled, this returns at once and leaves the thread to itself; it holds up neither the event loop's end nor the
+    interpreter's. Raises NoThreadError when no thread can be started.
+    """
+    outcome: asyncio.Future[R | BaseException] = asyncio.get_running_loop().create_future()
+
+    def run() -> None:
+        try:
+            tell(outcome, work())
+        except BaseException as error:  # noqa: BLE001  # raised where the work is awaited
+            tell(outcome, error)
+
+    try:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    except (RuntimeError, MemoryError):
+        raise NoThreadError from None
+    result = await outcome
+    if isinstance(result, BaseException):
+        raise result
+    return result
 
 
 def tell(future: asyncio.Future[T], outcome: T) -> None:

@@ -113,4 +113,4 @@ class _Payload(aiohttp.Payload):
         return self.body.write(writer)
 
 
-_NO_BODY = Body(Upload(), {})
+_NO_BODY = Body(Upload())

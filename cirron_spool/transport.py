@@ -1,32 +1,35 @@
-"""One HTTP request, one answer. With ``post``, and ``wire`` as to connections, the only room that knows aiohttp.
+"""One HTTP request, one answer. No retry, no redirect, no cookie, no decompression, no disk.
 
-Its errors are translated here, once. No retry, no redirect, no cookie, no decompression, no disk. An answer is read up
-to 64 KB; what takes longer than the silence limit is ended by a watch that knows how many bytes the peer's kernel has
-taken.
+An answer is read up to 64 KB. A watch ends each exchange that is silent for longer than the limit, whatever its
+connection is at.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
-import anyio.to_thread
+from aiohttp.hdrs import CONTENT_LENGTH, TRANSFER_ENCODING
 from yarl import URL
 
 from cirron_spool import __version__
-from cirron_spool.awaiting import complete
+from cirron_spool.aiohttp_compat import REQUEST_ERRORS, open_connection, protocol_of
+from cirron_spool.awaiting import complete, in_daemon_thread
+from cirron_spool.connection import Connection, was_used
+from cirron_spool.network_errors import translate
 from cirron_spool.post import Post
 from cirron_spool.proxies import Route, look_up
+from cirron_spool.resolver import Resolver
 from cirron_spool.verdict import Answer, NoAnswer
-from cirron_spool.wire import Body, Connections, Upload, Watch
+from cirron_spool.wire import Body, Exchange, Upload, Watch
 
 PRODUCT = f"cirron-spool/{__version__}"
 
@@ -34,6 +37,12 @@ _COMMON_HEADERS = {"User-Agent": PRODUCT, "Accept": "application/json", "Accept-
 
 # SPEC section 4: "Answers are read up to 64 KB".
 _LONGEST_ANSWER = 64 * 1024
+
+_VERSIONS = frozenset({(1, 0), (1, 1)})
+_BODILESS = frozenset({204, 304})
+_NOT_HTTP = NoAnswer("the answer is not HTTP/1.0 or HTTP/1.1")
+_UNREADABLE = NoAnswer("the answer does not say in a known way where it ends")
+_TALKS_FIRST = NoAnswer("the server talks without being asked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +102,20 @@ class Transport:
         if route is not None:
             self._keep(route)
         self._watch = Watch(self._limit_s)
-        self._connections: Connections = {}
-        self._timeout = aiohttp.ClientTimeout(total=None, connect=self._limit_s, sock_connect=self._limit_s)
-        self._whole_timeout = aiohttp.ClientTimeout(total=self._limit_s)
+        self._resolver = Resolver()
+        # The watch bounds all of an exchange: aiohttp's own limits are off, those of a caller's session, too.
+        self._timeout = aiohttp.ClientTimeout(total=None)
 
     async def __aenter__(self) -> Self:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, limit_per_host=self._most_connections),
+                # Addresses are not kept: a later attempt finds a corrected one.
+                connector=aiohttp.TCPConnector(
+                    limit=0,
+                    limit_per_host=self._most_connections,
+                    resolver=self._resolver,
+                    use_dns_cache=False,
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 timeout=self._timeout,
@@ -111,7 +126,6 @@ class Transport:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watch.close()
-        self._connections.clear()  # a caller's session keeps some of them
         if self._own and self._session is not None:
             await self._session.close()
 
@@ -120,88 +134,65 @@ class Transport:
     async def post(self, url: str, headers: Mapping[str, str], upload: Upload) -> Answer | NoAnswer:
         """POST ``upload``; the answer, or why there is none.
 
-        Never raises for what a network or a server does; an OSError is the upload's own stream's.
+        Never raises for what a network or a server does; an OSError is the upload's own stream's. A connection that
+        had waited for its next request and turns out dead costs no attempt: the upload goes out again on a fresh one.
         """
-        # After a stale connection, on which nothing was sent and which is closed now, the next one is a fresh one.
-        return (
-            await self._post(url, headers, upload)
-            or await self._post(url, headers, upload)
-            or NoAnswer("the server talks without being asked")
-        )
+        outcome = await self._post(url, headers, Body(upload))
+        while outcome is None:  # at each turn one connection of the pool is closed
+            outcome = await self._post(url, headers, Body(upload, fresh=True))
+        return outcome
 
-    async def _post(self, url: str, headers: Mapping[str, str], upload: Upload) -> Answer | NoAnswer | None:
-        """As :meth:`post`; None when the connection turned out stale before anything was sent."""
-        way = self._ways.get(url) or await self._find_way(url)
-        post = way.posts.pop() if way.posts else self._new_post(way)
-        body = Body(upload, self._connections)
-        self._watch.begin(body)
-        try:
+    async def _post(self, url: str, headers: Mapping[str, str], body: Body) -> Answer | NoAnswer | None:
+        """As :meth:`post`; None when the connection was dead or not quiet before the upload began."""
+        post: Post | None = None
+
+        async def send(way: _Way) -> aiohttp.ClientResponse:
+            nonlocal post
+            post = way.posts.pop() if way.posts else self._new_post(way)
             response = await post.send(headers, body)
-            try:
-                early = not body.all_taken
-                content, whole = _read_at_once(response) or await _read(response)
-            except BaseException:
-                response.close()
-                raise
-            # Before 3.12 aiohttp writes in a task that may not have run yet: then this answers nothing of ours either.
-            unasked = body.stale or body.transport is None
-            if not whole or early or unasked:
-                response.close()
-            else:
-                post.let_go()
-                way.posts.append(post)
-            # First of all what we did ourselves: an aborted connection can look like the orderly end of an answer.
-            if body.timed_out:
-                return self._timed_out()
-            if unasked:
-                return None
-            delimited = _is_delimited(response)
-            return Answer(
-                response.status,
-                response.reason or "",
-                response.headers,
-                content,
-                whole and (delimited or not body.reset),
-                delimited,
-                early,
-                way.route.proxy_shown,
-                body.written,
-            )
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            if (
+                body.connection is None
+            ):  # before Python 3.12 aiohttp writes in a task, which may not have run yet
+                body.reused = was_used(protocol_of(response))
+            return response
+
+        outcome: Answer | NoAnswer | None = None
+        try:
+            outcome = await self._exchange(url, body, send)
+        except REQUEST_ERRORS as error:
             if body.body_error is not None:
                 raise body.body_error from None
-            if body.timed_out or isinstance(error, TimeoutError):
-                return self._timed_out()
-            return None if body.stale else _translate(error, way.route)
+            if body.timed_out or not (body.refused or body.died_idle):
+                return self._failed(error, url, body)
         finally:
-            self._watch.end(body)
             if body.streaming is not None:
-                await complete(body.left())
+                await complete(body.closed())
+        if outcome is None or body.refused or body.connection is None:
+            # Nothing was sent, or nothing came back; an answer that came all the same is not for us.
+            return None if body.reused else _TALKS_FIRST
+        if isinstance(outcome, Answer) and outcome.complete and not outcome.early and post is not None:
+            post.let_go()
+            self._ways[url].posts.append(post)
+        return outcome
 
     async def get(self, url: str, headers: Mapping[str, str]) -> Answer | NoAnswer:
-        """GET ``url``; as :meth:`post`. Without an upload to watch, the limit is the whole request's."""
+        """GET ``url``; as :meth:`post`, but a dead connection is aiohttp's to replace."""
+        exchange = Exchange()
         session = self._opened()
-        way = self._ways.get(url) or await self._find_way(url)
+
+        async def send(way: _Way) -> aiohttp.ClientResponse:
+            response = await session.request(
+                "GET", headers={**way.headers, **headers}, timeout=self._timeout, **way.options
+            )
+            exchange.connection = Connection.of(protocol_of(response))
+            if exchange.connection is not None:
+                exchange.connection.note_use()
+            return response
+
         try:
-            async with session.request(
-                "GET", headers={**way.headers, **headers}, timeout=self._whole_timeout, **way.options
-            ) as response:
-                content, whole = await _read(response)
-                if not whole:
-                    response.close()
-        except TimeoutError:
-            return self._timed_out()
-        except (aiohttp.ClientError, OSError) as error:
-            return _translate(error, way.route)
-        return Answer(
-            response.status,
-            response.reason or "",
-            response.headers,
-            content,
-            whole,
-            _is_delimited(response),
-            proxy=way.route.proxy_shown,
-        )
+            return await self._exchange(url, exchange, send)
+        except REQUEST_ERRORS as error:
+            return self._failed(error, url, exchange)
 
     async def post_json(self, url: str, headers: Mapping[str, str], document: object) -> Answer | NoAnswer:
         """POST a small JSON document; as :meth:`post`."""
@@ -212,26 +203,63 @@ class Transport:
     async def resolve(self, url: str) -> None:
         """Look up how ``url`` is reached, so that requests begun one after another go out in that order."""
         if url not in self._ways:
-            await self._find_way(url)
+            with suppress(OSError):  # the request itself will say so
+                async with asyncio.timeout(self._limit_s):
+                    await self._find_way(url)
 
     async def preconnect(self, url: str) -> None:
         """Open a connection to the origin of ``url`` ahead of its first request. Best effort: errors wait for it."""
         session = self._session
-        if session is None or session.connector is None or not self._own:
+        if session is None or not self._own:
             return
-        with suppress(aiohttp.ClientError, OSError, ValueError, TypeError):
-            route = (await self._find_way(url)).route
-            request = aiohttp.ClientRequest(
-                "POST",
-                route.url,
-                loop=self._loop,
-                session=session,
-                ssl=route.tls,
-                proxy=route.proxy_url,
-                proxy_headers=route.proxy_headers,  # a connection is used by those that say the same to the proxy
-            )
-            connection = await session.connector.connect(request, traces=[], timeout=self._timeout)
-            connection.release()
+        with suppress(*REQUEST_ERRORS, ValueError, TypeError):
+            async with asyncio.timeout(self._limit_s):
+                options = (await self._find_way(url)).options
+                # A connection is used by requests that say the same to the proxy.
+                options = {name: options[name] for name in ("ssl", "proxy", "proxy_headers")}
+                protocol = await open_connection(session, URL(url, encoded=True), options, self._timeout)
+            connection = Connection.of(protocol)
+            if connection is not None:
+                connection.note_use()
+
+    async def _exchange(
+        self, url: str, exchange: Exchange, send: Callable[[_Way], Awaitable[aiohttp.ClientResponse]]
+    ) -> Answer | NoAnswer:
+        """Send a request and read its answer within the limit. Raises one of REQUEST_ERRORS, TimeoutError included."""
+        async with asyncio.timeout(None) as timeout:
+            self._watch.begin(exchange, timeout)
+            try:
+                way = self._ways.get(url) or await self._find_way(url)
+                response = await send(way)
+                try:
+                    outcome = await _hear(response, exchange, way.route.proxy_shown)
+                except BaseException:
+                    response.close()
+                    raise
+                done = isinstance(outcome, Answer) and outcome.complete and not outcome.early
+                if not (done and response.closed):  # after 101 it is not, whatever was read
+                    response.close()
+                    if exchange.connection is not None:
+                        exchange.connection.abort()  # else it would stay until the peer takes what is left
+                return outcome
+            finally:
+                self._watch.end(exchange)
+
+    def _failed(self, error: BaseException, url: str, exchange: Exchange) -> Answer | NoAnswer:
+        """What an exchange that ended with ``error`` came to."""
+        way = self._ways.get(url)
+        target, proxy = URL(url, encoded=True), None if way is None else way.route.proxy_url
+        if exchange.timed_out:
+            host = (proxy or target).raw_host or ""
+            waited = exchange.connection is None and host in self._resolver.unanswered
+            at = f" while looking up {host}" if waited else ""
+            return NoAnswer(f"timed out after {self._timeout_ms}ms{at}")
+        return translate(
+            error,
+            peer=f"{target.host}:{target.port}",
+            proxy="" if way is None else way.route.proxy_shown,
+            sent=exchange.fully_sent,
+        )
 
     def _new_post(self, way: _Way) -> Post:
         # A caller's session may have middlewares of its own, for each request. And to what a request says to a proxy
@@ -244,9 +272,6 @@ class Transport:
             raise RuntimeError("the transport is not open")
         return self._session
 
-    def _timed_out(self) -> NoAnswer:
-        return NoAnswer(f"timed out after {self._timeout_ms}ms")
-
     # -- routes ----------------------------------------------------------------------------------------------
 
     async def _find_way(self, url: str) -> _Way:
@@ -258,7 +283,7 @@ class Transport:
         elif not self._own:
             route = Route(target)
         else:
-            route = await anyio.to_thread.run_sync(look_up, url, self._tls)
+            route = await in_daemon_thread(partial(look_up, url, self._tls), "cirron-spool route")
         self._keep(route)
         way = self._ways[url] = _Way.by(route)
         return way
@@ -273,6 +298,50 @@ class Transport:
 # -- small parts -----------------------------------------------------------------------------------------------
 
 
+async def _hear(response: aiohttp.ClientResponse, exchange: Exchange, proxy: str) -> Answer | NoAnswer:
+    """The answer whose head has come, with its body. Raises what reading it does."""
+    connection = exchange.connection
+    early = not exchange.fully_sent
+    if (
+        response.version not in _VERSIONS
+        or response.status < 100
+        or (connection is not None and connection.foreign)
+    ):
+        return _NOT_HTTP
+    framed = _framing(response)
+    if framed is None:
+        return _UNREADABLE
+    content, whole = _read_at_once(response) or await _read(response, connection)
+    # Its end was marked unless the end of the connection was taken for it: then a cut cannot be seen.
+    delimited = whole and (framed if connection is None else not connection.cut_short)
+    if whole and delimited != framed and response.status not in _BODILESS and response.status != 101:
+        return _UNREADABLE  # the parser went by something else than what the headers say
+    return Answer(
+        response.status,
+        response.reason or "",
+        response.headers,
+        content,
+        whole and (delimited or connection is None or not connection.reset),
+        delimited,
+        early,
+        proxy,
+        exchange.written,
+    )
+
+
+def _framing(response: aiohttp.ClientResponse) -> bool | None:
+    """Whether the headers say where the body ends; None when they say it in a way that is not undone or not clear."""
+    headers = response.headers
+    lengths = headers.getall(CONTENT_LENGTH, None)
+    codings = headers.getall(TRANSFER_ENCODING, None)
+    if codings is not None:
+        known = len(codings) == 1 and codings[0].isascii() and codings[0].lower() == "chunked"
+        return True if known and lengths is None and response.version == (1, 1) else None
+    if lengths is None:
+        return False
+    return True if len(lengths) == 1 and lengths[0].isascii() and lengths[0].isdigit() else None
+
+
 def _read_at_once(response: aiohttp.ClientResponse) -> tuple[bytes, bool] | None:
     """As _read(), for an answer that came whole with its headers, as nearly all do; None for others."""
     content = response.content
@@ -281,8 +350,10 @@ def _read_at_once(response: aiohttp.ClientResponse) -> tuple[bytes, bool] | None
     return None
 
 
-async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
+async def _read(response: aiohttp.ClientResponse, connection: Connection | None) -> tuple[bytes, bool]:
     """The body up to 64 KB, and whether that was all of it."""
+    if connection is not None:
+        connection.read_through(response.content)
     parts: list[bytes] = []
     size = 0
     while size <= _LONGEST_ANSWER:
@@ -292,45 +363,3 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
         parts.append(part)
         size += len(part)
     return b"".join(parts)[:_LONGEST_ANSWER], False
-
-
-def _is_delimited(response: aiohttp.ClientResponse) -> bool:
-    headers = response.headers
-    return "Content-Length" in headers or "Transfer-Encoding" in headers
-
-
-def _translate(error: Exception, route: Route) -> Answer | NoAnswer:
-    """An aiohttp or socket error as a value: what a person would want to know, and whether a retry can help."""
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        if error.status == 407:
-            return Answer(407, error.message, proxy=route.proxy_shown)
-        words = f"the proxy {route.proxy_shown} answered {error.status} {error.message}"
-        return NoAnswer(words, fatal=error.status < 500)
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return NoAnswer(
-            f"the certificate of {error.host} is not trusted: {error.certificate_error}", fatal=True
-        )
-    if isinstance(error, aiohttp.ClientSSLError):
-        return NoAnswer(f"TLS failed: {error}", fatal=True)
-    if isinstance(error, aiohttp.ClientProxyConnectionError):
-        return NoAnswer(f"cannot connect to the proxy {route.proxy_shown}: {_words(error)}")
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return NoAnswer(f"cannot resolve {error.host}: {_words(error)}")
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return NoAnswer(f"cannot connect to {error.host}:{error.port}: {_words(error)}")
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return NoAnswer("the server closed the connection before it answered")
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return NoAnswer("the answer was cut")
-    if isinstance(error, aiohttp.ClientResponseError):
-        return NoAnswer("the answer is not HTTP")
-    return NoAnswer(_words(error))
-
-
-def _words(error: BaseException) -> str:
-    """The reason in an error, without aiohttp's own description of its request."""
-    inner = getattr(error, "os_error", None) or error
-    if isinstance(inner, OSError) and inner.errno is not None:
-        # getaddrinfo's codes are negative and not errno's; its own words are right.
-        return os.strerror(inner.errno) if inner.errno > 0 else (inner.strerror or str(inner))
-    return str(inner) or type(inner).__name__

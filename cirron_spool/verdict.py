@@ -71,10 +71,14 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """No usable answer came. ``message`` says why in a few words; ``fatal`` that no retry can help (TLS, a proxy)."""
+    """No usable answer came. ``message`` says why in a few words; ``fatal`` that no retry can help (TLS, a proxy).
+
+    ``hint`` is one more line for a person: what to do.
+    """
 
     message: str
     fatal: bool = False
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +116,8 @@ def judge(outcome: Answer | NoAnswer, *, name: str, origin: str, now: datetime) 
     if isinstance(outcome, NoAnswer):
         message = f"Network error uploading {name}: {printable(outcome.message)}"
         if outcome.fatal:
-            return Verdict(Action.STOP, None, message)
-        return Verdict(Action.RETRY, None, message, exit_code=EXIT_LATER)
+            return Verdict(Action.STOP, None, message, hint=outcome.hint)
+        return Verdict(Action.RETRY, None, message, hint=outcome.hint, exit_code=EXIT_LATER)
     status = outcome.status
     if status in _ACKNOWLEDGING:
         return _judge_success(outcome, name)

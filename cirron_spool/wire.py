@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from cirron_spool.aiohttp_compat import protocol_of_writer
+from cirron_spool.connection import Connection, was_used
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
-
-if sys.platform == "win32":
-
-    def ioctl(fd: int, request: int, argument: bytearray) -> int:
-        """Windows cannot be asked; nothing waits, then."""
-        del fd, request, argument
-        return 0
-
-    FIONREAD = TIOCOUTQ = 0
-else:
-    from fcntl import ioctl
-    from termios import FIONREAD, TIOCOUTQ
 
 # One write to the connection, and what is written before the other tasks of the loop have a turn: some 200 µs of
 # copying, and enough to keep a fast link full. A raw body of 70 MB in one write stalled the loop for 35 ms.
@@ -34,17 +22,6 @@ _WRITE_BYTES = 256 * 1024
 _LOOKS_PER_LIMIT = 8
 _SLOWEST_LOOK_S = 0.25
 
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """A connection that has been used: the future of its end, and its socket."""
-
-    closed: asyncio.Future[None]
-    socket: Any
-
-
-# Each until it is closed.
-Connections = dict[asyncio.WriteTransport, Connection]
 Stream = Callable[[], AbstractAsyncContextManager[AsyncIterator[bytes]]]
 # Called when a body held in memory is on its way: until its answer comes the event loop has nothing else to do for it.
 Moment = Callable[[], None]
@@ -66,54 +43,76 @@ class Upload(NamedTuple):
     progress: Progress | None = None
 
 
-class _StaleConnectionError(OSError):
-    """Something had arrived on a kept-alive connection before we asked anything: not an answer to us."""
+class _UnusableConnectionError(OSError):
+    """Nothing was sent on a connection: something had arrived on it unasked, or a fresh one is wanted."""
 
 
-class Body:
-    """An Upload on its way, once: written in bounded parts, and what the watch wants to know of it meanwhile.
+class Exchange:
+    """One request and its answer, as the watch over silence sees it; without a body to send.
 
-    ``length`` is the upload's. ``written`` are the bytes that the connection has taken, in whole writes;
-    ``last_progress`` is when that or the peer last took some, by time.monotonic().
+    ``connection`` is known once it has been had. ``written`` are the bytes of a body that it was given, in whole
+    writes. ``last_progress`` is when the exchange began, or bytes last moved on
+    their way out, by time.monotonic(). ``timed_out``: nothing moved for so long that the watch has ended it.
+    """
+
+    __slots__ = ("connection", "last_progress", "timed_out", "timeout", "written")
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+        self.last_progress = 0.0
+        self.written = 0
+        self.timed_out = False
+        self.timeout: asyncio.Timeout | None = None
+
+    @property
+    def fully_sent(self) -> bool:
+        """Whether the whole request left this process before now."""
+        return True
+
+    def update_progress(self, now: float) -> None:
+        """Notice bytes that the peer has taken since the last look."""
+
+    async def closed(self) -> None:
+        """Wait until nothing of the request is in use any more."""
+
+
+class Body(Exchange):
+    """An Upload on its way, once: written in bounded parts.
+
+    ``length`` is the upload's; with ``fresh`` it goes out on no connection that was used before. ``reused``: the
+    connection had waited in a pool; ``refused``: nothing was sent on it. ``body_error`` is the upload's own.
     """
 
     # One is made for each batch, and looked at some thirty times.
     __slots__ = (
         "_acked",
-        "_connections",
+        "_fresh",
         "_since_turn",
         "_upload",
         "body_error",
-        "closed",
-        "last_progress",
         "length",
+        "refused",
+        "reused",
         "sent",
-        "stale",
         "streaming",
-        "timed_out",
-        "transport",
-        "written",
     )
 
-    def __init__(self, upload: Upload, connections: Connections) -> None:
+    def __init__(self, upload: Upload, *, fresh: bool = False) -> None:
+        super().__init__()
         self._upload = upload
-        self._connections = connections
+        self._fresh = fresh
         self.length = upload.length
-        self.transport: asyncio.WriteTransport | None = None
-        self.closed: asyncio.Future[None] | None = None
         self.body_error: OSError | None = None
         self.streaming: asyncio.Future[None] | None = None
-        self.sent = self.stale = self.timed_out = False
-        self.written = self._since_turn = 0
+        self.sent = self.reused = self.refused = False
+        self._since_turn = 0
         self._acked: int | None = None
-        self.last_progress = 0.0
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        """Write the body; raises _StaleConnectionError before the first byte when the connection is not quiet."""
+        """Write the body; raises OSError before the first byte when the connection is no use."""
         # From here on: how long the connection took has a limit of its own.
         self.last_progress = time.monotonic()
-        self.transport = writer.transport
-        self._refuse_stale(writer)
+        self._take_connection(writer)
         parts, length, stream, meanwhile, _ = self._upload
         if stream is not None:
             await self._write_stream(writer, stream)
@@ -129,6 +128,16 @@ class Body:
         if meanwhile is not None:
             meanwhile()
 
+    def _take_connection(self, writer: AbstractStreamWriter) -> None:
+        protocol = protocol_of_writer(writer)
+        connection = self.connection = Connection.of(protocol)
+        self.reused = was_used(protocol) if connection is None else connection.begin()
+        if connection is None or not connection.is_open:
+            raise ConnectionResetError
+        if (self._fresh and self.reused) or not connection.is_quiet(fresh=not self.reused):
+            self.refused = True
+            raise _UnusableConnectionError
+
     async def _write_stream(self, writer: AbstractStreamWriter, stream: Stream) -> None:
         self.streaming = asyncio.get_running_loop().create_future()
         try:
@@ -137,9 +146,9 @@ class Body:
                     await self._write_part(writer, part)
         finally:
             self.streaming.set_result(None)
-        if writer.transport is None or writer.transport.is_closing():
+        if self.connection is None or not self.connection.is_open:
             # Else aiohttp finds it out when it writes the last chunk's end, in a task whose exception nobody retrieves.
-            raise ConnectionResetError("the connection was closed while the body was sent")
+            raise ConnectionResetError
 
     async def _next_part(self, parts: AsyncIterator[bytes]) -> bytes | None:
         try:
@@ -162,56 +171,37 @@ class Body:
                 self._since_turn = 0
                 await asyncio.sleep(0)
 
-    def _refuse_stale(self, writer: AbstractStreamWriter) -> None:
-        transport = writer.transport
-        protocol: Any = getattr(writer, "protocol", None)
-        if transport is None or protocol is None:
-            return  # aiohttp says so itself in a moment
-        known = self._connections.get(transport)
-        ask = True
-        if known is None:
-            known = self._connections[transport] = Connection(
-                protocol.closed, transport.get_extra_info("socket")
-            )
-            known.closed.add_done_callback(partial(_forget, self._connections, transport))
-            # A fresh TLS connection may hold session tickets: it is asked for unread bytes once it was used.
-            ask = transport.get_extra_info("ssl_object") is None
-        self.closed = known.closed
-        # An answer left over from the request before, already parsed, which aiohttp would match to this one; or one
-        # that the event loop has not read yet.
-        if protocol.should_close or (ask and _unread(known.socket)):
-            self.stale = True
-            raise _StaleConnectionError("an answer was left over on the connection")
-
     # -- for the watch, and for who judges the answer ------------------------------------------------------------------
 
-    def look(self, now: float) -> None:
+    def update_progress(self, now: float) -> None:
         """Notice bytes that the peer has taken since the last look."""
-        if self.transport is not None:
-            acked = self.written - self.transport.get_write_buffer_size() - _unacknowledged(self.transport)
-            if acked != self._acked:
-                # The first look only begins: until then the limit runs from the write itself. What is in the midst of
-                # being written does not count yet, so this may be below zero.
-                if self._acked is not None:
-                    self.last_progress = now
-                self._acked = acked
-                if acked > 0 and self._upload.progress is not None:
-                    self._upload.progress(acked)
+        if self.connection is None or not self.connection.is_open:
+            return
+        acked = self.written - self.connection.untaken()
+        if acked == self._acked:
+            return
+        # The first look only begins: until then the limit runs from the write itself. What is in the midst of being
+        # written does not count yet, so this may be below zero.
+        if self._acked is not None:
+            self.last_progress = now
+        self._acked = acked
+        if acked > 0 and self._upload.progress is not None:
+            self._upload.progress(acked)
 
-    async def left(self) -> None:
+    async def closed(self) -> None:
         """Wait until the body's stream is closed: aiohttp cancels its writer, but does not wait for it."""
         if self.streaming is not None:
             await self.streaming
 
     @property
-    def reset(self) -> bool:
-        """Whether the connection ended with an error, which aiohttp takes for the orderly end of an answer."""
-        return self.closed is not None and self.closed.done() and self.closed.exception() is not None
+    def fully_sent(self) -> bool:
+        """Whether the whole request left this process before now."""
+        return self.sent and self.connection is not None and self.connection.unsent() == 0
 
     @property
-    def all_taken(self) -> bool:
-        """Whether the whole body left this process before now."""
-        return self.sent and (self.transport is None or self.transport.get_write_buffer_size() == 0)
+    def died_idle(self) -> bool:
+        """Whether the connection had waited in a pool and gave no byte of an answer: the peer may have closed it."""
+        return self.reused and (self.connection is None or not self.connection.answered)
 
 
 def _pieces(part: bytes) -> Iterator[memoryview]:
@@ -220,33 +210,26 @@ def _pieces(part: bytes) -> Iterator[memoryview]:
         yield view[start : start + _WRITE_BYTES]
 
 
-def _forget(
-    connections: Connections, transport: asyncio.WriteTransport, closed: asyncio.Future[None]
-) -> None:
-    """A connection was closed. Retrieves how it ended, so that nobody is told it never was."""
-    connections.pop(transport, None)
-    if not closed.cancelled():
-        closed.exception()
-
-
 class Watch:
-    """Cuts uploads that are silent for ``limit_s`` seconds: SPEC section 4's ``timeout``."""
+    """Ends exchanges that are silent for ``limit_s`` seconds: SPEC section 4's ``timeout``."""
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
         self._loop = asyncio.get_running_loop()
-        self._watched: set[Body] = set()
+        self._watched: set[Exchange] = set()
         self._next_look: asyncio.TimerHandle | None = None
 
-    def begin(self, body: Body) -> None:
-        """Watch ``body`` until :meth:`end`."""
-        self._watched.add(body)
+    def begin(self, exchange: Exchange, timeout: asyncio.Timeout) -> None:
+        """Watch ``exchange`` until :meth:`end`, which must come before ``timeout``, around all of it, is left."""
+        exchange.timeout = timeout
+        exchange.last_progress = time.monotonic()
+        self._watched.add(exchange)
         if self._next_look is None:
             self._look()
 
-    def end(self, body: Body) -> None:
-        """Watch ``body`` no longer."""
-        self._watched.discard(body)
+    def end(self, exchange: Exchange) -> None:
+        """Watch ``exchange`` no longer."""
+        self._watched.discard(exchange)
 
     def close(self) -> None:
         """Look no more."""
@@ -259,35 +242,14 @@ class Watch:
         pause = min(self._limit_s / _LOOKS_PER_LIMIT, _SLOWEST_LOOK_S)
         self._next_look = self._loop.call_later(pause, self._look)
         now = time.monotonic()
-        for body in self._watched:
-            body.look(now)
-            if body.transport is not None and now - body.last_progress >= self._limit_s:
-                body.timed_out = True
-                body.transport.abort()
-
-
-def _unread(sock: Any) -> bool:
-    """Whether bytes wait unread in the kernel. The end of the connection is not seen: it shows by itself."""
-    try:
-        return sock is not None and _ask(sock, FIONREAD) > 0
-    except (OSError, ValueError):  # closed meanwhile: its number is -1
-        return True
-
-
-def _unacknowledged(transport: asyncio.WriteTransport) -> int:
-    """Bytes in the kernel's send queue that the peer's kernel has not confirmed; 0 where that cannot be asked."""
-    if sys.platform != "linux":
-        return 0
-    sock = transport.get_extra_info("socket")
-    try:
-        return _ask(sock, TIOCOUTQ)
-    except (OSError, ValueError, AttributeError):  # closed meanwhile: its number is -1
-        return 0
-
-
-def _ask(sock: Any, request: int) -> int:
-    """The number that the kernel answers ``request`` with. Raises OSError, or ValueError for a closed socket."""
-    # Of bytes ioctl() finds out by an error, raised and dropped inside, that it cannot write into them.
-    answer = bytearray(4)
-    ioctl(sock.fileno(), request, answer)
-    return int.from_bytes(answer, sys.byteorder)
+        for exchange in tuple(self._watched):
+            exchange.update_progress(now)
+            connection = exchange.connection
+            if now - exchange.last_progress >= self._limit_s and not exchange.timed_out:
+                exchange.timed_out = True
+                # It ends the coroutine itself, so that there is no state of a connection in which it would not.
+                if exchange.timeout is not None:
+                    exchange.timeout.reschedule(self._loop.time())
+            if connection is not None and (exchange.timed_out or connection.has_failed):
+                # Closing in order would wait for the peer to take what was written, and for its TLS goodbye.
+                connection.abort()

@@ -442,7 +442,7 @@ async def test_a_401_that_stays_one_after_the_refresh_stops(spool: Path, config:
         Answer(401),
         Answer(400),
         Answer(500),
-        ok(cut_after=0),
+        ok(cut_after=5),
         json_answer({"access_token": 3}),
         json_answer({"access_token": "a b"}),
         json_answer({"access_token": "new", "refresh_token": "\x07"}),

@@ -291,7 +291,8 @@ RETRIED = [
 @pytest.mark.parametrize(("answer", "message"), RETRIED)
 async def test_out_of_retries_ends_the_flush(spool: Path, answer: Answer, message: str) -> None:
     batches = sdk_batches(spool, 3, spans=TINY)
-    with ScriptedServer(ok(), *[answer] * 4) as server:
+    # The connection of each attempt is a fresh one: a dead one that was kept alive costs none.
+    with ScriptedServer(ok(close=True), *[answer] * 4) as server:
         result = await flush(server, spool)
     said = message.format(name=batches[1].name)
     assert [failure.message for failure in result.failures] == [said]

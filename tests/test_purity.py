@@ -146,7 +146,7 @@ def test_a_room_that_decides_stands_below_those_that_do() -> None:
 @pytest.mark.parametrize(
     ("knows", "rooms"),
     [
-        ("aiohttp", {"transport", "post", "receiver"}),
+        ("aiohttp", {"transport", "post", "aiohttp_compat", "network_errors", "resolver", "receiver"}),
         ("argparse", {"cli"}),
         ("rich", {"cli"}),
         ("backoff", {"attempts"}),

@@ -1,0 +1,220 @@
+"""A connection as its transport sees it: the first byte of an answer, its status line, and the connection's end.
+
+aiohttp tells none of them apart. Its parser in C takes other protocols for HTTP, and when either parser fails within a
+body, nothing may wake the coroutine that reads it. So a protocol of our own stands between asyncio and aiohttp.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from cirron_spool import aiohttp_compat
+from cirron_spool.aiohttp_compat import Protocol
+
+if TYPE_CHECKING:
+    import aiohttp
+
+if sys.platform == "win32":
+
+    def ioctl(fd: int, request: int, argument: bytearray) -> int:
+        """Windows cannot be asked; nothing waits, then."""
+        del fd, request, argument
+        return 0
+
+    FIONREAD = TIOCOUTQ = 0
+else:
+    from fcntl import ioctl
+    from termios import FIONREAD, TIOCOUTQ
+
+# RFC 9112, section 4. The blank after the status may be missing: many servers send no reason, and lines may end in LF.
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9])([0-9]{2})[ \r\n]")
+_STATUS_LINE_BYTES = len(b"HTTP/1.1 200 ")
+_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
+
+
+class Connection(asyncio.Protocol):
+    """Passes all events of one connection on to aiohttp's protocol, and keeps what an exchange wants to know.
+
+    ``answered``: a byte has come since the request was begun. ``foreign``: the status line is not HTTP/1.0 or 1.1.
+    ``lost``: the connection is gone; ``reset``: with an error; ``cut_short``: within the body of an answer.
+    """
+
+    __slots__ = (
+        "_content",
+        "_had_waited",
+        "_head",
+        "_head_wanted",
+        "_protocol",
+        "_socket",
+        "_transport",
+        "answered",
+        "cut_short",
+        "foreign",
+        "lost",
+        "reset",
+    )
+
+    def __init__(self, protocol: Protocol, transport: asyncio.Transport) -> None:
+        self._protocol = protocol
+        self._transport = transport
+        self._socket: Any = transport.get_extra_info("socket")
+        self._content: aiohttp.StreamReader | None = None
+        self._head = b""
+        self._had_waited = self._head_wanted = self.answered = self.foreign = False
+        self.lost = self.reset = self.cut_short = False
+
+    @classmethod
+    def of(cls, protocol: Protocol | None) -> Connection | None:
+        """The connection of an aiohttp protocol; None when it is lost."""
+        transport = None if protocol is None else aiohttp_compat.transport_of(protocol)
+        if transport is None:
+            return None
+        known = transport.get_protocol()
+        if not isinstance(known, Connection):
+            known = cls(protocol, transport)
+            transport.set_protocol(known)
+        return known
+
+    # -- one exchange after another --------------------------------------------------------------------------------
+
+    def begin(self) -> bool:
+        """Begin an exchange. Returns whether the connection had waited for one, and may be dead by now."""
+        self._head_wanted = True
+        self._head = b""
+        self._content = None
+        self.answered = self.foreign = False
+        had_waited = self._had_waited
+        self.note_use()
+        return had_waited
+
+    def note_use(self) -> None:
+        """Know that the connection was used, or was opened ahead of its use."""
+        if not self._had_waited:
+            self._had_waited = True
+            _used.add(self._protocol)
+
+    def is_quiet(self, *, fresh: bool) -> bool:
+        """Whether nothing has come that nobody asked for: an answer to be taken for the next request's."""
+        # A fresh TLS connection may hold session tickets: it is asked for unread bytes once it was used.
+        ask = not fresh or self._transport.get_extra_info("ssl_object") is None
+        return not aiohttp_compat.has_left_over(self._protocol) and not (ask and _has_unread(self._socket))
+
+    def read_through(self, content: aiohttp.StreamReader) -> None:
+        """From now on let reading ``content`` end when the connection does."""
+        self._content = content
+        if self.lost or aiohttp_compat.has_failed(self._protocol):
+            aiohttp_compat.end_body(content, refused=not self.lost)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether bytes can be sent and received."""
+        return not self.lost and not self._transport.is_closing()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether no more of an answer can come."""
+        return not self.is_open or aiohttp_compat.has_failed(self._protocol)
+
+    def unsent(self) -> int:
+        """Bytes that were written and have not left this process."""
+        try:
+            return self._transport.get_write_buffer_size()
+        except AttributeError:  # asyncio's TLS transport that was closed twice
+            return 0
+
+    def untaken(self) -> int:
+        """Bytes that were written and that the peer's kernel has not confirmed, where the system can be asked."""
+        return self.unsent() + _unacknowledged(self._socket)
+
+    def abort(self) -> None:
+        """End the connection now, whatever is still to be sent."""
+        self._transport.abort()
+
+    # -- asyncio's side --------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Hand on what came; end the reading of a body that the parser refused."""
+        self.answered = True
+        if self._head_wanted:
+            self._look_at_head(data)
+        self._protocol.data_received(data)
+        if self._content is not None and aiohttp_compat.has_failed(self._protocol):
+            aiohttp_compat.end_body(self._content, refused=True)
+
+    def eof_received(self) -> bool | None:
+        """Hand on the end of what the peer sends."""
+        keep_open: bool | None = self._protocol.eof_received()
+        return keep_open
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Hand on the end, and let it be the end of what is still read."""
+        self.lost = True
+        self.reset = error is not None
+        self.cut_short = aiohttp_compat.has_unfinished_body(self._protocol)
+        self._protocol.connection_lost(error)
+        if self._content is not None:
+            aiohttp_compat.end_body(self._content, refused=False)
+
+    def pause_writing(self) -> None:
+        """Hand on that the transport holds enough."""
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Hand on that the transport wants more."""
+        self._protocol.resume_writing()
+
+    def _look_at_head(self, data: bytes) -> None:
+        """Judge the status line of the final answer; interim answers (1xx, but 101) come before it."""
+        head = self._head + data
+        start = 0
+        while len(head) - start >= _STATUS_LINE_BYTES:
+            line = _STATUS_LINE.match(head, start)
+            if line is None or line[1] != b"1" or line[2] == b"01":
+                self.foreign = line is None
+                self._head_wanted = False
+                self._head = b""
+                return
+            end = _END_OF_HEAD.search(head, start)
+            if end is None:
+                break
+            start = end.end()
+        self._head = head[start:]
+
+
+# aiohttp's protocols of used connections: a lost one has no transport any more that would lead to its Connection.
+_used: WeakSet[Protocol] = WeakSet()
+
+
+def was_used(protocol: Protocol | None) -> bool:
+    """Whether the connection of ``protocol``, lost or not, had an exchange or was opened ahead of one."""
+    return protocol is not None and protocol in _used
+
+
+def _has_unread(sock: Any) -> bool:
+    """Whether bytes wait unread in the kernel. The end of the connection is not seen: it shows by itself."""
+    try:
+        return sock is not None and _ask(sock, FIONREAD) > 0
+    except (OSError, ValueError):  # closed meanwhile: its number is -1
+        return True
+
+
+def _unacknowledged(sock: Any) -> int:
+    """Bytes in the kernel's send queue that the peer's kernel has not confirmed; 0 where that cannot be asked."""
+    if sys.platform != "linux" or sock is None:
+        return 0
+    try:
+        return _ask(sock, TIOCOUTQ)
+    except (OSError, ValueError):  # closed meanwhile: its number is -1
+        return 0
+
+
+def _ask(sock: Any, request: int) -> int:
+    """The number that the kernel answers ``request`` with. Raises OSError, or ValueError for a closed socket."""
+    # Of bytes ioctl() finds out by an error, raised and dropped inside, that it cannot write into them.
+    answer = bytearray(4)
+    ioctl(sock.fileno(), request, answer)
+    return int.from_bytes(answer, sys.byteorder)

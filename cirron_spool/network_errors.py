@@ -1,0 +1,160 @@
+"""The errors of aiohttp, of TLS and of sockets in plain words: translated here, once.
+
+No text of a library is passed on: it holds addresses of objects, file names and line numbers. What the operating system
+says about an errno is kept, and what OpenSSL says about a certificate.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+
+import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
+
+from cirron_spool.awaiting import NoThreadError
+from cirron_spool.verdict import Answer, NoAnswer
+
+# OpenSSL's reasons. The first bytes that came are no TLS: what a plain http port answers.
+_NO_TLS = {
+    *("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "UNKNOWN_PROTOCOL", "BAD_RECORD_TYPE"),
+    *("PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "RECORD_TOO_SMALL", "UNEXPECTED_MESSAGE"),
+}
+_NO_COMMON_VERSION = {
+    *("UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE", "VERSION_TOO_LOW", "WRONG_SSL_VERSION"),
+    *("TLSV1_ALERT_PROTOCOL_VERSION", "INAPPROPRIATE_FALLBACK", "TLSV1_ALERT_INAPPROPRIATE_FALLBACK"),
+}
+_WANTS_A_CERTIFICATE = {
+    *("TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_BAD_CERTIFICATE", "TLSV1_ALERT_UNKNOWN_CA"),
+    *("SSLV3_ALERT_CERTIFICATE_UNKNOWN", "SSLV3_ALERT_CERTIFICATE_EXPIRED", "TLSV1_ALERT_ACCESS_DENIED"),
+}
+# Bytes were damaged on their way, or the connection ended: the next attempt may do better.
+_TEMPORARY = {
+    *("BAD_RECORD_MAC", "SSLV3_ALERT_BAD_RECORD_MAC", "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"),
+    *("UNEXPECTED_EOF_WHILE_READING", "TLSV1_ALERT_INTERNAL_ERROR", "APPLICATION_DATA_AFTER_CLOSE_NOTIFY"),
+}
+# X509_V_ERR_… of OpenSSL's x509_vfy.h.
+_NOT_YET_VALID, _EXPIRED, _OTHER_NAME, _OTHER_ADDRESS = 9, 10, 62, 64
+
+_TRUST = "Set SSL_CERT_FILE to a file with the certificate of the authority that signed it."
+_CHECK_URL = "Check apiUrl."
+_THREADS = "Raise the limit of processes of this user (ulimit -u) or of the container, or stop some of them."
+
+
+def translate(error: BaseException, *, peer: str, proxy: str = "", sent: bool = True) -> Answer | NoAnswer:
+    """What a request that raised ``error`` came to: for a person, and whether a retry can help.
+
+    ``peer`` is the ``host:port`` that was asked, ``proxy`` the proxy's address if there is one; ``sent`` says that the
+    request went out whole.
+    """
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        if error.status == 407:
+            return Answer(407, error.message, proxy=proxy)
+        words = f"the proxy {proxy} answered {error.status} {error.message}"
+        return NoAnswer(words, fatal=error.status < 500)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        peer = f"{error.host}:{error.port}"
+    known = next(filter(None, (_known(cause, peer) for cause in _causes(error))), None)
+    if known is not None:
+        return known
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return NoAnswer(_not_connected(error, peer, proxy))
+    if isinstance(error, HttpProcessingError):
+        return NoAnswer("the answer is not HTTP from some point on")
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return NoAnswer("the answer was cut")
+    if isinstance(error, aiohttp.ClientResponseError):
+        if error.request_info.method == "CONNECT":
+            return NoAnswer(f"the proxy {proxy} does not answer in HTTP")
+        return NoAnswer("the answer is not HTTP")
+    if isinstance(error, aiohttp.InvalidURL):
+        return NoAnswer(f"the address {peer} cannot be used", fatal=True, hint=_CHECK_URL)
+    return NoAnswer(_system_words(error) or _ended(error, sent=sent))
+
+
+def _known(cause: BaseException, peer: str) -> NoAnswer | None:
+    """What a cause means by itself, wherever it comes up; None for most."""
+    if isinstance(cause, aiohttp.ClientError):
+        return None  # some of them are an SSLError in name, without what it says
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return _untrusted(cause, peer)
+    if isinstance(cause, ssl.SSLError):
+        return _tls(cause, peer)
+    if isinstance(cause, NoThreadError):
+        return NoAnswer(f"cannot reach {peer}: no thread can be started", hint=_THREADS)
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """``error`` and what led to it, as far as it says so."""
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        cause = pending.pop()
+        if cause is not None and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            pending += [cause.__cause__, getattr(cause, "os_error", None)]
+
+
+def _system_words(error: BaseException) -> str:
+    """What the operating system calls the first errno among the causes; empty when there is none."""
+    for cause in _causes(error):
+        if isinstance(cause, socket.gaierror):
+            return cause.strerror or ""
+        if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+            return os.strerror(cause.errno)
+    return ""
+
+
+def _ended(error: BaseException, *, sent: bool) -> str:
+    if isinstance(error, TimeoutError):
+        return "the connection timed out"
+    if sent:
+        return "the server closed the connection before it answered"
+    return "the server closed the connection while the request was sent"
+
+
+def _not_connected(error: aiohttp.ClientConnectorError, peer: str, proxy: str) -> str:
+    words = _system_words(error)
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"cannot resolve {error.host}: {words or 'no address was found'}"
+    where = f"the proxy {proxy}" if isinstance(error, aiohttp.ClientProxyConnectionError) else peer
+    if not words and isinstance(error.os_error, ConnectionResetError):
+        words = "the connection was closed during the TLS handshake"
+    elif not words and isinstance(error.os_error, ConnectionAbortedError):
+        words = "the TLS handshake took too long"
+    return f"cannot connect to {where}: {words or 'none of its addresses can be reached'}"
+
+
+def _untrusted(error: ssl.SSLCertVerificationError, peer: str) -> NoAnswer:
+    host = peer.rpartition(":")[0]
+    why = (error.verify_message or "it cannot be verified").rstrip(".")
+    hint = _TRUST
+    if error.verify_code in (_OTHER_NAME, _OTHER_ADDRESS):
+        hint = "It was made for another name. Check apiUrl, and whether a proxy or a captive portal answers."
+    elif error.verify_code in (_NOT_YET_VALID, _EXPIRED):
+        hint = "Check the clock of this machine, or ask the server's operators for a new certificate."
+    return NoAnswer(f"the certificate of {host} is not trusted: {why}", fatal=True, hint=hint)
+
+
+def _tls(error: ssl.SSLError, peer: str) -> NoAnswer:
+    reason = error.reason or ""
+    if reason in _TEMPORARY or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return NoAnswer(f"TLS failed: the connection to {peer} was cut or its bytes were damaged")
+    if reason in _NO_TLS:
+        words, hint = f"{peer} does not speak TLS", "Check apiUrl: it may be the port of plain http."
+    elif reason in _NO_COMMON_VERSION:
+        words, hint = f"{peer} and this machine have no TLS version in common", _CHECK_URL
+    elif reason in _WANTS_A_CERTIFICATE:
+        words, hint = f"{peer} asks for a certificate of the client's, which is not supported", _CHECK_URL
+    elif reason == "TLSV1_UNRECOGNIZED_NAME":
+        words, hint = f"{peer} does not know this host name", _CHECK_URL
+    else:
+        words = (
+            f"{peer} and this machine do not agree ({reason.replace('_', ' ').lower() or 'no reason given'})"
+        )
+        hint = _CHECK_URL
+    return NoAnswer(f"TLS failed: {words}", fatal=True, hint=hint)
