@@ -10,7 +10,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,21 +25,27 @@ DEFAULT_RETRIES = 3
 # A day: beyond it a "timeout" bounds nothing, and timers overflow on some platforms.
 _LONGEST_TIMEOUT_MS = 86_400_000
 _MOST_RETRIES = 100
+_LOG_IN = "Run cirron auth login to replace it."
 # Nobody's configuration; a file of this size was put there by mistake, or worse.
 _LARGEST_CONFIG_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A bearer token and, for a login, what renews it. ``expires_at`` (aware, UTC) is a hint: the 401 decides."""
+    """A bearer token and, for a login, what renews it. ``expires_at`` (aware, UTC) is a hint: the 401 decides.
+
+    ``source`` says where the token stands, ``remedy`` how to replace it. Neither makes two credentials differ.
+    """
 
     token: str
     refresh_token: str | None = None
     expires_at: datetime | None = None
+    source: str = field(default="the token argument", compare=False)
+    remedy: str = field(default="", compare=False)
 
     def __repr__(self) -> str:  # a token never reaches a log or a traceback
         renewable = self.refresh_token is not None
-        return f"Credentials(token=…, renewable={renewable}, expires_at={self.expires_at})"
+        return f"Credentials(token=…, renewable={renewable}, expires_at={self.expires_at}, source={self.source!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,14 @@ class Settings:
     credentials: Credentials | None
     config_path: Path
     warnings: tuple[str, ...] = ()
+
+    def refusal_hint(self, credentials: Credentials) -> str:
+        """For a person whose token was refused: where it came from, and how to replace it."""
+        return f"The refused token came from {credentials.source}. {credentials.remedy}".rstrip()
+
+    def missing_hint(self) -> str:
+        """For a person without a token: where one was looked for."""
+        return f"There is no token in CIRRON_API_KEY or {printable(str(self.config_path))}."
 
 
 def load_settings(
@@ -73,7 +87,7 @@ def load_settings(
     document, warnings = read_config(path)
     where = printable(str(path))
 
-    url_from = "the api_url given"
+    url_from = "the api_url argument"
     url = api_url
     if url is None and (url := environ.get("CIRRON_API_ENDPOINT") or None) is not None:
         url_from = "CIRRON_API_ENDPOINT"
@@ -141,13 +155,17 @@ def credentials_in(document: Mapping[str, object], where: str) -> Credentials | 
         access = _text(auth, "accessToken", where)
         if access:
             refresh = _text(auth, "refreshToken", where)
+            source = f"auth.accessToken in {where}"
             return Credentials(
-                check_token(access, f"auth.accessToken in {where}"),
+                check_token(access, source),
                 check_token(refresh, f"auth.refreshToken in {where}") if refresh else None,
                 _moment(auth.get("expiresAt")),
+                source,
+                _LOG_IN,
             )
     token = _text(document, "token", where)
-    return Credentials(check_token(token, f"token in {where}")) if token else None
+    source = f"token in {where}"
+    return Credentials(check_token(token, source), source=source, remedy=_LOG_IN) if token else None
 
 
 def check_token(token: str, source: str) -> str:
@@ -176,11 +194,18 @@ def is_loopback(host: str | None) -> bool:
 def _credentials(
     environ: Mapping[str, str], document: Mapping[str, object], where: str, token: str | None
 ) -> Credentials | None:
+    login = f"use the login in {where}" if document.get("auth") or document.get("token") else ""
     if token is not None:
-        return Credentials(check_token(token, "the token given"))
+        remedy = f"Give a valid token, or none to {login}." if login else "Give a valid token."
+        return Credentials(check_token(token, "the token argument"), remedy=remedy)
     key = environ.get("CIRRON_API_KEY")
     if key:
-        return Credentials(check_token(key, "CIRRON_API_KEY"))
+        instead = login or "use cirron auth login"
+        return Credentials(
+            check_token(key, "CIRRON_API_KEY"),
+            source="CIRRON_API_KEY",
+            remedy=f"Unset it to {instead}, or set a valid key.",
+        )
     return credentials_in(document, where)
 
 

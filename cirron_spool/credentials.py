@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +62,11 @@ class Login:
         return self._credentials.token
 
     @property
+    def hint(self) -> str:
+        """Where the token in use came from, and how to replace it: for a person whose token was refused."""
+        return self._settings.refusal_hint(self._credentials)
+
+    @property
     def due(self) -> bool:
         """Whether the token is near its expiry and could be renewed now. Cheap: asked before every upload."""
         expires_at = self._credentials.expires_at
@@ -91,9 +97,9 @@ class Login:
         document = _object(outcome) if outcome.status == 200 else None
         if outcome.status == 401 or (document is not None and document.get("valid") is False):
             if not await self.renew(token):
-                raise AuthInvalidError
+                raise AuthInvalidError(hint=self.hint)
         elif outcome.status == 403:
-            raise AuthInvalidError
+            raise AuthInvalidError(hint=self.hint)
         elif outcome.status != 200:
             self._could_not_verify(f"HTTP {outcome.status} {outcome.reason}".rstrip())
         elif document is None:
@@ -243,7 +249,12 @@ def _renewed(answer: Answer, old: Credentials) -> Credentials | None:
         expires_at = datetime.now(UTC) + timedelta(seconds=seconds) if seconds is not None else None
     except (ConfigError, OverflowError, ValueError):
         return None
-    return Credentials(access, refresh if isinstance(refresh, str) else old.refresh_token, expires_at)
+    return replace(
+        old,
+        token=access,
+        refresh_token=refresh if isinstance(refresh, str) else old.refresh_token,
+        expires_at=expires_at,
+    )
 
 
 def _object(answer: Answer) -> dict[str, object] | None:

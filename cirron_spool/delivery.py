@@ -15,6 +15,7 @@ import anyio
 
 from cirron_spool.attempts import Throttle, attempt_on_schedule
 from cirron_spool.credentials import Login
+from cirron_spool.exits import EXIT_AUTH
 from cirron_spool.ingest import Ingest, Stream
 from cirron_spool.prefetch import Prepared
 from cirron_spool.report import FlushEvent, Retrying, Warned
@@ -129,6 +130,8 @@ class Delivery:
             self._throttle.failed(verdict)
         else:
             self._throttle.succeeded()
+        if verdict.exit_code == EXIT_AUTH:
+            verdict = replace(verdict, hint=self._login.hint)
         return verdict if verdict.action is Action.ACKNOWLEDGED else _without(token, verdict)
 
 

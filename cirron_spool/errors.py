@@ -13,12 +13,22 @@ if TYPE_CHECKING:
 class CirronSpoolError(Exception):
     """The base of all errors that this package raises on purpose.
 
-    ``exit_code`` is what the command line ends with (see the README's table); ``result`` is the
-    :class:`~cirron_spool.FlushResult` so far when a flush had begun, else None.
+    ``exit_code`` is the exit code of the command line (see the README's table). ``hint`` is one more line for a
+    person, or empty. ``result`` is the :class:`~cirron_spool.FlushResult` so far when a flush had begun, else None;
+    its ``exit_code`` is the error's.
     """
 
     exit_code = EXIT_LOOK
+    hint: str = ""
     result: FlushResult | None = None
+
+    def __init__(self, message: str = "", *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    # Exception's own way calls __init__ with ``args``, which a subclass may not accept.
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.args), self.__dict__
 
 
 class ConfigError(CirronSpoolError):
@@ -30,8 +40,8 @@ class ConfigError(CirronSpoolError):
 class SpoolError(CirronSpoolError):
     """The spool directory cannot be used as one: a file, unreadable, not writable."""
 
-    def __init__(self, message: str, exit_code: int = EXIT_USAGE) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, exit_code: int = EXIT_USAGE, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
         self.exit_code = exit_code
 
 
@@ -48,21 +58,29 @@ class AuthError(CirronSpoolError):
 
 
 class NotAuthenticatedError(AuthError):
-    """There is no token at all."""
+    """There is no token at all. ``hint`` says where one was looked for."""
 
-    def __init__(self) -> None:
-        super().__init__("Not authenticated. Run cirron auth login first.")
+    def __init__(self, *, hint: str = "") -> None:
+        super().__init__("Not authenticated. Run cirron auth login first.", hint=hint)
 
 
 class AuthInvalidError(AuthError):
-    """Verification before the flush was refused and no refresh helped."""
+    """Verification before the flush was refused and no refresh helped. ``hint`` names the token's source."""
 
-    def __init__(self) -> None:
-        super().__init__("Authentication invalid. Run cirron auth login first.")
+    def __init__(self, *, hint: str = "") -> None:
+        super().__init__("Authentication invalid. Run cirron auth login first.", hint=hint)
 
 
 class AuthRejectedError(AuthError):
-    """A batch was answered with 401 or 403 in mid-flush; the batch and those behind it are kept."""
+    """A batch was answered with 401 or 403 in mid-flush; the batch and those behind it are kept.
+
+    ``hint`` names the token's source.
+    """
+
+
+def _rebuild(kind: type[CirronSpoolError], arguments: tuple[object, ...]) -> CirronSpoolError:
+    """An error with ``arguments``, whose attributes pickle and copy set afterwards."""
+    return kind.__new__(kind, *arguments)
 
 
 def sole(group: BaseExceptionGroup) -> BaseException:

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
@@ -207,7 +207,7 @@ class _Flush:
             if not self._tally.listed:  # it ended before the listing: say how much is left all the same
                 with suppress(CirronSpoolError):
                     self._tally.listed = len((await anyio.to_thread.run_sync(self._spool.listing)).names)
-            error.result = self._end()
+            self._end(error)
             raise
         except BaseException:
             if begun is not None:
@@ -216,10 +216,10 @@ class _Flush:
         if begun is None:
             self._tally.exists = self._spool.exists
             self._emit(Started(self._spool.path, 0, 0))
-        result = self._end()
-        if self._conclusions.auth_error is not None:
-            self._conclusions.auth_error.result = result
-            raise self._conclusions.auth_error
+        rejected = self._conclusions.auth_error
+        result = self._end(rejected)
+        if rejected is not None:
+            raise rejected
         return result
 
     def _emit(self, event: FlushEvent) -> None:
@@ -227,13 +227,16 @@ class _Flush:
             self._tally.warnings.append(warning)
         self._listener(event)
 
-    def _end(self) -> FlushResult:
+    def _end(self, error: CirronSpoolError | None = None) -> FlushResult:
+        """End the flush; ``error`` is the one that its caller will see."""
         if self._tally.evicted:
             vanished = count(self._tally.evicted, "batch")
             self._warn(
                 f"{vanished} vanished before the upload. The SDK deletes the oldest when the spool is full."
             )
         result = self._tally.result(time.monotonic() - self._began)
+        if error is not None:
+            error.result = result = replace(result, exit_code=error.exit_code)
         self._emit(Ended(result))
         return result
 

@@ -225,7 +225,7 @@ BAD_TOKENS = {
 @pytest.mark.parametrize(
     ("place", "named"),
     [
-        ("flag", "the token given"),
+        ("flag", "the token argument"),
         ("environment", "CIRRON_API_KEY"),
         ("token", "token in {path}"),
         ("access", "auth.accessToken in {path}"),
@@ -249,7 +249,7 @@ def test_a_bad_token_is_refused_and_never_shown(config: Path, token: str, place:
 
 
 def test_an_empty_token_given_is_refused(config: Path) -> None:
-    assert "the token given" in refusal(config, ENVIRONMENT, token="")
+    assert "the token argument" in refusal(config, ENVIRONMENT, token="")
 
 
 @given(st.text())

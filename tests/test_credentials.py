@@ -282,7 +282,9 @@ async def test_a_refused_verification_ends_the_flush(spool: Path, answer: Answer
     assert (str(caught.value), caught.value.exit_code) == (INVALID, 3)
     assert caught.value.result is not None
     assert (caught.value.result.uploaded, caught.value.result.skipped) == (0, 3)
-    assert isinstance(events[-1], Ended)
+    assert caught.value.result.exit_code == 3
+    assert events[-1] == Ended(caught.value.result)
+    assert caught.value.hint == "The refused token came from the token argument. Give a valid token."
     assert server.uploads == []
     assert snapshot(spool) == batches
 

@@ -756,6 +756,7 @@ async def test_a_directory_that_cannot_be_listed(
     ):
         await flush(server, spool)
     assert caught.value.exit_code == 2
+    assert caught.value.result is None or caught.value.result.exit_code == 2
     assert server.uploads == []
 
 
@@ -782,6 +783,7 @@ async def test_the_second_flush_of_a_spool_ends_at_once(spool: Path) -> None:
     assert caught.value.exit_code == 4
     assert caught.value.result is not None
     assert (caught.value.result.uploaded, caught.value.result.skipped) == (0, 2)
+    assert caught.value.result.exit_code == 4
     assert results[0].uploaded == len(batches)
     assert os.listdir(spool) == []
 
@@ -833,9 +835,9 @@ async def test_a_lock_that_cannot_be_made_is_said_though_the_flush_ends_at_once(
     with pytest.raises(ConfigError, match="is not an http proxy") as caught:
         await flush_spool(spool, api_url="http://127.0.0.1:9", token=TOKEN, on_event=events.append)
     assert [event.message for event in events if isinstance(event, Warned)] == ["no locks here"]
-    assert isinstance(events[-1], Ended)
     assert caught.value.result is not None
-    assert caught.value.result.skipped == 2
+    assert events[-1] == Ended(caught.value.result)
+    assert (caught.value.result.skipped, caught.value.result.exit_code) == (2, 2)
 
 
 async def test_a_folder_in_the_locks_place(spool: Path) -> None:
@@ -844,6 +846,8 @@ async def test_a_folder_in_the_locks_place(spool: Path) -> None:
     with ScriptedServer() as server, pytest.raises(SpoolError, match="Cannot lock") as caught:
         await flush(server, spool)
     assert caught.value.exit_code == 1
+    assert caught.value.result is not None
+    assert caught.value.result.exit_code == 1
     assert server.requests == []
     assert snapshot(spool) == batches
 
@@ -999,7 +1003,8 @@ async def test_without_credentials(spool: Path) -> None:
     assert str(caught.value) == "Not authenticated. Run cirron auth login first."
     assert caught.value.exit_code == 3
     assert caught.value.result is not None
-    assert caught.value.result.skipped == 2
+    assert (caught.value.result.skipped, caught.value.result.exit_code) == (2, 3)
+    assert "CIRRON_API_KEY" in caught.value.hint
     assert snapshot(spool) == batches
 
 
