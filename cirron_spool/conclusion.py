@@ -108,7 +108,7 @@ class Conclusions:
         else:
             self._fail(batch.name, outcome.status, outcome.message, outcome.exit_code, outcome.hint)
             if outcome.exit_code == EXIT_AUTH:
-                self.auth_error = AuthRejectedError(outcome.message, hint=outcome.hint)
+                self.auth_error = AuthRejectedError(outcome.message)
             if outcome.action is not Action.RETRY or not self._keep_going:
                 self.ended = True
 

@@ -25,7 +25,6 @@ DEFAULT_RETRIES = 3
 # A day: beyond it a "timeout" bounds nothing, and timers overflow on some platforms.
 _LONGEST_TIMEOUT_MS = 86_400_000
 _MOST_RETRIES = 100
-_LOG_IN = "Run cirron auth login to replace it."
 # Nobody's configuration; a file of this size was put there by mistake, or worse.
 _LARGEST_CONFIG_BYTES = 1024 * 1024
 
@@ -34,7 +33,8 @@ _LARGEST_CONFIG_BYTES = 1024 * 1024
 class Credentials:
     """A bearer token and, for a login, what renews it. ``expires_at`` (aware, UTC) is a hint: the 401 decides.
 
-    ``source`` says where the token stands, ``remedy`` how to replace it. Neither makes two credentials differ.
+    ``source`` says where the token stands. ``remedy`` says how to replace it where ``cirron auth login`` does not.
+    Neither makes two credentials differ.
     """
 
     token: str
@@ -161,11 +161,10 @@ def credentials_in(document: Mapping[str, object], where: str) -> Credentials | 
                 check_token(refresh, f"auth.refreshToken in {where}") if refresh else None,
                 _moment(auth.get("expiresAt")),
                 source,
-                _LOG_IN,
             )
     token = _text(document, "token", where)
     source = f"token in {where}"
-    return Credentials(check_token(token, source), source=source, remedy=_LOG_IN) if token else None
+    return Credentials(check_token(token, source), source=source) if token else None
 
 
 def check_token(token: str, source: str) -> str:

@@ -67,6 +67,11 @@ class Login:
         return self._settings.refusal_hint(self._credentials)
 
     @property
+    def advice(self) -> str:
+        """The hint where it says more than "Run cirron auth login", which the message of a 401 says; else empty."""
+        return self.hint if self._credentials.remedy else ""
+
+    @property
     def due(self) -> bool:
         """Whether the token is near its expiry and could be renewed now. Cheap: asked before every upload."""
         expires_at = self._credentials.expires_at

@@ -131,7 +131,7 @@ class Delivery:
         else:
             self._throttle.succeeded()
         if verdict.exit_code == EXIT_AUTH:
-            verdict = replace(verdict, hint=self._login.hint)
+            verdict = replace(verdict, hint=self._login.advice)
         return verdict if verdict.action is Action.ACKNOWLEDGED else _without(token, verdict)
 
 

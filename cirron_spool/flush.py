@@ -303,6 +303,8 @@ class _Flush:
                     await self._deliver(delivery)
             beside.cancel_scope.cancel()
         self._collect_warnings(login)
+        if self._conclusions.auth_error is not None:
+            self._conclusions.auth_error.hint = login.hint
         if refused:
             raise refused[0]
 
