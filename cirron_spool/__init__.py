@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         NotAuthenticatedError,
         SpoolBusyError,
         SpoolError,
+        TokenRenewalError,
     )
     from cirron_spool.flush import flush_spool
     from cirron_spool.offline import ClearResult, Inventory, clear_spool, inspect_spool
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "errors": (
         "AuthError AuthInvalidError AuthRejectedError CirronSpoolError ConfigError NotAuthenticatedError "
-        "SpoolBusyError SpoolError"
+        "SpoolBusyError SpoolError TokenRenewalError"
     ),
     "flush": "flush_spool",
     "offline": "ClearResult Inventory clear_spool inspect_spool",
@@ -74,6 +75,7 @@ __all__ = [
     "SpoolBusyError",
     "SpoolError",
     "Started",
+    "TokenRenewalError",
     "Tuning",
     "Uploaded",
     "Warned",

@@ -29,6 +29,9 @@ async def attempt_on_schedule(
     ``announce`` is called before each wait with the outcome, the seconds to wait, and the number of the next attempt.
     """
 
+    async def attempt_once() -> W:  # backoff asks whether it is a coroutine function
+        return await attempt()
+
     async def on_backoff(details: Any) -> None:
         announce(details["value"], details["wait"], details["tries"] + 1)
 
@@ -40,7 +43,7 @@ async def attempt_on_schedule(
         jitter=None,  # the schedule's own: backoff's would shorten a Retry-After
         on_backoff=on_backoff,
         logger=None,
-    )(attempt)
+    )(attempt_once)
     outcome: W = await attempts()
     return outcome
 

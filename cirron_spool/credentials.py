@@ -1,7 +1,7 @@
 """The token: verify it before a flush, renew it before and during one, save what was renewed.
 
-A renewal is one for all: coroutines share it through a mutex, processes through a lock beside the configuration,
-and whoever comes second finds the first one's token in the file and uses that.
+A renewal is one for all: coroutines share it through a mutex, processes through a lock beside the configuration.
+The second to come finds the first one's token in the file and uses it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import asyncio
 import json
 import os
 import secrets
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,12 +22,14 @@ import aiofiles
 import aiofiles.os
 import anyio.to_thread
 
+from cirron_spool.attempts import attempt_on_schedule
 from cirron_spool.awaiting import complete
 from cirron_spool.config import Credentials, Settings, check_token, credentials_in, read_config
-from cirron_spool.errors import AuthInvalidError, ConfigError
+from cirron_spool.errors import AuthInvalidError, ConfigError, TokenRenewalError
+from cirron_spool.exits import EXIT_AUTH, EXIT_LATER, EXIT_OK
 from cirron_spool.naming import printable
 from cirron_spool.transport import Transport
-from cirron_spool.verdict import Answer, NoAnswer
+from cirron_spool.verdict import Action, Answer, NoAnswer, Verdict, judge_renewal
 
 if TYPE_CHECKING:
     import filelock
@@ -39,21 +43,33 @@ _RENEW_BEFORE = timedelta(minutes=5)
 _BETWEEN_RENEWALS = timedelta(minutes=1)
 # How long another process may hold the lock for its own refresh before we go on without it.
 _LOCK_WAIT_S = 10.0
+_LOCK_POLL_S = 0.05
 # How long the answer to a refresh under way is waited for once the flush is cancelled: a few round trips, and within
 # what is left of the five seconds that a flush has to end, after the four that its batch in flight has.
 _ROTATION_GRACE_S = 0.8
 
 
-class Login:
-    """The credentials of one flush. ``warnings`` collects what a person should know; ``unsaved`` a lost rotation."""
+_RENEWED = Verdict(Action.ACKNOWLEDGED, None, exit_code=EXIT_OK)
 
-    def __init__(self, settings: Settings, credentials: Credentials, transport: Transport) -> None:
+
+class Login:
+    """The credentials of one flush. ``warn`` is told what a person should know; ``unsaved`` says of a lost rotation."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        credentials: Credentials,
+        transport: Transport,
+        warn: Callable[[str], None],
+    ) -> None:
         self._settings = settings
         self._credentials = credentials
         self._transport = transport
+        self._warn = warn
         self._mutex = asyncio.Lock()
         self._next_renewal: datetime | None = None
-        self.warnings: list[str] = []
+        # The failure on which the flush ends: those that wait for the same renewal need not try it again.
+        self._unavailable: Verdict | None = None
         self.unsaved = False
 
     @property
@@ -81,15 +97,26 @@ class Login:
         return expires_at - now < _RENEW_BEFORE and (self._next_renewal is None or now >= self._next_renewal)
 
     async def renew_if_due(self) -> None:
-        """Renew a token that expires within five minutes. A failure is left to the 401 that it leads to."""
+        """Before a flush: renew a token that expires within five minutes. A refusal is left to the 401 it leads to.
+
+        Raises TokenRenewalError when the platform cannot renew it now.
+        """
         if self.due:
             self._next_renewal = datetime.now(UTC) + _BETWEEN_RENEWALS
             await self.renew(self.token)
 
+    async def renew_early(self) -> None:
+        """During a flush: as :meth:`renew_if_due`, but try once, and leave every failure to the 401 it leads to."""
+        if self.due:
+            self._next_renewal = datetime.now(UTC) + _BETWEEN_RENEWALS
+            async with self._mutex:
+                await self._try_renewal(self.token)
+
     async def verify(self) -> None:
         """Ask the platform whether the token is valid, renewing it silently where that helps.
 
-        Raises AuthInvalidError when it is refused. Any other failure is a warning: the flush itself will tell.
+        Raises AuthInvalidError when it is refused, TokenRenewalError when the platform cannot renew it now. Any other
+        failure is a warning: the flush itself will tell.
         """
         token = self.token
         outcome = await self._transport.get(
@@ -111,39 +138,58 @@ class Login:
             self._could_not_verify("the answer is not the JSON that was expected")
 
     async def renew(self, refused: str) -> bool:
-        """Get a token other than ``refused``: from the file, if another process renewed it, or by one refresh.
+        """Get a token other than ``refused``: from the file, if another process renewed it, or by a refresh.
 
-        False when there is none to be had; then the token in use stays what it was.
+        A temporary failure is retried on the schedule of an upload. False when the platform refuses; then the token in
+        use stays what it was. Raises TokenRenewalError when it cannot renew the token now.
         """
         async with self._mutex:
             if self.token != refused:
                 return True
             if self._credentials.refresh_token is None:
                 return False
-            lock = await anyio.to_thread.run_sync(_acquire, self._settings.config_path)
-            try:
-                return await self._renew_locked(refused)
-            finally:
-                if lock is not None:
-                    await complete(anyio.to_thread.run_sync(lock.release))
+            verdict = self._unavailable or await attempt_on_schedule(
+                lambda: self._try_renewal(refused),
+                retries=self._settings.retries,
+                is_temporary=lambda outcome: outcome.action is Action.RETRY,
+                announce=self._announce,
+            )
+            if verdict.action is Action.ACKNOWLEDGED:
+                return True
+            if verdict.exit_code == EXIT_AUTH:
+                return False
+            self._unavailable = verdict
+            hint = verdict.hint
+            if verdict.exit_code == EXIT_LATER:
+                hint = "The platform could not renew the token. Nothing is lost: run the flush again later."
+            raise TokenRenewalError(
+                self._without_secrets(f"{verdict.message}."), verdict.exit_code, hint=hint
+            )
 
-    async def _renew_locked(self, refused: str) -> bool:
-        if await self._adopt(refused):
-            return True
-        # From here on the platform may have rotated the token: the new one must not be lost to a cancellation.
-        if await complete(self._rotate(), _ROTATION_GRACE_S):
-            return True
-        # Refused or lost; a process that does not honour our lock may have been faster after all.
-        return await self._adopt(refused)
+    async def _try_renewal(self, refused: str) -> Verdict:
+        """One try, under the lock that other processes respect; ACKNOWLEDGED when another token is in use."""
+        lock = await _acquire(self._settings.config_path)
+        try:
+            if await self._adopt(refused):
+                return _RENEWED
+            # From here on the platform may have rotated the token: the new one must not be lost to a cancellation.
+            verdict = await complete(self._rotate(), _ROTATION_GRACE_S)
+            # Refused or lost; a process that does not honour our lock may have been faster after all.
+            if verdict.action is not Action.ACKNOWLEDGED and await self._adopt(refused):
+                return _RENEWED
+            return verdict
+        finally:
+            if lock is not None:
+                await complete(anyio.to_thread.run_sync(lock.release))
 
-    async def _rotate(self) -> bool:
-        """One refresh, and its token in use and saved; False when there was none in the answer."""
+    async def _rotate(self) -> Verdict:
+        """One refresh, and its token in use and saved."""
         outcome = await self._transport.post_json(
             self._settings.api_url + REFRESH_PATH, {}, {"refresh_token": self._credentials.refresh_token}
         )
         renewed = _renewed(outcome, self._credentials) if isinstance(outcome, Answer) else None
         if renewed is None:
-            return False
+            return judge_renewal(outcome, now=datetime.now(UTC))
         self._credentials = renewed
         try:
             # Of its own, so that the end of that wait does not cut it.
@@ -151,11 +197,11 @@ class Login:
         except (OSError, ConfigError) as error:
             self.unsaved = True
             why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-            self.warnings.append(
+            self._warn(
                 f"The token was renewed but could not be saved in {printable(str(self._settings.config_path))}: "
                 f"{printable(why)}. This flush goes on with it; run cirron auth login before the next."
             )
-        return True
+        return _RENEWED
 
     async def _adopt(self, refused: str) -> bool:
         """Use the token in the file if it is another one than ``refused``."""
@@ -169,8 +215,19 @@ class Login:
         return True
 
     def _could_not_verify(self, why: str) -> None:
-        why = printable(why).replace(self.token, "…")  # a server may repeat it in its reason phrase
-        self.warnings.append(f"Could not verify auth before flush: {why}. Proceeding anyway.")
+        self._warn(
+            f"Could not verify auth before flush: {self._without_secrets(printable(why))}. Proceeding anyway."
+        )
+
+    def _announce(self, verdict: Verdict, delay_s: float, number: int) -> None:
+        """Say that a renewal failed, and that attempt ``number`` follows in ``delay_s`` seconds."""
+        self._warn(f"{self._without_secrets(verdict.message)}. Attempt {number} in {delay_s:.1f} s.")
+
+    def _without_secrets(self, text: str) -> str:
+        """``text`` as it can be shown: a server may repeat a token in its reason phrase."""
+        for secret in (self._credentials.token, self._credentials.refresh_token):
+            text = text.replace(secret, "…") if secret else text
+        return text
 
 
 async def save(path: Path, credentials: Credentials) -> None:
@@ -216,19 +273,31 @@ def _make_durable(fd: int, target: Path) -> None:
             os.fchown(fd, status.st_uid, status.st_gid)
 
 
-def _acquire(config_path: Path) -> filelock.BaseFileLock | None:
-    """The lock beside the configuration; None where there can be none, which costs at most a second refresh."""
+def _lock_beside(config_path: Path) -> filelock.BaseFileLock:
     import filelock
 
-    lock = filelock.FileLock(
-        f"{os.path.realpath(config_path)}.lock", timeout=_LOCK_WAIT_S, thread_local=False, mode=0o600,
+    return filelock.FileLock(
+        f"{os.path.realpath(config_path)}.lock", blocking=False, thread_local=False, mode=0o600,
         fallback_to_soft=False,
     )  # fmt: skip
-    try:
-        lock.acquire()
-    except (OSError, filelock.Timeout):
-        return None
-    return lock
+
+
+async def _acquire(config_path: Path) -> filelock.BaseFileLock | None:
+    """The lock beside the configuration; None where there can be none, which costs at most a second refresh."""
+    lock = await anyio.to_thread.run_sync(_lock_beside, config_path)
+    give_up = time.monotonic() + _LOCK_WAIT_S
+    # Asked again and again: a thread that waits in the kernel cannot be cancelled.
+    while True:
+        try:
+            await anyio.to_thread.run_sync(lock.acquire)
+        except TimeoutError:  # another process holds it
+            if time.monotonic() >= give_up:
+                return None
+            await asyncio.sleep(_LOCK_POLL_S)
+        except OSError:
+            return None
+        else:
+            return lock
 
 
 def _reread(path: Path) -> Credentials | None:

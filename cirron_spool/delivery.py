@@ -15,6 +15,7 @@ import anyio
 
 from cirron_spool.attempts import Throttle, attempt_on_schedule
 from cirron_spool.credentials import Login
+from cirron_spool.errors import TokenRenewalError
 from cirron_spool.exits import EXIT_AUTH
 from cirron_spool.ingest import Ingest, Stream
 from cirron_spool.prefetch import Prepared
@@ -105,7 +106,7 @@ class Delivery:
         renewed = False
         try:
             if login.due:
-                await login.renew_if_due()
+                await login.renew_early()
             while True:
                 if os.getpid() != self._process:
                     raise RuntimeError(
@@ -114,9 +115,20 @@ class Delivery:
                 token = login.token
                 outcome = await self._ingest.post(batch, token, self._stream, meanwhile)
                 verdict = self._judge(batch, token, outcome)
-                if verdict.action is not Action.REFRESH or renewed or not await login.renew(token):
+                if verdict.action is not Action.REFRESH or renewed:
                     return verdict
-                renewed = True
+                try:
+                    renewed = await login.renew(token)
+                except TokenRenewalError as error:
+                    return Verdict(
+                        Action.STOP,
+                        verdict.status,
+                        f"Auth rejected (401) for {batch.name}. {error}",
+                        error.hint,
+                        exit_code=error.exit_code,
+                    )
+                if not renewed:
+                    return verdict
         finally:
             self._attempting -= 1
             if self._attempting == 0 and self._idle is not None:

@@ -78,6 +78,17 @@ class AuthRejectedError(AuthError):
     """
 
 
+class TokenRenewalError(CirronSpoolError):
+    """The token has to be renewed, and the platform cannot do it now.
+
+    Exit code 4: later is right. Exit code 1 where a person must look first, as at a proxy or a certificate.
+    """
+
+    def __init__(self, message: str, exit_code: int = EXIT_LATER, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code
+
+
 def _rebuild(kind: type[CirronSpoolError], arguments: tuple[object, ...]) -> CirronSpoolError:
     """An error with ``arguments``, whose attributes pickle and copy set afterwards."""
     return kind.__new__(kind, *arguments)

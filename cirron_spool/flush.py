@@ -24,7 +24,7 @@ from cirron_spool.conclusion import Conclusions
 from cirron_spool.config import Settings, load_settings
 from cirron_spool.credentials import Login
 from cirron_spool.delivery import Delivery
-from cirron_spool.errors import AuthInvalidError, CirronSpoolError, ConfigError, sole
+from cirron_spool.errors import AuthInvalidError, CirronSpoolError, ConfigError, TokenRenewalError, sole
 from cirron_spool.exits import EXIT_LOOK
 from cirron_spool.ingest import Ingest
 from cirron_spool.naming import count
@@ -110,8 +110,8 @@ async def flush_spool(
     Returns what happened; batches that could not be delivered are in ``failures`` and in the spool, and all warnings
     are in ``warnings``. Raises
     ConfigError (arguments or configuration), SpoolError (the directory), SpoolBusyError (another flush),
-    NotAuthenticatedError, AuthInvalidError, and AuthRejectedError for a 401 or 403 in mid-flush; what a flush had
-    done until then is in the error's ``result``.
+    NotAuthenticatedError, AuthInvalidError, TokenRenewalError when the token cannot be renewed before the flush, and
+    AuthRejectedError for a 401 or 403 in mid-flush; what a flush had done until then is in the error's ``result``.
 
     Safe to cancel at any await: a batch that was not acknowledged stays, a delete that follows an acknowledgement
     completes before the cancellation goes on.
@@ -252,7 +252,7 @@ class _Flush:
             session=self._options.session,
             route=begun.route,
         ) as transport:
-            login = Login(settings, credentials, transport)
+            login = Login(settings, credentials, transport, self._warn)
             ingest = Ingest(transport, settings.ingest_origin)
             delivery = Delivery(
                 ingest,
@@ -275,7 +275,7 @@ class _Flush:
                 raise sole(group) from None
 
     async def _flush(self, login: Login, ingest: Ingest, delivery: Delivery, *, preconnect: bool) -> None:
-        refused: list[AuthInvalidError] = []
+        refused: list[CirronSpoolError] = []
         authenticated = anyio.Event()
 
         async def authenticate() -> None:
@@ -283,7 +283,7 @@ class _Flush:
                 await login.renew_if_due()
                 if self._options.verify:
                     await login.verify()
-            except AuthInvalidError as error:  # an outcome, not a crash of the group
+            except (AuthInvalidError, TokenRenewalError) as error:  # an outcome, not a crash of the group
                 refused.append(error)
             finally:
                 authenticated.set()
@@ -297,14 +297,15 @@ class _Flush:
                 if self._options.stop is not None:
                     beside.start_soon(self._watch_stop, self._options.stop, delivery, delivering)
                 await authenticated.wait()
-                self._collect_warnings(login)
                 if not refused:
                     await ingest.resolve()
                     await self._deliver(delivery)
             beside.cancel_scope.cancel()
-        self._collect_warnings(login)
         if self._conclusions.auth_error is not None:
             self._conclusions.auth_error.hint = login.hint
+        if login.unsaved:
+            # Delivered or not, the next flush will find a refresh token that was used up.
+            self._tally.exit_codes.add(EXIT_LOOK)
         if refused:
             raise refused[0]
 
@@ -352,11 +353,3 @@ class _Flush:
     def _warn(self, message: str) -> None:
         if message:
             self._emit(Warned(message))
-
-    def _collect_warnings(self, login: Login) -> None:
-        for warning in login.warnings:
-            self._warn(warning)
-        login.warnings.clear()
-        if login.unsaved:
-            # Delivered or not, the next flush will find a refresh token that was used up.
-            self._tally.exit_codes.add(EXIT_LOOK)

@@ -129,7 +129,7 @@ def judge(outcome: Answer | NoAnswer, *, name: str, origin: str, now: datetime) 
             said=_server_message(outcome),
             hint=f"{_said(outcome)}It stays in the spool. Run again with --quarantine to set rejected batches aside.",
         )
-    if status in _TRANSIENT or (500 <= status <= 599 and status not in _PERMANENT_5XX):
+    if _is_temporary(status):
         return _retry(outcome, f"Upload of {name} failed: {_status_line(outcome)}", now)
     if status == 401:
         message = f"Auth rejected (401) for {name}. Run cirron auth login."
@@ -148,6 +148,34 @@ def judge(outcome: Answer | NoAnswer, *, name: str, origin: str, now: datetime) 
     return Verdict(
         Action.STOP, status, f"Unexpected HTTP {status} for {name}", hint=_unexpected_hint(outcome)
     )
+
+
+def judge_renewal(outcome: Answer | NoAnswer, *, now: datetime) -> Verdict:
+    """The verdict on a request for new tokens that brought none.
+
+    RETRY where the failure is temporary, unreadable answers included, since the platform may have renewed the token.
+    STOP otherwise: with EXIT_AUTH where the platform refuses, with EXIT_LOOK where something else is in between.
+    """
+    failed = "The token could not be renewed"
+    if isinstance(outcome, NoAnswer):
+        message = f"{failed}: {printable(outcome.message)}"
+        if outcome.fatal:
+            return Verdict(Action.STOP, None, message)
+        return Verdict(Action.RETRY, None, message, exit_code=EXIT_LATER)
+    status = outcome.status
+    message = f"{failed}: {_status_line(outcome)}"
+    if _is_temporary(status):
+        return _retry(outcome, message, now)
+    if 200 <= status <= 299:
+        message = f"{failed}: HTTP {status}, but no tokens could be read from the answer"
+        return Verdict(Action.RETRY, status, message, exit_code=EXIT_LATER)
+    if status < 400 or status == 407:
+        return Verdict(Action.STOP, status, message, hint=_unexpected_hint(outcome))
+    return Verdict(Action.STOP, status, message, exit_code=EXIT_AUTH)
+
+
+def _is_temporary(status: int) -> bool:
+    return status in _TRANSIENT or (500 <= status <= 599 and status not in _PERMANENT_5XX)
 
 
 def _judge_success(answer: Answer, name: str) -> Verdict:

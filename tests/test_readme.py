@@ -211,6 +211,7 @@ def test_the_errors_have_the_exit_codes_that_are_shown() -> None:
         "NotAuthenticatedError": cirron_spool.NotAuthenticatedError,
         "AuthInvalidError": cirron_spool.AuthInvalidError,
         "AuthRejectedError": lambda: cirron_spool.AuthRejectedError(""),
+        "TokenRenewalError": lambda: cirron_spool.TokenRenewalError(""),
         "SpoolBusyError": lambda: cirron_spool.SpoolBusyError(""),
     }
     assert shown == {name: make().exit_code for name, make in made.items()}
