@@ -293,17 +293,6 @@ async def test_a_proxy_that_is_not_there(spool: Path, monkeypatch: pytest.Monkey
     assert result.exit_code == 4
 
 
-@pytest.mark.parametrize("address", ["socks5://127.0.0.1:1080", "http://", "http://[::1", "ftp://127.0.0.1"])
-async def test_a_proxy_that_is_none(spool: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    batches = sdk_batches(spool, 1, spans=TINY)
-    monkeypatch.setenv("HTTP_PROXY", address)
-    with ScriptedServer() as server:
-        with pytest.raises(ConfigError, match="The proxy for http is not an http proxy") as caught:
-            await flush(server.url, spool)
-    assert (caught.value.exit_code, server.requests) == (2, [])
-    assert snapshot(spool) == batches
-
-
 async def test_a_proxy_without_a_scheme(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sdk_batches(spool, 1, spans=TINY)
     with ScriptedServer() as server, ProxyServer() as proxy:
