@@ -830,10 +830,10 @@ async def test_a_lock_that_cannot_be_made_is_said_though_the_flush_ends_at_once(
 ) -> None:
     sdk_batches(spool, 2, spans=TINY)
     monkeypatch.setattr(SpoolDirectory, "lock", lambda directory: "no locks here")
-    monkeypatch.setenv("HTTP_PROXY", "socks5://192.0.2.1:1080")
+    monkeypatch.setenv("HTTPS_PROXY", "ftp://192.0.2.1")
     events: list[FlushEvent] = []
-    with pytest.raises(ConfigError, match="is not an http proxy") as caught:
-        await flush_spool(spool, api_url="http://127.0.0.1:9", token=TOKEN, on_event=events.append)
+    with pytest.raises(ConfigError, match="The proxy in HTTPS_PROXY cannot be used") as caught:
+        await flush_spool(spool, api_url="https://platform.test", token=TOKEN, on_event=events.append)
     assert [event.message for event in events if isinstance(event, Warned)] == ["no locks here"]
     assert caught.value.result is not None
     assert events[-1] == Ended(caught.value.result)
