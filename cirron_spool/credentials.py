@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import aiofiles
 import aiofiles.os
@@ -27,12 +26,10 @@ from cirron_spool.awaiting import complete
 from cirron_spool.config import Credentials, Settings, check_token, credentials_in, read_config
 from cirron_spool.errors import AuthInvalidError, ConfigError, TokenRenewalError
 from cirron_spool.exits import EXIT_AUTH, EXIT_LATER, EXIT_OK
+from cirron_spool.lock import FileLock, HeldError, lock_file
 from cirron_spool.naming import printable
 from cirron_spool.transport import Transport
 from cirron_spool.verdict import Action, Answer, NoAnswer, Verdict, judge_renewal
-
-if TYPE_CHECKING:
-    import filelock
 
 STATUS_PATH = "/api/cli/status"
 REFRESH_PATH = "/api/cli/auth/refresh"
@@ -180,7 +177,7 @@ class Login:
             return verdict
         finally:
             if lock is not None:
-                await complete(anyio.to_thread.run_sync(lock.release))
+                await complete(anyio.to_thread.run_sync(lock.give_back))
 
     async def _rotate(self) -> Verdict:
         """One refresh, and its token in use and saved."""
@@ -273,31 +270,23 @@ def _make_durable(fd: int, target: Path) -> None:
             os.fchown(fd, status.st_uid, status.st_gid)
 
 
-def _lock_beside(config_path: Path) -> filelock.BaseFileLock:
-    import filelock
-
-    return filelock.FileLock(
-        f"{os.path.realpath(config_path)}.lock", blocking=False, thread_local=False, mode=0o600,
-        fallback_to_soft=False,
-    )  # fmt: skip
+def _lock_beside(config_path: Path) -> FileLock:
+    return lock_file(f"{os.path.realpath(config_path)}.lock")
 
 
-async def _acquire(config_path: Path) -> filelock.BaseFileLock | None:
+async def _acquire(config_path: Path) -> FileLock | None:
     """The lock beside the configuration; None where there can be none, which costs at most a second refresh."""
-    lock = await anyio.to_thread.run_sync(_lock_beside, config_path)
     give_up = time.monotonic() + _LOCK_WAIT_S
     # Asked again and again: a thread that waits in the kernel cannot be cancelled.
     while True:
         try:
-            await anyio.to_thread.run_sync(lock.acquire)
-        except TimeoutError:  # another process holds it
+            return await anyio.to_thread.run_sync(_lock_beside, config_path)
+        except HeldError:
             if time.monotonic() >= give_up:
                 return None
             await asyncio.sleep(_LOCK_POLL_S)
         except OSError:
             return None
-        else:
-            return lock
 
 
 def _reread(path: Path) -> Credentials | None:

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 # What the first flush of a process would import in the midst of its caller's event loop, 25 to 70 ms, is imported with
 # this module.
-for _module in ("anyio._backends._asyncio", "filelock", "isal.isal_zlib"):
+for _module in ("anyio._backends._asyncio", "isal.isal_zlib"):
     with suppress(ImportError):
         import_module(_module)
 

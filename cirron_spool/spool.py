@@ -24,7 +24,7 @@ from typing import NamedTuple, Self
 
 from cirron_spool.errors import SpoolError
 from cirron_spool.exits import EXIT_LOOK
-from cirron_spool.lock import SpoolLock, take_lock
+from cirron_spool.lock import FileLock, take_lock
 from cirron_spool.naming import match_batch_name, oldest_first, printable, reason
 
 # A final symbolic link is refused, a FIFO does not block, a terminal does not become ours. Windows has none of them.
@@ -113,7 +113,7 @@ class SpoolDirectory:
         self.path = path
         self.exists = True
         self._fd: int | None = None
-        self._lock: SpoolLock | None = None
+        self._lock: FileLock | None = None
         # A cancelled task does not wait for the thread that opens or locks for it: what comes after the close is
         # given back at once.
         self._guard = threading.Lock()
@@ -321,7 +321,7 @@ class SpoolDirectory:
     def lock(self) -> str:
         """Take the spool's lock until :meth:`unlock`; returns a warning for a person, or an empty string.
 
-        Raises SpoolBusyError when another process holds it, SpoolError when the lock file cannot be made.
+        Raises SpoolBusyError when another process holds it.
         """
         lock, warning = take_lock(self.path)
         with self._guard:

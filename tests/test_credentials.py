@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import filelock
 import pytest
 
 from cirron_spool import (
@@ -35,11 +34,13 @@ from cirron_spool import (
 )
 from cirron_spool.config import Credentials
 from cirron_spool.credentials import save
+from cirron_spool.lock import FileLock, HeldError, lock_file
 from support.answers import HTML, Answer, Gate, html, json_answer, ok
 from support.background import SAFETY_NET
 from support.loopwatch import no_blocking_calls
 from support.scripted import Request, ScriptedServer
 from support.spools import TINY, sdk_batches, snapshot
+from support.users import NOBODY, as_user, needs_root, shared_folder
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("short_delays")]
 
@@ -674,8 +675,7 @@ async def test_the_wait_for_the_next_refresh_can_be_ended(
     assert len(server.seen(REFRESH[1])) == 1
     assert snapshot(spool) == batches
     # Meanwhile no other process had to wait for us.
-    with filelock.FileLock(f"{config}.lock", blocking=False):
-        pass
+    lock_file(f"{config}.lock").give_back()
 
 
 async def test_no_lock_is_held_while_a_refresh_waits(spool: Path, config: Path) -> None:
@@ -685,8 +685,8 @@ async def test_no_lock_is_held_while_a_refresh_waits(spool: Path, config: Path) 
 
     def hear(event: FlushEvent) -> None:
         if isinstance(event, Warned):
-            with filelock.FileLock(f"{config}.lock", blocking=False):
-                free.append(True)
+            lock_file(f"{config}.lock").give_back()
+            free.append(True)
 
     with ScriptedServer() as server:
         server.on(*REFRESH, Answer(503))
@@ -703,18 +703,20 @@ async def test_the_wait_for_another_processs_refresh_can_be_cancelled(
     waits = asyncio.Event()
     real = credentials._acquire
 
-    async def acquire(path: Path) -> filelock.BaseFileLock | None:
+    async def acquire(path: Path) -> FileLock | None:
         waits.set()
         return await real(path)
 
     monkeypatch.setattr(credentials, "_acquire", acquire)
-    with filelock.FileLock(f"{config}.lock"), ScriptedServer() as server:
+    lock = lock_file(f"{config}.lock")
+    with ScriptedServer() as server:
         task = asyncio.create_task(flush(server, spool, config))
         async with asyncio.timeout(SAFETY_NET):
             await waits.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
+    lock.give_back()
     assert server.seen(REFRESH[1]) == []
 
 
@@ -927,7 +929,7 @@ async def test_two_flushes_that_refresh_at_once_rotate_once(
     both = threading.Barrier(2)  # both want to refresh before the first one has
     lock = credentials._acquire
 
-    async def acquire(path: Path) -> filelock.BaseFileLock | None:
+    async def acquire(path: Path) -> FileLock | None:
         await asyncio.to_thread(both.wait, SAFETY_NET)
         return await lock(path)
 
@@ -1005,9 +1007,24 @@ async def test_a_lock_that_another_process_keeps_does_not_keep_us(
     monkeypatch.setattr("cirron_spool.credentials._LOCK_WAIT_S", 0.05)
     sdk_batches(spool, 1, spans=TINY)
     write_login(config, minutes=1)
-    with filelock.FileLock(f"{config}.lock"), ScriptedServer(check_auth=True) as server:
+    lock = lock_file(f"{config}.lock")
+    with ScriptedServer(check_auth=True) as server:
         result = await flush(server, spool, config)
+    lock.give_back()
     assert (result.uploaded, server.platform.rotations) == (1, 1)
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o644, 0o600])
+async def test_a_lock_that_another_user_left_beside_the_configuration_is_taken_over(mode: int) -> None:
+    with shared_folder() as folder:
+        (folder / "config.json.lock").touch(mode)
+        with as_user(NOBODY):
+            lock = await credentials._acquire(folder / "config.json")
+            assert lock is not None
+            with pytest.raises(HeldError):
+                lock_file(str(folder / "config.json.lock"))
+            lock.give_back()
 
 
 # -- it never shows ---------------------------------------------------------------------------------------------

@@ -150,7 +150,7 @@ def test_a_room_that_decides_stands_below_those_that_do() -> None:
         ("argparse", {"cli"}),
         ("rich", {"cli"}),
         ("backoff", {"attempts"}),
-        ("filelock", {"lock", "credentials", "receiver"}),
+        ("filelock", {"lock"}),
     ],
 )
 def test_what_few_rooms_know(knows: str, rooms: set[str]) -> None:

@@ -10,18 +10,16 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import filelock
 import pytest
 
 from cirron_spool import spool as room
 from cirron_spool.errors import SpoolBusyError, SpoolError
-from cirron_spool.lock import LOCK_NAME
+from cirron_spool.lock import LOCK_NAME, HeldError, lock_file
 from cirron_spool.offline import clear_spool, inspect_spool
 from cirron_spool.spool import (
     Entry,
@@ -33,13 +31,9 @@ from cirron_spool.spool import (
 )
 from support.cli import clean_environment
 from support.monitor import DeleteWatch, watch_deletes
+from support.users import NOBODY, as_user, needs_root, shared_folder
 
 NAME = "00000000000000000001-0a.json"
-NOBODY = 65534  # a user other than the one who runs the tests; it owns nothing here
-
-needs_root = pytest.mark.skipif(
-    not hasattr(os, "setresuid") or os.geteuid() != 0, reason="only root can act as two users"
-)
 
 
 @pytest.fixture(autouse=True)
@@ -65,21 +59,8 @@ def spool(folder: Path) -> Iterator[SpoolDirectory]:
 
 @pytest.fixture
 def shared() -> Iterator[Path]:
-    """A folder that other users can reach: pytest's own are closed to them."""
-    with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        place.chmod(0o777)
+    with shared_folder() as place:
         yield place
-
-
-@contextmanager
-def as_user(uid: int) -> Iterator[None]:
-    """Be another user until the end of the block; root stays in reserve."""
-    os.setresuid(uid, uid, 0)
-    try:
-        yield
-    finally:
-        os.setresuid(0, 0, 0)
 
 
 def descriptors() -> int:
@@ -490,9 +471,7 @@ def test_permissions_of_the_directory(shared: Path) -> None:
         with pytest.raises(SpoolError, match=f"No write permission on {shared}") as caught:
             spool.check_writable()
         assert caught.value.exit_code == 1
-        with pytest.raises(SpoolError, match=f"Cannot lock {shared}: Permission denied") as caught:
-            spool.lock()
-        assert caught.value.exit_code == 1
+        assert spool.lock() == f"{shared} cannot be locked: Permission denied. Do not flush it twice at once."
     shared.chmod(0o777)
     with as_user(NOBODY), SpoolDirectory(shared) as spool:
         assert spool.open()
@@ -709,42 +688,199 @@ def test_a_lock_file_that_somebody_removed_is_given_back_all_the_same(
     assert spool.lock() == ""
 
 
-@pytest.mark.parametrize(
-    ("code", "warning"),
-    [
-        (errno.ENOSYS, "is on a file system without locks"),
-        (errno.EOPNOTSUPP, "is on a file system without locks"),
-        (errno.ENOLCK, "is on a file system without locks"),
-        (errno.ENOSPC, "No space for a lock file in "),
-        (errno.EDQUOT, "No space for a lock file in "),
-    ],
-    ids=lambda value: errno.errorcode[value] if isinstance(value, int) else "",
-)
-def test_a_lock_that_cannot_be_had_is_a_warning(
-    spool: SpoolDirectory, folder: Path, monkeypatch: pytest.MonkeyPatch, code: int, warning: str
+@pytest.mark.parametrize("code", [errno.EWOULDBLOCK, errno.EACCES], ids=["EWOULDBLOCK", "EACCES"])
+def test_a_lock_that_somebody_holds_ends_the_work(
+    spool: SpoolDirectory, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    _refuse(monkeypatch, code)
-    said = spool.lock()
-    assert warning in said
-    assert str(folder) in said
-    assert "do not flush it twice at once" in said
+    _refuse(monkeypatch, "flock", code)
+    with pytest.raises(SpoolBusyError):
+        spool.lock()
+
+
+NO_LOCKS = [
+    errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF, errno.EINVAL, errno.EIO, errno.EPERM, errno.ESTALE,
+    errno.ETIMEDOUT, errno.ENOTCONN, errno.ENOMEM, errno.EDEADLK, errno.EREMOTEIO, 524,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("code", NO_LOCKS, ids=lambda code: errno.errorcode.get(code, str(code)))
+def test_a_file_system_without_locks_is_a_warning(
+    spool: SpoolDirectory, folder: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    before = descriptors()
+    _refuse(monkeypatch, "flock", code)
+    expected = f"{folder} cannot be locked: {os.strerror(code)}. Do not flush it twice at once."
+    assert spool.lock() == expected
+    assert descriptors() == before
     spool.unlock()
 
 
-@pytest.mark.parametrize("code", [errno.EROFS, errno.EIO], ids=["EROFS", "EIO"])
-def test_a_lock_that_fails_otherwise_ends_the_work(
-    spool: SpoolDirectory, monkeypatch: pytest.MonkeyPatch, code: int
+NO_FILE = [
+    errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO,
+    errno.ESTALE, errno.ENAMETOOLONG,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("code", NO_FILE, ids=lambda code: errno.errorcode[code])
+@pytest.mark.parametrize("left", [False, True], ids=["", "one was left"])
+def test_a_lock_file_that_cannot_be_had_is_a_warning(
+    spool: SpoolDirectory, folder: Path, monkeypatch: pytest.MonkeyPatch, code: int, left: bool
 ) -> None:
-    _refuse(monkeypatch, code)
-    with pytest.raises(SpoolError, match="Cannot lock ") as caught:
-        spool.lock()
-    assert caught.value.exit_code == 1
+    if left:
+        (folder / LOCK_NAME).touch()
+    _refuse(monkeypatch, "open", code)
+    expected = f"{folder} cannot be locked: {os.strerror(code)}. Do not flush it twice at once."
+    assert spool.lock() == expected
+    spool.unlock()
 
 
-def _refuse(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    """Let the lock fail as on a full disk or a network file system, which cannot be had here."""
+def _refuse(monkeypatch: pytest.MonkeyPatch, call: str, code: int) -> None:
+    """Let a call for the lock fail as on a full disk or a network file system, which cannot be had here."""
+    real = os.open
 
-    def acquire(self: filelock.BaseFileLock) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        if call == "open" and not os.fspath(args[0]).endswith(LOCK_NAME):
+            return real(*args, **kwargs)
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    monkeypatch.setattr(fcntl if call == "flock" else os, call, refuse)
+
+
+# -- the lock, and files that others left under its name ---------------------------------------------------------------
+
+
+def _left(mode: int) -> Callable[[Path], object]:
+    def make(path: Path) -> None:
+        path.touch()
+        path.chmod(mode)
+
+    return make
+
+
+def _closed_folder(path: Path) -> None:
+    path.mkdir()
+    path.chmod(0o700)
+
+
+LEFT: dict[str, Callable[[Path], object]] = {
+    "0644": _left(0o644),
+    "0444": _left(0o444),
+    "0600": _left(0o600),
+    "0000": _left(0),
+    "link": _link,
+    "dangling link": lambda path: path.symlink_to("nowhere"),
+    "folder": Path.mkdir,
+    "closed folder": _closed_folder,
+    "pipe": os.mkfifo,
+    "socket": _socket,
+    "device": _device,
+}
+# What cannot be opened, and not be removed: never, or where only its owner may.
+NEVER = {"closed folder"}
+NOT_WHERE_STICKY = {"0600", "0000", "link", "dangling link", "socket", "device"}
+
+
+@needs_root
+@pytest.mark.parametrize("sticky", [False, True], ids=["", "sticky"])
+@pytest.mark.parametrize("kind", LEFT)
+def test_what_another_user_left_under_the_name_of_the_lock_is_in_nobodys_way(
+    shared: Path, kind: str, sticky: bool
+) -> None:
+    shared.chmod(0o1777 if sticky else 0o777)
+    LEFT[kind](shared / LOCK_NAME)
+    before = descriptors()
+    with as_user(NOBODY), SpoolDirectory(shared) as spool, SpoolDirectory(shared) as other:
+        assert spool.open() and other.open()
+        warning = spool.lock()
+        if kind in NEVER or (sticky and kind in NOT_WHERE_STICKY):
+            assert warning.startswith(f"{shared} cannot be locked: ")
+        else:
+            assert warning == ""
+            with pytest.raises(SpoolBusyError):
+                other.lock()
+    assert descriptors() == before
+
+
+@needs_root
+@pytest.mark.parametrize("sticky", [False, True], ids=["", "sticky"])
+@pytest.mark.parametrize("mode", [0o644, 0o600, 0o400, 0], ids=oct)
+def test_a_lock_that_another_user_holds_is_held(shared: Path, mode: int, sticky: bool) -> None:
+    """Whatever the mode of its file: only Linux tells of a file that may not be opened."""
+    if not mode & 0o044 and not Path("/proc/locks").exists():
+        pytest.skip("this system does not tell who holds a lock")
+    shared.chmod(0o1777 if sticky else 0o777)
+    holder = os.open(shared / LOCK_NAME, os.O_RDWR | os.O_CREAT, mode)
+    os.fchmod(holder, mode)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    with as_user(NOBODY), SpoolDirectory(shared) as spool:
+        assert spool.open()
+        for _ in range(2):
+            with pytest.raises(SpoolBusyError):
+                spool.lock()
+        os.close(holder)
+        warning = spool.lock()  # the holder was killed: what it left is in nobody's way
+        assert bool(warning) == (sticky and not mode & 0o044)
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("directory", "file"), [(0o777, 0o666), (0o1777, 0o666), (0o2775, 0o664), (0o700, 0o600)]
+)
+def test_whoever_may_write_to_the_directory_may_lock_it(shared: Path, directory: int, file: int) -> None:
+    shared.chmod(directory)
+    before = os.umask(0o077)
+    try:
+        with SpoolDirectory(shared) as spool:
+            assert spool.open()
+            assert spool.lock() == ""
+            assert stat.S_IMODE((shared / LOCK_NAME).stat().st_mode) == file
+            if directory & 0o002:
+                with as_user(NOBODY), SpoolDirectory(shared) as other, pytest.raises(SpoolBusyError):
+                    assert other.open()
+                    other.lock()
+    finally:
+        os.umask(before)
+
+
+def test_a_lock_file_that_somebody_else_made_anew_stays(spool: SpoolDirectory, folder: Path) -> None:
+    with SpoolDirectory(folder) as other:
+        assert other.open()
+        spool.lock()
+        (folder / LOCK_NAME).unlink()
+        assert other.lock() == ""
+        spool.unlock()
+        with pytest.raises(SpoolBusyError):
+            spool.lock()
+
+
+def test_a_lock_that_nobody_keeps_is_given_back(folder: Path) -> None:
+    """As when a thread comes back with it for a task that was cancelled meanwhile."""
+    before = descriptors()
+    path = str(folder / LOCK_NAME)
+    lock = lock_file(path)
+    with pytest.raises(HeldError):
+        lock_file(path)
+    del lock
+    assert descriptors() == before
+    assert os.listdir(folder) == []
+
+
+def test_a_file_system_that_counts_no_links_has_locks(
+    spool: SpoolDirectory, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fstat = os.fstat
+
+    def uncounted(fd: int) -> os.stat_result:
+        values = list(fstat(fd))
+        values[stat.ST_NLINK] = 0
+        return os.stat_result(values)
+
+    monkeypatch.setattr(os, "fstat", uncounted)  # such a file system cannot be had here
+    before = descriptors()
+    assert spool.lock() == ""
+    with SpoolDirectory(folder) as other, pytest.raises(SpoolBusyError):
+        assert other.open()
+        other.lock()
+    spool.unlock()
+    assert descriptors() == before
+    assert spool.lock() == ""

@@ -14,10 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from cirron_spool import naming
 from cirron_spool.errors import SpoolBusyError, SpoolError
+from cirron_spool.lock import HeldError, lock_file
 from cirron_spool.receiver.body import BodyReader, RefusedError
 
 _LOCK_NAME = ".cirron-spool-receive.lock"
@@ -65,15 +64,11 @@ class Store:
         self._folder: int | None = None
         try:
             _make_folder(self.directory)
-            # Seen for ourselves, because a lock that cannot be created looks to filelock like one that is held.
-            _sync_file(self.path(_LOCK_NAME), _OLD_FILE | os.O_CREAT)
-            # Any thread may let go of it: a receiver is opened and closed by different ones.
-            self._lock = FileLock(self.directory / _LOCK_NAME, timeout=0, mode=0o600, thread_local=False)
-            self._lock.acquire()
-        except Timeout:
+            self._lock = lock_file(self.path(_LOCK_NAME))
+        except HeldError:
             advice = "Stop it or choose another --store."
             raise SpoolBusyError(f"Another receiver stores in {self._shown}. {advice}") from None
-        except (OSError, NotImplementedError) as error:
+        except OSError as error:
             raise self._unusable(error) from None
         try:
             self._clean_and_index()
@@ -89,7 +84,7 @@ class Store:
         if self._folder is not None:
             os.close(self._folder)
             self._folder = None
-        self._lock.release()
+        self._lock.give_back()
 
     def upload(self, batch_id: str, *, gzipped: bool) -> Upload:
         """Begin to take in a batch. Raises RefusedError (400) when this is not 1 to 128 lower-case hex digits."""

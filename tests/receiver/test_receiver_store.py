@@ -17,6 +17,7 @@ from cirron_spool import naming
 from cirron_spool.errors import SpoolBusyError, SpoolError
 from cirron_spool.receiver.body import RefusedError
 from cirron_spool.receiver.store import Store, Upload
+from support.users import NOBODY, as_user, needs_root, shared_folder
 
 
 @pytest.fixture
@@ -299,6 +300,19 @@ def test_a_second_receiver_is_refused_until_the_first_ends(store: Store, folder:
     assert caught.value.exit_code == 4
     store.close()
     Store(folder, max_bytes=100).close()
+
+
+@needs_root
+def test_what_another_users_receiver_left_is_in_nobodys_way() -> None:
+    with shared_folder() as place:
+        lock = place / ".cirron-spool-receive.lock"
+        lock.touch(0o600)
+        with as_user(NOBODY):
+            Store(place, max_bytes=1).close()
+        store = Store(place, max_bytes=1)
+        with as_user(NOBODY), pytest.raises(SpoolBusyError):
+            Store(place, max_bytes=1)
+        store.close()
 
 
 def test_folders_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

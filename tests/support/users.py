@@ -1,0 +1,36 @@
+"""Being another user for a while: what one user leaves behind, another one finds."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+NOBODY = 65534  # a user other than the one who runs the tests; it owns nothing here
+
+needs_root = pytest.mark.skipif(
+    not hasattr(os, "setresuid") or os.geteuid() != 0, reason="only root can act as two users"
+)
+
+
+@contextmanager
+def as_user(uid: int) -> Iterator[None]:
+    """Be another user until the end of the block, in all threads; root stays in reserve."""
+    os.setresuid(uid, uid, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+@contextmanager
+def shared_folder() -> Iterator[Path]:
+    """A folder that other users can reach: pytest's own are closed to them."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o777)
+        yield place
