@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
-from typing import Protocol, cast
+from collections.abc import Iterator
 
-from cirron_spool.receiver.jsontext import JsonCheck, NotJsonError
-
-
-class _Decompressor(Protocol):
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    @property
-    def unconsumed_tail(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
-
-
-_decompressobj: Callable[[int], _Decompressor] = zlib.decompressobj
-_GZIP_ERRORS: tuple[type[Exception], ...] = (zlib.error,)
-try:
-    from isal import isal_zlib
-except ImportError:
-    pass  # no wheel for every platform; the standard library reads the same format, at half the speed
-else:
-    _decompressobj = isal_zlib.decompressobj
-    _GZIP_ERRORS = (zlib.error, cast("type[Exception]", isal_zlib.error))  # its stub says it were an instance
+from cirron_spool.receiver.jsontext import JsonCheck, NotABatchError
 
 # How much is decompressed, checked and written in one go. The check holds the GIL, about 1 ms for this much.
 PIECE_BYTES = 128 << 10
 
-# What a decompressor is handed at once: it copies the input that it has not used, so a large input of tiny gzip
-# members, or one that swells, would be copied over and over.
+# The input of one call of the decompressor, which copies what it has not used: behind each member, and of what swells.
 _SLICE_BYTES = 32 << 10
 
-_GZIP_FORMAT = 31
+# zlib alone reads the gzip format right: faster libraries fail on optional header fields. The JSON check takes longer.
+_GZIP_FORMAT = 16 + zlib.MAX_WBITS
 
 
 class RefusedError(Exception):
@@ -62,22 +40,23 @@ class BodyReader:
     """One request's body: ``feed`` and ``finish`` yield the JSON in checked pieces of about ``PIECE_BYTES``.
 
     Both raise RefusedError: 413 as soon as the JSON is longer than ``limit`` bytes, 400 when it is not JSON or not
-    the gzip that it is said to be. Several gzip members in a row are fine, as the format has it; anything else behind
-    the last one is not. What has been yielded is part of a valid batch only when ``finish`` has come to its end.
+    the gzip that it is said to be. As for gzip itself, several members in a row are one body, and zeros behind a
+    member are padding. Anything else there is refused. What has been yielded is part of a valid batch only when
+    ``finish`` has come to its end.
     """
 
     def __init__(self, *, gzipped: bool, limit: int) -> None:
         self._gzipped = gzipped
         self._limit = limit
         self._length = 0
-        self._member: _Decompressor | None = None
+        self._member: zlib._Decompress | None = None
         self._begun = False
         self._check = JsonCheck()
         self._held: list[bytes] = []
         self._held_bytes = 0
 
     @property
-    def created_ns(self) -> bytes | None:
+    def created_ns(self) -> str | None:
         """The document's own ``created_ns`` as it is written there; None when it has none. Known after ``finish``."""
         return self._check.created_ns
 
@@ -102,14 +81,18 @@ class BodyReader:
         more = False
         while data or more:
             if self._member is None:
-                self._member = _decompressobj(_GZIP_FORMAT)
+                # The zeros are padding behind a member, and no member begins with one.
+                data = data.lstrip(b"\0") if self._begun else data
+                if not data:
+                    return
+                self._member = zlib.decompressobj(_GZIP_FORMAT)
             # Never more than one byte over the limit, which is enough to know.
             room = min(PIECE_BYTES, self._limit - self._length + 1)
             try:
                 inflated = self._member.decompress(data, room)
-            except _GZIP_ERRORS:
-                reason = "has something else behind its end" if self._begun else "is not valid gzip"
-                raise RefusedError(400, f"The gzip body {reason}.") from None
+            except zlib.error:
+                behind = ", or has something else behind its end" if self._begun else ""
+                raise RefusedError(400, f"The body is not valid gzip{behind}.") from None
             if self._member.eof:
                 data, more = self._member.unused_data, False
                 self._member = None
@@ -137,7 +120,7 @@ class BodyReader:
             self._check.feed(piece)
             if last:
                 self._check.finish()
-        except NotJsonError as error:
-            raise RefusedError(400, f"The body is not JSON: {error}.") from None
+        except NotABatchError as error:
+            raise RefusedError(400, f"{error}.") from None
         if piece:
             yield piece

@@ -1,9 +1,7 @@
-"""Is this JSON? Answered piece by piece, in bounded memory, without building the document.
+"""Check that a document is one JSON object, piece by piece and in bounded memory.
 
-Parsing a body into objects takes up to twenty times its size in memory and recurses with its depth. This checker holds
-one byte for each open bracket and at most one cut token, whatever the body holds, at the speed of ``json.loads``: the
-regular expressions below walk over whole runs of array items and object members in C, and only what they cannot take
-in one stride (deep nesting, a piece's cut end, the top level) goes token by token.
+The standard library's decoder checks each value that a piece holds whole, without keeping it. Only a value that the end
+of a piece cuts is checked token by token. The verdict is the same wherever the pieces are cut.
 """
 
 from __future__ import annotations
@@ -11,57 +9,47 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections.abc import Callable
 from enum import Enum, auto
+from typing import cast
 
-# The SDK nests attributes 32 deep at most; a reader with a recursion limit must be able to follow.
+# The SDK nests attributes 32 deep at most. Python's own reader gives up near 1000.
 MAX_DEPTH = 500
 
-# Python refuses to read longer integers (sys.int_info.default_max_str_digits), so nobody could read them back.
-_INTEGER_DIGITS = 4300
+# A token that the end of a piece cuts waits for the next piece, unless it is longer than this.
+# The longest spelling of the key "created_ns", with escapes, and the longest number after `_shorten` both fit.
+_LONGEST_HELD = 128
 
-# A token cut by the end of a piece waits for the next piece; one longer than this is no number and no literal ...
-_LONGEST_ATOM = 8 << 10
-# ... and a string longer than this is walked through in parts. Shorter ones are seen whole, so that keys are.
-_LONGEST_WHOLE_STRING = 64 << 10
+# Values that follow each other are checked in one call, over so many characters at first and at most.
+_LEAST_REACH = 1 << 10
+_LONGEST_REACH = 256 << 10
 
-_SPACE = rb"[ \t\n\r]*+"
-_TEXT = rb'[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+'
-_STRING = rb'"' + _TEXT + rb'"'
-_FRACTION = rb"(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+"
-_POSITIVE = rb"[1-9][0-9]{0,%d}+" % (_INTEGER_DIGITS - 1)
-# Alternatives that differ in their first byte: the engine then leaves out those that cannot be, 15 % faster in all.
-_NUMBER = _POSITIVE + _FRACTION + rb"|0" + _FRACTION + rb"|-(?:0|" + _POSITIVE + rb")" + _FRACTION
+# Failed attempts to check a value whole may read so many times the text of a piece. Then tokens are faster.
+_PATIENCE = 8
+
+_BLANKS = re.compile(r"[ \t\n\r]*")
+_ATOM = re.compile(r"[-+.0-9A-Za-z]*")
 # json.dumps writes the last three for floats that are not finite, and the SDK up to 0.3.0 lets it.
-_LITERAL = rb"true|false|null|NaN|-?Infinity"
-
-
-def _with_nested(value: bytes) -> bytes:
-    """The pattern of a scalar, or of an array or object whose members match ``value``."""
-    items = value + _SPACE + rb"(?:," + _SPACE + rb"(?!\])|(?=\]))"
-    members = _STRING + _SPACE + rb":" + _SPACE + value + _SPACE + rb"(?:," + _SPACE + rb"(?!\})|(?=\}))"
-    array = rb"\[" + _SPACE + rb"(?:" + items + rb")*+\]"
-    object_ = rb"\{" + _SPACE + rb"(?:" + members + rb")*+\}"
-    return rb"(?:" + rb"|".join((_STRING, _NUMBER, object_, array, _LITERAL)) + rb")"
-
-
-_SCALAR = rb"(?:" + rb"|".join((_STRING, _NUMBER, _LITERAL)) + rb")"
-# Three levels cover a span with its attributes; each further one doubles the pattern.
-_VALUE = _with_nested(_with_nested(_with_nested(_SCALAR)))
-
-_ITEMS = re.compile(rb"(?:" + _SPACE + _VALUE + _SPACE + rb",)*+")
-_MEMBERS = re.compile(rb"(?:" + _SPACE + _STRING + _SPACE + rb":" + _SPACE + _VALUE + _SPACE + rb",)*+")
-_TOKEN = re.compile(
-    _SPACE + rb"(?:(?P<mark>[{}\[\]:,])|(?P<string>" + _STRING + rb")"
-    # A number ends only where its successor is seen: the next piece could go on with digits.
-    rb"|(?P<atom>(?:" + _NUMBER + rb"|" + _LITERAL + rb")(?=[ \t\n\r,\]}])))"
+_VALID_ATOM = re.compile(
+    r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|true|false|null|NaN|-?Infinity"
 )
-_SPACES = re.compile(_SPACE)
-_TEXT_RUN = re.compile(_TEXT)
-_CUT_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?")
+_MANY_DIGITS = re.compile(r"([0-9]{32})[0-9]+")
+# The repetition is bounded because the engine remembers each one.
+_STRING_PART = re.compile(r'(?:[^"\\\x00-\x1f]+|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})){0,500}')
+_CUT_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?")
+_ESCAPE = re.compile(r"\\.", re.DOTALL)
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NOT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"'))
+
+_CLOSING = {"[": "]", "{": "}"}
+
+# The values are not wanted: ``len`` is the cheapest callable that takes the text of a number.
+# It sets no limit to a number's digits either, as ``int`` would.
+_decoder = json.JSONDecoder(parse_int=cast("Callable[[str], int]", len), parse_float=len, parse_constant=len)
 
 
-class NotJsonError(ValueError):
-    """The text is not one JSON object, or one that no reader could be expected to take; the message says why."""
+class NotABatchError(ValueError):
+    """The text is not one JSON object, or nests too deep. The message is a sentence without its full stop."""
 
 
 class _Expect(Enum):
@@ -76,132 +64,226 @@ class _Expect(Enum):
 
 
 class JsonCheck:
-    """Fed a document's bytes in order, raises NotJsonError as soon as they cannot be one JSON object in UTF-8.
+    """Takes a document's bytes in order, raises NotABatchError as soon as they cannot be one JSON object in UTF-8.
 
-    ``NaN`` and the infinities pass, repeated keys pass (the last one counts). ``created_ns`` is the text of the value
-    of the document's own key of that name: a number as it is written, of anything else at least its first byte; None
-    while there is none.
+    Beyond RFC 8259, ``NaN`` and the infinities pass. Repeated keys pass (the last one counts), and so do numbers of any
+    length. Objects and arrays nest ``MAX_DEPTH`` levels at most. A byte order mark is refused.
+
+    ``created_ns`` is the value of the document's own key of that name: the first 32 characters of a number or literal
+    as they are written, only the first one of anything else. None without such a key.
     """
 
     def __init__(self) -> None:
-        self.created_ns: bytes | None = None
-        self._open = bytearray()  # the brackets around the place where we are
+        self.created_ns: str | None = None
+        self._open: list[str] = []  # the brackets around the current place
         self._expect = _Expect.OBJECT
-        self._rest = b""
+        self._rest = ""
         self._in_string = False
         self._key_is_created_ns = False
-        self._take = {"mark": self._take_mark, "string": self._take_string, "atom": self._take_value}
+        self._patience = 0
+        self._reach = _LEAST_REACH
+        self._guess_from = 0
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
 
     def feed(self, piece: bytes) -> None:
-        """Check the next bytes. Pieces of some 100 KB are best: tiny ones are right, and slow."""
-        try:
-            self._utf8.decode(piece)
-        except UnicodeDecodeError as error:
-            raise NotJsonError(f"not UTF-8 ({error.reason})") from None
-        text = self._rest + piece if self._rest else piece
-        self._rest = text[self._walk(text, final=False) :]
+        """Check the next bytes. Pieces of some 100 KB are fastest."""
+        self._take(self._decoded(piece, final=False), final=False)
 
     def finish(self) -> None:
-        """Say that the document is complete. Raises NotJsonError when it is not."""
-        self._walk(self._rest, final=True)
+        """Say that the document is complete. Raises NotABatchError when it is not."""
+        self._take(self._decoded(b"", final=True), final=True)
         if self._expect is not _Expect.NOTHING:
-            raise NotJsonError("it ends too early" if self._open else "it is empty")
+            raise _not_json("it ends too early" if self._open else "it is empty")
 
-    def _walk(self, text: bytes, *, final: bool) -> int:
-        """Check as much of ``text`` as can be; the index of the first byte to be seen again with the next piece."""
-        place = 0
-        while True:
-            if self._in_string:
-                place = self._walk_string(text, place)
-                if self._in_string:
-                    return place
-            # Below the top level, whose keys are looked at one by one.
-            if len(self._open) > 1:
-                place = self._stride(text, place)
-            token = _TOKEN.match(text, place)
-            if token is not None:
-                place = token.end()
-                kind = token.lastgroup or ""
-                self._take[kind](token[kind])
-                continue
-            place = _SPACES.match(text, place).end()  # type: ignore[union-attr]  # the pattern matches everywhere
-            if self._may_go_on(text, place, final=final):
-                return place
-            # A string that is too long to be seen whole, or a wrong one, which the walk will find out.
-            self._take_string(b'"')
-            self._in_string = True
-            place += 1
+    def _decoded(self, piece: bytes, *, final: bool) -> str:
+        try:
+            return self._utf8.decode(piece, final)
+        except UnicodeDecodeError as error:
+            raise _not_json(f"not UTF-8 ({error.reason})") from None
 
-    def _may_go_on(self, text: bytes, place: int, *, final: bool) -> bool:
-        """Whether the token that is not complete at ``place`` waits for the next piece; False for a long string."""
+    def _take(self, piece: str, *, final: bool) -> None:
+        text = self._rest + piece
+        self._rest = ""
+        self._patience = _PATIENCE * len(text)
+        self._guess_from = 0
+        place: int | None = 0
+        while place is not None:
+            place = self._walk_string(text, place) if self._in_string else self._step(text, place, final)
+
+    def _step(self, text: str, place: int, final: bool) -> int | None:
+        """Check the next value or token; the place behind it, or None where the next piece must go on."""
+        place = _end(_BLANKS, text, place)
         if place == len(text):
-            return True
-        in_string = text[place] == 0x22
-        if not final and len(text) - place < (_LONGEST_WHOLE_STRING if in_string else _LONGEST_ATOM):
-            return True
-        if in_string:
-            return False
-        raise NotJsonError(f"unexpected {text[place : place + 20]!r}")
-
-    def _stride(self, text: bytes, place: int) -> int:
-        """Over all members or items from here on that are complete and followed by a comma."""
-        if self._expect in (_Expect.KEY, _Expect.FIRST_KEY):
-            end, then = _MEMBERS.match(text, place).end(), _Expect.KEY  # type: ignore[union-attr]
-        elif self._expect is _Expect.FIRST_ITEM or (self._expect is _Expect.VALUE and self._open[-1] == 0x5B):
-            end, then = _ITEMS.match(text, place).end(), _Expect.VALUE  # type: ignore[union-attr]
+            return None
+        start = text[place]
+        if start in "{[" and (end := self._whole(text, place)) is not None:
+            self._value(text, place, end)
+        elif start in "{}[]:,":
+            end = place + 1
+            self._mark(start)
+        elif start == '"':
+            cut_or_end = self._string(text, place, final)
+            if cut_or_end is None:
+                return None
+            end = cut_or_end
         else:
-            return place
-        if end > place:
-            self._expect = then
+            end = _end(_ATOM, text, place)
+            if end == len(text) and not final:
+                self._rest = _shorten(text[place:])
+                return None
+            if not _VALID_ATOM.fullmatch(text, place, end):
+                raise _unexpected(text, place)
+            self._value(text, place, end)
+        return end if self._in_string else self._run(text, end)
+
+    def _whole(self, text: str, place: int) -> int | None:
+        """The end of the array or object at ``place``; None where it is cut or wrong, which its tokens will show."""
+        if self._patience <= 0 or self._expect is _Expect.OBJECT:
+            return None
+        try:
+            _, end = _decoder.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            self._patience -= len(text) - place
+            return None
+        self._check_depth(text[place:end], around=len(self._open))
         return end
 
-    def _walk_string(self, text: bytes, place: int) -> int:
-        """Through a string that did not fit into one piece."""
-        place = _TEXT_RUN.match(text, place).end()  # type: ignore[union-attr]
-        if place < len(text) and text[place] == 0x22:
-            self._in_string = False
-            return place + 1
-        if place < len(text) and not _CUT_ESCAPE.fullmatch(text, place):
-            raise NotJsonError(f"unexpected {text[place : place + 6]!r} in a string")
+    def _run(self, text: str, place: int) -> int:
+        """The end of the array items or object members that follow a comma at ``place``, as far as they are whole.
+
+        The end is a guess, and the reach grows with each right one. Behind a value without brackets it is any comma.
+        Behind an object, the next one begins with the same key.
+        """
+        if self._expect is not _Expect.COMMA or text[place : place + 1] != "," or place < self._guess_from:
+            return place
+        last = text[place - 1]
+        between = text[place - 1 : place + 6] if last == "}" else "]," if last == "]" else ","
+        end = text.rfind(between, place + 1, place + self._reach) + (last in "]}")
+        items = text[place + 1 : end]
+        # The document's own keys are to be seen one by one where one of them can be "created_ns".
+        if end <= place or (len(self._open) == 1 and ("created_ns" in items or "\\" in items)):
+            return self._wrong_guess(place)
+        opening = self._open[-1]
+        run = f"{opening}{items}{_CLOSING[opening]}"
+        try:
+            _, length = _decoder.raw_decode(run)
+        except (ValueError, RecursionError):
+            length = 0
+        # Without an item, the run is an array or object to the decoder, but here it is a comma too many.
+        if length < len(run) or not items.strip():
+            return self._wrong_guess(place)
+        self._check_depth(run, around=len(self._open) - 1)
+        self._reach = min(4 * self._reach, _LONGEST_REACH)
+        return end
+
+    def _wrong_guess(self, place: int) -> int:
+        self._reach = _LEAST_REACH
+        self._guess_from = place + _LEAST_REACH
         return place
 
-    def _take_mark(self, mark: bytes) -> None:
-        if mark in b"{[":
-            self._take_value(mark)
+    def _check_depth(self, value: str, *, around: int) -> None:
+        """Refuse a valid value that nests too deep inside ``around`` open brackets."""
+        room = MAX_DEPTH - around
+        # Counting brackets is cheap, and mostly there are too few of them to nest so deep.
+        if value.count("[") + value.count("{") > room and _nests_deeper(value, room):
+            raise _too_deep()
+
+    def _string(self, text: str, place: int, final: bool) -> int | None:
+        """Check the string that begins at ``place``, or its first part."""
+        try:
+            string, end = _decoder.raw_decode(text, place)
+        except ValueError:
+            if not final and len(text) - place < _LONGEST_HELD:
+                self._rest = text[place:]
+                return None
+            string, end = None, place + 1
+            self._in_string = True
+        if self._expect in (_Expect.KEY, _Expect.FIRST_KEY):
+            self._key_is_created_ns = len(self._open) == 1 and string == "created_ns"
+            self._expect = _Expect.COLON
+        else:
+            self._value(text, place, end)
+        return end
+
+    def _walk_string(self, text: str, place: int) -> int | None:
+        """Go on in a string that is longer than a piece, or wrong."""
+        end = _end(_STRING_PART, text, place)
+        if end > place:
+            return end
+        if text[place : place + 1] == '"':
+            self._in_string = False
+            return place + 1
+        self._rest = text[place:]
+        if self._rest and not _CUT_ESCAPE.fullmatch(self._rest):
+            raise _not_json(f"unexpected {self._rest[:6]!r} in a string")
+        return None
+
+    def _mark(self, mark: str) -> None:
+        if mark in "{[":
+            self._value(mark, 0, 1)
             if len(self._open) >= MAX_DEPTH:
-                raise NotJsonError(f"nested deeper than {MAX_DEPTH} levels")
-            self._open += mark
-            self._expect = _Expect.FIRST_KEY if mark == b"{" else _Expect.FIRST_ITEM
-        elif mark in b"}]":
-            opened, first = (0x7B, _Expect.FIRST_KEY) if mark == b"}" else (0x5B, _Expect.FIRST_ITEM)
-            if not self._open or self._open[-1] != opened or self._expect not in (first, _Expect.COMMA):
-                raise NotJsonError(f"unexpected {mark!r}")
+                raise _too_deep()
+            self._open.append(mark)
+            self._expect = _Expect.FIRST_KEY if mark == "{" else _Expect.FIRST_ITEM
+        elif mark in "}]":
+            opening, first = ("{", _Expect.FIRST_KEY) if mark == "}" else ("[", _Expect.FIRST_ITEM)
+            if not self._open or self._open[-1] != opening or self._expect not in (first, _Expect.COMMA):
+                raise _unexpected(mark)
             self._open.pop()
             self._expect = _Expect.COMMA if self._open else _Expect.NOTHING
-        elif mark == b":" and self._expect is _Expect.COLON:
+        elif mark == ":" and self._expect is _Expect.COLON:
             self._expect = _Expect.VALUE
-        elif mark == b"," and self._expect is _Expect.COMMA:
-            self._expect = _Expect.KEY if self._open[-1] == 0x7B else _Expect.VALUE
+        elif mark == "," and self._expect is _Expect.COMMA:
+            self._expect = _Expect.KEY if self._open[-1] == "{" else _Expect.VALUE
         else:
-            raise NotJsonError(f"unexpected {mark!r}")
+            raise _unexpected(mark)
 
-    def _take_string(self, string: bytes) -> None:
-        if self._expect not in (_Expect.KEY, _Expect.FIRST_KEY):
-            self._take_value(string)
-            return
-        # A key can be written with escapes, and still be that key.
-        plain = json.loads(string) if b"\\" in string else string[1:-1]
-        self._key_is_created_ns = len(self._open) == 1 and plain in (b"created_ns", "created_ns")
-        self._expect = _Expect.COLON
-
-    def _take_value(self, start: bytes) -> None:
-        """A scalar, or the bracket that opens something longer."""
+    def _value(self, text: str, start: int, end: int) -> None:
+        """A value stands in ``text``, or begins there."""
         if self._expect is _Expect.OBJECT:
-            if start != b"{":
-                raise NotJsonError("not an object")
+            if text[start] != "{":
+                raise NotABatchError("A batch is a JSON object, and this body is something else")
         elif self._expect not in (_Expect.VALUE, _Expect.FIRST_ITEM):
-            raise NotJsonError(f"unexpected {start[:20]!r}")
+            raise _unexpected(text, start)
         elif len(self._open) == 1 and self._key_is_created_ns:
-            self.created_ns = start
+            self.created_ns = text[start] if text[start] in '"[{' else text[start : min(end, start + 32)]
         self._expect = _Expect.COMMA
+
+
+def _end(pattern: re.Pattern[str], text: str, place: int) -> int:
+    """Where the match of a pattern that matches everywhere ends."""
+    found = pattern.match(text, place)
+    return found.end() if found else place
+
+
+def _shorten(atom: str) -> str:
+    """A number without the digits that change nothing: beyond the first 32 of a row, any digit is as good as none."""
+    if len(atom) > _LONGEST_HELD:
+        atom = _MANY_DIGITS.sub(r"\1", atom)
+        if len(atom) > _LONGEST_HELD:
+            raise _unexpected(atom)
+    return atom
+
+
+def _nests_deeper(value: str, levels: int) -> bool:
+    """Whether a valid value has more levels of brackets than this."""
+    structure = _ESCAPE.sub("", value).encode().translate(_SQUARE, _NOT_STRUCTURE)
+    # Quotes side by side have nothing between them. What is left of the strings are those with brackets in them.
+    brackets = b"".join(structure.replace(b'""', b"").split(b'"')[::2])
+    for _ in range(levels):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)
+
+
+def _too_deep() -> NotABatchError:
+    return NotABatchError(f"The JSON nests deeper than {MAX_DEPTH} levels")
+
+
+def _not_json(reason: str) -> NotABatchError:
+    return NotABatchError(f"The body is not JSON: {reason}")
+
+
+def _unexpected(text: str, place: int = 0) -> NotABatchError:
+    return _not_json(f"unexpected {text[place : place + 20]!r}")

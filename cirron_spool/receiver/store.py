@@ -28,7 +28,7 @@ _INCOMING = re.compile(r"\.incoming-[0-9a-f]{16}\.part")
 _BATCH_ID = re.compile(r"[0-9a-f]{1,128}")
 
 # What fits into the 20 digits that the SDK pads to, and so keeps the order of names the order of times.
-_CREATED_NS = re.compile(rb"0|[1-9][0-9]{0,19}")
+_CREATED_NS = re.compile(r"0|[1-9][0-9]{0,19}")
 
 # O_NOFOLLOW and O_CLOEXEC are not everywhere; where they are missing there is nothing to ask for.
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)

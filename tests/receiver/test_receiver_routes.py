@@ -170,7 +170,7 @@ async def test_identifiers_that_do_not_fit(start: Start, batch_id: str | None) -
         b"[]",
         b"{}x",
         b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-        b'{"a":' + b"9" * 5_000 + b"}",
+        b'{"a":' + b"9" * 5_000 + b".}",
         b'{"created_ns":-1}',
         b'{"a":"\xff"}',
     ],
