@@ -12,7 +12,7 @@ import gzip
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
@@ -225,7 +225,7 @@ def test_long_tokens_around_each_bound(bound: int) -> None:
             whole = verdict([document])
             assert whole[0] == oracle(document), document[:60]
             if bound < 1024:
-                cuts = range(len(document)) if FULL else range(0, len(document), 7)
+                cuts: Sequence[int] = range(len(document)) if FULL else range(0, len(document), 7)
                 sizes = [1, 2, 3, 7, 31, 32, 33, 127, 128, 129]
             else:
                 cuts = range(bound - 10, bound + 10) if FULL else (bound - 1, bound, bound + 9)

@@ -16,7 +16,7 @@ LIMIT = 10_000_000
 
 def read(data: bytes, *, gzipped: bool = True, limit: int = LIMIT, step: int = 1 << 20) -> bytes:
     reader = BodyReader(gzipped=gzipped, limit=limit)
-    pieces = []
+    pieces: list[bytes] = []
     for start in range(0, len(data), step):
         pieces += reader.feed(data[start : start + step])
     pieces += reader.finish()
