@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cirron_spool import Tuning, __version__, flush_spool
-from cirron_spool.cli.parser import build_parser
+from cirron_spool.cli.parser import build_parser, parse
 from cirron_spool.errors import ConfigError
 from support.cli import CliResult, clean_environment, command_line, run_cli, spawn, write_config
 from support.scripted import ScriptedServer
@@ -69,40 +69,144 @@ def test_help_and_version() -> None:
         "--in-flight",
     ):
         assert option in flush.stdout
-    assert run_cli("--version").stdout == f"cirron-spool {__version__}\n"
+    for option in ("--version", "-V"):
+        assert run_cli(option).stdout == f"cirron-spool {__version__}\n"
 
 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ([], "No command was given"),
-        (["frob"], "frob"),
-        (["inspekt\x1b[31m"], r"inspekt\x1b[31m"),
-        (["inspect", "--frob\x1b[2J"], r"--frob\x1b[2J"),
-        (["inspect", "surplus"], "surplus"),
-        (["inspect", "--dir"], "--dir"),
-        (["inspect", "--jso"], "--jso"),  # abbreviations would break scripts when an option is added
-        (["flush", "--timeout", "0"], "--timeout"),
-        (["flush", "--timeout", "1e9999"], "--timeout"),
-        (["flush", "--timeout", "٣"], "--timeout"),
-        (["flush", "--retries", "-1"], "--retries"),
-        (["flush", "--retries", "9" * 5000], "--retries"),
-        (["flush", "--in-flight", "zero"], "--in-flight"),
-        (["flush", "--chunk-bytes", "0"], "--chunk-bytes"),
-        (["flush", "--in-loop-bytes", "-1"], "--in-loop-bytes"),
-        (["flush", "--in-loop-bytes", "some"], "--in-loop-bytes"),
-        (["flush", "--json", "--json-events"], "--json-events"),
-        (["flush", "--quiet", "--verbose"], "--verbose"),
-        (["quarantine"], "ACTION"),
-        (["receive"], "--store"),
-        (["receive", "--store", "x", "--port", "65536"], "--port"),
+        (["frob"], "There is no command 'frob'. There are: inspect, flush, clear, quarantine and receive."),
+        (["inspct"], "There is no command 'inspct'. Did you mean inspect?"),
+        (["Clear", "--force"], "There is no command 'Clear'. Did you mean clear?"),
+        (["spool", "flush"], "There is no command 'spool'. Did you mean flush?"),
+        (["quarantine", "lst"], "There is no command 'lst'. Did you mean list?"),
+        (["help", "flsh"], "There is no command 'flsh'. Did you mean flush?"),
+        (["inspekt\x1b[31m"], r"There is no command 'inspekt\x1b[31m'. Did you mean inspect?"),
+        (["x" * 500], f"There is no command '{'x' * 60}…'."),
+        (["inspect", "--frob\x1b[2J"], r"There is no option '--frob\x1b[2J'."),
+        (["inspect", "--jsn"], "There is no option '--jsn'. Did you mean --json?"),
+        (["inspect", "--jso"], "There is no option '--jso'. Did you mean --json?"),  # abbreviations are not taken
+        (["flush", "--retry=3"], "There is no option '--retry'. Did you mean --retries?"),
+        (["receive", "--stor", "x"], "There is no option '--stor'. Did you mean --store?"),
+        (["--dir", "x", "inspect"], "--dir stands behind the command, as in cirron-spool inspect --dir."),
+        (["quarantine", "--force", "clear"], "as in cirron-spool quarantine clear --force."),
+        (["-x"], "There is no option '-x'."),
+        (["inspect", "my runs"], "Unexpected argument 'my runs'. For a directory, use --dir DIR: --dir 'my runs'."),
+        (["flush", "--quarantine=no"], "--quarantine takes no value."),
+        (["inspect", "--dir"], "--dir needs a value, as in --dir runs/42/.cirron/spool."),
+        (["inspect", "--dir", "-x"], "A value that begins with a dash is joined to it: --dir=-x."),
+        (["flush", "--token-file", "--verbose"], "--token-file needs a value, as in --token-file token.txt."),
+        (["inspect", "--dir", "a", "--dir", "b"], "--dir was given twice. Give it once."),
+        (["flush", "--timeout=1s", "--timeout", "2s"], "--timeout was given twice. Give it once."),
+        (["flush", "--in-flight", "1", "--in-flight", "1"], "--in-flight was given twice. Give it once."),
+        (["quarantine", "retry", "--dir", "a", "b", "--dir", "c"], "--dir was given twice. Give it once."),
+        (["receive", "--store", "a", "--store", "b"], "--store was given twice. Give it once."),
+        (["flush", "--timeout", "0"], "--timeout needs a time with a unit"),
+        (["flush", "--timeout", "1.5"], "for example --timeout 30s. It cannot be '1.5'."),
+        (["flush", "--timeout", "5M"], "for example --timeout 30s. It cannot be '5M'."),
+        (["flush", "--timeout", "30 seconds"], "for example --timeout 30s. It cannot be '30 seconds'."),
+        (["flush", "--timeout", "-5s"], "--timeout needs a value"),
+        (["flush", "--timeout", "1e9999"], "for example --timeout 30s."),
+        (["flush", "--timeout", "٣"], "for example --timeout 30s."),
+        (["flush", "--prefetch-bytes", "4Mb"], "for example --prefetch-bytes 4M. It cannot be '4Mb'."),
+        (["flush", "--prefetch-bytes", "4,5M"], "for example --prefetch-bytes 4M."),
+        (["flush", "--retries", "-1"], "--retries needs a whole number of 0 or more, for example --retries 3."),
+        (["flush", "--retries", "9" * 5000], "--retries needs a whole number"),
+        (["flush", "--in-flight", "zero"], "for example --in-flight 8. It cannot be 'zero'."),
+        (["flush", "--chunk-bytes", "0"], "--chunk-bytes needs a size with a unit"),
+        (["flush", "--in-loop-bytes", "-1"], "--in-loop-bytes needs a size with a unit"),
+        (["flush", "--quiet", "--verbose"], "--quiet and --verbose exclude each other. Choose one."),
+        (["receive"], "cirron-spool receive needs --store received."),
+        (["receive", "--store", "x", "--port", "65536"], "--port needs a whole number from 0 to 65535"),
+        (["receive", "--store", "x", "--bandwidth", "8Mbit"], "for example --bandwidth 1M. It cannot be '8Mbit'."),
     ],
     ids=lambda value: " ".join(value)[:40].replace("\x1b", "ESC") if isinstance(value, list) else "",
 )  # fmt: skip
 def test_wrong_usage(args: list[str], said: str) -> None:
     line = is_one_line(run_cli(*args))
     assert said in line
-    assert re.search(r"See cirron-spool( \w+)* --help\.$", line)
+    assert re.search(r" See cirron-spool( \w+)* --help\.$", line)
+    assert len(line) < 400
+
+
+@pytest.mark.parametrize(
+    ("args", "usage"),
+    [([], "usage: cirron-spool "), (["quarantine"], "usage: cirron-spool quarantine ")],
+)
+def test_without_a_command_there_is_the_help(args: list[str], usage: str) -> None:
+    done = run_cli(*args)
+    assert done.returncode == 2
+    assert done.stdout.startswith(usage)
+    assert re.fullmatch(
+        r"Error: No command was given\. There are: .+ See cirron-spool.* --help\.\n", done.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        ("help", "usage: cirron-spool [-h]"),
+        ("-h", "usage: cirron-spool [-h]"),
+        ("help flush", "usage: cirron-spool flush "),
+        ("flush -h", "usage: cirron-spool flush "),
+        ("help quarantine", "usage: cirron-spool quarantine [-h] ACTION"),
+        ("quarantine help clear", "usage: cirron-spool quarantine clear "),
+        ("help quarantine list", "usage: cirron-spool quarantine list "),
+    ],
+)
+def test_help_for_each_command(words: str, usage: str) -> None:
+    done = run_cli(*words.split())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(usage)
+    assert done.stdout.count("\n") > 5
+    assert not done.stdout.endswith("\n\n")
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "value"),
+    [
+        ("timeout", "1500", 1500),
+        ("timeout", "500ms", 500),
+        ("timeout", "30s", 30_000),
+        ("timeout", "0.25s", 250),
+        ("timeout", "2m", 120_000),
+        ("timeout", "1.5 h", 5_400_000),
+        ("prefetch-bytes", "4096", 4096),
+        ("prefetch-bytes", "4096B", 4096),
+        ("prefetch-bytes", "4M", 4 << 20),
+        ("prefetch-bytes", "4MB", 4 << 20),
+        ("chunk-bytes", "64KiB", 64 << 10),
+        ("chunk-bytes", "64k", 64 << 10),
+        ("chunk-bytes", "64kB", 64 << 10),
+        ("in-loop-bytes", "0", 0),
+        ("max-bytes", "1.5G", 3 << 29),
+        ("max-bytes", "512mb", 512 << 20),
+        ("latency-ms", "0", 0),
+        ("latency-ms", "1.5s", 1500),
+        ("bandwidth", "300KB/s", 300 << 10),
+        ("bandwidth", "1M", 1 << 20),
+    ],
+)
+def test_values_with_units(option: str, text: str, value: int) -> None:
+    receiver = option in ("max-bytes", "latency-ms", "bandwidth")
+    words = ["receive", "--store", "x"] if receiver else ["flush"]
+    parsed = vars(parse("cirron-spool", [*words, f"--{option}", text]))
+    assert parsed["timeout_ms" if option == "timeout" else option.replace("-", "_")] == value
+
+
+def test_options_may_stand_between_the_names_of_batches() -> None:
+    for words in ("a --dir x b", "--dir x a b", "a b --dir=x", "--dir x -- a b"):
+        options = parse("cirron-spool", ["quarantine", "retry", *words.split()])
+        assert (options.dir, options.names) == ("x", ["a", "b"])
+
+
+def test_what_the_errors_build_on_in_argparse() -> None:
+    """`Parser.options` asks a private attribute: each option string, and its action."""
+    for parser in build_parser("cirron-spool").commands.values():
+        usage = set(re.findall(r"(?<!\w)--?[a-z][a-z-]*", parser.format_usage()))
+        assert usage <= set(parser.options)
+        assert all(name in action.option_strings for name, action in parser.options.items())
 
 
 def test_numbers_and_names_that_only_the_flush_can_judge(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.cli import run_cli, spawn_cli, write_config
+from support.cli import CliResult, command_line, run_cli, spawn, spawn_cli, write_config
 from support.scripted import Gate, ScriptedServer, ok
 from support.spools import FIRST_NS, sdk_batches, snapshot, write_batch
 from support.terminal import Exchange, TerminalResult, run_cli_pty
@@ -81,16 +81,81 @@ def test_no_answer_at_the_terminal_deletes_nothing(tmp_path: Path) -> None:
     assert {path.name for path in spool.iterdir()} == set(SIZES)
 
 
-@pytest.mark.parametrize("given", [None, "y\n"])
-def test_without_a_terminal_nothing_is_deleted(tmp_path: Path, given: str | None) -> None:
+def piped(spool: Path, script: str, *more: str) -> CliResult:
+    """Clear with the answer that a shell's `script` gives; "$@" in it is the command."""
+    argv = ["sh", "-c", script, "sh", *command_line(["clear", "--dir", spool, *more])]
+    with spawn(argv) as running:
+        return running.finish()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        'echo yes | "$@"',
+        'yes | "$@"',
+        'printf Y | "$@"',
+        "printf '  \\tyes \\r\\n' | \"$@\"",
+        '"$@" <<END\n YES\nEND\n',
+        "printf 'y\\nn\\n' > answers; \"$@\" < answers",
+    ],
+)
+def test_an_answer_through_a_pipe_is_an_answer(tmp_path: Path, script: str) -> None:
     spool = page_spool(tmp_path / "spool")
-    done = run_cli("clear", "--dir", spool, input=given)
-    assert done.returncode == 2
-    assert done.stdout == "Cancelled.\n"
-    assert done.stderr == (
-        "Warning: Nothing was deleted: there was no answer. Pass --force to delete without asking.\n"
+    done = piped(spool, script)
+    assert (done.returncode, done.stdout) == (0, "Success: Deleted 3 spool files.\n")
+    assert done.stderr == f"? Delete 3 spool files (2.51 MB) from {spool}? (y/N) \n"
+    assert list(spool.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "printf 'n\\n' | \"$@\"",
+        'echo | "$@"',
+        'echo yyy | "$@"',
+        'printf "y e s" | "$@"',
+        "printf '\\377\\n' | \"$@\"",
+        'head -c 3000000 /dev/zero | "$@"',
+        'yes no | "$@"',
+    ],
+)
+def test_another_answer_through_a_pipe_is_a_refusal(tmp_path: Path, script: str) -> None:
+    spool = page_spool(tmp_path / "spool")
+    done = piped(spool, script)
+    assert (done.returncode, done.stdout) == (0, "Cancelled.\n")
+    assert "Warning: " not in done.stderr
+    assert {path.name for path in spool.iterdir()} == set(SIZES)
+
+
+@pytest.mark.parametrize("script", ['"$@" < /dev/null', '"$@" <&-', ': | "$@"'])
+def test_without_an_answer_nothing_is_deleted(tmp_path: Path, script: str) -> None:
+    spool = page_spool(tmp_path / "spool")
+    done = piped(spool, script)
+    assert (done.returncode, done.stdout) == (2, "Cancelled.\n")
+    assert done.stderr.splitlines()[-1] == (
+        "Warning: Nothing was deleted: there was no answer. Pass --force to delete without asking."
     )
     assert {path.name for path in spool.iterdir()} == set(SIZES)
+
+
+def test_json_tells_how_it_was_answered(tmp_path: Path) -> None:
+    spool = page_spool(tmp_path / "spool")
+    nothing = {"dir": str(spool), "deleted": 0, "failed": 0, "bytes": 0}
+    refused = piped(spool, 'echo n | "$@"', "--json")
+    assert refused.json() == {**nothing, "warnings": [], "exitCode": 0}
+    silent = piped(spool, '"$@" < /dev/null', "--json")
+    message = "Nothing was deleted: there was no answer. Pass --force to delete without asking."
+    error = {"type": "NoAnswer", "message": message}
+    assert silent.json() == {**nothing, "error": error, "warnings": [message], "exitCode": 2}
+    assert silent.returncode == 2
+    agreed = piped(spool, 'echo y | "$@"', "--json")
+    assert agreed.json() == {
+        **nothing,
+        "deleted": 3,
+        "bytes": sum(SIZES.values()),
+        "warnings": [],
+        "exitCode": 0,
+    }
 
 
 def test_force_asks_nothing(tmp_path: Path) -> None:
@@ -115,7 +180,14 @@ def test_json_and_its_empty_form(tmp_path: Path) -> None:
     size = sum(SIZES.values())
     for deleted, freed in ((3, size), (0, 0)):
         done = run_cli("clear", "--force", "--json", "--dir", spool)
-        document = {"dir": str(spool), "deleted": deleted, "failed": 0, "bytes": freed}
+        document = {
+            "dir": str(spool),
+            "deleted": deleted,
+            "failed": 0,
+            "bytes": freed,
+            "warnings": [],
+            "exitCode": 0,
+        }
         assert json.dumps(done.json()) == json.dumps(document)
         assert (done.returncode, done.stderr) == (0, "")
 

@@ -319,7 +319,7 @@ def test_json_at_the_end_with_its_keys_in_order_and_errors_beside_it(tmp_path: P
     document = done.json()
     assert isinstance(document, dict)
     keys = "dir uploaded failed skipped quarantined evicted bytesRead bytesSent seconds failures"
-    assert list(document) == keys.split()
+    assert list(document) == [*keys.split(), "destination", "error", "warnings", "exitCode"]
     assert document["seconds"] >= 0
     del document["seconds"]
     message = rf"Rejected {written[1].name}: HTTP 400 Bad\x1bRequest"
@@ -333,7 +333,12 @@ def test_json_at_the_end_with_its_keys_in_order_and_errors_beside_it(tmp_path: P
         "bytesRead": len(written[0].data),
         "bytesSent": sent,
         "failures": [{"name": written[1].name, "status": 400, "message": message}],
+        "destination": server.url,
+        "error": {"type": "BatchesLeft", "message": message},
+        "warnings": [line.removeprefix("Warning: ") for line in done.stderr.splitlines()[1:]],
+        "exitCode": 1,
     }
+    assert len(document["warnings"]) == 2
     assert done.stderr.splitlines()[0] == f"Error: {message}"
     assert done.returncode == 1
 
@@ -377,10 +382,11 @@ def test_json_events_a_line_each(tmp_path: Path) -> None:
         ("retry", names[1]),
         ("uploaded", names[1]),
         ("quarantined", names[2]),
+        ("warning", None),
         ("failed", names[3]),
         ("end", None),
     ]
-    assert (events[2]["status"], events[4]["status"], events[5]["status"]) == (503, 422, 404)
+    assert (events[2]["status"], events[4]["status"], events[6]["status"]) == (503, 422, 404)
     end = events[-1]
     assert (end["uploaded"], end["failed"], end["quarantined"]) == (2, 1, 1)
     assert f"Error: Ingest route /api/traces not available on {server.url} (404)." in done.stderr
@@ -442,7 +448,7 @@ def test_a_signal_lets_the_batch_in_flight_be_acknowledged(
         with spawn_cli("flush", home=tmp_path, cwd=tmp_path) as running:
             server.wait_for(1)
             running.send_signal(number)
-            running.wait_for_text("Warning: Stopping; ", "stderr")
+            running.wait_for_text("Warning: Stopping: ", "stderr")
             answer.open()
             done = running.finish()
         assert list(server.delivered) == [written[0].batch_id]
@@ -475,7 +481,7 @@ def test_a_second_signal_is_immediate(tmp_path: Path) -> None:
         with spawn_cli("flush", home=tmp_path, cwd=tmp_path) as running:
             server.wait_for(1)
             running.send_signal(signal.SIGINT)
-            running.wait_for_text("Warning: Stopping; ", "stderr")
+            running.wait_for_text("Warning: Stopping: ", "stderr")
             running.send_signal(signal.SIGTERM)
             done = running.finish()
     assert done.returncode in (130, 143)

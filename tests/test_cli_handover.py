@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cirron_spool import __version__
 from support.cli import PYTHON_SCRIPT, CliResult, clean_environment, run_cli, spawn
 from support.terminal import run_pty
 
@@ -112,9 +113,19 @@ def test_the_official_tool_may_call_ours_again(tmp_path: Path, ours: Path) -> No
 
 
 def test_without_another_one_it_says_what_there_is(tmp_path: Path, ours: Path) -> None:
-    for word, shown in (("auth", "auth"), ("\x1b[31m", r"\x1b[31m"), ("inspect", "inspect")):
+    for word, shown in (("auth", "auth"), ("\x1b[31m", r"\x1b[31m")):
         done = run(ours, word, search=[ours.parent])
         assert (done.returncode, done.stdout, done.stderr) == (2, "", NOT_HERE.format(word=shown))
+    for word, meant in (
+        ("inspct", "spool inspect"),
+        ("flush", "spool flush"),
+        ("spoool", "spool"),
+        ("Spol", "spool"),
+    ):
+        for words in ([word], ["-v", word, "--json"]):
+            done = run(ours, *words, search=[ours.parent])
+            said = NOT_HERE.format(word=word).rstrip()
+            assert (done.returncode, done.stderr) == (2, f"{said} Did you mean cirron {meant}?\n")
 
 
 def test_what_cannot_be_run_is_passed_over_or_said(tmp_path: Path, ours: Path, official: Path) -> None:
@@ -133,20 +144,76 @@ def test_what_cannot_be_run_is_passed_over_or_said(tmp_path: Path, ours: Path, o
     assert done.stderr == f"Error: Cannot run {broken}: No such file or directory.\n"
 
 
-def test_spool_and_options_are_never_handed_over(ours: Path, official: Path) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-v", "auth", "login"],
+        ["--profile", "dev", "--no-color", "traces", "view"],
+        ["--api-url=https://x", "status", "--json"],
+        ["--help", "auth"],
+        ["help", "auth"],
+        ["--", "config"],
+        ["-q"],
+        ["--frob=3"],
+    ],
+    ids=" ".join,
+)
+def test_options_before_a_foreign_word_go_with_it(ours: Path, official: Path, words: list[str]) -> None:
+    done = run(ours, *words, search=[ours.parent, official.parent], FAKE_EXIT="5")
+    assert (done.returncode, done.stdout) == (5, f"official {words!r} stdin \n")
+
+
+def test_spool_is_never_handed_over(ours: Path, official: Path) -> None:
     search = [ours.parent, official.parent]
     assert run(ours, "spool", "inspect", search=search).stdout.startswith("No spool files found in ")
-    assert run(ours, "--version", search=search).stdout.startswith("cirron-spool ")
-    assert run(ours, "--help", search=search).stdout.startswith("usage: cirron ")
-    unknown = run(ours, "spool", "frob", search=search)
-    assert (unknown.returncode, unknown.stdout) == (2, "")
-    alone = run(ours, search=search)
-    assert (alone.returncode, alone.stdout) == (2, "")
+    for wrong in (["spool", "frob"], ["-v", "spool", "inspect"], ["spool", "--jsn"]):
+        unknown = run(ours, *wrong, search=search)
+        assert (unknown.returncode, unknown.stdout) == (2, "")
+        assert unknown.stderr.startswith("Error: There is no ")
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["-h"], ["help"], ["help", "spool", "flush"], []], ids=" ".join
+)
+def test_the_help_says_where_other_words_go(ours: Path, official: Path, words: list[str]) -> None:
+    done = run(ours, *words, search=[ours.parent, official.parent])
+    assert done.returncode == (0 if words else 2)
+    text = " ".join(done.stdout.split())
+    if words == ["help", "spool", "flush"]:
+        assert text.startswith("usage: cirron spool flush ")
+        return
+    assert text.startswith("usage: cirron ")
+    assert "Any other command (auth, status, config, traces) is handed over, with all its options" in text
+    assert done.lines[-1] == f"next cirron on PATH: {official}"
+    alone = run(ours, *words, search=[ours.parent])
+    assert alone.lines[-1] == "next cirron on PATH: none"
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_version_is_ours_and_the_other_tools_own(tmp_path: Path, ours: Path, option: str) -> None:
+    own = f"cirron-spool {__version__}"
+    second = program(tmp_path / "second", OURS)
+    assert run(ours, option, search=[ours.parent]).lines == [own]
+    official = program(tmp_path / "official", '#!/bin/sh\necho "1.4.0 $*"\n')
+    search = [ours.parent, official.parent]
+    assert run(ours, option, search=search).lines == [
+        own,
+        f"{official} has the other commands. Its version:",
+        "1.4.0 --version",
+    ]
+    # However many of ours stand on PATH, each speaks once, and the other tool has the last word.
+    both = run(ours, option, search=[ours.parent, second.parent, official.parent])
+    assert both.lines[-1] == "1.4.0 --version"
+    assert both.lines.count(own) == 2
+    broken = program(tmp_path / "broken", "#!/nowhere/interpreter\n")
+    done = run(ours, option, search=[ours.parent, broken.parent])
+    assert (done.returncode, done.lines[0]) == (0, own)
+    assert done.stderr == f"Warning: Cannot run {broken}: No such file or directory.\n"
 
 
 def test_cirron_spool_hands_nothing_over(official: Path, tmp_path: Path) -> None:
     path = os.pathsep.join([str(official.parent), clean_environment(tmp_path)["PATH"]])
     done = run_cli("auth", "login", env={"PATH": path})
     assert done.returncode == 2
-    assert "invalid choice" in done.stderr
+    assert done.stderr.startswith("Error: There is no command 'auth'. There are: inspect, flush, ")
     assert done.stdout == ""

@@ -84,7 +84,7 @@ def test_list_as_text_and_as_json(tmp_path: Path) -> None:
     assert listed.returncode == 0
     document = run_cli("quarantine", "list", "--json", cwd=tmp_path).json()
     assert isinstance(document, dict)
-    assert list(document) == ["dir", "files", "entries"]
+    assert list(document) == ["dir", "files", "entries", "warnings", "exitCode"]
     assert (document["dir"], document["files"]) == (str(aside), 1)
     [entry] = document["entries"]
     assert list(entry) == ["name", "size", "rejectedAt", "status", "message"]
@@ -126,8 +126,9 @@ def test_retry_never_overwrites_a_batch(tmp_path: Path) -> None:
 def test_clear_asks_like_clear(tmp_path: Path) -> None:
     aside = tmp_path / ".cirron/quarantine"
     batches = quarantined(tmp_path, 2)
-    piped = run_cli("quarantine", "clear", cwd=tmp_path, input="y\n")
-    assert (piped.returncode, piped.stdout) == (2, "Cancelled.\n")
+    for given, code in ((None, 2), ("n\n", 0)):
+        piped = run_cli("quarantine", "clear", cwd=tmp_path, input=given)
+        assert (piped.returncode, piped.stdout) == (code, "Cancelled.\n")
     question = f"? Delete 2 rejected batches from {aside}? (y/N) "
     for answer, code, last in (("n\n", 0, "Cancelled."), ("\x03", 130, "")):
         asked = run_cli_pty("quarantine", "clear", cwd=tmp_path, columns=300, answers=[(question, answer)])
@@ -139,6 +140,10 @@ def test_clear_asks_like_clear(tmp_path: Path) -> None:
     question = f"? Delete 1 rejected batch from {aside}? (y/N) "
     agreed = run_cli_pty("quarantine", "clear", cwd=tmp_path, columns=300, answers=[(question, "y\n")])
     assert agreed.text.endswith("Success: Deleted 1 rejected batch.\r\n")
+    assert not aside.exists()
+    quarantined(tmp_path)
+    piped = run_cli("quarantine", "clear", cwd=tmp_path, input="y")
+    assert (piped.returncode, piped.stdout) == (0, "Success: Deleted 1 rejected batch.\n")
     assert not aside.exists()
 
 

@@ -104,6 +104,16 @@ def opening(gate: Gate) -> Callable[[int], None]:
     return lambda _: gate.open()
 
 
+def settled(screen: Screen) -> list[str]:
+    """What stands on the screen in the end; a line of bytes, seconds and destination stands below the summary."""
+    *lines, sent = screen.lines
+    assert re.fullmatch(r"Sent: \d.* [KMG]?B.* in \d+\.\d s, .+/s, to http://127\.0\.0\.1:\d+", sent), (
+        screen.lines
+    )
+    assert lines[-1].startswith("Uploaded: ")
+    return lines
+
+
 def shown(frames: list[list[str]], pattern: str) -> bool:
     return any(re.search(pattern, "\n".join(frame)) for frame in frames)
 
@@ -120,7 +130,7 @@ def test_the_bar_shows_it_all_and_leaves_only_the_summary(tmp_path: Path) -> Non
         done = flush(tmp_path, server, columns=200, answers=answers)
     assert done.returncode == 0
     screen = Screen(done.text, 200)
-    assert screen.lines == ["Uploaded: 4  Failed: 0  Skipped: 0"]
+    assert settled(screen) == ["Uploaded: 4  Failed: 0  Skipped: 0"]
     for number in range(4):
         assert shown(screen.frames, rf"\b{number}/4 batches\b")
     kilobytes = (total + 512) >> 10
@@ -144,7 +154,8 @@ def test_the_bar_keeps_its_shape_on_a_narrow_terminal(tmp_path: Path, columns: i
         ]
         done = flush(tmp_path, server, columns=columns, answers=answers)
     screen = Screen(done.text, columns)
-    assert screen.lines == ["Uploaded: 3  Failed: 0  Skipped: 0"]
+    assert screen.lines[0] == "Uploaded: 3  Failed: 0  Skipped: 0"
+    assert "".join(screen.lines[1:]).startswith("Sent: ")
     frames = [frame for frame in screen.frames if any("batches" in line for line in frame)]
     assert frames
     for frame in frames:
@@ -168,7 +179,7 @@ def test_a_retry_counts_down_and_then_says_that_it_is_tried(tmp_path: Path) -> N
         done = flush(tmp_path, server, columns=200, answers=seen)
     assert done.returncode == 0
     assert "retry in 0 s" not in done.text
-    assert Screen(done.text, 200).lines == ["Uploaded: 1  Failed: 0  Skipped: 0"]
+    assert settled(Screen(done.text, 200)) == ["Uploaded: 1  Failed: 0  Skipped: 0"]
 
 
 def suspended(home: Path, then: str, *answers: Callable[[Gate, str], Exchange]) -> str:
@@ -205,7 +216,7 @@ def test_a_suspended_flush_gives_the_terminal_its_cursor_back(tmp_path: Path) ->
     )
     before = text[: text.index("suspended")]
     assert before.count(HIDE) == before.count(SHOW) == 1
-    assert text.endswith("Uploaded: 1  Failed: 0  Skipped: 0\r\n")
+    assert "\x1b[2KUploaded: 1  Failed: 0  Skipped: 0\r\nSent: " in text
     assert text.rindex(SHOW) > text.rindex(HIDE)
 
 
@@ -229,7 +240,7 @@ def test_where_nobody_could_continue_it_a_flush_is_not_suspended(tmp_path: Path)
         ]
         done = flush(tmp_path, server, columns=200, answers=seen)
     assert done.returncode == 0
-    assert Screen(done.text, 200).lines[-1] == "Uploaded: 1  Failed: 0  Skipped: 0"
+    assert settled(Screen(done.text, 200))[-1] == "Uploaded: 1  Failed: 0  Skipped: 0"
 
 
 def test_the_rate_stands_still_while_a_retry_waits(tmp_path: Path) -> None:
@@ -255,7 +266,7 @@ def test_warnings_stand_whole_above_the_bar_and_stay(tmp_path: Path) -> None:
     text = "".join(lines)
     assert text.startswith(rf"Warning: Rejected {written[0].name}: HTTP 422 Not\x1b[2J this")
     assert f"Moved to {tmp_path}/.cirron/quarantine." in text
-    assert lines[-1] == "Uploaded: 2  Failed: 0  Skipped: 0  Quarantined: 1"
+    assert "Uploaded: 2  Failed: 0  Skipped: 0  Quarantined: 1" in lines
     assert "\x1b[2J" not in done.text
     assert "\x1b]" not in done.text
     assert "━" not in text
@@ -290,13 +301,13 @@ def test_ctrl_c_lets_the_batch_in_flight_arrive_and_restores_the_terminal(tmp_pa
     with ScriptedServer(ok(stall_before=gate)) as server:
         answers: list[Exchange] = [
             (written[0].name[:24], CTRL_C),
-            ("Warning: Stopping; ", opening(gate)),
+            ("Warning: Stopping: ", opening(gate)),
         ]
         done = flush(tmp_path, server, columns=200, answers=answers)
         assert list(server.delivered) == [written[0].batch_id]
     assert done.returncode == 130
     screen = Screen(done.text, 200)
-    assert screen.lines[-2:] == [
+    assert settled(screen)[-2:] == [
         "Warning: Stopping flush; 2 batches left in spool.",
         "Uploaded: 1  Failed: 0  Skipped: 2",
     ]
@@ -309,7 +320,7 @@ def test_ctrl_c_lets_the_batch_in_flight_arrive_and_restores_the_terminal(tmp_pa
 def test_a_second_one_is_immediate_and_restores_the_terminal(tmp_path: Path) -> None:
     written = spool_of(tmp_path, 2)
     with ScriptedServer(Answer(hang=True)) as server:
-        answers: list[Exchange] = [(written[0].name[:24], CTRL_C), ("Warning: Stopping; ", CTRL_C)]
+        answers: list[Exchange] = [(written[0].name[:24], CTRL_C), ("Warning: Stopping: ", CTRL_C)]
         done = flush(tmp_path, server, columns=200, answers=answers)
     assert done.returncode == 130
     screen = Screen(done.text, 200)
@@ -324,7 +335,8 @@ def test_a_terminal_that_can_nothing_gets_plain_lines(tmp_path: Path) -> None:
         spool_of(tmp_path, 2)
         with ScriptedServer() as server:
             done = flush(tmp_path, server, env={"TERM": term}, columns=40)
-        assert (done.returncode, done.text) == (0, "Uploaded: 2  Failed: 0  Skipped: 0\r\n")
+        assert done.returncode == 0
+        assert settled(Screen(done.text, 200)) == ["Uploaded: 2  Failed: 0  Skipped: 0"]
 
 
 def test_no_color_means_no_colour(tmp_path: Path) -> None:
@@ -336,7 +348,7 @@ def test_no_color_means_no_colour(tmp_path: Path) -> None:
             answers: list[Exchange] = [(written[0].name[:24], opening(gate))]
             done = flush(tmp_path, server, env=env, columns=200, answers=answers)
         found["NO_COLOR" in env] = bool(COLOUR.search(done.text))
-        assert Screen(done.text, 200).lines == ["Uploaded: 1  Failed: 0  Skipped: 0"]
+        assert settled(Screen(done.text, 200)) == ["Uploaded: 1  Failed: 0  Skipped: 0"]
     assert found == {False: True, True: False}
 
 
@@ -388,7 +400,7 @@ def test_words_in_a_pipe_are_plain_though_the_output_is_a_terminal(tmp_path: Pat
     written = spool_of(tmp_path, 2)
     with ScriptedServer(ok(), Answer(404)) as server:
         done = flush(tmp_path, server, terminal=("stdin", "stdout"), columns=40)
-    assert done.text == "Uploaded: 1  Failed: 1  Skipped: 0\r\n"
+    assert settled(Screen(done.text, 200)) == ["Uploaded: 1  Failed: 1  Skipped: 0"]
     assert done.err.startswith(b"Error: Ingest route /api/traces not available on ")
     assert b"\x1b" not in done.err
     assert snapshot(tmp_path / ".cirron/spool") == written[1:]

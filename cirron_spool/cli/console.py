@@ -1,25 +1,52 @@
-"""Standard output and standard error as the commands use them: data here, words there; a closed pipe is no crash."""
+"""Standard output and standard error as the commands use them: data here, words there; a closed pipe is no crash.
+
+Each ending passes here, so that the forms for machines carry its reason, its warnings and its exit code.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import IO
+from typing import IO, NamedTuple
 
 from cirron_spool.errors import CirronSpoolError
-from cirron_spool.naming import reason
+from cirron_spool.naming import iso_utc, reason
 from cirron_spool.streams import silence
 
 # Lines written together: a write a line would be 100,000 system calls for a big spool on a line-buffered terminal.
 _LINES_A_WRITE = 1000
+# An answer to a question is a word. A stream without line ends must not fill the memory.
+_LONGEST_ANSWER = 1000
+
+
+class Fault(NamedTuple):
+    """Why a command failed: a stable word for a program, and a line for a person."""
+
+    type: str
+    message: str
+
+
+INTERRUPTED = "Interrupted"
 
 
 class Console:
-    """Prints. Data goes to standard output; errors, warnings and progress go to standard error."""
+    """Prints. Data goes to standard output; errors, warnings and progress go to standard error.
 
-    def __init__(self) -> None:
+    ``arguments`` are the command's: ``--json`` and ``--json-events`` among them ask for a form that a program reads,
+    also where they cannot be parsed. ``above`` prints a line in place of standard error, while a bar is drawn there.
+    """
+
+    def __init__(self, arguments: Sequence[str] = ()) -> None:
+        names = {argument.partition("=")[0] for argument in arguments}
+        self.json_events = "--json-events" in names
+        self.json = "--json" in names and not self.json_events
+        self.warnings: list[str] = []
+        self.above: Callable[[str], None] | None = None
         for stream in (sys.stdout, sys.stderr):
             # The table's lines and any path can be printed whatever the locale says.
             reconfigure = getattr(stream, "reconfigure", None)
@@ -43,11 +70,16 @@ class Console:
         self.say(f"Error: {message}")
 
     def warning(self, message: str) -> None:
-        """``Warning: …`` on standard error."""
+        """``Warning: …`` on standard error, an event of its own, and part of the ending."""
+        self.warnings.append(message)
         self.say(f"Warning: {message}")
+        self.event("warning", {"message": message})
 
     def say(self, text: str) -> None:
         """One line on standard error; a reader who has left is no error."""
+        if self.above is not None:
+            self.above(text)
+            return
         try:
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
@@ -56,26 +88,70 @@ class Console:
         except (ValueError, AttributeError):  # closed, or never there
             return
 
-    def ask(self, question: str, *, on: IO[str]) -> str | None:
-        """What is answered to ``question`` on the terminal; None without a terminal or at the end of input."""
-        if sys.stdin is None or not sys.stdin.isatty():
+    def event(self, name: str, fields: Mapping[str, object]) -> None:
+        """One line of ``--json-events``; nothing in the other forms."""
+        if self.json_events:
+            try:
+                self.line(json.dumps({"event": name, "time": iso_utc(time.time_ns()), **fields}))
+            except (
+                OutputError
+            ) as error:  # said once; a listener's full disk must not keep batches from being sent
+                self.warning(str(error))
+
+    def ending(self, exit_code: int, fault: Fault | None = None) -> dict[str, object]:
+        """The last keys of each form for a program: why the command failed, the warnings and the exit code."""
+        why: dict[str, object] = {} if fault is None else {"error": fault._asdict()}
+        return {**why, "warnings": list(self.warnings), "exitCode": exit_code}
+
+    def end(self, exit_code: int, document: Mapping[str, object], fault: Fault | None = None) -> int:
+        """End with ``document`` in the form that was asked for, if any was; returns ``exit_code``."""
+        whole = {**document, **self.ending(exit_code, fault)}
+        if self.json:
+            self.line(json.dumps(whole, indent=2))
+        self.event("end", whole)
+        return exit_code
+
+    def fail(self, error: CirronSpoolError) -> int:
+        """End with an error for which there is no more to say; returns its exit code."""
+        self.error(str(error))
+        if hint := getattr(error, "hint", ""):
+            self.warning(hint)
+        return self.end(error.exit_code, {}, Fault(type(error).__name__, str(error)))
+
+    def ask(self, question: str, *, on: IO[str] | None) -> str | None:
+        """The line that answers ``question``, from a terminal or a pipe; None at the end of input."""
+        if sys.stdin is None:
             return None
-        answer = ""
+        answer, typed = "", False
         try:
-            with suppress(OSError, ValueError):
-                on.write(question)
-                on.flush()
-            answer = sys.stdin.readline()
+            typed = sys.stdin.isatty()
+            _write(on, question)
+            answer = sys.stdin.readline(_LONGEST_ANSWER)
+        except UnicodeDecodeError:
+            answer = "?\n"  # an answer, and no yes
         except (OSError, ValueError):
             pass
         finally:
-            if not answer.endswith(
-                "\n"
-            ):  # the end of input or Ctrl-C: what comes next begins on a line of its own
-                with suppress(OSError, ValueError):
-                    on.write("\n")
-                    on.flush()
-        return answer if answer.endswith("\n") else None
+            # A pipe, the end of input or Ctrl-C: what comes next begins on a line of its own.
+            if not (typed and answer.endswith("\n")):
+                _write(on, "\n")
+        # A person who ends the input in the midst of a line has not confirmed it.
+        return None if not answer or (typed and not answer.endswith("\n")) else answer
+
+    @property
+    def is_for_person(self) -> bool:
+        """Whether standard output is a terminal with a person before it, and no form for a program."""
+        return is_terminal(sys.stdout) and not (self.json or self.json_events)
+
+    @property
+    def columns(self) -> int:
+        """The width of the terminal that standard output is; 0 when it is none, or its width is not known."""
+        return _dimension("COLUMNS", 0) if self.is_for_person else 0
+
+    @property
+    def rows(self) -> int:
+        """The height of the terminal that standard output is; 0 as for :attr:`columns`."""
+        return _dimension("LINES", 1) if self.is_for_person else 0
 
     def close(self) -> None:
         """Flush; leave nothing for the interpreter to stumble over at exit when the reader has left."""
@@ -97,6 +173,32 @@ class Console:
     def _give_up(self) -> None:
         self._open = False
         silence(sys.stdout)
+
+
+def is_terminal(stream: IO[str] | None) -> bool:
+    """Whether ``stream`` is there and is a terminal."""
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def _dimension(variable: str, index: int) -> int:
+    """What the environment says, else the terminal. The library's own function for it imports much."""
+    said = os.environ.get(variable, "")
+    if said.isascii() and said.isdigit() and int(said[:6]) > 0:
+        return int(said[:6])
+    try:
+        return os.get_terminal_size(sys.stdout.fileno())[index]
+    except (OSError, ValueError, AttributeError):
+        return 0
+
+
+def _write(stream: IO[str] | None, text: str) -> None:
+    if stream is not None:
+        with suppress(OSError, ValueError):
+            stream.write(text)
+            stream.flush()
 
 
 class OutputError(CirronSpoolError):

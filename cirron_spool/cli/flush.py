@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -13,10 +12,11 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, NoReturn
 
-from cirron_spool.cli.console import Console
-from cirron_spool.cli.render import result_json, summary
+from cirron_spool.cli.console import INTERRUPTED, Console, Fault, is_terminal
+from cirron_spool.cli.render import result_json, sent_line, summary
 from cirron_spool.cli.views import FlushView, JsonEvents, Log
 from cirron_spool.errors import CirronSpoolError, ConfigError
+from cirron_spool.exits import EXIT_OK
 from cirron_spool.flush import flush_spool
 from cirron_spool.naming import count, printable
 from cirron_spool.prefetch import Tuning
@@ -32,7 +32,8 @@ def flush(options: argparse.Namespace, console: Console) -> int:
     token = _read_token(options.token_file)
     tuning = Tuning(**_given(options, *(field.name for field in fields(Tuning))))
     view = _choose_view(options, console)
-    run = _Run(view)
+    run = _Run(view, options)
+    fault = None
     try:
         with view:
             result = asyncio.run(
@@ -50,13 +51,15 @@ def flush(options: argparse.Namespace, console: Console) -> int:
     except CirronSpoolError as error:
         if error.result is None:
             raise
+        result = error.result
+        fault = Fault(type(error).__name__, str(error))
         # A batch that was rejected has been told of already, as it happened.
-        if not any(failure.message == str(error) for failure in error.result.failures):
-            console.error(str(error))
-        _conclude(error.result, options, console)
-        return run.exit_code(error.exit_code)
-    _conclude(result, options, console)
-    return run.exit_code(result.exit_code)
+        if not any(failure.message == fault.message for failure in result.failures):
+            console.error(fault.message)
+            if hint := getattr(error, "hint", ""):
+                console.warning(hint)
+        return run.end(result, error.exit_code, fault)
+    return run.end(result, result.exit_code)
 
 
 def _choose_view(options: argparse.Namespace, console: Console) -> FlushView:
@@ -66,32 +69,19 @@ def _choose_view(options: argparse.Namespace, console: Console) -> FlushView:
     if options.verbose:
         return Log(console)
     capable = (os.environ.get("TERM") or "dumb").lower() not in ("dumb", "unknown")
-    animated = capable and sys.stderr is not None and sys.stderr.isatty()
-    if animated and not options.quiet:
+    if capable and is_terminal(sys.stderr) and not options.quiet:
         from cirron_spool.cli.progress import Bar
 
         return Bar(console)
     return FlushView(console)
 
 
-def _conclude(result: FlushResult, options: argparse.Namespace, console: Console) -> None:
-    if result.untried:
-        console.warning(f"Stopping flush; {count(result.untried, 'batch')} left in spool.")
-    if options.json:
-        console.line(json.dumps(result_json(result), indent=2))
-    elif not options.json_events and not options.quiet:
-        listed = result.uploaded + result.failed + result.skipped + result.quarantined + result.evicted
-        if listed:
-            console.line(summary(result))
-        else:
-            console.line(f"No spool files to flush in {printable(str(result.directory))}")
-
-
 class _Run:
     """One flush under signals: the first asks it to stop, a second ends the process at once."""
 
-    def __init__(self, view: FlushView) -> None:
+    def __init__(self, view: FlushView, options: argparse.Namespace) -> None:
         self._view = view
+        self._options = options
         self._signal = 0
 
     async def flush(self, directory: str | None, **options: Any) -> FlushResult:
@@ -99,9 +89,25 @@ class _Run:
         with self._signals(asyncio.get_running_loop(), stop):
             return await flush_spool(directory, on_event=self._view.show, stop=stop, **options)
 
-    def exit_code(self, code: int) -> int:
-        """The flush's code, or the signal's if one ended it before everything was tried."""
-        return _SIGNALLED + self._signal if self._signal else code
+    def end(self, result: FlushResult, exit_code: int, fault: Fault | None = None) -> int:
+        """Conclude in the form that was asked for; returns the flush's exit code, or the signal's if one ended it."""
+        console = self._view.console
+        if self._signal:
+            exit_code = _SIGNALLED + self._signal
+            fault = fault or Fault(INTERRUPTED, f"Stopped by {signal.Signals(self._signal).name}.")
+        if result.untried:
+            console.warning(f"Stopping flush; {count(result.untried, 'batch')} left in spool.")
+        listed = result.uploaded + result.failed + result.skipped + result.quarantined + result.evicted
+        if not (self._options.json or self._options.json_events or self._options.quiet):
+            if not listed:
+                console.line(f"No spool files to flush in {printable(str(result.directory))}")
+            else:
+                console.line(summary(result))
+                if result.uploaded and result.destination and console.is_for_person:
+                    console.line(sent_line(result))
+        if exit_code != EXIT_OK and fault is None:
+            fault = Fault("BatchesLeft", _last_words(result))
+        return console.end(exit_code, result_json(result), fault)
 
     @contextmanager
     def _signals(self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Iterator[None]:
@@ -109,7 +115,9 @@ class _Run:
             if self._signal:
                 self._leave(number)
             self._signal = number
-            self._view.stopping()
+            self._view.console.warning(
+                "Stopping: waiting up to 4 s for the batch in flight. Press Ctrl-C again to stop now."
+            )
             stop.set()
 
         def installed(number: int, frame: object) -> None:
@@ -148,9 +156,21 @@ class _Run:
 
     def _leave(self, number: int) -> NoReturn:
         """End now. Nothing is lost by it: what is not acknowledged and deleted stays in the spool."""
-        self._view.abandon()
-        sys.stdout.flush()
-        os._exit(_SIGNALLED + number)
+        self._view.close()
+        self._signal = number
+        result = self._view.so_far()
+        try:
+            if result is not None:
+                self.end(result, _SIGNALLED + number)
+        finally:
+            os._exit(_SIGNALLED + number)
+
+
+def _last_words(result: FlushResult) -> str:
+    """Why a flush has left batches, in one line."""
+    if result.failures:
+        return result.failures[-1].message
+    return result.warnings[-1] if result.warnings else "Batches are left in the spool."
 
 
 def _in_foreground() -> bool:

@@ -32,8 +32,9 @@ def hand_over(program: str, arguments: Sequence[str]) -> int:
     """Become ``program``; on Windows, run it and return its exit code. Raises OSError when it cannot be started."""
     visited = os.environ.get(_VISITED, "")
     os.environ[_VISITED] = os.pathsep.join(filter(None, [visited, os.path.realpath(sys.argv[0])]))
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
     if os.name == "nt":
         return subprocess.run([program, *arguments], check=False).returncode  # noqa: S603  # the user's own command
     return os.execv(program, [program, *arguments])  # noqa: S606  # as above

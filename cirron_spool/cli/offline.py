@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 
 from cirron_spool.cli import render
-from cirron_spool.cli.console import Console
+from cirron_spool.cli.console import Console, Fault
 from cirron_spool.errors import ConfigError
 from cirron_spool.exits import EXIT_LOOK, EXIT_OK, EXIT_USAGE
 from cirron_spool.naming import count, human_size, printable, reason
@@ -16,6 +15,10 @@ from cirron_spool.offline import ClearResult, clear_spool, inspect_spool
 from cirron_spool.places import quarantine_path, spool_directory
 from cirron_spool.quarantine import entries as quarantine_entries
 from cirron_spool.quarantine import put_back, remove
+
+# An exit code, and why the command failed, if it did.
+_Outcome = tuple[int, Fault | None]
+_FINE: _Outcome = (EXIT_OK, None)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -32,7 +35,7 @@ def _inspect(options: argparse.Namespace, console: Console) -> int:
     inventory = inspect_spool(options.dir)
     aside = quarantine_entries(inventory.directory)
     if options.json:
-        console.data(render.inventory_json(inventory, aside))
+        console.data(render.inventory_json(inventory, aside, console.ending(EXIT_OK)))
     else:
         listing = _command("quarantine list", options) if aside else ""
         console.data(render.inventory_lines(inventory, aside, listing))
@@ -43,47 +46,48 @@ def _clear(options: argparse.Namespace, console: Console) -> int:
     inventory = inspect_spool(options.dir)
     place = printable(str(inventory.directory))
     if not inventory.entries:
-        if options.json:
-            _print_cleared(ClearResult(inventory.directory, 0, 0), console)
-        else:
+        if not options.json:
             console.line(f"No spool files to clear in {place}")
-        return EXIT_OK
+        return _end_clear(ClearResult(inventory.directory, 0, 0), console)
     what = f"{count(len(inventory.entries), 'spool file')} ({human_size(inventory.total_bytes)}) from {place}"
-    if not options.force and (ended := _ask(f"? Delete {what}? (y/N) ", options, console)) is not None:
-        return ended
+    if not options.force and (refusal := _refusal(f"? Delete {what}? (y/N) ", console)) is not None:
+        return _end_clear(ClearResult(inventory.directory, 0, 0), console, refusal)
     result = clear_spool(inventory=inventory)
+    fault = None
     for name, why in result.failures:
-        console.error(f"Could not delete {name}: {why}.")
-    if options.json:
-        _print_cleared(result, console)
-    elif result.deleted or not result.failures:
+        fault = Fault("DeleteError", f"Could not delete {name}: {why}.")
+        console.error(fault.message)
+    if not options.json and (result.deleted or not result.failures):
         console.line(f"Success: Deleted {count(result.deleted, 'spool file')}.")
-    return EXIT_LOOK if result.failures else EXIT_OK
+    return _end_clear(result, console, (EXIT_LOOK, fault) if fault is not None else _FINE)
 
 
-def _print_cleared(result: ClearResult, console: Console) -> None:
+def _end_clear(result: ClearResult, console: Console, how: _Outcome = _FINE) -> int:
     document = {
         "dir": str(result.directory),
         "deleted": result.deleted,
         "failed": result.failed,
         "bytes": result.bytes,
     }
-    console.line(json.dumps(document, indent=2))
+    return console.end(how[0], document, how[1])
 
 
-def _ask(question: str, options: argparse.Namespace, console: Console) -> int | None:
-    """The exit code of a command that was not agreed to; None when it was."""
-    machine = getattr(options, "json", False)
-    answer = console.ask(question, on=sys.stdout if sys.stdout.isatty() and not machine else sys.stderr)
+def _refusal(question: str, console: Console) -> _Outcome | None:
+    """How a command ends that was not agreed to; None when it was."""
+    answer = console.ask(question, on=sys.stdout if console.is_for_person else sys.stderr)
     if answer is not None and answer.strip().lower() in ("y", "yes"):
         return None
+    fault = None
     if answer is None:
-        console.warning("Nothing was deleted: there was no answer. Pass --force to delete without asking.")
-    if machine:
+        fault = Fault(
+            "NoAnswer", "Nothing was deleted: there was no answer. Pass --force to delete without asking."
+        )
+        console.warning(fault.message)
+    if console.json:
         console.say("Cancelled.")
     else:
         console.line("Cancelled.")
-    return EXIT_OK if answer is not None else EXIT_USAGE
+    return EXIT_OK if answer is not None else EXIT_USAGE, fault
 
 
 def _quarantine_list(options: argparse.Namespace, console: Console) -> int:
@@ -91,8 +95,8 @@ def _quarantine_list(options: argparse.Namespace, console: Console) -> int:
     aside = quarantine_entries(spool)
     place = str(quarantine_path(spool))
     if options.json:
-        console.line(render.quarantine_json(place, aside))
-    elif aside:
+        return console.end(EXIT_OK, render.quarantine_json(place, aside))
+    if aside:
         console.data(render.quarantine_lines(printable(place), aside))
     else:
         console.line(f"No batches in quarantine in {printable(place)}")
@@ -119,8 +123,8 @@ def _quarantine_clear(options: argparse.Namespace, console: Console) -> int:
         return EXIT_OK
     place = printable(str(quarantine_path(spool)))
     question = f"? Delete {count(len(names), 'rejected batch')} from {place}? (y/N) "
-    if not options.force and (ended := _ask(question, options, console)) is not None:
-        return ended
+    if not options.force and (refusal := _refusal(question, console)) is not None:
+        return refusal[0]
     done, failed = remove(spool, names)
     for name, error in failed:
         console.error(f"Could not delete {name}: {reason(error)}.")

@@ -57,7 +57,7 @@ class Bar(FlushView):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        self.close()
 
     def show(self, event: FlushEvent) -> None:
         """Show one event."""
@@ -68,6 +68,7 @@ class Bar(FlushView):
                 self._mark()
                 if event.batches:
                     self._live.start()
+                    self.console.above = self._print
             case Sending():
                 self._end_wait()
                 self._file, self._attempt = event.name, 1
@@ -85,11 +86,7 @@ class Bar(FlushView):
             case Failed() | Quarantined():
                 self._end_wait()
             case Ended():
-                self._live.stop()
-
-    def say(self, line: str) -> None:
-        """One line above the bar."""
-        self._rich.print(Text(line), soft_wrap=True)
+                self.close()
 
     def pause(self) -> None:
         """Wipe the bar and give the terminal its cursor back."""
@@ -105,10 +102,14 @@ class Bar(FlushView):
             self._live = self._new_live()
             self._live.start()
 
-    def abandon(self) -> None:
-        """Give the terminal its cursor back, then the last words."""
+    def close(self) -> None:
+        """Wipe the bar and give the terminal its cursor back."""
         self._live.stop()
-        super().abandon()
+        self.console.above = None
+
+    def _print(self, line: str) -> None:
+        """One line above the bar."""
+        self._rich.print(Text(line), soft_wrap=True)
 
     def _new_live(self) -> Live:
         return Live(
@@ -151,7 +152,7 @@ class Bar(FlushView):
         width = max(1, self._rich.width - _MARGIN)
         rate = self._rate()
         parts = [
-            f"{self._uploaded}/{self._listed} batches",
+            f"{self.tally.uploaded}/{self.tally.listed} batches",
             f"{human_size(self._sent)} / {human_size(self._total)}",
             f"{human_size(int(rate))}/s" if rate else "",
             f"{_clock((self._total - self._sent) / rate)} left" if rate else "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cirron_spool.naming import count, human_size, iso_utc, printable
@@ -74,8 +74,10 @@ def inventory_lines(inventory: Inventory, aside: Sequence[Rejection], listing: s
         yield f"Quarantine: {count(len(aside), 'file')}, {size} (see {listing})"
 
 
-def inventory_json(inventory: Inventory, aside: Sequence[Rejection]) -> Iterator[str]:
-    """``inspect --json``: a line for each entry, made as it is printed."""
+def inventory_json(
+    inventory: Inventory, aside: Sequence[Rejection], ending: Mapping[str, object]
+) -> Iterator[str]:
+    """``inspect --json``: a line for each entry, made as it is printed. ``ending`` are its last keys."""
     entries = inventory.entries
     times = Times()
 
@@ -92,7 +94,7 @@ def inventory_json(inventory: Inventory, aside: Sequence[Rejection]) -> Iterator
     if aside:
         yield f'  "quarantined": {len(aside)},'
     if not entries:
-        yield '  "entries": []'
+        yield '  "entries": [],'
     else:
         yield '  "entries": ['
         # In one flat loop: a call more for each of 100,000 batches is 50 ms.
@@ -103,7 +105,8 @@ def inventory_json(inventory: Inventory, aside: Sequence[Rejection]) -> Iterator
                 end = ""
             ns, iso = times_of(name)
             yield f'    {{ "name": "{name}", "size": {size}, "createdNs": "{ns}", "iso": "{iso}" }}{end}'
-        yield "  ]"
+        yield "  ],"
+    yield ",\n".join(f'  "{key}": {json.dumps(value)}' for key, value in ending.items())
     yield "}"
 
 
@@ -120,7 +123,7 @@ def quarantine_lines(place: str, aside: Sequence[Rejection]) -> Iterator[str]:
             yield printable(rejection.message)
 
 
-def quarantine_json(place: str, aside: Sequence[Rejection]) -> str:
+def quarantine_json(place: str, aside: Sequence[Rejection]) -> dict[str, object]:
     """``quarantine list --json``."""
     entries = [
         {
@@ -132,13 +135,21 @@ def quarantine_json(place: str, aside: Sequence[Rejection]) -> str:
         }
         for rejection in aside
     ]
-    return json.dumps({"dir": place, "files": len(entries), "entries": entries}, indent=2)
+    return {"dir": place, "files": len(entries), "entries": entries}
 
 
 def summary(result: FlushResult) -> str:
     """``Uploaded: 2  Failed: 0  Skipped: 0``, and what was set aside, if anything was."""
     line = f"Uploaded: {result.uploaded}  Failed: {result.failed}  Skipped: {result.skipped}"
     return f"{line}  Quarantined: {result.quarantined}" if result.quarantined else line
+
+
+def sent_line(result: FlushResult) -> str:
+    """``Sent: 12.50 MB (of 42.10 MB) in 34.2 s, 374 KB/s, to https://…``: below the summary on a terminal."""
+    rate = human_size(int(result.bytes_sent / result.seconds)) if result.seconds > 0 else "?"
+    read = f" (of {human_size(result.bytes_read)})" if result.bytes_sent != result.bytes_read else ""
+    sent = human_size(result.bytes_sent)
+    return f"Sent: {sent}{read} in {result.seconds:.1f} s, {rate}/s, to {printable(result.destination)}"
 
 
 def result_json(result: FlushResult) -> dict[str, object]:
@@ -157,4 +168,5 @@ def result_json(result: FlushResult) -> dict[str, object]:
             {"name": failure.name, "status": failure.status, "message": failure.message}
             for failure in result.failures
         ],
+        "destination": result.destination or None,
     }

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from cirron_spool.cli.console import Console, OutputError
-from cirron_spool.cli.render import result_json
+from cirron_spool.cli.console import Console
+from cirron_spool.exits import EXIT_LOOK
 from cirron_spool.report import (
-    Ended,
+    BatchFailure,
     Failed,
     FlushEvent,
+    FlushResult,
     Quarantined,
     Retrying,
     Started,
+    Tally,
     Uploaded,
     Warned,
     describe,
@@ -30,9 +32,9 @@ class FlushView:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._listed = 0
-        self._uploaded = 0
-        self._failed = 0
+        self._began = time.monotonic()
+        self.tally = Tally(Path())
+        self._begun = False
 
     def __enter__(self) -> Self:
         return self
@@ -46,18 +48,21 @@ class FlushView:
         """Show one event. Called in the event loop, so it must not take long."""
         match event:
             case Started():
-                self._listed = event.batches
+                self.tally = Tally(event.directory, event.batches)
+                self._begun = True
             case Uploaded():
-                self._uploaded += 1
+                self.tally.acknowledge(event.size, event.sent)
+            case Quarantined():
+                self.tally.set_aside()
             case Failed():
-                self._failed += 1
-                self.say(f"Error: {event.message}")
+                self.tally.fail(BatchFailure(event.name, event.status, event.message), EXIT_LOOK)
+                self.console.error(event.message)
         if warning := warning_in(event):
-            self.say(f"Warning: {warning}")
+            self.console.warning(warning)
 
-    def say(self, line: str) -> None:
-        """One line on standard error."""
-        self.console.say(line)
+    def so_far(self) -> FlushResult | None:
+        """What the flush has come to until now; None before it began."""
+        return self.tally.result(time.monotonic() - self._began) if self._begun else None
 
     def pause(self) -> None:
         """The process is about to be suspended: leave the terminal as it was found."""
@@ -65,16 +70,8 @@ class FlushView:
     def resume(self, *, draw: bool) -> None:
         """It goes on; ``draw`` says whether the terminal is ours again."""
 
-    def stopping(self) -> None:
-        """A first signal has come."""
-        self.say(
-            "Warning: Stopping; what is in flight has 4 s to be acknowledged. Once more to stop at once."
-        )
-
-    def abandon(self) -> None:
-        """A second signal has come: the last words."""
-        left = self._listed - self._uploaded - self._failed
-        self.console.line(f"Uploaded: {self._uploaded}  Failed: {self._failed}  Skipped: {left}")
+    def close(self) -> None:
+        """Nothing more is shown: leave the terminal as it was found."""
 
 
 class Log(FlushView):
@@ -87,7 +84,7 @@ class Log(FlushView):
             self._log(describe(event))
 
     def _log(self, line: str) -> None:
-        self.say(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {line}")
+        self.console.say(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {line}")
 
 
 class JsonEvents(FlushView):
@@ -95,34 +92,25 @@ class JsonEvents(FlushView):
 
     def show(self, event: FlushEvent) -> None:
         """Show one event."""
+        described = _event_json(event)
+        if described is not None:
+            self.console.event(*described)
         super().show(event)
-        document = _event_json(event)
-        if document is not None:
-            try:
-                self.console.line(json.dumps(document))
-            except (
-                OutputError
-            ) as error:  # said once; what cannot be told must not keep batches from being sent
-                self.say(f"Warning: {error}")
-
-    def abandon(self) -> None:
-        """The stream ends without its ``end``: that is what happened."""
 
 
-def _event_json(event: FlushEvent) -> dict[str, Any] | None:
+def _event_json(event: FlushEvent) -> tuple[str, dict[str, Any]] | None:
+    """An event's name and its fields. Warnings and the end are the console's to tell."""
     match event:
         case Started():
-            return {
-                "event": "start",
+            return "start", {
                 "dir": str(event.directory),
                 "batches": event.batches,
                 "bytes": event.total_bytes,
             }
         case Uploaded():
-            return {"event": "uploaded", "name": event.name, "bytesRead": event.size, "bytesSent": event.sent}
+            return "uploaded", {"name": event.name, "bytesRead": event.size, "bytesSent": event.sent}
         case Retrying():
-            return {
-                "event": "retry",
+            return "retry", {
                 "name": event.name,
                 "status": event.status,
                 "message": event.message,
@@ -130,15 +118,8 @@ def _event_json(event: FlushEvent) -> dict[str, Any] | None:
                 "attempt": event.attempt,
             }
         case Failed():
-            return {"event": "failed", "name": event.name, "status": event.status, "message": event.message}
+            return "failed", {"name": event.name, "status": event.status, "message": event.message}
         case Quarantined():
-            return {
-                "event": "quarantined",
-                "name": event.name,
-                "status": event.status,
-                "message": event.message,
-            }
-        case Ended():
-            return {"event": "end", **result_json(event.result)}
+            return "quarantined", {"name": event.name, "status": event.status, "message": event.message}
         case _:
             return None
