@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from cirron_spool.naming import is_batch_name, reason
+from cirron_spool.naming import count, is_batch_name, reason
 from cirron_spool.places import SPOOL_NAME, is_quarantine_name, spool_directory
 from cirron_spool.spool import Entry, Removal, SpoolDirectory
 
@@ -23,12 +23,13 @@ _MOST_ENTRIES = 500
 class Inventory(NamedTuple):
     """The batches in a spool directory, oldest first, and their sizes in bytes.
 
-    ``exists`` is False where there is no such directory.
+    ``exists`` is False where there is no such directory. ``warnings`` are for a person, one line each.
     """
 
     directory: Path
     entries: Sequence[Entry]
     exists: bool = True
+    warnings: tuple[str, ...] = ()
 
     @property
     def total_bytes(self) -> int:
@@ -62,7 +63,15 @@ def inspect_spool(directory: str | os.PathLike[str] | None = None) -> Inventory:
     """
     path = spool_directory(directory, os.environ)
     with SpoolDirectory(path) as spool:
-        return Inventory(path, spool.entries() if spool.open() else (), spool.exists)
+        if not spool.open():
+            return Inventory(path, (), exists=False)
+        unknown: list[tuple[str, OSError]] = []
+        entries = spool.entries(unknown)
+    if not unknown:
+        return Inventory(path, entries)
+    name, error = unknown[0]
+    what = f"Cannot read the size of {count(len(unknown), 'file')}, such as {name}: {reason(error)}."
+    return Inventory(path, entries, warnings=(f"{what} Check the file system.",))
 
 
 def clear_spool(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple, TypeVar
@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 from cirron_spool.bridge import Ahead
 from cirron_spool.encoding import GZIP_ABOVE_BYTES, Encoder
 from cirron_spool.naming import reason
-from cirron_spool.spool import Fingerprint, NotABatch, SpoolDirectory, Vanished
+from cirron_spool.spool import Fingerprint, NotABatch, SpoolDirectory, Vanished, close
 
 # A body up to this is held in memory compressed and goes out with a length; beyond it is streamed, chunked. 8 MiB of
 # gzip are some 35 MB of JSON: with one in flight and as much ahead, a flush stays below 64 MB of memory.
@@ -176,8 +176,7 @@ class Prefetch:
             return opened
         fd, fingerprint = opened
         if fingerprint.size > self._tuning.in_loop_bytes:
-            with suppress(OSError):  # a network file system's late word; the descriptor is gone either way
-                os.close(fd)
+            close(fd)
             return None
         return self._read(name, fd, fingerprint, _nothing)
 
@@ -203,7 +202,7 @@ class Prefetch:
                 # One read, one compression: each call less is one time less that the event loop has to wait for us.
                 body = os.read(fd, size + 1)
             finally:
-                os.close(fd)
+                close(fd)
         except OSError as error:
             return Unsendable(name, Cause.UNREADABLE, reason(error))
         if len(body) != size:
@@ -241,14 +240,14 @@ class Prefetch:
         except NotABatch as error:
             raise OSError(f"{prepared.name} is {error} now") from None
         try:
-            if fingerprint != prepared.fingerprint:
+            if not self._spool.is_same(prepared.name, fingerprint, prepared.fingerprint):
                 raise OSError(f"{prepared.name} changed while it was being sent")
             reading = _Reading(fd, prepared.size, self._tuning.chunk_bytes)
             yield from reading
             if reading.read != prepared.size:
                 raise OSError(f"{prepared.name} changed while it was being sent")
         finally:
-            os.close(fd)
+            close(fd)
 
 
 class _Reading(Iterator[bytes]):

@@ -56,11 +56,19 @@ def set_aside(spool: SpoolDirectory, name: str, status: int | None, message: str
 
 
 def entries(spool: Path) -> list[Rejection]:
-    """What is in the quarantine of a spool directory, oldest first. Blocking."""
+    """What is in the quarantine of a spool directory, oldest first. Blocking. Raises SpoolError."""
     folder = quarantine_path(spool)
-    with SpoolDirectory(folder) as opened:
+    with SpoolDirectory(folder, remedy="Move it away: rejected batches are kept there.") as opened:
         found = opened.entries() if opened.open() else []
         return [_with_note(folder, entry.name, entry.size) for entry in found]
+
+
+def entries_if_readable(spool: Path) -> tuple[list[Rejection], str]:
+    """As :func:`entries`, for a command that can do without: what is there, and a warning or an empty string."""
+    try:
+        return entries(spool), ""
+    except SpoolError as error:
+        return [], f"The quarantine is not shown. {error}"
 
 
 def put_back(spool: Path, names: list[str]) -> tuple[int, list[tuple[str, OSError]]]:

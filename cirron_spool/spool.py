@@ -13,7 +13,6 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
 from itertools import chain, count, islice
@@ -23,7 +22,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from cirron_spool.errors import SpoolError
-from cirron_spool.exits import EXIT_LOOK
+from cirron_spool.exits import EXIT_LOOK, EXIT_USAGE
 from cirron_spool.lock import FileLock, take_lock
 from cirron_spool.naming import match_batch_name, oldest_first, printable, reason
 
@@ -40,6 +39,8 @@ _HAS_DIR_FD = {os.open, os.stat, os.unlink} <= os.supports_dir_fd
 
 # The file is not there any more, also as a network file system says it (ESTALE: deleted on the server).
 _GONE = frozenset({errno.ENOENT, errno.ESTALE})
+# The path or its permissions are wrong. Any other error is the file system's: a person must look.
+_WRONG_PATH = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG})
 
 _TYPE_BITS = stat.S_IFMT(0xFFFF)
 _REGULAR = stat.S_IFREG
@@ -59,7 +60,10 @@ _KINDS = (
 
 
 class Fingerprint(NamedTuple):
-    """What tells a file that was sent from one that was put in its place: device, inode, bytes, mtime in ns."""
+    """What tells a file that was sent from one that was put in its place: device, inode, bytes, mtime in ns.
+
+    Two of them are compared by :meth:`SpoolDirectory.is_same`: not every file system has inode numbers that last.
+    """
 
     device: int
     inode: int
@@ -106,12 +110,15 @@ class Entry(NamedTuple):
 class SpoolDirectory:
     """A spool directory. A context manager that closes what was opened; ``path`` is absolute, as people see it.
 
-    ``exists`` is False once :meth:`open` has found no such directory.
+    ``exists`` is False once :meth:`open` has found no such directory. ``remedy`` is what a person is to do where
+    something else than a directory stands there.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, remedy: str = "Pass --dir the spool directory.") -> None:
         self.path = path
         self.exists = True
+        self._remedy = remedy
+        self._numbers_last = True
         self._fd: int | None = None
         self._lock: FileLock | None = None
         # A cancelled task does not wait for the thread that opens or locks for it: what comes after the close is
@@ -133,13 +140,9 @@ class SpoolDirectory:
             self.exists = False
             return False
         except NotADirectoryError:
-            raise SpoolError(
-                f"{_shown(self.path)} is not a directory. Pass --dir the spool directory."
-            ) from None
+            raise SpoolError(f"{_shown(self.path)} is not a directory. {self._remedy}") from None
         except OSError as error:
-            raise SpoolError(
-                f"Cannot read {_shown(self.path)}: {reason(error)}. Check its permissions."
-            ) from None
+            raise _unusable("read", self.path, error) from None
         with self._guard:
             if self._closed:
                 os.close(fd)
@@ -155,10 +158,7 @@ class SpoolDirectory:
                 self._lock.give_back()
                 self._lock = None
             if self._fd is not None:
-                with suppress(
-                    OSError
-                ):  # a network file system's late word; the descriptor is gone either way
-                    os.close(self._fd)
+                close(self._fd)
                 self._fd = None
 
     def __enter__(self) -> Self:
@@ -179,9 +179,14 @@ class SpoolDirectory:
             (names if regular else strangers).append(entry.name)
         return Listing(oldest_first(names), tuple(sorted(strangers)))
 
-    def entries(self) -> list[Entry]:
-        """The batches with their sizes, oldest first. One that vanishes meanwhile is not in it."""
+    def entries(self, unknown: list[tuple[str, OSError]] | None = None) -> list[Entry]:
+        """The batches with their sizes, oldest first. One that vanishes meanwhile is not in it.
+
+        A batch whose size cannot be read counts 0 bytes, and is appended to ``unknown``. Raises SpoolError where no
+        size can be read at all.
+        """
         found: list[Entry] = []
+        failed: list[tuple[str, OSError]] = []
         # In one flat loop: at 100,000 batches each call in it is a tenth of a second, and a named tuple's own way to be
         # made a fortieth.
         make_entry = partial(tuple.__new__, Entry)
@@ -190,11 +195,17 @@ class SpoolDirectory:
                 try:
                     status = entry.stat(follow_symlinks=False)
                 except OSError as error:
-                    if error.errno in _GONE:
-                        continue
-                    raise _unlistable(self.path, error) from None
+                    if error.errno not in _GONE:
+                        failed.append((entry.name, error))
+                    continue
                 if status.st_mode & _TYPE_BITS == _REGULAR:
                     found.append(make_entry((entry.name, status.st_size)))
+        if failed:
+            if not found:
+                raise _unusable("list", self.path, failed[0][1])
+            found += [Entry(name, 0) for name, _ in failed]
+            if unknown is not None:
+                unknown += failed
         return oldest_first(found, itemgetter(0))
 
     def has_batches(self) -> bool:
@@ -202,13 +213,17 @@ class SpoolDirectory:
         return any(regular for _, regular in self._looked_at())
 
     def _looked_at(self) -> Iterator[tuple[os.DirEntry[str], bool]]:
-        """Each entry that is named like a batch, and whether it is a regular file."""
+        """Each entry that is named like a batch, and whether it is a regular file, as far as can be told."""
         for entry in chain.from_iterable(self._named_like_batches()):
             try:
-                yield entry, entry.is_file(follow_symlinks=False)
+                regular = entry.is_file(follow_symlinks=False)
             except OSError as error:
-                if error.errno not in _GONE:
-                    raise _unlistable(self.path, error) from None
+                if error.errno in _GONE:
+                    continue
+                regular = (
+                    True  # whoever opens it learns what is wrong with it, and the others are not held up
+                )
+            yield entry, regular
 
     def _named_like_batches(self) -> Iterator[list[os.DirEntry[str]]]:
         try:
@@ -226,12 +241,11 @@ class SpoolDirectory:
                         yield [entry for entry in portion if match_batch_name(entry.name)]
             finally:
                 if place is not None:
-                    with suppress(OSError):
-                        os.close(place)
+                    close(place)
         except OSError as error:
-            if error.errno in _GONE:
+            if error.errno == errno.ENOENT:
                 return  # the directory itself was deleted: then nothing is in it
-            raise _unlistable(self.path, error) from None
+            raise _unusable("list", self.path, error) from None
 
     # -- one batch -------------------------------------------------------------------------------------------------
 
@@ -246,20 +260,17 @@ class SpoolDirectory:
         except OSError as error:
             if error.errno in _GONE:
                 raise Vanished(name) from None
-            if error.errno in (
-                errno.ELOOP,
-                errno.ENXIO,
-                errno.EMLINK,
-            ):  # a link, a socket; EMLINK: FreeBSD's ELOOP
-                raise NotABatch(self.kind_of(name)) from None
+            # A link, a socket: each system refuses them with errors of its own.
+            if (mode := self._mode_of(name)) is not None and not stat.S_ISREG(mode):
+                raise NotABatch(_kind(mode)) from None
             raise
         try:
             status = os.fstat(fd)
         except BaseException:
-            os.close(fd)
+            close(fd)
             raise
         if status.st_mode & _TYPE_BITS != _REGULAR:
-            os.close(fd)
+            close(fd)
             raise NotABatch(_kind(status.st_mode))
         return fd, Fingerprint.of(status)
 
@@ -271,10 +282,12 @@ class SpoolDirectory:
         where, dir_fd = self._where(name)
         try:
             status = os.stat(where, dir_fd=dir_fd, follow_symlinks=False)
-            if status.st_mode & _TYPE_BITS != _REGULAR or (
-                sent is not None and Fingerprint.of(status) != sent
-            ):
+            if status.st_mode & _TYPE_BITS != _REGULAR:
                 return Removal.CHANGED
+            if sent is not None:
+                named = Fingerprint.of(status)
+                if named != sent and not self._is_still(name, named, sent):
+                    return Removal.CHANGED
             os.unlink(where, dir_fd=dir_fd)
         except OSError as error:
             if error.errno in _GONE:
@@ -282,13 +295,57 @@ class SpoolDirectory:
             raise
         return Removal.DELETED
 
-    def kind_of(self, name: str) -> str:
-        """What stands under ``name``, in words."""
+    def is_same(self, name: str, opened: Fingerprint, sent: Fingerprint) -> bool:
+        """Whether the file that was just ``opened`` under ``name`` is the one with fingerprint ``sent``.
+
+        Where inode and device numbers do not last, which some network and union file systems have, size and mtime tell.
+        """
+        return opened == sent or (opened[2:] == sent[2:] and not self._do_numbers_last(name))
+
+    def _is_still(self, name: str, named: Fingerprint, sent: Fingerprint) -> bool:
+        """As :meth:`is_same`, for the file that stands there now, whose name has the fingerprint ``named``.
+
+        ``sent`` came from a descriptor. A file system may say other numbers by name, or a rounded mtime.
+        """
+        if not self._numbers_last and named[2:] == sent[2:]:
+            return True
+        try:
+            fd, opened = self.open_batch(name)
+        except Vanished:
+            return True  # its delete finds that out
+        except (NotABatch, OSError):
+            return False
+        close(fd)
+        return self.is_same(name, opened, sent)
+
+    def _do_numbers_last(self, name: str) -> bool:
+        """Whether a descriptor and the name of one file have the same numbers at once; asked until they have not."""
+        if self._numbers_last:
+            # Twice: once, the file may have been replaced in between.
+            self._numbers_last = self._do_numbers_agree(name) or self._do_numbers_agree(name)
+        return self._numbers_last
+
+    def _do_numbers_agree(self, name: str) -> bool:
         where, dir_fd = self._where(name)
         try:
-            return _kind(os.stat(where, dir_fd=dir_fd, follow_symlinks=False).st_mode)
+            fd, opened = self.open_batch(name)
+            close(fd)
+            named = Fingerprint.of(os.stat(where, dir_fd=dir_fd, follow_symlinks=False))
+        except (Vanished, NotABatch, OSError):
+            return True
+        return opened[:2] == named[:2] or opened[2:] != named[2:]
+
+    def kind_of(self, name: str) -> str:
+        """What stands under ``name``, in words."""
+        mode = self._mode_of(name)
+        return "gone" if mode is None else _kind(mode)
+
+    def _mode_of(self, name: str) -> int | None:
+        where, dir_fd = self._where(name)
+        try:
+            return os.stat(where, dir_fd=dir_fd, follow_symlinks=False).st_mode
         except OSError:
-            return "gone"
+            return None
 
     def size_of(self, name: str) -> int:
         """The batch's size in bytes, 0 when it has vanished."""
@@ -339,8 +396,20 @@ class SpoolDirectory:
             lock.give_back()
 
 
-def _unlistable(path: Path, error: OSError) -> SpoolError:
-    return SpoolError(f"Cannot list {_shown(path)}: {reason(error)}. Check its permissions and the disk.")
+def close(fd: int) -> None:
+    """Close a descriptor that was read from. A network file system's late error is no reason to stop."""
+    try:  # noqa: SIM105  # once a batch, and suppress() takes as long as the call itself
+        os.close(fd)
+    except OSError:
+        pass
+
+
+def _unusable(what: str, path: Path, error: OSError) -> SpoolError:
+    advice = "Check its permissions" if error.errno in _WRONG_PATH else "Check its file system"
+    return SpoolError(
+        f"Cannot {what} {_shown(path)}: {reason(error)}. {advice}, and run this again.",
+        exit_code=EXIT_USAGE if error.errno in _WRONG_PATH else EXIT_LOOK,
+    )
 
 
 def _kind(mode: int) -> str:

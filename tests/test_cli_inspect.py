@@ -15,7 +15,7 @@ from cirron_spool.naming import iso_utc
 from cirron_spool.quarantine import set_aside
 from cirron_spool.spool import SpoolDirectory
 from support.cli import command_line, run_cli, spawn
-from support.spools import FIRST_NS, sdk_batches, write_batch
+from support.spools import FIRST_NS, TINY, sdk_batches, snapshot, write_batch
 from support.terminal import run_cli_pty
 
 # The page's own three files, with sizes that are shown as the page shows them.
@@ -259,3 +259,37 @@ def test_each_name_has_its_own_time(digits: list[str]) -> None:
     times = Times()
     for created in digits:
         assert times.of(f"{created}-0a.json") == (str(int(created)), iso_utc(int(created)))
+
+
+@pytest.mark.parametrize("made", ["file", "link", "loop", "unlistable"])
+def test_a_quarantine_that_cannot_be_read_hides_no_batch(tmp_path: Path, made: str) -> None:
+    spool = tmp_path / ".cirron" / "spool"
+    batches = sdk_batches(spool, 2, spans=TINY)
+    aside = spool.parent / "quarantine"
+    if made == "file":
+        aside.write_text("x")
+    elif made == "link":
+        (spool.parent / "file").write_text("x")
+        aside.symlink_to("file")
+    elif made == "loop":
+        aside.symlink_to("quarantine")
+    else:
+        aside.mkdir()
+        (aside / batches[0].name).mkdir()  # no batch, and so nothing to warn of
+    done = run_cli("inspect", cwd=tmp_path)
+    assert done.returncode == 0
+    assert all(batch.name in done.stdout for batch in batches)
+    warnings = done.stderr.splitlines()
+    if made == "unlistable":
+        assert warnings == []
+    else:
+        assert len(warnings) == 1
+        assert warnings[0].startswith("Warning: The quarantine is not shown. ")
+        assert str(aside) in warnings[0]
+    # Where the quarantine is what was asked for, it is an error.
+    listed = run_cli("quarantine", "list", cwd=tmp_path)
+    assert (listed.returncode != 0) == (made != "unlistable")
+    assert "Traceback" not in listed.stderr
+    cleared = run_cli("clear", "--force", cwd=tmp_path)
+    assert (cleared.returncode, cleared.stderr) == (0, "")
+    assert snapshot(spool) == []

@@ -14,6 +14,7 @@ import pytest
 from cirron_spool.conclusion import Kept
 from cirron_spool.errors import AuthRejectedError
 from cirron_spool.exits import EXIT_AUTH, EXIT_LATER, EXIT_LOOK
+from cirron_spool.places import quarantine_path
 from cirron_spool.prefetch import Cause, Prepared, Unsendable
 from cirron_spool.quarantine import entries, set_aside
 from cirron_spool.report import (
@@ -268,7 +269,7 @@ async def test_a_rejected_batch_is_set_aside(make: MakeFlush, said: str, message
     [rejection] = entries(flush.spool.path)
     assert flush.left == []
     assert (rejection.name, rejection.status, rejection.message) == (NAME, 400, message)
-    assert flush.events == [Quarantined(NAME, 400, message, flush.spool.path.parent / "quarantine")]
+    assert flush.events == [Quarantined(NAME, 400, message, quarantine_path(flush.spool.path))]
     assert counts(flush) == {"quarantined": 1, "exit_code": EXIT_LOOK}
     assert not flush.conclusions.ended
 
@@ -313,7 +314,7 @@ async def test_one_that_vanished_before_it_was_set_aside(make: MakeFlush) -> Non
 async def test_one_that_cannot_be_set_aside_stays_and_ends_the_flush(make: MakeFlush) -> None:
     flush = make(quarantine=True)
     batch = flush.prepared()
-    aside = flush.spool.path.parent / "quarantine"
+    aside = quarantine_path(flush.spool.path)
     aside.mkdir()
     (aside / NAME).write_bytes(b"another")
     await flush.conclude(REJECTED, batch)

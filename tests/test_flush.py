@@ -757,8 +757,8 @@ async def test_a_directory_that_cannot_be_listed(
         pytest.raises(SpoolError, match=f"Cannot list {spool}: Input/output error") as caught,
     ):
         await flush(server, spool)
-    assert caught.value.exit_code == 2
-    assert caught.value.result is None or caught.value.result.exit_code == 2
+    assert caught.value.exit_code == 1
+    assert caught.value.result is None or caught.value.result.exit_code == 1
     assert server.uploads == []
 
 

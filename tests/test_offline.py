@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cirron_spool import clear_spool, flush_spool, inspect_spool
+from cirron_spool import ClearResult, Inventory, clear_spool, flush_spool, inspect_spool
 from cirron_spool.offline import spool_near
 from support.spools import write_batch
 
@@ -19,8 +19,8 @@ async def test_a_spool_that_does_not_exist_is_empty_and_said_not_to(tmp_path: Pa
     write_batch(full, 1, "0a")
     (tmp_path / "dangling").symlink_to(missing)
     for none in (missing, tmp_path / "dangling"):
-        assert inspect_spool(none) == (none, (), False)
-        assert clear_spool(none) == (none, 0, 0, (), False)
+        assert inspect_spool(none) == Inventory(none, (), exists=False)
+        assert clear_spool(none) == ClearResult(none, 0, 0, exists=False)
         assert not (await flush_spool(none)).exists
     for there in (empty, full):
         assert inspect_spool(there).exists

@@ -396,9 +396,25 @@ def test_a_disk_that_fails_while_it_is_listed_is_named(
     spool: SpoolDirectory, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spool, "_named_like_batches", lambda: iter([[Failing(errno.EIO)]]))
-    for look in (spool.entries, spool.listing, spool.has_batches):
-        with pytest.raises(SpoolError, match=rf"Cannot list {folder}: Input/output error\."):
-            look()
+    with pytest.raises(SpoolError, match=rf"Cannot list {folder}: Input/output error\.") as caught:
+        spool.entries()
+    assert caught.value.exit_code == 1
+    # Whoever opens it learns what is wrong with it.
+    assert spool.listing().names == [NAME]
+    assert spool.has_batches()
+
+
+def test_one_batch_that_cannot_be_asked_does_not_hide_the_others(
+    spool: SpoolDirectory, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "2-b.json").write_bytes(b"{}")
+    with os.scandir(folder) as found:
+        (fine,) = found
+    monkeypatch.setattr(spool, "_named_like_batches", lambda: iter([[fine, Failing(errno.EUCLEAN)]]))
+    unknown: list[tuple[str, OSError]] = []
+    assert spool.entries(unknown) == [Entry(NAME, 0), Entry("2-b.json", 2)]
+    assert [(name, error.errno) for name, error in unknown] == [(NAME, errno.EUCLEAN)]
+    assert spool.listing().names == [NAME, "2-b.json"]
 
 
 @pytest.mark.parametrize("code", [errno.ENOENT, errno.ESTALE], ids=["ENOENT", "ESTALE"])

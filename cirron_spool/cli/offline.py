@@ -14,7 +14,7 @@ from cirron_spool.naming import count, human_size, printable, reason
 from cirron_spool.offline import ClearResult, clear_spool, inspect_spool
 from cirron_spool.places import quarantine_path, spool_directory
 from cirron_spool.quarantine import entries as quarantine_entries
-from cirron_spool.quarantine import put_back, remove
+from cirron_spool.quarantine import entries_if_readable, put_back, remove
 
 # An exit code, and why the command failed, if it did.
 _Outcome = tuple[int, Fault | None]
@@ -33,7 +33,10 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def _inspect(options: argparse.Namespace, console: Console) -> int:
     inventory = inspect_spool(options.dir)
-    aside = quarantine_entries(inventory.directory)
+    aside, unreadable = entries_if_readable(inventory.directory)
+    for warning in (*inventory.warnings, unreadable):
+        if warning:
+            console.warning(warning)
     if options.json:
         console.data(render.inventory_json(inventory, aside, console.ending(EXIT_OK)))
     else:
