@@ -68,12 +68,59 @@ def test_the_pages_table_to_the_letter_in_a_pipe(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("columns", [40, 200])
-def test_the_same_table_on_any_terminal_without_a_colour(tmp_path: Path, columns: int) -> None:
+@pytest.mark.parametrize("columns", [100, 200])
+def test_the_same_table_on_a_wide_terminal_without_a_colour(tmp_path: Path, columns: int) -> None:
     spool = sparse(tmp_path / "spool", PAGE_SIZES)
     done = run_cli_pty("inspect", "--dir", spool, columns=columns)
     assert done.text.replace("\r\n", "\n") == page_table(spool)
     assert done.returncode == 0
+
+
+def box(text: str) -> list[str]:
+    """The lines of the table on a terminal."""
+    return [line for line in text.replace("\r\n", "\n").splitlines() if line[:1] in tuple("┌│├└")]
+
+
+@pytest.mark.parametrize("columns", [18, 33, 40, 53, 62, 80, 98])
+@pytest.mark.parametrize("command", ["inspect", "quarantine"])
+def test_the_table_never_wraps_on_a_narrow_terminal(tmp_path: Path, columns: int, command: str) -> None:
+    place = tmp_path / "wide 日本語 é/.cirron"
+    names = {FIRST: 2_621_440, SECOND: 1023 << 20, f"{THIRD[:21]}{'a' * 33}.json": 1, "7-0a.json": 3}
+    sparse(place / ("spool" if command == "inspect" else "quarantine"), names)
+    words = ["inspect"] if command == "inspect" else ["quarantine", "list"]
+    done = run_cli_pty(*words, "--dir", place / "spool", columns=columns)
+    lines = box(done.text)
+    assert len(lines) == len(names) + 4
+    [width] = {len(line) for line in lines}
+    assert width <= columns
+    cells = [line.split("│")[-2].strip() for line in lines if line[0] == "│"][1:]
+    for cell, name in zip(cells, sorted(names, key=lambda name: int(name.partition("-")[0])), strict=True):
+        head, cut, tail = cell.partition("…")
+        assert name.startswith(head)
+        assert name.endswith(tail if cut else name)
+        assert abs(len(head) - len(tail)) <= 1 or not cut
+    # The columns of the environment count, as in other programs; a pipe has none.
+    told = run_cli_pty(*words, "--dir", place / "spool", columns=200, env={"COLUMNS": str(columns)})
+    assert box(told.text) == lines
+    piped = run_cli(*words, "--dir", place / "spool", env={"COLUMNS": str(columns)})
+    assert all(name in piped.stdout for name in names)
+
+
+@pytest.mark.parametrize("command", ["inspect", "quarantine"])
+def test_the_count_stands_at_the_end_where_the_first_line_leaves_the_screen(
+    tmp_path: Path, command: str
+) -> None:
+    place = tmp_path / ".cirron"
+    sizes = {f"{FIRST_NS + number:020d}-ab.json": 1024 for number in range(30)}
+    sparse(place / ("spool" if command == "inspect" else "quarantine"), sizes)
+    words = ["inspect"] if command == "inspect" else ["quarantine", "list"]
+    for rows, there in ((24, True), (36, True), (60, False)):
+        done = run_cli_pty(*words, cwd=tmp_path, columns=120, rows=rows)
+        last = done.text.splitlines()[-1]
+        assert (last == "Total: 30 files, 30 KB") == there, (rows, last)
+    assert "Total: " not in run_cli(*words, cwd=tmp_path, env={"LINES": "5"}).stdout
+    told = run_cli_pty(*words, cwd=tmp_path, columns=120, rows=100, env={"LINES": "5"})
+    assert "Total: 30 files, 30 KB" in told.text
 
 
 def test_cirron_spool_is_the_same_command_twice(tmp_path: Path) -> None:
@@ -118,11 +165,9 @@ def test_the_pages_json_value_for_value_and_in_its_order(tmp_path: Path) -> None
 
 def test_an_empty_spool_as_text_and_as_json(tmp_path: Path) -> None:
     spool = tmp_path / "spool"
-    for there in (False, True):
-        if there:
-            spool.mkdir()
-        done = run_cli("inspect", "--dir", spool)
-        assert (done.returncode, done.stdout, done.stderr) == (0, f"No spool files found in {spool}\n", "")
+    spool.mkdir()
+    done = run_cli("inspect", "--dir", spool)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"No spool files found in {spool}\n", "")
     done = run_cli("inspect", "--dir", spool, "--json")
     document = {"dir": str(spool), "files": 0, "totalBytes": 0, "oldest": None, "newest": None, "entries": []}
     assert json.dumps(done.json()) == json.dumps({**document, "warnings": [], "exitCode": 0})

@@ -114,8 +114,8 @@ class Console:
     def fail(self, error: CirronSpoolError) -> int:
         """End with an error for which there is no more to say; returns its exit code."""
         self.error(str(error))
-        if hint := getattr(error, "hint", ""):
-            self.warning(hint)
+        if error.hint:
+            self.warning(error.hint)
         return self.end(error.exit_code, {}, Fault(type(error).__name__, str(error)))
 
     def ask(self, question: str, *, on: IO[str] | None) -> str | None:

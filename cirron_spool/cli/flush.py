@@ -13,6 +13,7 @@ from dataclasses import fields
 from typing import Any, NoReturn
 
 from cirron_spool.cli.console import INTERRUPTED, Console, Fault, is_terminal
+from cirron_spool.cli.directory_hints import existence, warn_of_directory
 from cirron_spool.cli.render import result_json, sent_line, summary
 from cirron_spool.cli.views import FlushView, JsonEvents, Log
 from cirron_spool.errors import CirronSpoolError, ConfigError
@@ -56,8 +57,8 @@ def flush(options: argparse.Namespace, console: Console) -> int:
         # A batch that was rejected has been told of already, as it happened.
         if not any(failure.message == fault.message for failure in result.failures):
             console.error(fault.message)
-            if hint := getattr(error, "hint", ""):
-                console.warning(hint)
+            if error.hint:
+                console.warning(error.hint)
         return run.end(result, error.exit_code, fault)
     return run.end(result, result.exit_code)
 
@@ -98,6 +99,8 @@ class _Run:
         if result.untried:
             console.warning(f"Stopping flush; {count(result.untried, 'batch')} left in spool.")
         listed = result.uploaded + result.failed + result.skipped + result.quarantined + result.evicted
+        if not listed:
+            warn_of_directory(self._options.dir, result.directory, console, exists=result.exists)
         if not (self._options.json or self._options.json_events or self._options.quiet):
             if not listed:
                 console.line(f"No spool files to flush in {printable(str(result.directory))}")
@@ -107,7 +110,8 @@ class _Run:
                     console.line(sent_line(result))
         if exit_code != EXIT_OK and fault is None:
             fault = Fault("BatchesLeft", _last_words(result))
-        return console.end(exit_code, result_json(result), fault)
+        document = {**result_json(result), **existence(exists=result.exists)}
+        return console.end(exit_code, document, fault)
 
     @contextmanager
     def _signals(self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Iterator[None]:

@@ -51,7 +51,7 @@ def _run(prog: str, arguments: Sequence[str], *, foreign: bool = False) -> int:
 
 
 def _command(prog: str, arguments: Sequence[str], console: Console) -> int:
-    options = parse(prog, arguments, _whereabouts)
+    options = parse(prog, arguments, _other_program)
     if options.run == "help":
         console.data([options.text])
         return EXIT_OK
@@ -91,7 +91,7 @@ def _hand_over(arguments: Sequence[str], console: Console) -> int:
         raise UsageError(f"Cannot run {program}: {error.strerror}.") from None
 
 
-def _whereabouts() -> str:
+def _other_program() -> str:
     """For the help of ``cirron``: where its other words go."""
     from cirron_spool.cli.handover import next_cirron
 

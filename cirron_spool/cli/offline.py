@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from cirron_spool.cli import render
 from cirron_spool.cli.console import Console, Fault
+from cirron_spool.cli.directory_hints import existence, warn_of_directory
 from cirron_spool.errors import ConfigError
 from cirron_spool.exits import EXIT_LOOK, EXIT_OK, EXIT_USAGE
 from cirron_spool.naming import count, human_size, printable, reason
@@ -37,11 +39,14 @@ def _inspect(options: argparse.Namespace, console: Console) -> int:
     for warning in (*inventory.warnings, unreadable):
         if warning:
             console.warning(warning)
+    if not inventory.entries:
+        warn_of_directory(options.dir, inventory.directory, console, exists=inventory.exists)
     if options.json:
-        console.data(render.inventory_json(inventory, aside, console.ending(EXIT_OK)))
+        ending = {**existence(exists=inventory.exists), **console.ending(EXIT_OK)}
+        console.data(render.inventory_json(inventory, aside, ending))
     else:
         listing = _command("quarantine list", options) if aside else ""
-        console.data(render.inventory_lines(inventory, aside, listing))
+        console.data(render.inventory_lines(inventory, aside, listing, console.columns, console.rows))
     return EXIT_OK
 
 
@@ -49,9 +54,10 @@ def _clear(options: argparse.Namespace, console: Console) -> int:
     inventory = inspect_spool(options.dir)
     place = printable(str(inventory.directory))
     if not inventory.entries:
+        warn_of_directory(options.dir, inventory.directory, console, exists=inventory.exists)
         if not options.json:
             console.line(f"No spool files to clear in {place}")
-        return _end_clear(ClearResult(inventory.directory, 0, 0), console)
+        return _end_clear(ClearResult(inventory.directory, 0, 0, exists=inventory.exists), console)
     what = f"{count(len(inventory.entries), 'spool file')} ({human_size(inventory.total_bytes)}) from {place}"
     if not options.force and (refusal := _refusal(f"? Delete {what}? (y/N) ", console)) is not None:
         return _end_clear(ClearResult(inventory.directory, 0, 0), console, refusal)
@@ -71,6 +77,7 @@ def _end_clear(result: ClearResult, console: Console, how: _Outcome = _FINE) -> 
         "deleted": result.deleted,
         "failed": result.failed,
         "bytes": result.bytes,
+        **existence(exists=result.exists),
     }
     return console.end(how[0], document, how[1])
 
@@ -97,10 +104,12 @@ def _quarantine_list(options: argparse.Namespace, console: Console) -> int:
     spool = spool_directory(options.dir, os.environ)
     aside = quarantine_entries(spool)
     place = str(quarantine_path(spool))
+    exists = bool(aside) or _warn_if_missing(spool, options, console)
     if options.json:
-        return console.end(EXIT_OK, render.quarantine_json(place, aside))
+        document = render.quarantine_json(place, aside)
+        return console.end(EXIT_OK, {**document, **existence(exists=exists)})
     if aside:
-        console.data(render.quarantine_lines(printable(place), aside))
+        console.data(render.quarantine_lines(printable(place), aside, console.columns, console.rows))
     else:
         console.line(f"No batches in quarantine in {printable(place)}")
     return EXIT_OK
@@ -141,6 +150,7 @@ def _chosen(options: argparse.Namespace, console: Console) -> list[str]:
     there = [rejection.name for rejection in quarantine_entries(spool)]
     if not options.names:
         if not there:
+            _warn_if_missing(spool, options, console)
             console.line(f"No batches in quarantine in {printable(str(quarantine_path(spool)))}")
         return there
     for name in options.names:
@@ -148,6 +158,14 @@ def _chosen(options: argparse.Namespace, console: Console) -> list[str]:
             listing = _command("quarantine list", options)
             raise ConfigError(f"{printable(name)} is not in quarantine (see {listing}).")
     return list(options.names)
+
+
+def _warn_if_missing(spool: Path, options: argparse.Namespace, console: Console) -> bool:
+    """Whether the spool of an empty quarantine is there; warns if not."""
+    exists = os.path.isdir(spool)
+    if not exists:
+        warn_of_directory(options.dir, spool, console, exists=False)
+    return exists
 
 
 def _command(words: str, options: argparse.Namespace) -> str:

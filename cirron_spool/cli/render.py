@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from cirron_spool.report import FlushResult
 
 _DAY_S = 24 * 60 * 60
+# A name in less room could not be told from another.
+_SHORTEST_NAME = 12
+# Of a listing beside its rows: the head, the frame, the foot, and the prompt of the shell.
+_LINES_AROUND = 7
+_LONGEST_TIME = len("2026-04-18T05:12:40.000+00:00")
 
 
 class Times:
@@ -42,36 +47,72 @@ class Times:
         return digits.lstrip("0") or "0", iso
 
 
-def table(rows: Sequence[tuple[str, str, str]], heads: tuple[str, str, str]) -> Iterator[str]:
-    """Rows in a box, the middle column to the right, never cut and never wrapped."""
-    first, middle, last = (
-        max(len(head), max((len(row[column]) for row in rows), default=0))
-        for column, head in enumerate(heads)
-    )
-    rules = ["─" * (width + 2) for width in (first, middle, last)]
-    yield f"┌{rules[0]}┬{rules[1]}┬{rules[2]}┐"
-    yield f"│ {heads[0]:<{first}} │ {heads[1]:>{middle}} │ {heads[2]:<{last}} │"
-    yield f"├{rules[0]}┼{rules[1]}┼{rules[2]}┤"
+def table(
+    rows: Sequence[tuple[str, str, str]], heads: tuple[str, str, str], columns: int = 0
+) -> Iterator[str]:
+    """Rows in a box, the middle column to the right. Never cut and never wrapped where ``columns`` is 0.
+
+    On a terminal of so many columns the last cells are shortened in the middle. On a very narrow one the first
+    column is left out.
+    """
+    widths = [max(len(head), *(len(row[column]) for row in rows)) for column, head in enumerate(heads)]
+    shown = slice(None)
+    room = columns - _frame(3) - widths[0] - widths[1]
+    if columns and room < widths[2]:
+        if room < _SHORTEST_NAME:
+            shown = slice(1, None)
+            room = max(1, columns - _frame(2) - widths[1])
+        widths[2] = min(room, widths[2])
+        rows = [(*row[:2], shorten(row[2], room)) for row in rows]
+        heads = (*heads[:2], shorten(heads[2], room))
+    aligned = [f"{{:{side}{width}}}" for side, width in zip("<><", widths, strict=True)]
+    line = f"│ {' │ '.join(aligned[shown])} │"
+    rules = ["─" * (width + 2) for width in widths][shown]
+    yield f"┌{'┬'.join(rules)}┐"
+    yield line.format(*heads[shown])
+    yield f"├{'┼'.join(rules)}┤"
     for row in rows:
-        yield f"│ {row[0]:<{first}} │ {row[1]:>{middle}} │ {row[2]:<{last}} │"
-    yield f"└{rules[0]}┴{rules[1]}┴{rules[2]}┘"
+        yield line.format(*row[shown])
+    yield f"└{'┴'.join(rules)}┘"
 
 
-def inventory_lines(inventory: Inventory, aside: Sequence[Rejection], listing: str) -> Iterator[str]:
-    """``inspect`` for a person; ``listing`` is the command that lists what is in quarantine."""
+def _frame(cells: int) -> int:
+    """The columns of a table's line that are no cell's."""
+    return 3 * cells + 1
+
+
+def shorten(text: str, room: int) -> str:
+    """``text``, with its middle left out where it is longer than ``room`` columns (1 or more)."""
+    if len(text) <= room:
+        return text
+    tail = (room - 1) // 2
+    return f"{text[: room - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def inventory_lines(
+    inventory: Inventory, aside: Sequence[Rejection], listing: str, columns: int = 0, height: int = 0
+) -> Iterator[str]:
+    """``inspect`` for a person; ``listing`` is the command that lists what is in quarantine.
+
+    ``columns`` and ``height`` are the terminal's, 0 where there is none. Where the first line leaves the screen, the
+    last one says the same.
+    """
     place = printable(str(inventory.directory))
     entries = inventory.entries
+    total = f"{count(len(entries), 'file')}, {human_size(inventory.total_bytes)}"
     if not entries:
         yield f"No spool files found in {place}"
     else:
         times = Times()
-        yield f"Spool: {place}  ({count(len(entries), 'file')}, {human_size(inventory.total_bytes)})"
+        yield f"Spool: {place}  ({total})"
         rows = [(times.of(entry.name)[1], human_size(entry.size), entry.name) for entry in entries]
-        yield from table(rows, ("Timestamp", "Size", "File"))
+        yield from table(rows, ("Timestamp", "Size", "File"), columns)
         yield f"Oldest: {rows[0][0]}   Newest: {rows[-1][0]}"
     if aside:
         size = human_size(sum(rejection.size for rejection in aside))
         yield f"Quarantine: {count(len(aside), 'file')}, {size} (see {listing})"
+    if 0 < height <= len(entries) + _LINES_AROUND:
+        yield f"Total: {total}"
 
 
 def inventory_json(
@@ -110,17 +151,24 @@ def inventory_json(
     yield "}"
 
 
-def quarantine_lines(place: str, aside: Sequence[Rejection]) -> Iterator[str]:
-    """``quarantine list`` for a person."""
-    size = human_size(sum(rejection.size for rejection in aside))
-    yield f"Quarantine: {place}  ({count(len(aside), 'file')}, {size})"
-    rows = [
-        (printable(rejection.when or ""), human_size(rejection.size), rejection.name) for rejection in aside
-    ]
-    yield from table(rows, ("Rejected", "Size", "File"))
-    for rejection in aside:
-        if rejection.message:
-            yield printable(rejection.message)
+def quarantine_lines(
+    place: str, aside: Sequence[Rejection], columns: int = 0, height: int = 0
+) -> Iterator[str]:
+    """``quarantine list`` for a person; ``columns`` and ``height`` as for :func:`inventory_lines`."""
+    total = f"{count(len(aside), 'file')}, {human_size(sum(rejection.size for rejection in aside))}"
+    yield f"Quarantine: {place}  ({total})"
+    rows = [(_when(rejection), human_size(rejection.size), rejection.name) for rejection in aside]
+    yield from table(rows, ("Rejected", "Size", "File"), columns)
+    said = [printable(rejection.message) for rejection in aside if rejection.message]
+    yield from said
+    if 0 < height <= len(aside) + len(said) + _LINES_AROUND:
+        yield f"Total: {total}"
+
+
+def _when(rejection: Rejection) -> str:
+    """The time in a note that anybody may have written: shown if it can be one."""
+    when = rejection.when or ""
+    return when if when.isascii() and when.isprintable() and len(when) <= _LONGEST_TIME else "?"
 
 
 def quarantine_json(place: str, aside: Sequence[Rejection]) -> dict[str, object]:

@@ -1,0 +1,36 @@
+"""A warning for the person who named a directory that is no spool, though one is near."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cirron_spool.cli.console import Console
+from cirron_spool.naming import printable
+from cirron_spool.offline import spool_near
+
+
+def warn_of_directory(named: str | None, directory: Path, console: Console, *, exists: bool) -> None:
+    """Warn when there are no batches in ``directory`` since it does not exist, or since they are in one near it.
+
+    ``named`` is what ``--dir`` says. Nothing is said of a default place that nobody has named.
+    """
+    if named is None and not os.environ.get("CIRRON_OUTPUT_DIR"):
+        return
+    near = spool_near(directory)
+    if exists and near is None:
+        return
+    import shlex  # seldom needed, and inspect is to start fast
+
+    what = f"{printable(str(directory))} {'holds no batches' if exists else 'does not exist'}."
+    if near is not None:
+        place = printable(str(near))
+        what = f"{what} There is a spool in {place}. Pass --dir {printable(shlex.quote(str(near)))}."
+    else:
+        what = f"{what} Check {'--dir' if named is not None else 'CIRRON_OUTPUT_DIR'}."
+    console.warning(what)
+
+
+def existence(*, exists: bool) -> dict[str, object]:
+    """``"exists": false`` for a form of a directory that is not there."""
+    return {} if exists else {"exists": False}
