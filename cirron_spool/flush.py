@@ -43,6 +43,7 @@ from cirron_spool.report import (
     describe,
     warning_in,
 )
+from cirron_spool.snapshots import snapshots_left
 from cirron_spool.spool import SpoolDirectory
 from cirron_spool.transport import Transport
 from cirron_spool.window import Window
@@ -185,8 +186,9 @@ class _Flush:
             self._beginning.names(lambda: self._disk.run_errands()),  # noqa: PLW0108  # not bound yet
             self._conclusions.remove,
             at_once=options.in_flight,
-            at_end=spool.unlock,
+            at_end=self._leave_spool,
         )
+        self._snapshots_left = ""
         self._began = time.monotonic()
 
     async def run(self) -> FlushResult:
@@ -227,6 +229,12 @@ class _Flush:
             self._tally.warnings.append(warning)
         self._listener(event)
 
+    def _leave_spool(self) -> None:
+        """For the thread that works on the disk: what it does last."""
+        self._spool.unlock()
+        if self._tally.uploaded:
+            self._snapshots_left = snapshots_left(self._spool.path)
+
     def _end(self, error: CirronSpoolError | None = None) -> FlushResult:
         """End the flush; ``error`` is the one that its caller will see."""
         if self._tally.evicted:
@@ -234,6 +242,7 @@ class _Flush:
             self._warn(
                 f"{vanished} vanished before the upload. The SDK deletes the oldest when the spool is full."
             )
+        self._warn(self._snapshots_left)
         result = self._tally.result(time.monotonic() - self._began)
         if error is not None:
             error.result = result = replace(result, exit_code=error.exit_code)
