@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         CirronSpoolError,
         ConfigError,
         NotAuthenticatedError,
+        ResourceError,
         SpoolBusyError,
         SpoolError,
         TokenRenewalError,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "errors": (
         "AuthError AuthInvalidError AuthRejectedError CirronSpoolError ConfigError NotAuthenticatedError "
-        "SpoolBusyError SpoolError TokenRenewalError"
+        "ResourceError SpoolBusyError SpoolError TokenRenewalError"
     ),
     "flush": "flush_spool",
     "offline": "ClearResult Inventory clear_spool inspect_spool",
@@ -70,6 +71,7 @@ __all__ = [
     "Inventory",
     "NotAuthenticatedError",
     "Quarantined",
+    "ResourceError",
     "Retrying",
     "Sending",
     "SpoolBusyError",

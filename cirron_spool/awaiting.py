@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor, Future
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import anyio
 
+from cirron_spool.errors import NoThreadError
+
+P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
 
-class NoThreadError(OSError):
-    """The system starts no further thread: a limit of this user or container is reached."""
-
-
-async def complete(work: Coroutine[Any, Any, R], grace_s: float | None = None) -> R:
+async def complete(work: Awaitable[R], grace_s: float | None = None) -> R:
     """Await ``work`` to its end even if the awaiting task is cancelled meanwhile; the cancellation follows it.
 
     With ``grace_s`` the work is cancelled itself so many seconds after the awaiting task. An error of the work's own
@@ -56,14 +56,54 @@ async def in_daemon_thread(work: Callable[[], R], name: str) -> R:
         except BaseException as error:  # noqa: BLE001  # raised where the work is awaited
             tell(outcome, error)
 
-    try:
-        threading.Thread(target=run, name=name, daemon=True).start()
-    except (RuntimeError, MemoryError):
-        raise NoThreadError from None
+    start(threading.Thread(target=run, name=name, daemon=True))
     result = await outcome
     if isinstance(result, BaseException):
         raise result
     return result
+
+
+def start(thread: threading.Thread) -> None:
+    """Start ``thread``. Raises NoThreadError when the system or the interpreter starts none."""
+    try:
+        thread.start()
+    except (RuntimeError, MemoryError):
+        raise NoThreadError from None
+
+
+class _DiskThreads(Executor):
+    """Runs each call in a daemon thread of its own; where none can be started, at once in the caller's thread.
+
+    The threads of other executors are waited for at the end of the event loop and of the interpreter: a dead network
+    mount would hold up both.
+    """
+
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        future: Future[R] = Future()
+
+        def run() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = fn(*args, **kwargs)
+                except BaseException as error:  # noqa: BLE001  # raised where the call is awaited
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+
+        try:
+            start(threading.Thread(target=run, name="cirron-spool file", daemon=True))
+        except NoThreadError:
+            run()
+        return future
+
+
+# For single calls into the file system, which are few: a thread costs some 50 µs.
+DISK_THREADS = _DiskThreads()
+
+
+async def in_thread(work: Callable[..., R], *args: Any) -> R:
+    """What blocking ``work`` returns or raises, from DISK_THREADS. A cancellation waits until it has ended."""
+    return await complete(asyncio.wrap_future(DISK_THREADS.submit(work, *args)))
 
 
 def tell(future: asyncio.Future[T], outcome: T) -> None:

@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from cirron_spool.awaiting import call, complete, resolve, tell
+from cirron_spool.awaiting import call, complete, resolve, start, tell
 from cirron_spool.buffer import Buffer
 from cirron_spool.pace import SLOW_S, Pace
 
@@ -115,7 +115,8 @@ class Ahead(Generic[T, E, R]):
     # -- for the event loop --------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        self._thread.start()
+        """Raises NoThreadError."""
+        start(self._thread)
         return self
 
     async def __aexit__(

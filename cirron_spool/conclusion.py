@@ -9,10 +9,9 @@ import os
 import shlex
 from collections.abc import Callable, Mapping
 
-import anyio.to_thread
-
+from cirron_spool.awaiting import in_thread
 from cirron_spool.bridge import Ahead
-from cirron_spool.errors import AuthRejectedError
+from cirron_spool.errors import AuthRejectedError, resource_error, resource_errors
 from cirron_spool.exits import EXIT_AUTH, EXIT_LOOK
 from cirron_spool.naming import printable, reason
 from cirron_spool.prefetch import Cause, Prepared, Ready, Unsendable
@@ -94,7 +93,9 @@ class Conclusions:
     async def conclude(
         self, batch: Prepared, outcome: Verdict | OSError, disk: Ahead[Ready, Prepared, Kept]
     ) -> None:
-        """Act on the outcome of a batch."""
+        """Act on the outcome of a batch. Raises ResourceError when the system could not let it be sent."""
+        if isinstance(outcome, OSError) and (lacking := resource_error(outcome)):
+            raise lacking
         if isinstance(outcome, FileNotFoundError):
             self._tally.evicted += 1
         elif isinstance(outcome, OSError):
@@ -145,9 +146,8 @@ class Conclusions:
     async def _set_aside(self, batch: Prepared, verdict: Verdict) -> None:
         message = f"{verdict.message}: {verdict.said}" if verdict.said else verdict.message
         try:
-            place = await anyio.to_thread.run_sync(
-                set_aside, self._spool, batch.name, verdict.status, message
-            )
+            with resource_errors():
+                place = await in_thread(set_aside, self._spool, batch.name, verdict.status, message)
         except FileNotFoundError:
             self._tally.evicted += 1
             return

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cirron_spool.errors import ConfigError
+from cirron_spool.errors import ConfigError, resource_error
 from cirron_spool.naming import printable
 from cirron_spool.places import default_config_path
 
@@ -127,7 +127,9 @@ def read_config(path: Path) -> tuple[dict[str, object], tuple[str, ...]]:
     except FileNotFoundError:
         return {}, ()
     except OSError as error:
-        raise ConfigError(f"Cannot read {where}: {error.strerror}. Check its permissions.") from None
+        raise resource_error(error) or ConfigError(
+            f"Cannot read {where}: {error.strerror}. Check its permissions."
+        ) from None
     except ValueError:  # a NUL in the path
         raise ConfigError(f"{where} is not a path. Name the configuration file.") from None
     warnings = _check_owner(status, where)

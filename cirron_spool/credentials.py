@@ -19,10 +19,9 @@ from pathlib import Path
 
 import aiofiles
 import aiofiles.os
-import anyio.to_thread
 
 from cirron_spool.attempts import attempt_on_schedule
-from cirron_spool.awaiting import complete
+from cirron_spool.awaiting import DISK_THREADS, complete, in_thread
 from cirron_spool.config import Credentials, Settings, check_token, credentials_in, read_config
 from cirron_spool.errors import AuthInvalidError, ConfigError, TokenRenewalError
 from cirron_spool.exits import EXIT_AUTH, EXIT_LATER, EXIT_OK
@@ -177,7 +176,7 @@ class Login:
             return verdict
         finally:
             if lock is not None:
-                await complete(anyio.to_thread.run_sync(lock.give_back))
+                await in_thread(lock.give_back)
 
     async def _rotate(self) -> Verdict:
         """One refresh, and its token in use and saved."""
@@ -203,7 +202,7 @@ class Login:
     async def _adopt(self, refused: str) -> bool:
         """Use the token in the file if it is another one than ``refused``."""
         try:
-            found = await anyio.to_thread.run_sync(_reread, self._settings.config_path)
+            found = await in_thread(_reread, self._settings.config_path)
         except ConfigError:
             return False
         if found is None or found.token == refused:
@@ -232,7 +231,7 @@ async def save(path: Path, credentials: Credentials) -> None:
 
     Raises OSError when it cannot be written, ConfigError when the file has become unreadable: then it is left alone.
     """
-    document, _ = await anyio.to_thread.run_sync(read_config, path)
+    document, _ = await in_thread(read_config, path)
     auth = document.get("auth")
     document["auth"] = {
         **(auth if isinstance(auth, dict) else {}),
@@ -240,18 +239,19 @@ async def save(path: Path, credentials: Credentials) -> None:
         "refreshToken": credentials.refresh_token,
         "expiresAt": _iso(credentials.expires_at),
     }
-    target = Path(
-        await anyio.to_thread.run_sync(os.path.realpath, path)
-    )  # a link, as dotfile managers make them, stays one
-    await aiofiles.os.makedirs(target.parent, mode=0o700, exist_ok=True)
+    # A link, as dotfile managers make them, stays one.
+    target = Path(await in_thread(os.path.realpath, path))
+    await aiofiles.os.makedirs(target.parent, mode=0o700, exist_ok=True, executor=DISK_THREADS)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
         # A home directory can be a slow network mount: the harness that awaits us must not feel it.
-        async with aiofiles.open(temporary, "x", encoding="utf-8", opener=_private) as file:
+        async with aiofiles.open(
+            temporary, "x", encoding="utf-8", opener=_private, executor=DISK_THREADS
+        ) as file:
             await file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
             await file.flush()
-            await anyio.to_thread.run_sync(_make_durable, file.fileno(), target)
-        await aiofiles.os.replace(temporary, target)
+            await in_thread(_make_durable, file.fileno(), target)
+        await aiofiles.os.replace(temporary, target, executor=DISK_THREADS)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
@@ -280,7 +280,7 @@ async def _acquire(config_path: Path) -> FileLock | None:
     # Asked again and again: a thread that waits in the kernel cannot be cancelled.
     while True:
         try:
-            return await anyio.to_thread.run_sync(_lock_beside, config_path)
+            return await in_thread(_lock_beside, config_path)
         except HeldError:
             if time.monotonic() >= give_up:
                 return None

@@ -168,11 +168,12 @@ class Encoder:
         helpers_last: tuple[bytes, bytes] = b"", b""
         try:
             for block in blocks:
+                helped = None
                 if sum(map(_is_pending, parts)) < self._helpers_blocks:
+                    helped = self._ask_helper(block, before)
+                if helped is not None:
                     helpers_last = block, before
-                    parts.append(self._helper.submit(self._deflate, *helpers_last))
-                else:
-                    parts.append(self._deflate(block, before))
+                parts.append(self._deflate(block, before) if helped is None else helped)
                 crc = self.library.crc32(block, crc)
                 size += len(block)
                 before = (before + block if len(block) < window else block)[-window:]
@@ -196,6 +197,14 @@ class Encoder:
                 if isinstance(part, Future):
                     part.cancel()
         yield head + _LAST_BLOCK + crc.to_bytes(4, "little") + (size % 2**32).to_bytes(4, "little")
+
+    def _ask_helper(self, block: bytes, before: bytes) -> Future[bytes] | None:
+        """Have the helper compress a block. None where its thread cannot be started: then there is no helper."""
+        try:
+            return self._helper.submit(self._deflate, block, before)
+        except (RuntimeError, MemoryError):
+            self._helpers_blocks = 0
+            return None
 
     def _deflate(self, block: bytes, before: bytes) -> bytes:
         """One block, ended on a byte's border so that the next can follow it."""

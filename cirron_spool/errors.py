@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cirron_spool.exits import EXIT_AUTH, EXIT_LATER, EXIT_LOOK, EXIT_USAGE
@@ -43,6 +46,12 @@ class SpoolError(CirronSpoolError):
     def __init__(self, message: str, exit_code: int = EXIT_USAGE, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.exit_code = exit_code
+
+
+class ResourceError(CirronSpoolError):
+    """The system has no thread, no file descriptor or no memory for this (exit code 4: later is right)."""
+
+    exit_code = EXIT_LATER
 
 
 class SpoolBusyError(CirronSpoolError):
@@ -87,6 +96,45 @@ class TokenRenewalError(CirronSpoolError):
     def __init__(self, message: str, exit_code: int = EXIT_LATER, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.exit_code = exit_code
+
+
+class NoThreadError(OSError):
+    """The system or the interpreter starts no further thread."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EAGAIN, "no further thread can be started")
+
+
+_LACKING = {
+    errno.EMFILE: "This process may open no further file. Raise its limit (ulimit -n), then run this again.",
+    errno.ENFILE: "The system can open no further file. Close other programs, then run this again.",
+    errno.ENOMEM: "There is not enough memory. Free some or raise the limit, then run this again.",
+}
+_NO_THREAD = (
+    "No further thread can be started. Raise the limit of processes (ulimit -u, or the container's), then run this "
+    "again."
+)
+
+
+def resource_error(error: BaseException) -> ResourceError | None:
+    """The ResourceError that says of ``error`` which resource is lacking; None when none is."""
+    if isinstance(error, NoThreadError):
+        return ResourceError(_NO_THREAD)
+    if isinstance(error, MemoryError):
+        return ResourceError(_LACKING[errno.ENOMEM])
+    lacking = _LACKING.get(error.errno or 0) if isinstance(error, OSError) else None
+    return ResourceError(lacking) if lacking else None
+
+
+@contextmanager
+def resource_errors() -> Iterator[None]:
+    """Raise a ResourceError in place of an error of the block that means one."""
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        if lacking := resource_error(error):
+            raise lacking from None
+        raise
 
 
 def _rebuild(kind: type[CirronSpoolError], arguments: tuple[object, ...]) -> CirronSpoolError:

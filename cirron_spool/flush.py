@@ -17,14 +17,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
-import anyio.to_thread
 
+from cirron_spool.awaiting import in_thread
 from cirron_spool.beginning import Beginning, Begun, Listed
 from cirron_spool.conclusion import Conclusions
 from cirron_spool.config import Settings, load_settings
 from cirron_spool.credentials import Login
 from cirron_spool.delivery import Delivery
-from cirron_spool.errors import AuthInvalidError, CirronSpoolError, ConfigError, TokenRenewalError, sole
+from cirron_spool.errors import (
+    AuthInvalidError,
+    CirronSpoolError,
+    ConfigError,
+    ResourceError,
+    TokenRenewalError,
+    resource_errors,
+    sole,
+)
 from cirron_spool.exits import EXIT_LOOK
 from cirron_spool.ingest import Ingest
 from cirron_spool.naming import count
@@ -195,20 +203,21 @@ class _Flush:
         """Flush; see :func:`flush_spool`."""
         begun: Begun | None = None
         try:
-            async with AsyncExitStack() as stack:
-                stack.callback(self._prefetch.close)
-                await stack.enter_async_context(self._disk)
-                begun = await self._beginning.begun()
-                if begun is not None:
-                    await self._send(begun)
+            with resource_errors():
+                async with AsyncExitStack() as stack:
+                    stack.callback(self._prefetch.close)
+                    await stack.enter_async_context(self._disk)
+                    begun = await self._beginning.begun()
+                    if begun is not None:
+                        await self._send(begun)
             for kept in self._disk.results():
                 self._conclusions.kept(*kept)
         except CirronSpoolError as error:
-            if begun is None:
+            if begun is None and not isinstance(error, ResourceError):
                 raise
             if not self._tally.listed:  # it ended before the listing: say how much is left all the same
                 with suppress(CirronSpoolError):
-                    self._tally.listed = len((await anyio.to_thread.run_sync(self._spool.listing)).names)
+                    self._tally.listed = len((await in_thread(self._spool.listing)).names)
             self._end(error)
             raise
         except BaseException:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
-from cirron_spool.awaiting import NoThreadError
+from cirron_spool.errors import NoThreadError
 from cirron_spool.verdict import Answer, NoAnswer
 
 # OpenSSL's reasons. The first bytes that came are no TLS: what a plain http port answers.

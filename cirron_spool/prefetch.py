@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from cirron_spool.bridge import Ahead
 from cirron_spool.encoding import GZIP_ABOVE_BYTES, Encoder
+from cirron_spool.errors import resource_error
 from cirron_spool.naming import reason
 from cirron_spool.spool import Fingerprint, NotABatch, SpoolDirectory, Vanished, close
 
@@ -188,6 +189,8 @@ class Prefetch:
         except NotABatch as error:
             return Unsendable(name, Cause.NOT_A_FILE, str(error))
         except OSError as error:
+            if lacking := resource_error(error):
+                raise lacking from None
             return Unsendable(name, Cause.UNREADABLE, reason(error))
 
     def _read(self, name: str, fd: int, fingerprint: Fingerprint, between: Callable[[], None]) -> Ready:

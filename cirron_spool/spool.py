@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from cirron_spool.errors import SpoolError
+from cirron_spool.errors import CirronSpoolError, SpoolError, resource_error
 from cirron_spool.exits import EXIT_LOOK, EXIT_USAGE
 from cirron_spool.lock import FileLock, take_lock
 from cirron_spool.naming import match_batch_name, oldest_first, printable, reason
@@ -404,9 +404,9 @@ def close(fd: int) -> None:
         pass
 
 
-def _unusable(what: str, path: Path, error: OSError) -> SpoolError:
+def _unusable(what: str, path: Path, error: OSError) -> CirronSpoolError:
     advice = "Check its permissions" if error.errno in _WRONG_PATH else "Check its file system"
-    return SpoolError(
+    return resource_error(error) or SpoolError(
         f"Cannot {what} {_shown(path)}: {reason(error)}. {advice}, and run this again.",
         exit_code=EXIT_USAGE if error.errno in _WRONG_PATH else EXIT_LOOK,
     )
