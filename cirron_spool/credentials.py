@@ -245,12 +245,13 @@ async def save(path: Path, credentials: Credentials) -> None:
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
         # A home directory can be a slow network mount: the harness that awaits us must not feel it.
-        async with aiofiles.open(
-            temporary, "x", encoding="utf-8", opener=_private, executor=DISK_THREADS
-        ) as file:
+        file = await aiofiles.open(temporary, "x", encoding="utf-8", opener=_private, executor=DISK_THREADS)
+        try:
             await file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
             await file.flush()
             await in_thread(_make_durable, file.fileno(), target)
+        finally:
+            await file.close()  # aiofiles' own block closes in a thread that the loop's end waits for
         await aiofiles.os.replace(temporary, target, executor=DISK_THREADS)
     except BaseException:
         with suppress(OSError):

@@ -150,7 +150,7 @@ class Encoder:
         self._helpers_blocks = _HELPERS_BLOCKS if _cores() > 1 else 0
 
     def close(self) -> None:
-        """Let the helper go; streams that are not at their end cannot go on."""
+        """Let the helper go; streams that are not at their end go on without."""
         self._helper.shutdown(wait=False, cancel_futures=True)
 
     def gzip(self, data: bytes) -> bytes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cirron_spool.aiohttp_compat import protocol_of_writer
 from cirron_spool.connection import Connection, was_used
+from cirron_spool.errors import NoThreadError
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
@@ -144,6 +145,9 @@ class Body(Exchange):
             async with stream() as parts:
                 while (part := await self._next_part(parts)) is not None:
                     await self._write_part(writer, part)
+        except NoThreadError as error:
+            self.body_error = error
+            raise
         finally:
             self.streaming.set_result(None)
         if self.connection is None or not self.connection.is_open:

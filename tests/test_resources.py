@@ -1,0 +1,187 @@
+"""Threads, descriptors and memory that the system refuses: a typed error, and nothing is lost."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from cirron_spool import (
+    FlushEvent,
+    Quarantined,
+    ResourceError,
+    Sending,
+    SpoolError,
+    Started,
+    encoding,
+    flush_spool,
+)
+from cirron_spool.config import Credentials
+from cirron_spool.credentials import save
+from cirron_spool.encoding import Encoder
+from cirron_spool.errors import NoThreadError, resource_error
+from support.answers import Answer
+from support.cli import clean_environment, write_config
+from support.scripted import ScriptedServer
+from support.spools import TINY, sdk_batches, snapshot
+from support.threads import allow_threads, no_more_threads, refuse_threads
+
+TOKEN = "sk-resources"
+
+
+@pytest.fixture
+def threads_again() -> Iterator[None]:
+    """Threads can be started after the test, whatever it did."""
+    yield
+    allow_threads()
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else set()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("keep_going", [False, True])
+async def test_a_flush_without_its_thread_is_a_typed_error_with_a_result(
+    spool: Path, keep_going: bool
+) -> None:
+    written = sdk_batches(spool, 3, spans=TINY)
+    with ScriptedServer() as server:
+        before = descriptors()
+        with no_more_threads(), pytest.raises(ResourceError, match="ulimit -u") as caught:
+            await flush_spool(spool, api_url=server.url, token=TOKEN, keep_going=keep_going)
+        assert descriptors() == before
+        assert server.requests == []
+        result = caught.value.result
+        assert result is not None
+        assert (caught.value.exit_code, result.exit_code) == (4, 4)
+        assert (result.uploaded, result.failed, result.skipped) == (0, 0, 3)
+        assert snapshot(spool) == written
+        assert sorted(os.listdir(spool)) == sorted(batch.name for batch in written)  # no lock either
+        assert (await flush_spool(spool, api_url=server.url, token=TOKEN)).uploaded == 3
+
+
+@pytest.mark.anyio
+async def test_an_upload_that_needs_a_further_thread_ends_the_flush_and_keeps_the_batch(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, threads_again: None
+) -> None:
+    monkeypatch.setattr("cirron_spool.prefetch.HELD_BYTES", 10_000)  # a body that has to be streamed
+    sdk_batches(spool, 1, spans=TINY)
+    written = sdk_batches(spool, 1, spans=1000, seed=1, first_ns=1_800_000_000_000_000_000)
+
+    def listen(event: FlushEvent) -> None:
+        if isinstance(event, Sending) and event.name == written[1].name:
+            refuse_threads()
+
+    with ScriptedServer() as server:
+        with pytest.raises(ResourceError) as caught:
+            await flush_spool(spool, api_url=server.url, token=TOKEN, on_event=listen)
+        assert list(server.delivered) == [written[0].batch_id]
+    result = caught.value.result
+    assert result is not None
+    assert (result.uploaded, result.skipped, result.exit_code) == (1, 1, 4)
+    assert snapshot(spool) == written[1:]
+
+
+def test_compression_goes_on_without_the_thread_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "_cores", lambda: 2)
+    blocks = [bytes([number]) * 3000 for number in range(12)]
+    alone, helped = Encoder("zlib"), Encoder("zlib")
+    with no_more_threads():
+        whole = b"".join(alone.gzip_parts(iter(blocks)))
+    assert gzip.decompress(whole) == b"".join(blocks)
+    assert whole == b"".join(helped.gzip_parts(iter(blocks)))  # a retry sends the same bytes
+    alone.close()
+    helped.close()
+
+
+@pytest.mark.anyio
+async def test_a_renewed_token_is_saved_without_a_thread(tmp_path: Path) -> None:
+    path = write_config(tmp_path, apiUrl="https://api.example.com", auth={"accessToken": "old"}, other=1)
+    renewed = Credentials("new", "refresh", datetime.now(UTC) + timedelta(hours=1), "the file")
+    with no_more_threads():
+        await save(path, replace(renewed))
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert document["auth"]["accessToken"] == "new"
+    assert (document["other"], path.stat().st_mode & 0o777) == (1, 0o600)
+
+
+@pytest.mark.anyio
+async def test_a_rejected_batch_is_set_aside_without_a_further_thread(
+    spool: Path, threads_again: None
+) -> None:
+    written = sdk_batches(spool, 2, spans=TINY)
+    aside: list[str] = []
+
+    def listen(event: FlushEvent) -> None:
+        if isinstance(event, Started):
+            refuse_threads()
+        elif isinstance(event, Quarantined):
+            aside.append(event.name)
+
+    with ScriptedServer(Answer(422)) as server:
+        result = await flush_spool(spool, api_url=server.url, token=TOKEN, quarantine=True, on_event=listen)
+        assert list(server.delivered) == [written[1].batch_id]
+    assert (result.uploaded, result.quarantined, aside) == (1, 1, [written[0].name])
+
+
+def test_a_flush_while_the_interpreter_ends_is_delivered_or_a_typed_error(
+    spool: Path, tmp_path: Path
+) -> None:
+    written = sdk_batches(spool, 2, spans=TINY)
+    program = (
+        "import asyncio, atexit, os, sys\n"
+        "from cirron_spool import CirronSpoolError, flush_spool\n"
+        "def last():\n"
+        "    try:\n"
+        f"        print(asyncio.run(flush_spool(sys.argv[1], api_url=sys.argv[2], token={TOKEN!r})).uploaded)\n"
+        "    except CirronSpoolError as error:\n"
+        "        print(type(error).__name__, error.result.skipped)\n"
+        "atexit.register(last)\n"
+    )
+    with ScriptedServer() as server:
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(spool), server.url],
+            env=clean_environment(tmp_path),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        if done.stdout.strip() == "2":
+            assert [batch.batch_id for batch in written] == list(server.delivered)
+        else:
+            assert done.stdout.strip() == "ResourceError 2"
+            assert server.delivered == {}
+            assert snapshot(spool) == written
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (NoThreadError(), "ulimit -u"),
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (OSError(errno.ENFILE, "Too many open files in system"), "The system"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory"),
+        (MemoryError(), "memory"),
+    ],
+)
+def test_what_is_lacking_is_said_with_a_remedy(error: BaseException, said: str) -> None:
+    lacking = resource_error(error)
+    assert lacking is not None
+    assert said in str(lacking)
+    assert lacking.exit_code == 4
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EACCES, "no"), OSError("no number"), SpoolError("x")])
+def test_other_errors_mean_no_lack(error: BaseException) -> None:
+    assert resource_error(error) is None
