@@ -15,6 +15,7 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
 from cirron_spool.errors import NoThreadError
+from cirron_spool.proxies import Proxy
 from cirron_spool.verdict import Answer, NoAnswer
 
 # OpenSSL's reasons. The first bytes that came are no TLS: what a plain http port answers.
@@ -43,16 +44,30 @@ _CHECK_URL = "Check apiUrl."
 _THREADS = "Raise the limit of processes of this user (ulimit -u) or of the container, or stop some of them."
 
 
-def translate(error: BaseException, *, peer: str, proxy: str = "", sent: bool = True) -> Answer | NoAnswer:
+class TunnelError(aiohttp.ClientConnectionError):
+    """A SOCKS proxy made no connection: ``outcome`` says why."""
+
+    def __init__(self, outcome: NoAnswer) -> None:
+        super().__init__(outcome.message)
+        self.outcome = outcome
+
+
+def translate(
+    error: BaseException, *, peer: str, proxy: Proxy | None = None, sent: bool = True
+) -> Answer | NoAnswer:
     """What a request that raised ``error`` came to: for a person, and whether a retry can help.
 
-    ``peer`` is the ``host:port`` that was asked, ``proxy`` the proxy's address if there is one; ``sent`` says that the
-    request went out whole.
+    ``peer`` is the ``host:port`` that was asked, by way of ``proxy`` if there is one; ``sent`` says that the request
+    went out whole.
     """
+    if isinstance(error, TunnelError):
+        return error.outcome
+    shown = proxy.shown if proxy is not None else ""
     if isinstance(error, aiohttp.ClientHttpProxyError):
         if error.status == 407:
-            return Answer(407, error.message, proxy=proxy)
-        words = f"the proxy {proxy} answered {error.status} {error.message}"
+            source = proxy.source if proxy is not None else ""
+            return Answer(407, error.message, proxy=shown, proxy_source=source)
+        words = f"the proxy {shown} answered {error.status} {error.message}"
         return NoAnswer(words, fatal=error.status < 500)
     if isinstance(error, aiohttp.ClientConnectorError):
         peer = f"{error.host}:{error.port}"
@@ -60,14 +75,14 @@ def translate(error: BaseException, *, peer: str, proxy: str = "", sent: bool = 
     if known is not None:
         return known
     if isinstance(error, aiohttp.ClientConnectorError):
-        return NoAnswer(_not_connected(error, peer, proxy))
+        return NoAnswer(_not_connected(error, peer, shown))
     if isinstance(error, HttpProcessingError):
         return NoAnswer("the answer is not HTTP from some point on")
     if isinstance(error, aiohttp.ClientPayloadError):
         return NoAnswer("the answer was cut")
     if isinstance(error, aiohttp.ClientResponseError):
         if error.request_info.method == "CONNECT":
-            return NoAnswer(f"the proxy {proxy} does not answer in HTTP")
+            return NoAnswer(f"the proxy {shown} does not answer in HTTP")
         return NoAnswer("the answer is not HTTP")
     if isinstance(error, aiohttp.InvalidURL):
         return NoAnswer(f"the address {peer} cannot be used", fatal=True, hint=_CHECK_URL)

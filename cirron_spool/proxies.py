@@ -76,26 +76,24 @@ class Route:
     proxy: Proxy | None = None
 
     @property
+    def http_proxy(self) -> Proxy | None:
+        """The proxy if it is one that reads HTTP."""
+        return self.proxy if self.proxy is not None and not self.proxy.is_socks else None
+
+    @property
     def proxy_url(self) -> URL | None:
         """The address of an HTTP proxy, without its user; None without such a proxy."""
-        proxy = self.proxy
-        if proxy is None or proxy.is_socks:
-            return None
-        return URL.build(scheme=proxy.scheme, host=proxy.host, port=proxy.port)
+        proxy = self.http_proxy
+        return URL.build(scheme=proxy.scheme, host=proxy.host, port=proxy.port) if proxy is not None else None
 
     @property
     def proxy_headers(self) -> dict[str, str] | None:
         """The credentials for an HTTP proxy; None without any."""
-        proxy = self.proxy
-        if proxy is None or proxy.is_socks or proxy.user is None:
+        proxy = self.http_proxy
+        if proxy is None or proxy.user is None:
             return None
         pair = f"{proxy.user}:{proxy.password}".encode()
         return {"Proxy-Authorization": f"Basic {base64.b64encode(pair).decode()}"}
-
-    @property
-    def proxy_shown(self) -> str:
-        """The address of the proxy for a person; empty without a proxy."""
-        return self.proxy.shown if self.proxy is not None else ""
 
     @property
     def own_headers(self) -> dict[str, str]:
@@ -224,10 +222,14 @@ def _can_be_said_in_socks(proxy: Proxy) -> bool:
 
 
 def _require_socks(source: str) -> None:
-    """Raise ConfigError: SOCKS proxies are not spoken to yet."""
-    raise ConfigError(
-        f"The proxy in {source} is a SOCKS proxy, which cannot be used yet. Exempt the host in NO_PROXY."
-    )
+    """Import the code for SOCKS proxies, here in a thread. Raises ConfigError without the extra."""
+    try:
+        import cirron_spool.socks  # noqa: F401
+    except ImportError:
+        raise ConfigError(
+            f"The proxy in {source} is a SOCKS proxy, which needs the extra socks. "
+            "Run pip install 'cirron-spool[socks]', or exempt the host in NO_PROXY."
+        ) from None
 
 
 # -- exemptions ----------------------------------------------------------------------------------------------------

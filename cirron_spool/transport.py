@@ -26,7 +26,7 @@ from cirron_spool.awaiting import complete, in_daemon_thread
 from cirron_spool.connection import Connection, was_used
 from cirron_spool.network_errors import translate
 from cirron_spool.post import Post
-from cirron_spool.proxies import Route, look_up
+from cirron_spool.proxies import Proxy, Route, look_up
 from cirron_spool.resolver import Resolver
 from cirron_spool.verdict import Answer, NoAnswer
 from cirron_spool.wire import Body, Exchange, Upload, Watch
@@ -46,21 +46,24 @@ _TALKS_FIRST = NoAnswer("the server talks without being asked")
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """A route with what each request that takes it says, and asks of aiohttp: made once, since batches are many.
+class RequestDefaults:
+    """A route, and the session, headers and options of all requests that take it: made once, since batches are many.
 
     ``posts`` are those that are free.
     """
 
     route: Route
+    session: aiohttp.ClientSession
     headers: dict[str, str]
     options: dict[str, Any]
     posts: list[Post]
 
     @classmethod
-    def by(cls, route: Route) -> Self:
+    def of(cls, route: Route, session: aiohttp.ClientSession) -> Self:
+        """The defaults for requests to the URL of ``route``."""
         return cls(
             route,
+            session,
             {**_COMMON_HEADERS, **route.own_headers},
             {
                 "url": route.url,
@@ -92,33 +95,30 @@ class Transport:
     ) -> None:
         self._timeout_ms = timeout_ms
         self._limit_s = timeout_ms / 1000
-        self._most_connections = connections
         self._session = session
         self._own = session is None
         self._loop = asyncio.get_running_loop()
-        self._ways: dict[str, _Way] = {}
-        self._routes_to: dict[URL, Route] = {}
+        self._defaults: dict[str, RequestDefaults] = {}
+        self._routes: dict[URL, Route] = {}
         self._tls: ssl.SSLContext | None = None
         if route is not None:
             self._keep(route)
         self._watch = Watch(self._limit_s)
         self._resolver = Resolver()
+        # Addresses are not kept: a later attempt finds a corrected one.
+        self._pool_options: dict[str, Any] = {
+            "limit": 0,
+            "limit_per_host": connections,
+            "use_dns_cache": False,
+        }
+        self._tunnels: dict[Proxy, aiohttp.ClientSession] = {}
         # The watch bounds all of an exchange: aiohttp's own limits are off, those of a caller's session, too.
         self._timeout = aiohttp.ClientTimeout(total=None)
 
     async def __aenter__(self) -> Self:
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                # Addresses are not kept: a later attempt finds a corrected one.
-                connector=aiohttp.TCPConnector(
-                    limit=0,
-                    limit_per_host=self._most_connections,
-                    resolver=self._resolver,
-                    use_dns_cache=False,
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                timeout=self._timeout,
+            self._session = self._new_session(
+                aiohttp.TCPConnector(resolver=self._resolver, **self._pool_options)
             )
         return self
 
@@ -126,6 +126,8 @@ class Transport:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watch.close()
+        for tunnel in self._tunnels.values():
+            await tunnel.close()
         if self._own and self._session is not None:
             await self._session.close()
 
@@ -146,9 +148,9 @@ class Transport:
         """As :meth:`post`; None when the connection was dead or not quiet before the upload began."""
         post: Post | None = None
 
-        async def send(way: _Way) -> aiohttp.ClientResponse:
+        async def send(defaults: RequestDefaults) -> aiohttp.ClientResponse:
             nonlocal post
-            post = way.posts.pop() if way.posts else self._new_post(way)
+            post = defaults.posts.pop() if defaults.posts else self._new_post(defaults)
             response = await post.send(headers, body)
             if (
                 body.connection is None
@@ -172,17 +174,16 @@ class Transport:
             return None if body.reused else _TALKS_FIRST
         if isinstance(outcome, Answer) and outcome.complete and not outcome.early and post is not None:
             post.let_go()
-            self._ways[url].posts.append(post)
+            self._defaults[url].posts.append(post)
         return outcome
 
     async def get(self, url: str, headers: Mapping[str, str]) -> Answer | NoAnswer:
         """GET ``url``; as :meth:`post`, but a dead connection is aiohttp's to replace."""
         exchange = Exchange()
-        session = self._opened()
 
-        async def send(way: _Way) -> aiohttp.ClientResponse:
-            response = await session.request(
-                "GET", headers={**way.headers, **headers}, timeout=self._timeout, **way.options
+        async def send(defaults: RequestDefaults) -> aiohttp.ClientResponse:
+            response = await defaults.session.request(
+                "GET", headers={**defaults.headers, **headers}, timeout=self._timeout, **defaults.options
             )
             exchange.connection = Connection.of(protocol_of(response))
             if exchange.connection is not None:
@@ -202,37 +203,39 @@ class Transport:
 
     async def resolve(self, url: str) -> None:
         """Look up how ``url`` is reached, so that requests begun one after another go out in that order."""
-        if url not in self._ways:
+        if url not in self._defaults:
             with suppress(OSError):  # the request itself will say so
                 async with asyncio.timeout(self._limit_s):
-                    await self._find_way(url)
+                    await self._find_defaults(url)
 
     async def preconnect(self, url: str) -> None:
         """Open a connection to the origin of ``url`` ahead of its first request. Best effort: errors wait for it."""
-        session = self._session
-        if session is None or not self._own:
+        if self._session is None or not self._own:
             return
         with suppress(*REQUEST_ERRORS, ValueError, TypeError):
             async with asyncio.timeout(self._limit_s):
-                options = (await self._find_way(url)).options
+                defaults = await self._find_defaults(url)
                 # A connection is used by requests that say the same to the proxy.
-                options = {name: options[name] for name in ("ssl", "proxy", "proxy_headers")}
-                protocol = await open_connection(session, URL(url, encoded=True), options, self._timeout)
+                options = {name: defaults.options[name] for name in ("ssl", "proxy", "proxy_headers")}
+                protocol = await open_connection(defaults.session, defaults.route.url, options, self._timeout)
             connection = Connection.of(protocol)
             if connection is not None:
                 connection.note_use()
 
     async def _exchange(
-        self, url: str, exchange: Exchange, send: Callable[[_Way], Awaitable[aiohttp.ClientResponse]]
+        self,
+        url: str,
+        exchange: Exchange,
+        send: Callable[[RequestDefaults], Awaitable[aiohttp.ClientResponse]],
     ) -> Answer | NoAnswer:
         """Send a request and read its answer within the limit. Raises one of REQUEST_ERRORS, TimeoutError included."""
         async with asyncio.timeout(None) as timeout:
             self._watch.begin(exchange, timeout)
             try:
-                way = self._ways.get(url) or await self._find_way(url)
-                response = await send(way)
+                defaults = self._defaults.get(url) or await self._find_defaults(url)
+                response = await send(defaults)
                 try:
-                    outcome = await _hear(response, exchange, way.route.proxy_shown)
+                    outcome = await _hear(response, exchange, defaults.route)
                 except BaseException:
                     response.close()
                     raise
@@ -247,37 +250,51 @@ class Transport:
 
     def _failed(self, error: BaseException, url: str, exchange: Exchange) -> Answer | NoAnswer:
         """What an exchange that ended with ``error`` came to."""
-        way = self._ways.get(url)
-        target, proxy = URL(url, encoded=True), None if way is None else way.route.proxy_url
+        target, defaults = URL(url, encoded=True), self._defaults.get(url)
+        proxy = defaults.route.proxy if defaults is not None else None
         if exchange.timed_out:
-            host = (proxy or target).raw_host or ""
-            waited = exchange.connection is None and host in self._resolver.unanswered
-            at = f" while looking up {host}" if waited else ""
-            return NoAnswer(f"timed out after {self._timeout_ms}ms{at}")
-        return translate(
-            error,
-            peer=f"{target.host}:{target.port}",
-            proxy="" if way is None else way.route.proxy_shown,
-            sent=exchange.fully_sent,
-        )
+            hosts = {target.raw_host} if proxy is None else {target.raw_host, proxy.host}
+            names = hosts & self._resolver.unanswered if exchange.connection is None else ()
+            at = f" while looking up {next(iter(names))}" if names else ""
+            through = f" through the proxy {proxy.shown}" if proxy is not None else ""
+            return NoAnswer(f"timed out after {self._timeout_ms}ms{at}{through}")
+        return translate(error, peer=f"{target.host}:{target.port}", proxy=proxy, sent=exchange.fully_sent)
 
-    def _new_post(self, way: _Way) -> Post:
+    def _new_post(self, defaults: RequestDefaults) -> Post:
         # A caller's session may have middlewares of its own, for each request. And to what a request says to a proxy
         # aiohttp adds something, with which it would not find its connection again.
-        keep = self._own and way.route.proxy_url is None
-        return Post(self._opened(), way.headers, {"timeout": self._timeout, **way.options}, keep=keep)
+        keep = self._own and defaults.route.proxy_url is None
+        options = {"timeout": self._timeout, **defaults.options}
+        return Post(defaults.session, defaults.headers, options, keep=keep)
 
-    def _opened(self) -> aiohttp.ClientSession:
+    def _session_for(self, route: Route) -> aiohttp.ClientSession:
+        """The session whose connections go by ``route``: each SOCKS proxy has one of its own."""
         if self._session is None:
             raise RuntimeError("the transport is not open")
-        return self._session
+        proxy = route.proxy
+        if proxy is None or not proxy.is_socks:
+            return self._session
+        if proxy not in self._tunnels:
+            from cirron_spool.socks import SocksConnector
+
+            connector = SocksConnector(proxy, self._resolver, **self._pool_options)
+            self._tunnels[proxy] = self._new_session(connector)
+        return self._tunnels[proxy]
+
+    def _new_session(self, connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            timeout=self._timeout,
+        )
 
     # -- routes ----------------------------------------------------------------------------------------------
 
-    async def _find_way(self, url: str) -> _Way:
+    async def _find_defaults(self, url: str) -> RequestDefaults:
         """Look up proxies and certificates for ``url``, once for an origin. Raises ConfigError when they are no use."""
         target = URL(url, encoded=True)
-        known = self._routes_to.get(target.origin())
+        known = self._routes.get(target.origin())
         if known is not None:
             route = replace(known, url=target)
         elif not self._own:
@@ -285,12 +302,12 @@ class Transport:
         else:
             route = await in_daemon_thread(partial(look_up, url, self._tls), "cirron-spool route")
         self._keep(route)
-        way = self._ways[url] = _Way.by(route)
-        return way
+        defaults = self._defaults[url] = RequestDefaults.of(route, self._session_for(route))
+        return defaults
 
     def _keep(self, route: Route) -> None:
         """Know the way to an origin, and the certificates for all of them."""
-        self._routes_to[route.url.origin()] = route
+        self._routes[route.url.origin()] = route
         if isinstance(route.tls, ssl.SSLContext):
             self._tls = route.tls
 
@@ -298,7 +315,7 @@ class Transport:
 # -- small parts -----------------------------------------------------------------------------------------------
 
 
-async def _hear(response: aiohttp.ClientResponse, exchange: Exchange, proxy: str) -> Answer | NoAnswer:
+async def _hear(response: aiohttp.ClientResponse, exchange: Exchange, route: Route) -> Answer | NoAnswer:
     """The answer whose head has come, with its body. Raises what reading it does."""
     connection = exchange.connection
     early = not exchange.fully_sent
@@ -316,6 +333,7 @@ async def _hear(response: aiohttp.ClientResponse, exchange: Exchange, proxy: str
     delimited = whole and (framed if connection is None else not connection.cut_short)
     if whole and delimited != framed and response.status not in _BODILESS and response.status != 101:
         return _UNREADABLE  # the parser went by something else than what the headers say
+    proxy = route.http_proxy
     return Answer(
         response.status,
         response.reason or "",
@@ -324,8 +342,9 @@ async def _hear(response: aiohttp.ClientResponse, exchange: Exchange, proxy: str
         whole and (delimited or connection is None or not connection.reset),
         delimited,
         early,
-        proxy,
+        proxy.shown if proxy is not None else "",
         exchange.written,
+        proxy.source if proxy is not None else "",
     )
 
 

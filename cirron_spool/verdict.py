@@ -48,8 +48,9 @@ class Answer(NamedTuple):
 
     ``complete`` says that the whole body was read and that its end was certain or the connection was closed in
     order; ``delimited`` that a length or chunks framed it, so that a cut could not have gone unseen; ``early`` that
-    it came before the request's last byte had been handed to the network. ``proxy`` is the address of the proxy that
-    was asked to carry the request, or empty; ``sent`` the bytes of request body that went out.
+    it came before the request's last byte had been handed to the network. ``proxy`` is the address of the HTTP proxy
+    that was asked to carry the request, or empty, and ``proxy_source`` the variable that names it; ``sent`` are the
+    bytes of request body that went out.
     """
 
     status: int
@@ -61,6 +62,7 @@ class Answer(NamedTuple):
     early: bool = False
     proxy: str = ""
     sent: int = 0
+    proxy_source: str = ""
 
     def header(self, name: str) -> str:
         """The header's value, or an empty string. Lines that differ are joined by commas, as HTTP reads them."""
@@ -180,7 +182,7 @@ def _is_temporary(status: int) -> bool:
 
 def _judge_success(answer: Answer, name: str) -> Verdict:
     """A 2xx that may acknowledge: it does when it is whole, came after the body, and does not say otherwise."""
-    status, _, _, body, complete, delimited, early, _, _ = answer
+    status, _, _, body, complete, delimited, early, *_ = answer
     if early:
         return _unreadable(status, name, "the answer came before the batch was sent")
     kind, encoding = answer.header("Content-Type"), answer.header("Content-Encoding")
@@ -331,5 +333,6 @@ def _unexpected_hint(answer: Answer) -> str:
         return f"The server redirects{where}. Redirects are never followed: set apiUrl to where the platform really is."
     if answer.status == 407:
         proxy = f"The proxy {printable(answer.proxy)}" if answer.proxy else "A proxy"
-        return f"{proxy} asks for credentials. Set them in HTTPS_PROXY or HTTP_PROXY, or exempt the host in NO_PROXY."
+        source = answer.proxy_source or "HTTPS_PROXY or HTTP_PROXY"
+        return f"{proxy} asks for credentials. Set them in {source}, or exempt the host in NO_PROXY."
     return f"{_said(answer)}Check apiUrl; nothing was deleted."

@@ -241,7 +241,7 @@ async def test_a_407_names_the_proxy(
     ]
     [failed] = [event for event in events if isinstance(event, Failed)]
     assert failed.hint == (
-        f"The proxy {proxy.url} asks for credentials. Set them in HTTPS_PROXY or HTTP_PROXY, or exempt the host "
+        f"The proxy {proxy.url} asks for credentials. Set them in {scheme.upper()}_PROXY, or exempt the host "
         "in NO_PROXY."
     )
     assert (result.exit_code, result.skipped) == (1, 1)

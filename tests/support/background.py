@@ -24,13 +24,20 @@ SAFETY_NET = 60.0  # seconds; never waited for in a test that passes
 
 
 class BackgroundServer:
-    """Listens on 127.0.0.1, port 0, from ``__enter__`` to ``__exit__``.
+    """Listens on `host`, port 0, from ``__enter__`` to ``__exit__``.
 
     Subclasses give `_converse`, one call per connection. `errors` collects what the clients did against the
     protocol and what went wrong in here; leaving the block raises ``AssertionError`` when it is not empty.
     """
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        tls: ssl.SSLContext | None = None,
+        receive_buffer: int | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
+        self._host = host
         self.connections = 0  # accepted so far
         self.errors: list[str] = []
         self.changed = threading.Condition()  # held for every change of what tests may read
@@ -92,7 +99,8 @@ class BackgroundServer:
             self.errors.append(f"server: {exc!r}")
 
     async def _serve(self) -> None:
-        sock = socket.create_server(("127.0.0.1", 0), backlog=512)
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        sock = socket.create_server((self._host, 0), family=family, backlog=512)
         if self._receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
         server = await asyncio.start_server(self._accept, sock=sock, ssl=self._tls, limit=MAX_HEAD)

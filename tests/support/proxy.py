@@ -46,7 +46,7 @@ class ProxyServer(BackgroundServer):
                 if upstream is None:
                     upstream = await self._connect(request, writer)
                 if request.method == "CONNECT":
-                    await _pump(reader, upstream)
+                    await pump(reader, upstream)
                     return
                 upstream.write(_origin_form(request))
                 await upstream.drain()
@@ -74,7 +74,7 @@ class ProxyServer(BackgroundServer):
         upstream_reader, upstream = await asyncio.open_connection(host, port)
         if request.method == "CONNECT":
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        self._start(_pump(upstream_reader, writer))
+        self._start(pump(upstream_reader, writer))
         return upstream
 
     def _refusal(self, request: Request) -> Answer | None:
@@ -110,7 +110,7 @@ def _dropped(request: Request) -> set[str]:
     return _HOP_BY_HOP | ({"transfer-encoding"} if request.chunked else set())
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Copy until either side ends."""
     try:
         while data := await reader.read(65536):
