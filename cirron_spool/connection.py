@@ -45,11 +45,13 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_content",
+        "_exchanged",
         "_had_waited",
         "_head",
         "_head_wanted",
         "_protocol",
         "_socket",
+        "_tickets_read",
         "_transport",
         "answered",
         "cut_short",
@@ -64,6 +66,7 @@ class Connection(asyncio.Protocol):
         self._socket: Any = transport.get_extra_info("socket")
         self._content: aiohttp.StreamReader | None = None
         self._head = b""
+        self._exchanged = self._tickets_read = False
         self._had_waited = self._head_wanted = self.answered = self.foreign = False
         self.lost = self.reset = self.cut_short = False
 
@@ -87,20 +90,21 @@ class Connection(asyncio.Protocol):
         self._head = b""
         self._content = None
         self.answered = self.foreign = False
-        had_waited = self._had_waited
+        had_waited, self._tickets_read = self._had_waited, self._exchanged
         self.note_use()
         return had_waited
 
-    def note_use(self) -> None:
-        """Know that the connection was used, or was opened ahead of its use."""
+    def note_use(self, *, exchanged: bool = True) -> None:
+        """Know that the connection had an exchange, or else was opened ahead of one."""
+        self._exchanged = self._exchanged or exchanged
         if not self._had_waited:
             self._had_waited = True
             _used.add(self._protocol)
 
-    def is_quiet(self, *, fresh: bool) -> bool:
+    def is_quiet(self) -> bool:
         """Whether nothing has come that nobody asked for: an answer to be taken for the next request's."""
-        # A fresh TLS connection may hold session tickets: it is asked for unread bytes once it was used.
-        ask = not fresh or self._transport.get_extra_info("ssl_object") is None
+        # Before its first answer a TLS connection may hold session tickets: unread bytes say nothing then.
+        ask = self._tickets_read or self._transport.get_extra_info("ssl_object") is None
         return not aiohttp_compat.has_left_over(self._protocol) and not (ask and _has_unread(self._socket))
 
     def read_through(self, content: aiohttp.StreamReader) -> None:

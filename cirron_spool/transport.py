@@ -220,7 +220,7 @@ class Transport:
                 protocol = await open_connection(defaults.session, defaults.route.url, options, self._timeout)
             connection = Connection.of(protocol)
             if connection is not None:
-                connection.note_use()
+                connection.note_use(exchanged=False)
 
     async def _exchange(
         self,

@@ -135,7 +135,7 @@ class Body(Exchange):
         self.reused = was_used(protocol) if connection is None else connection.begin()
         if connection is None or not connection.is_open:
             raise ConnectionResetError
-        if (self._fresh and self.reused) or not connection.is_quiet(fresh=not self.reused):
+        if (self._fresh and self.reused) or not connection.is_quiet():
             self.refused = True
             raise _UnusableConnectionError
 

@@ -162,6 +162,18 @@ async def test_the_callers_session_has_its_own_trust(spool: Path) -> None:
             assert (await flush(server.url, spool, session=session)).uploaded == len(batches)
 
 
+async def test_session_tickets_are_no_reason_to_drop_a_connection_that_was_opened_ahead(
+    trusted: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whether they are read before the request is a matter of microseconds: here they never are.
+    monkeypatch.setattr("cirron_spool.connection._has_unread", lambda sock: True)
+    with ScriptedServer(tls=tls.server_context()) as server:
+        async with Transport(timeout_ms=10_000) as transport:
+            await transport.preconnect(f"{server.url}/api/traces")
+            await transport.post(f"{server.url}/api/traces", {"X-Cirron-Batch-Id": "0a"}, Upload((b"{}",), 2))
+    assert (server.connections, len(server.uploads)) == (1, 1)
+
+
 # -- proxies ----------------------------------------------------------------------------------------------------
 
 
