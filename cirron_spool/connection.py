@@ -40,7 +40,8 @@ class Connection(asyncio.Protocol):
     """Passes all events of one connection on to aiohttp's protocol, and keeps what an exchange wants to know.
 
     ``answered``: a byte has come since the request was begun. ``foreign``: the status line is not HTTP/1.0 or 1.1.
-    ``lost``: the connection is gone; ``reset``: with an error; ``cut_short``: within the body of an answer.
+    ``lost``: the connection is gone; ``cut_short``: within the body of an answer; ``closed_in_order``: the peer said
+    that it sends no more, and nothing failed.
     """
 
     __slots__ = (
@@ -54,10 +55,10 @@ class Connection(asyncio.Protocol):
         "_tickets_read",
         "_transport",
         "answered",
+        "closed_in_order",
         "cut_short",
         "foreign",
         "lost",
-        "reset",
     )
 
     def __init__(self, protocol: Protocol, transport: asyncio.Transport) -> None:
@@ -68,7 +69,7 @@ class Connection(asyncio.Protocol):
         self._head = b""
         self._exchanged = self._tickets_read = False
         self._had_waited = self._head_wanted = self.answered = self.foreign = False
-        self.lost = self.reset = self.cut_short = False
+        self.lost = self.cut_short = self.closed_in_order = False
 
     @classmethod
     def of(cls, protocol: Protocol | None) -> Connection | None:
@@ -150,14 +151,15 @@ class Connection(asyncio.Protocol):
             aiohttp_compat.end_body(self._content, refused=True)
 
     def eof_received(self) -> bool | None:
-        """Hand on the end of what the peer sends."""
+        """Hand on the end of what the peer sends. TLS has it only when the peer says goodbye."""
+        self.closed_in_order = True
         keep_open: bool | None = self._protocol.eof_received()
         return keep_open
 
     def connection_lost(self, error: Exception | None) -> None:
         """Hand on the end, and let it be the end of what is still read."""
         self.lost = True
-        self.reset = error is not None
+        self.closed_in_order = self.closed_in_order and error is None
         self.cut_short = aiohttp_compat.has_unfinished_body(self._protocol)
         self._protocol.connection_lost(error)
         if self._content is not None:

@@ -339,7 +339,7 @@ async def _hear(response: aiohttp.ClientResponse, exchange: Exchange, route: Rou
         response.reason or "",
         response.headers,
         content,
-        whole and (delimited or connection is None or not connection.reset),
+        whole and (delimited or connection is None or connection.closed_in_order),
         delimited,
         early,
         proxy.shown if proxy is not None else "",
