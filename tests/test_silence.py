@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from cirron_spool.awaiting import NoThreadError, in_daemon_thread
+from cirron_spool.awaiting import in_daemon_thread
+from cirron_spool.errors import NoThreadError
 from cirron_spool.resolver import Resolver
 from cirron_spool.transport import Transport
 from cirron_spool.verdict import NoAnswer

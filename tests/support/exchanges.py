@@ -18,7 +18,9 @@ from itertools import product
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
+from cirron_spool.proxies import Proxy, Route
 from cirron_spool.transport import Transport
 from cirron_spool.verdict import Answer, NoAnswer
 from cirron_spool.wire import Upload
@@ -203,7 +205,7 @@ async def _run(case: Case, number: int, server: Server, ports: dict[str, int]) -
             Transport(timeout_ms=limit_ms, session=session) as transport,
         ):
             if case.state == "in the tunnel":
-                _by_proxy(transport, url, f"http://127.0.0.1:{port}")
+                _by_proxy(transport, url, port)
             calling = asyncio.ensure_future(
                 _call(transport, case.call, url, large=case.state == "sending the body")
             )
@@ -223,13 +225,10 @@ async def _run(case: Case, number: int, server: Server, ports: dict[str, int]) -
     return outcome_of(heard)
 
 
-def _by_proxy(transport: Transport, url: str, proxy: str) -> None:
+def _by_proxy(transport: Transport, url: str, port: int) -> None:
     """The environment is one for all cases; these alone go by way of a proxy."""
-    from yarl import URL
-
-    from cirron_spool.proxies import Route
-
-    transport._keep(Route(URL(url), tls.client_context(), proxy_url=URL(proxy), proxy_shown=proxy))
+    proxy = Proxy("http", "127.0.0.1", port, f"http://127.0.0.1:{port}", "HTTPS_PROXY")
+    transport._keep(Route(URL(url), tls.client_context(), proxy))
 
 
 async def _listen(converse: Any, stack: AsyncExitStack) -> int:
