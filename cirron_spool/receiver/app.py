@@ -15,11 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TextIO
 
-from aiohttp import web
-
 from cirron_spool import naming
 from cirron_spool.errors import CirronSpoolError, ConfigError
-from cirron_spool.receiver.guard import Door
+from cirron_spool.receiver.connections import Connections
+from cirron_spool.receiver.journal import Journal
 from cirron_spool.receiver.options import ReceiverOptions
 from cirron_spool.receiver.routes import Routes
 from cirron_spool.receiver.store import Store
@@ -33,21 +32,25 @@ _THREADS = 8
 # Connections that the system holds for us while we are busy; more are refused by it.
 _BACKLOG = 512
 
-# For requests that are cut at the end, once the grace is over.
+# For requests that are cut at the end to put their things away.
 _CUT_S = 0.5
 
-# What aiohttp has to say (a client's broken HTTP, mostly) goes to whoever listens to this logger, by default nobody.
+# For a program that runs a receiver without ``report``.
 _log = logging.getLogger("cirron_spool.receiver")
 _log.addHandler(logging.NullHandler())
 _log.propagate = False
 
 
 class Receiver:
-    """A receiver that takes requests. ``url`` is its origin, with the port it got; ``store`` is what it has stored."""
+    """A receiver that takes requests.
 
-    def __init__(self, url: str, store: Store, *, loopback: bool) -> None:
+    ``url`` is its origin, with the port it got; ``store`` is what it has stored; ``journal`` counts what it has done.
+    """
+
+    def __init__(self, url: str, store: Store, journal: Journal, *, loopback: bool) -> None:
         self.url = url
         self.store = store
+        self.journal = journal
         self.loopback = loopback
 
 
@@ -58,8 +61,8 @@ async def running(
     """A receiver for as long as the block runs.
 
     At the end, requests in flight get ``options.grace_s`` seconds to finish, then they are cut; what has been
-    acknowledged is durable in any case. ``report`` is given lines for the operator: failures to store, and each batch
-    when ``options.verbose``.
+    acknowledged is durable in any case. ``report`` is given lines for the operator, by default the logger
+    ``cirron_spool.receiver``: failures to store, and each batch and refusal when ``options.verbose``.
 
     Raises ConfigError (options, address), SpoolError (folder), SpoolBusyError (another receiver has the folder).
     """
@@ -69,32 +72,18 @@ async def running(
     try:
         store = await loop.run_in_executor(threads, lambda: Store(options.store, max_bytes=options.max_bytes))
         try:
-            routes = Routes(options, store, threads, report or _log.info)
-            # aiohttp must leave bodies compressed: what it decompresses by itself has no bound.
-            server = web.Server(
-                routes,
-                auto_decompress=False,
-                access_log=None,
-                logger=_log,
-                keepalive_timeout=options.keepalive_s,
-            )
-            door = routes.door = Door(
-                server,
-                header_timeout_s=options.header_timeout_s,
-                answer_timeout_s=options.body_timeout_s,
-                max_connections=options.max_connections,
-            )
-            listener = await _listen(loop, door, options)
+            journal = Journal(report or _log.info, verbose=options.verbose)
+            routes = Routes(options, store, threads, journal)
+            connections = Connections(options, routes, journal.answered)
+            listener = await _listen(connections, options)
             try:
                 host, port = listener.sockets[0].getsockname()[:2]
                 url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-                yield Receiver(url, store, loopback=all(_is_loopback(found) for found in listener.sockets))
+                loopback = all(_is_loopback(found) for found in listener.sockets)
+                yield Receiver(url, store, journal, loopback=loopback)
             finally:
                 listener.close()
-                await door.drain(options.grace_s)
-                server.pre_shutdown()
-                await server.shutdown(_CUT_S)
-                await door.drain(_CUT_S)
+                await connections.drain(options.grace_s, _CUT_S)
                 # A hop that its request no longer waits for still ends before the folder is let go.
                 await asyncio.to_thread(threads.shutdown)
         finally:
@@ -107,7 +96,8 @@ def serve(options: ReceiverOptions) -> int:
     """Run a receiver until SIGINT or SIGTERM; the exit code: 0, 2 for what cannot be used, 4 when the store is taken.
 
     Prints ``Receiving on URL, storing in DIR`` on standard output when it is ready, and everything else on standard
-    error. ``CIRRON_RECEIVE_TOKEN`` stands in for a token that the options do not have.
+    error, with the totals in the last line. ``CIRRON_RECEIVE_TOKEN`` stands in for a token that the options do not
+    have.
     """
     if options.token is None:
         options = replace(options, token=os.environ.get("CIRRON_RECEIVE_TOKEN") or None)
@@ -134,11 +124,12 @@ async def _serve(options: ReceiverOptions) -> None:
                     )
             _say(f"Receiving on {receiver.url}, storing in {receiver.store.directory}", sys.stdout)
             await stop.wait()
+    _say(receiver.journal.totals(), sys.stderr)
 
 
-async def _listen(loop: asyncio.AbstractEventLoop, door: Door, options: ReceiverOptions) -> asyncio.Server:
+async def _listen(connections: Connections, options: ReceiverOptions) -> asyncio.Server:
     try:
-        return await loop.create_server(door, options.host, options.port, backlog=_BACKLOG)
+        return await asyncio.start_server(connections, options.host, options.port, backlog=_BACKLOG)
     except (OSError, UnicodeError) as error:
         # asyncio's own text for a failed bind repeats the address.
         number = (isinstance(error, OSError) and error.errno) or 0
@@ -155,10 +146,12 @@ def _is_loopback(listening: socket.socket) -> bool:
 @contextlib.contextmanager
 def _signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Iterator[None]:
     """SIGINT and SIGTERM set ``stop`` while the block runs. A second one changes nothing: the grace is short."""
-    # signal.signal and not the loop's own handlers, which Windows does not have.
+    # signal.signal and not the loop's own handlers, which Windows does not have. What is ignored stays ignored, as
+    # for a shell's background job.
     previous = {
         number: signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
         for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
         yield
@@ -167,7 +160,9 @@ def _signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Iterator[N
             signal.signal(number, handler)
 
 
-def _say(line: str, stream: TextIO) -> None:
+def _say(line: str, stream: TextIO | None) -> None:
+    if stream is None:  # closed before the start; print would choose another one
+        return
     # Whoever reads our lines may be gone; the batches still come.
     try:
         print(naming.printable(line), file=stream, flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
+from cirron_spool.receiver.http1 import RefusedError
 from cirron_spool.receiver.jsontext import JsonCheck, NotABatchError
 
 # How much is decompressed, checked and written in one go. The check holds the GIL, about 1 ms for this much.
@@ -15,15 +16,6 @@ _SLICE_BYTES = 32 << 10
 
 # zlib alone reads the gzip format right: faster libraries fail on optional header fields. The JSON check takes longer.
 _GZIP_FORMAT = 16 + zlib.MAX_WBITS
-
-
-class RefusedError(Exception):
-    """The request is answered with ``status`` and ``message``, and nothing of it is kept."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
 
 
 def is_gzip(content_encoding: str) -> bool:

@@ -1,14 +1,16 @@
 """Requests and their answers.
 
 ====  =======================  ===============================================================================
+POST  /api/traces              200 ``{"success": true, "batchId": …, "duplicate": …}`` once the batch is durable
 GET   /api/cli/status          200 when the bearer is accepted, else 401
 POST  /api/cli/auth/refresh    200 with new tokens for the right refresh token, else 401
-POST  /api/traces              200 ``{"success": true, "batchId": …, "duplicate": …}`` once the batch is durable
+GET   /health                  200 ``{"status": "ok", "batches": …, …}`` with counts, to everybody
 ====  =======================  ===============================================================================
 
-Every other answer is ``{"success": false, "error": …}``: 400 (identifier, gzip, JSON, a body cut short), 401 (bearer),
-404, 405, 408 (the body stood still), 413 (too large, on the wire or decompressed), 415 (encoding), 417 (expectation),
-507 (no space), 500 (any other failure to store).
+HEAD is answered wherever GET is. Every other answer is ``{"success": false, "error": …}``: 400 (HTTP, identifier, gzip,
+JSON, a body cut short), 401 (bearer), 404, 405, 408 (too slow), 409 (another batch has this identifier), 413 (too
+large, on the wire or decompressed), 414 and 431 (request line, head), 415 (encoding), 417 (expectation), 501 (transfer
+coding), 503 (too many connections), 505 (version), 507 (no space), 500 (any other failure to store).
 """
 
 from __future__ import annotations
@@ -16,16 +18,16 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from aiohttp import web
-
 from cirron_spool import naming
-from cirron_spool.receiver.body import RefusedError, is_gzip
-from cirron_spool.receiver.guard import Door
+from cirron_spool.receiver.body import is_gzip
+from cirron_spool.receiver.connections import Request
+from cirron_spool.receiver.http1 import Answer, RefusedError, refusal
+from cirron_spool.receiver.journal import Journal
 from cirron_spool.receiver.options import ReceiverOptions
 from cirron_spool.receiver.shaping import Shaping
 from cirron_spool.receiver.store import Store, Stored, Upload
@@ -43,68 +45,54 @@ _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _Result = TypeVar("_Result")
 
-_Answer = tuple[int, dict[str, object], Mapping[str, str]]
-
 
 class Routes:
-    """Answers each request of an ``aiohttp.web.Server``, which calls it. ``report`` is given lines for the operator."""
+    """Answers requests, and writes into ``journal`` what has been stored."""
 
-    door: Door  # set by whoever makes the server, which needs this object first
-
-    def __init__(
-        self, options: ReceiverOptions, store: Store, threads: Executor, report: Callable[[str], None]
-    ) -> None:
+    def __init__(self, options: ReceiverOptions, store: Store, threads: Executor, journal: Journal) -> None:
         self._options = options
         self._store = store
         self._threads = threads
-        self._report = report
+        self._journal = journal
         self._tokens = Tokens(options.token, options.refresh_token)
         self._shaping = Shaping(options.latency_ms, options.bandwidth)
-        self._routes: dict[str, tuple[str, Callable[[web.BaseRequest], Awaitable[_Answer]]]] = {
-            "/api/traces": ("POST", self._traces),
-            "/api/cli/status": ("GET", self._status),
-            "/api/cli/auth/refresh": ("POST", self._refresh),
+        self._routes: dict[str, tuple[tuple[str, ...], Callable[[Request], Awaitable[Answer]]]] = {
+            "/api/traces": (("POST",), self._traces),
+            "/api/cli/status": (("GET", "HEAD"), self._status),
+            "/api/cli/auth/refresh": (("POST",), self._refresh),
+            "/health": (("GET", "HEAD"), self._health),
         }
 
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The answer to one request."""
-        guard = self.door.begin(request.transport)
+    async def __call__(self, request: Request) -> Answer:
+        """The answer to one request, after the latency that was asked for."""
         try:
-            status, answer, headers = await self._answer(request)
-            await self._shaping.answer()
-            response = web.Response(
-                status=status,
-                body=json.dumps(answer).encode(),
-                content_type="application/json",
-                headers=headers,
-            )
-            # The rest of a body that nobody wants is not worth a kept-alive connection.
-            if self.door.draining or not request.content.is_eof():
-                response.force_close()
-            return response
-        finally:
-            self.door.end(guard)
-
-    async def _answer(self, request: web.BaseRequest) -> _Answer:
-        method, handler = self._routes.get(request.path, ("", None))
-        if handler is None:
-            return _refusal(404, "No such route.")
-        if request.method != method:
-            return _refusal(405, f"Only {method} is possible here.", Allow=method)
-        try:
-            return await handler(request)
+            answer = await self._answer(request)
         except RefusedError as refused:
-            return _refusal(refused.status, refused.message)
+            answer = refusal(refused.status, refused.message)
         except OSError as error:
-            failure = f"Could not store a batch: {error.strerror or error}."
-            self._report(f"Error: {failure}")
-            return _refusal(507 if error.errno in _NO_SPACE else 500, failure)
+            where = naming.printable(str(self._store.directory))
+            failure = f"Could not store a batch in {where}: {naming.reason(error)}."
+            answer = refusal(507 if error.errno in _NO_SPACE else 500, failure)
+        await self._shaping.answer()
+        return answer
 
-    async def _status(self, request: web.BaseRequest) -> _Answer:
+    async def _answer(self, request: Request) -> Answer:
+        methods, handler = self._routes.get(request.head.path, ((), None))
+        if handler is None:
+            return refusal(404, "No such route.")
+        if request.head.method not in methods:
+            return refusal(405, f"Only {methods[0]} is possible here.", Allow=", ".join(methods))
+        return await handler(request)
+
+    async def _health(self, request: Request) -> Answer:
+        del request
+        return Answer(200, {"status": "ok", "batches": len(self._store), **self._journal.counts()})
+
+    async def _status(self, request: Request) -> Answer:
         if not self._welcome(request):
             return _unauthorized(valid=False)
         expires = datetime.now(UTC) + timedelta(seconds=ACCESS_SECONDS)
-        return (
+        return Answer(
             200,
             {
                 "valid": True,
@@ -112,12 +100,11 @@ class Routes:
                 "user": {"email": "receiver@localhost", "name": "cirron-spool receiver"},
                 "organization": {"name": "cirron-spool receiver"},
             },
-            {},
         )
 
-    async def _refresh(self, request: web.BaseRequest) -> _Answer:
+    async def _refresh(self, request: Request) -> Answer:
         body = bytearray()
-        while chunk := await self._next(request):
+        while chunk := await request.read():
             body += chunk
             if len(body) > _REFRESH_BYTES:
                 raise RefusedError(413, f"The request is larger than {_REFRESH_BYTES} bytes.")
@@ -132,7 +119,7 @@ class Routes:
         if issued is None:
             return _unauthorized()
         access, refresh = issued
-        return (
+        return Answer(
             200,
             {
                 "access_token": access,
@@ -140,30 +127,26 @@ class Routes:
                 "expires_in": ACCESS_SECONDS,
                 "token_type": "Bearer",
             },
-            {},
         )
 
-    async def _traces(self, request: web.BaseRequest) -> _Answer:
+    async def _traces(self, request: Request) -> Answer:
         if not self._welcome(request):
             return _unauthorized()
-        batch_id = request.headers.get("X-Cirron-Batch-Id", "")
-        gzipped = is_gzip(request.headers.get("Content-Encoding", ""))
+        batch_id = request.head.fields.get("x-cirron-batch-id", "")
+        gzipped = is_gzip(request.head.fields.get("content-encoding", ""))
         upload = self._store.upload(batch_id, gzipped=gzipped)
-        self._check_size(request.content_length or 0)
-        self._continue(request)
+        self._check_size(request.head.length or 0)
         stored = await self._take_in(request, upload)
-        if self._options.verbose:
-            what = "Had already" if stored.duplicate else f"Stored {naming.human_size(stored.size)}:"
-            self._report(f"{what} {stored.name}")
-        return 200, {"success": True, "batchId": batch_id, "duplicate": stored.duplicate}, {}
+        self._journal.stored(stored, request.peer)
+        return Answer(200, {"success": True, "batchId": batch_id, "duplicate": stored.duplicate})
 
-    async def _take_in(self, request: web.BaseRequest, upload: Upload) -> Stored:
+    async def _take_in(self, request: Request, upload: Upload) -> Stored:
         """Read the body and store it: in one thread hop if it is short, else hop by hop as it comes."""
         received = 0
         held = bytearray()
         begun = False
         try:
-            while chunk := await self._next(request):
+            while chunk := await request.read():
                 received += len(chunk)
                 self._check_size(received)
                 await self._shaping.body(len(chunk))
@@ -182,17 +165,6 @@ class Routes:
                     await asyncio.wrap_future(discarding)
             raise
 
-    async def _next(self, request: web.BaseRequest) -> bytes:
-        """The next bytes of the body, empty at its end. Raises RefusedError when it stands still or breaks off."""
-        try:
-            async with asyncio.timeout(self._options.body_timeout_s):
-                return await request.content.readany()
-        except TimeoutError:
-            silence = f"{self._options.body_timeout_s:g} seconds"
-            raise RefusedError(408, f"The body stood still for {silence}.") from None
-        except (web.RequestPayloadError, ConnectionError):
-            raise RefusedError(400, "The body breaks off.") from None
-
     async def _hop(self, work: Callable[[bytes], _Result], data: bytes) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, data)
 
@@ -200,24 +172,10 @@ class Routes:
         if on_the_wire > self._options.max_bytes:
             raise RefusedError(413, f"The batch is larger than {self._options.max_bytes} bytes.")
 
-    def _welcome(self, request: web.BaseRequest) -> bool:
-        return self._tokens.accepts(request.headers.get("Authorization", ""))
-
-    def _continue(self, request: web.BaseRequest) -> None:
-        """Ask for the body of a client that waits to be asked, now that its head is known to be fine."""
-        expectation = request.headers.get("Expect")
-        if expectation is None:
-            return
-        if expectation.lower() != "100-continue":
-            raise RefusedError(417, "Expect must be 100-continue or absent.")
-        if request.transport is not None:
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    def _welcome(self, request: Request) -> bool:
+        return self._tokens.accepts(request.head.fields.get("authorization", ""))
 
 
-def _refusal(status: int, error: str, **headers: str) -> _Answer:
-    return status, {"success": False, "error": error}, headers
-
-
-def _unauthorized(**more: Any) -> _Answer:
+def _unauthorized(**more: Any) -> Answer:
     error = "The token is not accepted."
-    return 401, {"success": False, "error": error, **more}, {"WWW-Authenticate": "Bearer"}
+    return Answer(401, {"success": False, "error": error, **more}, {"WWW-Authenticate": "Bearer"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import filecmp
 import os
 import re
@@ -10,14 +11,15 @@ import secrets
 import stat
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cirron_spool import naming
 from cirron_spool.errors import SpoolBusyError, SpoolError
 from cirron_spool.lock import HeldError, lock_file
-from cirron_spool.receiver.body import BodyReader, RefusedError
+from cirron_spool.receiver.body import BodyReader
+from cirron_spool.receiver.http1 import RefusedError
 
 _LOCK_NAME = ".cirron-spool-receive.lock"
 
@@ -49,7 +51,7 @@ class Store:
 
     Only one store can be open on a folder at a time. A batch is looked for by its identifier, in an index that is made
     from the file names once and kept up to date; a batch that has since been taken away (flushed, cleared) counts as
-    not there.
+    not there. A folder that was removed or replaced is an OSError at the next batch.
     """
 
     def __init__(self, directory: Path, *, max_bytes: int) -> None:
@@ -57,10 +59,11 @@ class Store:
         self.directory = directory.absolute()
         self.max_bytes = max_bytes
         self._changed = threading.Condition()
-        self._names: dict[str, str] = {}
-        # Batches that were there at the start: whoever put them there may not have made them durable.
+        # The names of each identifier's files: only what was there at the start can have several.
+        self._names: dict[str, tuple[str, ...]] = {}
+        # Files that were there at the start: whoever put them there may not have made them durable.
         self._unsynced: set[str] = set()
-        self._being_committed: set[str] = set()
+        self._in_hand: set[str] = set()
         self._folder: int | None = None
         try:
             _make_folder(self.directory)
@@ -74,6 +77,7 @@ class Store:
             self._clean_and_index()
             if os.name == "posix":
                 self._folder = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._try_to_write()
             self._sync_folder()
         except OSError as error:
             self.close()
@@ -92,15 +96,14 @@ class Store:
             raise RefusedError(400, "X-Cirron-Batch-Id must be 1 to 128 lower-case hexadecimal digits.")
         return Upload(self, batch_id, gzipped=gzipped)
 
-    def holds(self, batch_id: str) -> str | None:
-        """The name of the durable batch with this identifier, or None."""
-        with self._changed:
+    def holds(self, batch_id: str) -> tuple[str, ...]:
+        """The names of the durable batches with this identifier."""
+        with self._one_at_a_time(batch_id):
             return self._find(batch_id)
 
     def __len__(self) -> int:
-        """How many batches the index knows."""
-        with self._changed:
-            return len(self._names)
+        """How many batches the index knows. Does not block."""
+        return len(self._names)
 
     def path(self, name: str) -> str:
         """Where a file of this name is."""
@@ -109,19 +112,25 @@ class Store:
     def commit(self, temporary: str, batch_id: str, created_ns: int, size: int) -> Stored:
         """Give a synced temporary file its batch's name, durably, unless the batch is already there.
 
-        Raises OSError; then there is no such batch. Of two at once with the same identifier, the second waits for the
-        first, because it may only be called a duplicate of something durable.
+        Raises OSError, or RefusedError (409) where another batch has the identifier; then nothing is stored. Of two at
+        once with the same identifier, the second waits for the first: it can only be a duplicate of something durable.
         """
-        with self._changed:
-            while batch_id in self._being_committed:
-                self._changed.wait()
+        with self._one_at_a_time(batch_id):
+            name = naming.format_name(created_ns, batch_id)
+            self._look_at(batch_id, name)
             there = self._find(batch_id)
-            if there is not None:
-                self._keep_one(temporary, there)
-                return Stored(there, 0, duplicate=True)
-            self._being_committed.add(batch_id)
-        name = naming.format_name(created_ns, batch_id)
-        try:
+            for same in there:
+                if filecmp.cmp(temporary, self.path(same), shallow=False):
+                    # Somebody may be flushing this very store to us by mistake. The sender deletes the file that it
+                    # has read, and that would be the only copy; a file that was replaced meanwhile it keeps.
+                    os.replace(temporary, self.path(same))
+                    self._sync_folder()
+                    return Stored(same, 0, duplicate=True)
+            if there:
+                # Two batches are not one: acknowledging this one would make its sender delete the only copy.
+                raise RefusedError(
+                    409, f"Another batch with this identifier is stored as {there[0]}. Its content differs."
+                )
             os.replace(temporary, self.path(name))
             try:
                 self._sync_folder()
@@ -129,42 +138,51 @@ class Store:
                 with contextlib.suppress(OSError):
                     os.unlink(self.path(name))
                 raise
-            with self._changed:
-                self._names[batch_id] = name
-        finally:
-            with self._changed:
-                self._being_committed.remove(batch_id)
-                self._changed.notify_all()
+            self._names[batch_id] = (name,)
         return Stored(name, size, duplicate=False)
 
-    def _keep_one(self, temporary: str, there: str) -> None:
-        """Of two files with one identifier keep the stored bytes, but where they are equal the file that just came.
+    @contextlib.contextmanager
+    def _one_at_a_time(self, batch_id: str) -> Iterator[None]:
+        """Nobody else looks for this identifier, or stores it, while the block runs."""
+        with self._changed:
+            while batch_id in self._in_hand:
+                self._changed.wait()
+            self._in_hand.add(batch_id)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._in_hand.remove(batch_id)
+                self._changed.notify_all()
 
-        Somebody may be flushing this very store to us by mistake. The sender deletes the file that it has read, and
-        would delete the only copy; a file that was replaced meanwhile it keeps.
-        """
-        if filecmp.cmp(temporary, self.path(there), shallow=False):
-            os.replace(temporary, self.path(there))
-            self._sync_folder()
+    def _look_at(self, batch_id: str, name: str) -> None:
+        """Add a file to the index that somebody else has put there since the start: it must not be overwritten."""
+        names = self._names.get(batch_id, ())
+        if name not in names and os.path.lexists(self.path(name)):
+            self._names[batch_id] = (*names, name)
+            self._unsynced.add(name)
+
+    def _find(self, batch_id: str) -> tuple[str, ...]:
+        names = tuple(name for name in self._names.get(batch_id, ()) if self._is_durable(name))
+        if names:
+            self._names[batch_id] = names
         else:
-            os.unlink(temporary)
+            self._names.pop(batch_id, None)
+        return names
 
-    def _find(self, batch_id: str) -> str | None:
-        name = self._names.get(batch_id)
-        if name is None:
-            return None
+    def _is_durable(self, name: str) -> bool:
+        """Whether a batch is there under this name; it is durable then. Raises OSError where that cannot be."""
         try:
             found = os.lstat(self.path(name))
             # The SDK does not sync its files: after a power cut, one that was copied here can be empty.
-            if stat.S_ISREG(found.st_mode) and found.st_size > 0:
-                if batch_id in self._unsynced:
-                    _sync_file(self.path(name))
-                    self._unsynced.discard(batch_id)
-                return name
+            if not stat.S_ISREG(found.st_mode) or found.st_size == 0:
+                return False
+            if name in self._unsynced:
+                _sync_file(self.path(name))
+                self._unsynced.discard(name)
         except FileNotFoundError:
-            pass
-        del self._names[batch_id]
-        return None
+            return False
+        return True
 
     def _clean_and_index(self) -> None:
         with os.scandir(self.directory) as entries:
@@ -172,16 +190,23 @@ class Store:
                 if not entry.is_file(follow_symlinks=False):
                     continue
                 if (batch := naming.parse(entry.name)) is not None:
-                    self._names[batch.batch_id] = entry.name
+                    self._names[batch.batch_id] = (*self._names.get(batch.batch_id, ()), entry.name)
+                    self._unsynced.add(entry.name)
                 elif _INCOMING.fullmatch(entry.name):
                     # Never acknowledged, and nobody else writes here while we have the lock.
                     os.unlink(entry.path)
-        self._unsynced.update(self._names)
+
+    def _try_to_write(self) -> None:
+        path = self.path(_incoming())
+        _sync_file(path, _NEW_FILE)
+        os.unlink(path)
 
     def _sync_folder(self) -> None:
         # Windows has no such call, and needs none: it logs changes of names itself.
         if self._folder is not None:
             os.fsync(self._folder)
+            if not os.path.samestat(os.fstat(self._folder), os.stat(self.directory)):
+                raise FileNotFoundError(errno.ENOENT, "the folder was replaced by another one")
 
     @property
     def _shown(self) -> str:
@@ -203,7 +228,7 @@ class Upload:
         self._store = store
         self._batch_id = batch_id
         self._reader = BodyReader(gzipped=gzipped, limit=store.max_bytes)
-        self._temporary = store.path(f".incoming-{secrets.token_hex(8)}.part")
+        self._temporary = store.path(_incoming())
         self._there = False
         self._file: int | None = None
         self._size = 0
@@ -217,7 +242,7 @@ class Upload:
     def finish(self) -> Stored:
         """Take the body for complete and make the batch durable.
 
-        Raises RefusedError or OSError; then nothing is stored.
+        Raises RefusedError (409: another batch has this identifier) or OSError; then nothing is stored.
         """
         with self._running:
             self._write(self._reader.finish())
@@ -271,6 +296,11 @@ class Upload:
         return self._file
 
 
+def _incoming() -> str:
+    """A name for a file that is being written."""
+    return f".incoming-{secrets.token_hex(8)}.part"
+
+
 def _make_folder(directory: Path) -> None:
     """Create the folder and what is missing above it, mode 0700, durably."""
     if directory.is_dir():
@@ -280,7 +310,7 @@ def _make_folder(directory: Path) -> None:
     with contextlib.suppress(FileExistsError):
         os.mkdir(directory, 0o700)
     if not directory.is_dir():
-        raise NotADirectoryError(20, "it is not a folder")
+        raise NotADirectoryError(errno.ENOTDIR, "it is not a folder")
     if os.name == "posix":
         _sync_file(directory.parent, os.O_RDONLY)
 

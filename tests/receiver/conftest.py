@@ -20,6 +20,7 @@ from cirron.core.flush import Batch, SpoolWriter
 
 from cirron_spool import receiver as receiver_package
 from cirron_spool.receiver.app import Receiver, ReceiverOptions, running
+from cirron_spool.receiver.journal import Journal
 from support.monitor import DeleteWatch, watch_deletes
 
 TOKEN = "sk-of-the-receiver-tests"
@@ -158,6 +159,10 @@ class _Elsewhere:
     @property
     def store(self) -> _Elsewhere:
         return self
+
+    @property
+    def journal(self) -> Journal:
+        pytest.fail("it is in the other process")
 
 
 Serve = Callable[..., contextlib.AbstractAsyncContextManager[tuple[asyncio.subprocess.Process, Peer]]]

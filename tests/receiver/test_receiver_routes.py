@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import os
+import re
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -205,8 +206,10 @@ async def test_bodies_that_are_not_the_gzip_they_are_said_to_be(start: Start) ->
         ("POST", "/api/traces/../x", 404, None),
         ("GET", "/api/traces", 405, "POST"),
         ("PUT", "/api/traces", 405, "POST"),
-        ("POST", "/api/cli/status", 405, "GET"),
+        ("POST", "/api/cli/status", 405, "GET, HEAD"),
         ("GET", "/api/cli/auth/refresh", 405, "POST"),
+        ("POST", "/health", 405, "GET, HEAD"),
+        ("DELETE", "/health", 405, "GET, HEAD"),
     ],
 )
 async def test_other_routes_and_methods(
@@ -240,23 +243,90 @@ async def test_what_cannot_be_stored_is_not_acknowledged(
             assert answer.status == status
             assert answer.body == {
                 "success": False,
-                "error": f"Could not store a batch: {os.strerror(code)}.",
+                "error": f"Could not store a batch in {peer.folder}: {os.strerror(code)}.",
             }
-        assert peer.said == [f"Error: Could not store a batch: {os.strerror(code)}."]
+        [line] = peer.said
+        assert re.fullmatch(
+            rf"{TIME} Refused {status} from 127\.0\.0\.1:\d+: Could not store a batch in .+\.", line
+        )
         assert peer.names == []
         assert (await peer.post(b"{}")).body["duplicate"] is False
 
 
-async def test_verbose_says_a_line_a_batch_and_silence_is_the_default(start: Start, tmp_path: Path) -> None:
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+
+
+async def test_verbose_says_a_line_a_request_and_silence_is_the_default(start: Start, tmp_path: Path) -> None:
     async with start(verbose=True) as peer:
         await peer.post(b'{"created_ns":1}')
         await peer.post(b'{"created_ns":1}')
+        await peer.post(b"no", "cd")
+        await peer.post(b"{}", token="sk-guessed")
+        await peer.request("GET", "/health")
+        reader, writer = await peer.connect()
+        writer.write(b"GARBAGE\r\n")
+        assert b" 400 " in await reader.readline()
+        writer.close()
         name = "00000000000000000001-ab.json"
-        assert peer.said == [f"Stored 16 B: {name}", f"Had already {name}"]
+        client = r"127\.0\.0\.1:\d+"
+        for line, expected in zip(
+            peer.said,
+            (
+                rf"Stored {name} \(16 B\) from {client}",
+                rf"Duplicate of {name} from {client}",
+                rf"Refused 400 from {client}: The body is not JSON: unexpected 'no'\.",
+                rf"Refused 401 from {client}: The token is not accepted\.",
+                rf"Refused 400 from {client}: The request line is not METHOD TARGET HTTP/1\.1\.",
+            ),
+            strict=True,
+        ):
+            assert re.fullmatch(f"{TIME} {expected}", line), line
+        assert (
+            peer.receiver.journal.totals()
+            == "Received 1 batch (16 B), 1 duplicate, 3 refused (1 for the token)."
+        )
     async with start(store=tmp_path / "other") as peer:
         await peer.post(b"{}")
         await peer.post(b"no")
         assert peer.said == []
+        assert peer.receiver.journal.totals() == "Received 1 batch (2 B), 0 duplicates, 1 refused."
+
+
+async def test_another_batch_under_a_known_identifier_is_refused_and_always_told(start: Start) -> None:
+    async with start() as peer:
+        assert (await peer.post(b'{"created_ns":1}')).status == 200
+        refused = await peer.post_gzip(b'{"created_ns":2}')
+        assert refused.status == 409
+        assert refused.body["error"] == (
+            "Another batch with this identifier is stored as 00000000000000000001-ab.json. Its content differs."
+        )
+        [line] = peer.said
+        assert "Refused 409 from 127.0.0.1:" in line
+        assert peer.names == ["00000000000000000001-ab.json"]
+        assert (await peer.post_gzip(b'{"created_ns":1}')).body["duplicate"] is True
+
+
+async def test_health(start: Start) -> None:
+    async with start() as peer:
+        await peer.post(b'{"created_ns":1}')
+        await peer.post(b'{"created_ns":1}')
+        await peer.post(b"{}", token=None)
+        health = await peer.request("GET", "/health")
+        assert (health.status, health.headers["Content-Type"]) == (200, "application/json")
+        assert health.body == {
+            "status": "ok",
+            "batches": 1,
+            "received": 1,
+            "duplicates": 1,
+            "refused": 1,
+            "bytes": 16,
+        }
+        async with peer.session.head(peer.receiver.url + "/health?x=1") as answer:
+            assert answer.status == 200
+            assert int(answer.headers["Content-Length"]) > 0
+            assert await answer.read() == b""
+        # The connection goes on: nothing of a body was sent.
+        assert (await peer.request("GET", "/health")).status == 200
 
 
 async def test_the_store_is_a_spool(start: Start, sdk_spool: list[Path]) -> None:

@@ -30,7 +30,8 @@ async def test_a_signal_ends_it_cleanly(serve: Serve, tmp_path: Path, number: si
         assert (await peer.post(b"{}", token="wrong")).status == 401
         process.send_signal(number)
         out, err = await process.communicate()
-        assert (process.returncode, out, err) == (0, b"", b"")
+        totals = b"Received 1 batch (16 B), 0 duplicates, 1 refused (1 for the token).\n"
+        assert (process.returncode, out, err) == (0, b"", totals)
         assert peer.names == ["00000000000000000001-ab.json"]
 
 
@@ -51,7 +52,7 @@ async def test_it_says_that_it_has_no_token(serve: Serve) -> None:
         assert (await peer.post(b"{}", token=None)).status == 200
         process.send_signal(signal.SIGTERM)
         _, err = await process.communicate()
-        assert err == b"No token is set: every request is accepted.\n"
+        assert err.startswith(b"No token is set: every request is accepted.\nReceived 1 batch (2 B), ")
 
 
 async def test_it_warns_when_others_can_connect_without_a_token(serve: Serve) -> None:
@@ -67,7 +68,10 @@ async def test_verbose_lines_go_to_standard_error(serve: Serve) -> None:
         await peer.post(b'{"created_ns":1}')
         process.send_signal(signal.SIGTERM)
         out, err = await process.communicate()
-        assert (out, err) == (b"", b"Stored 16 B: 00000000000000000001-ab.json\n")
+        assert out == b""
+        line, totals, end = err.split(b"\n")
+        assert b"Z Stored 00000000000000000001-ab.json (16 B) from 127.0.0.1:" in line
+        assert (totals, end) == (b"Received 1 batch (16 B), 0 duplicates, 0 refused.", b"")
 
 
 async def test_a_reader_that_has_gone_does_not_end_it(serve: Serve) -> None:
@@ -96,7 +100,7 @@ async def test_through_the_command_line(tmp_path: Path) -> None:
             async with session.post(f"{url}/api/traces", data=b'{"created_ns":1}', headers=head) as answer:
                 assert answer.status == 200
         process.send_signal(signal.SIGINT)
-        assert await process.communicate() == (b"", b"")
+        assert await process.communicate() == (b"", b"Received 1 batch (16 B), 0 duplicates, 0 refused.\n")
         assert process.returncode == 0
     finally:
         if process.returncode is None:
@@ -162,7 +166,9 @@ def test_in_the_calling_process(
     monkeypatch.setattr(sys, "stdout", Line())
     assert serve_here(ReceiverOptions(store=tmp_path / "store", verbose=True)) == 0
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-    assert capsys.readouterr().err == "No token is set: every request is accepted.\n"
+    assert capsys.readouterr().err == (
+        "No token is set: every request is accepted.\nReceived 0 batches (0 B), 0 duplicates, 0 refused.\n"
+    )
 
     taken = socket.create_server(("127.0.0.1", 0))
     with taken:

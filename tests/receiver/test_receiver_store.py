@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import gzip
 import os
+import shutil
 import stat
 import threading
 import time
@@ -15,8 +16,8 @@ import pytest
 
 from cirron_spool import naming
 from cirron_spool.errors import SpoolBusyError, SpoolError
-from cirron_spool.receiver.body import RefusedError
-from cirron_spool.receiver.store import Store, Upload
+from cirron_spool.receiver.http1 import RefusedError
+from cirron_spool.receiver.store import Store, Stored, Upload
 from support.users import NOBODY, as_user, needs_root, shared_folder
 
 
@@ -111,13 +112,63 @@ def test_the_longest_identifier(store: Store, folder: Path) -> None:
     assert upload(store, "f" * 128).run(b"{}").name in names(folder)
 
 
-def test_the_first_one_stays(store: Store, folder: Path) -> None:
+def test_a_duplicate_has_the_same_bytes(store: Store, folder: Path) -> None:
     first = upload(store).run(b'{"created_ns":1}')
-    second = upload(store).run(b'{"created_ns":2}')
+    second = upload(store).run(b'{"created_ns":1}')
+    packed = store.upload("ab", gzipped=True).run(gzip.compress(b'{"created_ns":1}', 9))
     assert (first.duplicate, first.size) == (False, 16)
-    assert (second.duplicate, second.size, second.name) == (True, 0, first.name)
+    assert second == packed == Stored(first.name, 0, duplicate=True)
     assert names(folder) == [first.name]
     assert len(store) == 1
+
+
+@pytest.mark.parametrize(
+    "other", [b'{"created_ns":2}', b'{"created_ns":1 }', b'{"created_ns":1,"spans":[]}', b"{}"]
+)
+def test_another_batch_with_a_known_identifier_is_refused(store: Store, folder: Path, other: bytes) -> None:
+    first = upload(store).run(b'{"created_ns":1}')
+    with pytest.raises(RefusedError, match="Another batch with this identifier is stored as") as caught:
+        upload(store).run(other)
+    assert caught.value.status == 409
+    assert names(folder) == [first.name]
+    assert (folder / first.name).read_bytes() == b'{"created_ns":1}'
+
+
+def test_files_that_somebody_else_put_there_are_compared_and_never_overwritten(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for number in (5, 6):
+        (folder / f"{number}-ab.json").write_bytes(b'{"created_ns":%d}' % number)
+    store = Store(folder, max_bytes=100)
+    try:
+        assert [upload(store).run(b'{"created_ns":%d}' % number).duplicate for number in (5, 6)] == [
+            True,
+            True,
+        ]
+        with pytest.raises(RefusedError):
+            upload(store).run(b'{"created_ns":7}')
+        # Since the start, and so not in the index.
+        late = folder / "00000000000000000001-cd.json"
+        late.write_bytes(b'{"created_ns":1,"spans":[]}')
+        with pytest.raises(RefusedError):
+            upload(store, "cd").run(b'{"created_ns":1}')
+        assert late.read_bytes() == b'{"created_ns":1,"spans":[]}'
+        assert upload(store, "cd").run(b'{"created_ns":1,"spans":[]}').duplicate
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize("change", ["removed", "moved", "replaced"])
+def test_a_folder_that_goes_away_takes_no_more_batches(store: Store, folder: Path, change: str) -> None:
+    upload(store).run(b'{"created_ns":1}')
+    if change == "removed":
+        shutil.rmtree(folder)
+    else:
+        folder.rename(folder.with_name("elsewhere"))
+    if change == "replaced":
+        folder.mkdir()
+    with pytest.raises(FileNotFoundError):
+        upload(store, "cd").run(b"{}")
+    assert not folder.exists() or names(folder) == []
 
 
 def test_a_new_start_knows_what_is_there(store: Store, folder: Path) -> None:
@@ -125,9 +176,9 @@ def test_a_new_start_knows_what_is_there(store: Store, folder: Path) -> None:
     store.close()
     again = Store(folder, max_bytes=100)
     try:
-        assert again.holds("ab") == name
-        assert again.holds("cd") is None
-        assert upload(again).run(b'{"created_ns":2}').duplicate
+        assert again.holds("ab") == (name,)
+        assert again.holds("cd") == ()
+        assert upload(again).run(b'{"created_ns":1}').duplicate
     finally:
         again.close()
 
@@ -147,7 +198,7 @@ def test_a_batch_that_was_there_at_the_start_is_synced_before_it_counts(
 
     monkeypatch.setattr(os, "fsync", seen)
     try:
-        assert store.holds("ab") == store.holds("ab") == "1-ab.json"
+        assert store.holds("ab") == store.holds("ab") == ("1-ab.json",)
         assert synced == [(folder / "1-ab.json").stat().st_ino]
     finally:
         store.close()
@@ -251,7 +302,7 @@ def test_a_failure_at_any_step_leaves_nothing(
         with pytest.raises(OSError, match="Input/output error"):
             upload(store).run(b"{}")
     assert names(folder) == []
-    assert store.holds("ab") is None
+    assert store.holds("ab") == ()
     assert not upload(store).run(b"{}").duplicate
 
 
@@ -279,7 +330,7 @@ def test_two_at_once_are_one_and_the_second_waits_until_it_is_durable(
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(upload(store).run, b'{"created_ns":1}')
         assert in_commit.wait(30)
-        second = threads.submit(upload(store).run, b'{"created_ns":2}')
+        second = threads.submit(upload(store).run, b'{"created_ns":1}')
         assert waiting.wait(30)
         assert not second.done()
         go_on.set()
@@ -289,7 +340,8 @@ def test_two_at_once_are_one_and_the_second_waits_until_it_is_durable(
 
 def test_many_at_once(store: Store, folder: Path) -> None:
     with ThreadPoolExecutor(8) as threads:
-        done = [threads.submit(upload(store, f"{number % 10:x}").run, b"{}") for number in range(200)]
+        text = b'{"created_ns":1}'
+        done = [threads.submit(upload(store, f"{number % 10:x}").run, text) for number in range(200)]
         assert sum(not each.result().duplicate for each in done) == 10
     assert len(names(folder)) == 10
 

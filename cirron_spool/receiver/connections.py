@@ -1,0 +1,270 @@
+"""Connections: each is one task that reads a request, has it answered, and reads the next.
+
+Every wait has a limit, so no state of a connection can last for ever:
+
+==========================  ======================  =============================================================
+waiting for                 limit                   then
+==========================  ======================  =============================================================
+the first request           ``header_timeout_s``    closed
+the next request            ``keepalive_s``         closed
+the rest of a head          ``header_timeout_s``    408, closed; bytes that drip in do not renew it
+more of a body              ``body_timeout_s``      408, closed
+the store                   (the disk's)
+the client to read          ``body_timeout_s``      aborted
+the client to stop sending  ``_LINGER_S``           closed
+==========================  ======================  =============================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from typing import cast
+
+from cirron_spool.receiver import http1
+from cirron_spool.receiver.http1 import Answer, Framing, Head, RefusedError
+from cirron_spool.receiver.options import ReceiverOptions
+
+_READ_BYTES = 64 << 10
+
+# How long a client that still sends may take to read that its request is refused: a reset would take the answer away.
+_LINGER_S = 2.0
+
+
+class Request:
+    """A request as it is read: its ``head``, who sent it (``peer``, address and port), and its body by ``read``."""
+
+    def __init__(self, connection: _Connection, head: Head) -> None:
+        self.head = head
+        self.peer = connection.peer
+        self._connection = connection
+        self._framing = Framing(head.length)
+        self._waits_for_continue = head.waits_for_continue
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the body has been read to its end."""
+        return self._framing.done
+
+    async def read(self) -> bytes:
+        """The next bytes of the body, empty at its end.
+
+        Raises RefusedError: 408 when it stands still, 400 when it breaks off or its framing is broken.
+        """
+        if self._waits_for_continue:
+            self._waits_for_continue = False
+            await self._connection.write(http1.CONTINUE)
+        received = self._connection.received
+        while not self._framing.done:
+            body = self._framing.take(received)
+            if body or self._framing.done:
+                return body
+            seconds = self._connection.options.body_timeout_s
+            try:
+                async with asyncio.timeout(seconds):
+                    more = await self._connection.read()
+            except TimeoutError:
+                raise RefusedError(408, f"The body stood still for {seconds:g} seconds.") from None
+            except OSError:
+                more = b""
+            if not more:
+                raise RefusedError(400, "The body breaks off.")
+        return b""
+
+
+class Connections:
+    """All connections of a receiver. Called with the streams of each new one, as ``asyncio.start_server`` does.
+
+    ``handler`` answers a request. ``answered`` is told of each answer, and to which peer it goes.
+    """
+
+    def __init__(
+        self,
+        options: ReceiverOptions,
+        handler: Callable[[Request], Awaitable[Answer]],
+        answered: Callable[[Answer, str], None],
+    ) -> None:
+        self.options = options
+        self.handler = handler
+        self.answered = answered
+        self.draining = False
+        self._open: dict[asyncio.Task[None], _Connection] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._busy = 0
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection to its end."""
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        connection = _Connection(self, reader, writer)
+        turned_away = len(self._open) >= self.options.max_connections
+        self._open[task] = connection
+        try:
+            with contextlib.suppress(OSError):
+                await (connection.turn_away() if turned_away else connection.serve())
+            await connection.close()
+        finally:
+            del self._open[task]
+            writer.transport.abort()  # nothing, when it is closed
+
+    @contextlib.contextmanager
+    def request(self) -> Iterator[None]:
+        """A request is being answered while the block runs."""
+        self._busy += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._busy -= 1
+            if not self._busy:
+                self._idle.set()
+
+    async def drain(self, grace_s: float, cut_s: float) -> None:
+        """End all connections: those without a request at once, the others after it, and all after ``grace_s``.
+
+        A request that is cut has ``cut_s`` more to put its things away.
+        """
+        self.draining = True
+        for connection in self._open.values():
+            if not connection.busy:
+                connection.hang_up()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._idle.wait()
+        for seconds in (cut_s, cut_s):
+            if self._open:
+                await asyncio.wait(list(self._open), timeout=seconds)
+            for task in self._open:
+                task.cancel()
+
+
+class _Connection:
+    def __init__(
+        self, connections: Connections, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.options = connections.options
+        self.received = bytearray()
+        self.busy = False
+        self.peer = _peer(writer)
+        self._all = connections
+        self._reader = reader
+        self._writer = writer
+        self._loop = asyncio.get_running_loop()
+
+    async def serve(self) -> None:
+        """Answer requests until one of the two sides has enough."""
+        limit = self.options.header_timeout_s
+        while True:
+            try:
+                head = await self._head(limit)
+            except RefusedError as refused:
+                await self._answer(http1.refusal(refused.status, refused.message), close=True)
+                await self._linger()
+                return
+            if head is None:
+                return
+            request = Request(self, head)
+            with self._all.request():
+                self.busy = True
+                answer = await self._handled(request)
+                # The rest of a body that nobody wants is not worth a kept-alive connection.
+                close = not head.keep_alive or not request.is_read or self._all.draining
+                await self._answer(answer, close=close, with_body=head.method != "HEAD")
+                self.busy = False
+            if not request.is_read:
+                await self._linger()
+            if close:
+                return
+            limit = self.options.keepalive_s
+
+    async def turn_away(self) -> None:
+        """Say that there are too many connections."""
+        await self._answer(http1.refusal(503, "Too many connections.", **{"Retry-After": "1"}), close=True)
+        await self._linger()
+
+    async def read(self) -> bytes:
+        """Add what the client sends next to ``received``; empty when it sends no more."""
+        data = await self._reader.read(_READ_BYTES)
+        self.received += data
+        return data
+
+    async def write(self, data: bytes) -> None:
+        """Send; return when most of it is on its way. Raises ConnectionError, also where the client does not read."""
+        self._writer.write(data)
+        try:
+            async with asyncio.timeout(self.options.body_timeout_s):
+                await self._writer.drain()
+        except TimeoutError:
+            self._writer.transport.abort()
+            raise ConnectionAbortedError from None
+
+    def hang_up(self) -> None:
+        """End the connection, once what has been written to it is sent."""
+        self._writer.close()
+
+    async def close(self) -> None:
+        """End the connection, at the latest when the client has had its time to read the last answer."""
+        self._writer.close()
+        with contextlib.suppress(OSError):  # TimeoutError is one
+            async with asyncio.timeout(self.options.body_timeout_s):
+                await self._writer.wait_closed()
+
+    async def _head(self, limit: float) -> Head | None:
+        """The next request's head; None when none comes within ``limit`` seconds, or the client has left.
+
+        Raises RefusedError for what is not a head, or is one too slowly.
+        """
+        deadline = self._loop.time() + limit
+        begun = False
+        while True:
+            while self.received.startswith(b"\r\n"):
+                del self.received[:2]  # some clients end a body with an empty line too many
+            if self.received and not begun:
+                begun = True
+                deadline = self._loop.time() + self.options.header_timeout_s
+            if (length := http1.head_length(self.received)) is not None:
+                head = bytes(self.received[:length])
+                del self.received[:length]
+                return http1.parse_head(head)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    more = await self.read()
+            except TimeoutError:
+                if not self.received:
+                    return None
+                seconds = self.options.header_timeout_s
+                raise RefusedError(408, f"The request's head took longer than {seconds:g} seconds.") from None
+            if not more:
+                if not self.received or self._all.draining:
+                    return None
+                raise RefusedError(400, "The request breaks off.")
+
+    async def _handled(self, request: Request) -> Answer:
+        try:
+            return await self._all.handler(request)
+        except RefusedError as refused:
+            return http1.refusal(refused.status, refused.message)
+        except Exception as error:  # noqa: BLE001  # one request's mishap is not the others'
+            return http1.refusal(500, f"The receiver failed at this request: {type(error).__name__}.")
+
+    async def _answer(self, answer: Answer, *, close: bool, with_body: bool = True) -> None:
+        self._all.answered(answer, self.peer)
+        await self.write(http1.encode(answer, close=close, with_body=with_body))
+
+    async def _linger(self) -> None:
+        """Let the client read the answer before its unread request makes the system reset the connection."""
+        if self._writer.can_write_eof():
+            self._writer.write_eof()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_S):
+                while await self.read():
+                    self.received.clear()
+
+
+def _peer(writer: asyncio.StreamWriter) -> str:
+    address = writer.get_extra_info("peername")
+    if not address:
+        return "a client that has left"
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
