@@ -43,7 +43,7 @@ class Begun:
         if self.error is not None:
             raise self.error
         if self.settings.credentials is None:
-            raise NotAuthenticatedError(hint=self.settings.missing_hint())
+            raise NotAuthenticatedError(hint=self.settings.missing_hint)
         return self.settings.credentials
 
 

@@ -22,7 +22,8 @@ import aiofiles.os
 
 from cirron_spool.attempts import attempt_on_schedule
 from cirron_spool.awaiting import DISK_THREADS, complete, in_thread
-from cirron_spool.config import Credentials, Settings, check_token, credentials_in, read_config
+from cirron_spool.config import Credentials, Settings, check_token, credentials_in
+from cirron_spool.configfile import read_config
 from cirron_spool.errors import AuthInvalidError, ConfigError, TokenRenewalError
 from cirron_spool.exits import EXIT_AUTH, EXIT_LATER, EXIT_OK
 from cirron_spool.lock import FileLock, HeldError, lock_file
@@ -81,7 +82,7 @@ class Login:
     @property
     def advice(self) -> str:
         """The hint where it says more than "Run cirron auth login", which the message of a 401 says; else empty."""
-        return self.hint if self._credentials.remedy else ""
+        return self.hint if self._settings.remedy else ""
 
     @property
     def due(self) -> bool:

@@ -137,7 +137,13 @@ class Delivery:
     def _judge(self, batch: Prepared, token: str, outcome: Answer | NoAnswer) -> Verdict:
         if batch.length is None and isinstance(outcome, Answer):
             self._streamed[batch.name] = outcome.sent
-        verdict = judge(outcome, name=batch.name, origin=self._ingest.origin, now=datetime.now(UTC))
+        verdict = judge(
+            outcome,
+            name=batch.name,
+            origin=self._ingest.origin,
+            path=self._ingest.path,
+            now=datetime.now(UTC),
+        )
         if verdict.action is Action.RETRY:
             self._throttle.failed(verdict)
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,7 +36,7 @@ from cirron_spool.errors import (
 from cirron_spool.exits import EXIT_LOOK
 from cirron_spool.ingest import Ingest
 from cirron_spool.naming import count
-from cirron_spool.places import spool_directory
+from cirron_spool.places import find_spool
 from cirron_spool.prefetch import Prefetch, Prepared, Tuning
 from cirron_spool.report import (
     Ended,
@@ -98,6 +98,7 @@ async def flush_spool(
     in_flight: int = 1,
     verify: bool = True,
     allow_http: bool | None = None,
+    origins: Mapping[str, str] | None = None,
     tuning: Tuning | None = None,
     session: aiohttp.ClientSession | None = None,
     on_event: Callable[[FlushEvent], None] | None = None,
@@ -105,8 +106,10 @@ async def flush_spool(
 ) -> FlushResult:
     """Upload the spool in ``directory``, oldest first, deleting each batch after its own acknowledgement.
 
-    Options override the environment (``CIRRON_API_KEY``, ``CIRRON_API_ENDPOINT``, ``CIRRON_OUTPUT_DIR``), which
-    overrides ``~/.cirron/config.json`` or the file at ``config_path``.
+    Options override the environment (``CIRRON_API_KEY``, ``CIRRON_API_ENDPOINT``, ``CIRRON_OUTPUT_DIR``,
+    ``CIRRON_INGEST_PATH``), which overrides ``~/.cirron/config.json`` or the file at ``config_path``, which overrides
+    the SDK's ``~/.cirron/config.toml``. With ``token`` or ``CIRRON_API_KEY``, a file that cannot be used is a warning.
+    ``origins`` names the options in messages where they came from elsewhere: ``{"token": "--token-file t.txt"}``.
 
     ``timeout_ms`` bounds silence in milliseconds, ``retries`` the attempts after the first. ``quarantine`` sets
     rejected batches aside and goes on; ``keep_going`` passes by a batch that is out of retries. ``in_flight`` up to N
@@ -133,7 +136,15 @@ async def flush_spool(
             raise ConfigError(f"{option} must be a whole number above 0.")
     if tuning.in_loop_bytes < 0:
         raise ConfigError("in_loop_bytes must be a whole number, 0 or above.")
-    path = spool_directory(directory, os.environ)
+    find = partial(
+        find_spool,
+        directory,
+        os.environ,
+        file_needed=token is None and not os.environ.get("CIRRON_API_KEY"),
+    )
+    # Only where nobody names the spool, config.toml is read; its disk may be slow.
+    named = directory is not None or os.environ.get("CIRRON_OUTPUT_DIR")
+    place = find() if named else await in_thread(find)
     options = _Options(quarantine, keep_going, in_flight, verify, tuning, session, on_event, stop)
     load = partial(
         load_settings,
@@ -144,9 +155,10 @@ async def flush_spool(
         timeout_ms=timeout_ms,
         retries=retries,
         allow_http=allow_http,
+        origins=origins,
     )
-    with SpoolDirectory(path) as spool:
-        return await _Flush(spool, load, options).run()
+    with SpoolDirectory(place.path) as spool:
+        return await _Flush(spool, load, options, place.warning).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +180,17 @@ def _log(event: FlushEvent) -> None:
 
 
 class _Flush:
-    """One flush of one spool directory, whose settings are ``load``ed if there is anything to send."""
+    """One flush of one spool directory, whose settings are ``load``ed if there is anything to send.
 
-    def __init__(self, spool: SpoolDirectory, load: Callable[[], Settings], options: _Options) -> None:
+    ``warning`` is for a person, or empty.
+    """
+
+    def __init__(
+        self, spool: SpoolDirectory, load: Callable[[], Settings], options: _Options, warning: str
+    ) -> None:
         self._spool = spool
         self._options = options
+        self._warning = warning
         self._listener = options.on_event or _log
         # An event for each batch is made only for somebody who listens.
         self._told = options.on_event is not None or _LOG.isEnabledFor(logging.DEBUG)
@@ -202,6 +220,7 @@ class _Flush:
     async def run(self) -> FlushResult:
         """Flush; see :func:`flush_spool`."""
         begun: Begun | None = None
+        self._warn(self._warning)
         try:
             with resource_errors():
                 async with AsyncExitStack() as stack:
@@ -271,7 +290,7 @@ class _Flush:
             route=begun.route,
         ) as transport:
             login = Login(settings, credentials, transport, self._warn)
-            ingest = Ingest(transport, settings.ingest_origin)
+            ingest = Ingest(transport, settings.ingest_origin, settings.ingest_path)
             delivery = Delivery(
                 ingest,
                 login,
@@ -287,7 +306,7 @@ class _Flush:
                     login,
                     ingest,
                     delivery,
-                    preconnect=not settings.api_url.startswith(settings.ingest_origin),
+                    preconnect=settings.api_url != settings.ingest_origin,
                 )
             except BaseExceptionGroup as group:
                 raise sole(group) from None

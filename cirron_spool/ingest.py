@@ -9,19 +9,20 @@ from typing import Any
 from cirron_spool.naming import batch_id_of
 from cirron_spool.prefetch import Prepared
 from cirron_spool.transport import PRODUCT, Transport
-from cirron_spool.verdict import INGEST_PATH, Answer, NoAnswer
+from cirron_spool.verdict import Answer, NoAnswer
 from cirron_spool.wire import Moment, Upload
 
 Stream = Callable[[Prepared], AbstractAsyncContextManager[AsyncIterator[bytes]]]
 
 
 class Ingest:
-    """The platform's trace ingest at ``origin`` (``https://app.cirron.com``)."""
+    """The platform's trace ingest: ``path`` (``/api/traces``) on ``origin`` (``https://app.cirron.com``)."""
 
-    def __init__(self, transport: Transport, origin: str) -> None:
+    def __init__(self, transport: Transport, origin: str, path: str) -> None:
         self._transport = transport
         self.origin = origin
-        self._url = origin + INGEST_PATH
+        self.path = path
+        self._url = origin + path
         # Of the last token, since it is nearly always the next one's, too.
         self._token: str | None = None
         self._headers: dict[str, str] = {}

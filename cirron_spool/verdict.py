@@ -19,7 +19,7 @@ from cirron_spool.exits import EXIT_AUTH, EXIT_LATER, EXIT_LOOK, EXIT_OK
 from cirron_spool.naming import printable
 from cirron_spool.schedule import LONGEST_RETRY_AFTER_S, parse_retry_after
 
-# The ingest route, named in the 404 message.
+# The ingest route, where nobody sets another.
 INGEST_PATH = "/api/traces"
 
 # A server's own words are shown up to this many characters: enough for a sentence, too few to flood a terminal.
@@ -113,8 +113,10 @@ _ACKNOWLEDGED = {
 }
 
 
-def judge(outcome: Answer | NoAnswer, *, name: str, origin: str, now: datetime) -> Verdict:
-    """The verdict on what an upload of batch ``name`` to ``origin`` came to; ``now`` (aware) dates Retry-After."""
+def judge(
+    outcome: Answer | NoAnswer, *, name: str, origin: str, path: str = INGEST_PATH, now: datetime
+) -> Verdict:
+    """The verdict on an upload of batch ``name`` to ``path`` on ``origin``; ``now`` (aware) dates Retry-After."""
     if isinstance(outcome, NoAnswer):
         message = f"Network error uploading {name}: {printable(outcome.message)}"
         if outcome.fatal:
@@ -143,7 +145,7 @@ def judge(outcome: Answer | NoAnswer, *, name: str, origin: str, now: datetime) 
         )
     if status == 404:
         message = (
-            f"Ingest route {INGEST_PATH} not available on {origin} (404). "
+            f"Ingest route {path} not available on {origin} (404). "
             "Platform may not have shipped the route yet."
         )
         return Verdict(Action.STOP, status, message)

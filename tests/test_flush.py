@@ -960,7 +960,7 @@ async def test_a_failure_in_the_grace_is_no_retry(spool: Path) -> None:
         ({"tuning": Tuning(gzip_library="brotli")}, "no gzip library 'brotli'"),
         ({"tuning": Tuning(gzip_library="zlib", gzip_level=0)}, "gzip level 0 is not one of zlib's"),
         ({"retries": -1}, "retries must be a whole number from 0"),
-        ({"timeout_ms": 0}, "timeout must be a whole number from 1"),
+        ({"timeout_ms": 0}, "timeout_ms must be a whole number from 1"),
         ({"api_url": "ftp://127.0.0.1"}, "is not a web address"),
         ({"api_url": "http://127.0.0.1/?a=b"}, "must not hold a user, a password, a query"),
         ({"token": "a b"}, "holds control characters, blanks"),

@@ -26,6 +26,8 @@ from cirron_spool.report import FlushResult
 # A shell's convention for a program that a signal ended.
 _SIGNALLED = 128
 _LARGEST_TOKEN_BYTES = 64 * 1024
+# What the options of flush_spool() are called here.
+_FLAGS = {"api_url": "--api-url", "timeout_ms": "--timeout", "retries": "--retries"}
 
 
 def flush(options: argparse.Namespace, console: Console) -> int:
@@ -43,6 +45,7 @@ def flush(options: argparse.Namespace, console: Console) -> int:
                     token=token,
                     tuning=tuning,
                     **_given(options, "api_url", "timeout_ms", "retries", "allow_http"),
+                    origins={**_FLAGS, "token": f"--token-file {printable(options.token_file or '')}"},
                     verify=options.verify,
                     quarantine=options.quarantine,
                     keep_going=options.keep_going,
