@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Failed,
         FlushEvent,
         FlushResult,
+        Progress,
         Quarantined,
         Retrying,
         Sending,
@@ -51,7 +52,7 @@ _HOMES = {
     "offline": "ClearResult Inventory clear_spool inspect_spool",
     "prefetch": "Tuning",
     "report": (
-        "BatchFailure Ended Failed FlushEvent FlushResult Quarantined Retrying Sending Started Uploaded Warned"
+        "BatchFailure Ended Failed FlushEvent FlushResult Progress Quarantined Retrying Sending Started Uploaded Warned"
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
@@ -70,6 +71,7 @@ __all__ = [
     "FlushResult",
     "Inventory",
     "NotAuthenticatedError",
+    "Progress",
     "Quarantined",
     "ResourceError",
     "Retrying",

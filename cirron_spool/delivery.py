@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import anyio
 
@@ -19,7 +20,7 @@ from cirron_spool.errors import TokenRenewalError
 from cirron_spool.exits import EXIT_AUTH
 from cirron_spool.ingest import Ingest, Stream
 from cirron_spool.prefetch import Prepared
-from cirron_spool.report import FlushEvent, Retrying, Warned
+from cirron_spool.report import FlushEvent, Progress, Retrying, Warned
 from cirron_spool.verdict import Action, Answer, NoAnswer, Verdict, judge
 from cirron_spool.wire import Moment
 
@@ -30,8 +31,8 @@ _SHORTEST_SECRET = 8
 class Delivery:
     """Delivers the batches of one flush. ``retries`` bounds the attempts of each after its first.
 
-    What a body of no known length came to, in bytes, is noted in ``streamed`` under its batch's name. ``stopping`` says
-    whether the flush was asked to stop: then nothing new is begun.
+    What a body of no known length came to, in bytes, is noted in ``streamed`` under its batch's name. ``told`` asks for
+    the progress of each batch. ``stopping`` says whether the flush was asked to stop: then nothing new is begun.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Delivery:
         stream: Stream,
         streamed: dict[str, int],
         emit: Callable[[FlushEvent], None],
+        told: bool = False,
     ) -> None:
         self._ingest = ingest
         self._login = login
@@ -50,6 +52,7 @@ class Delivery:
         self._stream = stream
         self._streamed = streamed
         self._emit = emit
+        self._told = told
         self._process = os.getpid()
         self._throttle = Throttle(self._announce_pause)
         self.stopping = False
@@ -113,7 +116,8 @@ class Delivery:
                         "This flush belongs to the process that began it; a fork must begin its own."
                     )
                 token = login.token
-                outcome = await self._ingest.post(batch, token, self._stream, meanwhile)
+                progress = partial(self._tell_progress, batch) if self._told else None
+                outcome = await self._ingest.post(batch, token, self._stream, meanwhile, progress)
                 verdict = self._judge(batch, token, outcome)
                 if verdict.action is not Action.REFRESH or renewed:
                     return verdict
@@ -133,6 +137,13 @@ class Delivery:
             self._attempting -= 1
             if self._attempting == 0 and self._idle is not None:
                 self._idle.set()
+
+    def _tell_progress(self, batch: Prepared, sent: int) -> None:
+        try:
+            self._emit(Progress(batch.name, batch.share_of_file(sent), batch.size))
+        except Exception as error:  # noqa: BLE001  # the watch over silence, which calls, must go on
+            context = {"message": "on_event raised for Progress", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
 
     def _judge(self, batch: Prepared, token: str, outcome: Answer | NoAnswer) -> Verdict:
         if batch.length is None and isinstance(outcome, Answer):

@@ -298,6 +298,7 @@ class _Flush:
                 stream=self._prefetch.stream,
                 streamed=self._streamed,
                 emit=self._emit,
+                told=self._options.on_event is not None,
             )
             for warning in settings.warnings:
                 self._warn(warning)

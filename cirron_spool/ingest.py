@@ -10,7 +10,7 @@ from cirron_spool.naming import batch_id_of
 from cirron_spool.prefetch import Prepared
 from cirron_spool.transport import PRODUCT, Transport
 from cirron_spool.verdict import Answer, NoAnswer
-from cirron_spool.wire import Moment, Upload
+from cirron_spool.wire import Moment, Progress, Upload
 
 Stream = Callable[[Prepared], AbstractAsyncContextManager[AsyncIterator[bytes]]]
 
@@ -36,7 +36,12 @@ class Ingest:
         await self._transport.resolve(self._url)
 
     def post(
-        self, prepared: Prepared, token: str, stream: Stream, meanwhile: Moment | None = None
+        self,
+        prepared: Prepared,
+        token: str,
+        stream: Stream,
+        meanwhile: Moment | None = None,
+        progress: Progress | None = None,
     ) -> Coroutine[Any, Any, Answer | NoAnswer]:
         """Upload ``prepared`` under its idempotency key, the batch id in its name. ``stream`` opens an unheld body."""
         if token != self._token:
@@ -45,12 +50,12 @@ class Ingest:
                 "Authorization": f"Bearer {token}",
                 "X-Cirron-SDK-Version": PRODUCT,
             }
-        name, _, gzip, parts, length = prepared
+        name, _, gzip, parts, length, _ = prepared
         headers = {**self._headers, "X-Cirron-Batch-Id": batch_id_of(name)}
         if gzip:
             headers["Content-Encoding"] = "gzip"
         if length is None:
-            upload = Upload(length=None, stream=lambda: stream(prepared))
+            upload = Upload(length=None, stream=lambda: stream(prepared), progress=progress)
         else:
-            upload = Upload(parts, length, None, meanwhile)
+            upload = Upload(parts, length, None, meanwhile, progress)
         return self._transport.post(self._url, headers, upload)

@@ -69,7 +69,7 @@ class Prepared(NamedTuple):
     """A batch ready to be sent: its file's fingerprint and its body.
 
     ``parts`` are the body, held in memory, of ``length`` bytes together; ``length`` None says that the body is too
-    large to hold and comes from :meth:`Prefetch.stream`.
+    large to hold and comes from :meth:`Prefetch.stream`. ``estimate`` is then what it may come to, in bytes.
     """
 
     name: str
@@ -77,11 +77,17 @@ class Prepared(NamedTuple):
     gzip: bool
     parts: tuple[bytes, ...]
     length: int | None
+    estimate: int = 0
 
     @property
     def size(self) -> int:
         """The file's size in bytes."""
         return self.fingerprint.size
+
+    def share_of_file(self, sent: int) -> int:
+        """The bytes of the file that ``sent`` bytes of its body stand for; about so many where that is estimated."""
+        whole = self.estimate if self.length is None else self.length
+        return min(self.size, self.size * sent // whole) if whole else 0
 
 
 class Cause(Enum):
@@ -227,10 +233,9 @@ class Prefetch:
                 parts.append(part)
                 length += len(part)
                 # What the whole will come to, as far as this much of it tells: no need to fill the memory to find out.
-                if length > HELD_BYTES or (
-                    length > HELD_BYTES // 8 and length * (size / reading.read) > HELD_BYTES * 1.25
-                ):
-                    return Prepared(name, fingerprint, True, (), None)
+                estimate = int(length * (size / reading.read))
+                if length > HELD_BYTES or (length > HELD_BYTES // 8 and estimate > HELD_BYTES * 1.25):
+                    return Prepared(name, fingerprint, True, (), None, estimate)
         if reading.read != size:
             return _changing(name)
         return Prepared(name, fingerprint, True, tuple(parts), length)

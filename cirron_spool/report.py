@@ -70,6 +70,19 @@ class Sending:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """``name`` is on its way: the peer has taken about ``sent`` of its file's ``total`` bytes in this attempt.
+
+    Comes a few times a second, only while a body takes that long, and only to a listener. What the listener raises
+    then goes to the event loop's exception handler.
+    """
+
+    name: str
+    sent: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Uploaded:
     """``name`` was acknowledged; its file of ``size`` bytes went out as ``sent`` bytes and is being deleted."""
 
@@ -123,7 +136,7 @@ class Ended:
     result: FlushResult
 
 
-FlushEvent = Started | Sending | Uploaded | Retrying | Failed | Quarantined | Warned | Ended
+FlushEvent = Started | Sending | Progress | Uploaded | Retrying | Failed | Quarantined | Warned | Ended
 
 
 def warning_in(event: FlushEvent) -> str:
@@ -146,6 +159,8 @@ def describe(event: FlushEvent) -> str:
             return f"flushing {count(event.batches, 'batch')} ({human_size(event.total_bytes)})"
         case Sending():
             return f"sending {event.name} ({human_size(event.size)})"
+        case Progress():
+            return f"sent {human_size(event.sent)} of {human_size(event.total)} of {event.name}"
         case Uploaded():
             return f"uploaded {event.name} ({event.sent} bytes sent)"
         case Retrying():

@@ -18,6 +18,7 @@ from cirron_spool import (
     Failed,
     FlushEvent,
     FlushResult,
+    Progress,
     Quarantined,
     Retrying,
     Sending,
@@ -139,6 +140,7 @@ RESULT = FlushResult(
     [
         Started(Path("/spool"), 2, 3000),
         Sending(NAME, 3000),
+        Progress(NAME, 1000, 3000),
         Uploaded(NAME, 3000, 400),
         Retrying(NAME, 503, "busy", 1.5, 2),
         Failed(NAME, None, "gone", "Look."),

@@ -21,6 +21,7 @@ from cirron_spool import (
     FlushEvent,
     FlushResult,
     Inventory,
+    Progress,
     Quarantined,
     Retrying,
     Sending,
@@ -46,6 +47,8 @@ def listen(event: FlushEvent) -> None:
         case Sending(name, size) | Uploaded(name, size, _):
             assert_type(name, str)
             assert_type(size, int)
+        case Progress(name, sent, total):
+            assert_type((name, sent, total), tuple[str, int, int])
         case Retrying() as retrying:
             assert_type(retrying.status, int | None)
             assert_type(retrying.delay_s, float)

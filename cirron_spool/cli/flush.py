@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from cirron_spool.cli.console import INTERRUPTED, Console, Fault, is_terminal
 from cirron_spool.cli.directory_hints import existence, warn_of_directory
 from cirron_spool.cli.render import result_json, sent_line, summary
-from cirron_spool.cli.views import FlushView, JsonEvents, Log
+from cirron_spool.cli.views import FlushView, JsonEvents, Lines, Log
 from cirron_spool.errors import CirronSpoolError, ConfigError
 from cirron_spool.exits import EXIT_OK
 from cirron_spool.flush import flush_spool
@@ -77,7 +77,7 @@ def _choose_view(options: argparse.Namespace, console: Console) -> FlushView:
         from cirron_spool.cli.progress import Bar
 
         return Bar(console)
-    return FlushView(console)
+    return FlushView(console) if options.quiet else Lines(console)
 
 
 class _Run:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from cirron_spool.cli.console import Console
+from cirron_spool.cli.meter import Meter
 from cirron_spool.exits import EXIT_LOOK
 from cirron_spool.report import (
     BatchFailure,
+    Ended,
     Failed,
     FlushEvent,
     FlushResult,
+    Progress,
     Quarantined,
     Retrying,
     Started,
@@ -25,6 +29,10 @@ from cirron_spool.report import (
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+
+# Seconds between two lines about the progress, and before the first.
+_PERIOD_S = 10.0
 
 
 class FlushView:
@@ -74,13 +82,50 @@ class FlushView:
         """Nothing more is shown: leave the terminal as it was found."""
 
 
-class Log(FlushView):
+class Lines(FlushView):
+    """A line about the progress now and then, once a flush takes long: for a pipe, or the log of a CI job."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._meter = Meter()
+        self._next: asyncio.TimerHandle | None = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def show(self, event: FlushEvent) -> None:
+        """Show one event."""
+        super().show(event)
+        self._meter.note(event)
+        match event:
+            case Started():
+                self._tell_later()
+            case Ended():
+                self.close()
+
+    def close(self) -> None:
+        """Tell no more."""
+        if self._next is not None:
+            self._next.cancel()
+
+    def _tell_later(self) -> None:
+        self._next = asyncio.get_running_loop().call_later(_PERIOD_S, self._tell)
+
+    def _tell(self) -> None:
+        self._tell_later()
+        waiting = f"; {self._meter.now()}" if self._meter.waits else ""
+        self.console.say(f"Progress: {', '.join(self._meter.parts())}{waiting}")
+
+
+class Log(Lines):
     """A line for each event, for a log file."""
 
     def show(self, event: FlushEvent) -> None:
         """Show one event."""
         super().show(event)
-        if not isinstance(event, Failed | Quarantined | Warned):
+        if not isinstance(event, Failed | Quarantined | Warned | Progress):
             self._log(describe(event))
 
     def _log(self, line: str) -> None:
