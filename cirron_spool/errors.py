@@ -116,10 +116,15 @@ _NO_THREAD = (
 )
 
 
+def no_thread() -> ResourceError:
+    """The error of a program that cannot go on without a further thread."""
+    return ResourceError(_NO_THREAD)
+
+
 def resource_error(error: BaseException) -> ResourceError | None:
     """The ResourceError that says of ``error`` which resource is lacking; None when none is."""
     if isinstance(error, NoThreadError):
-        return ResourceError(_NO_THREAD)
+        return no_thread()
     if isinstance(error, MemoryError):
         return ResourceError(_LACKING[errno.ENOMEM])
     lacking = _LACKING.get(error.errno or 0) if isinstance(error, OSError) else None

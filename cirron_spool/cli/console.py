@@ -16,7 +16,7 @@ from typing import IO, NamedTuple
 
 from cirron_spool.errors import CirronSpoolError
 from cirron_spool.naming import iso_utc, reason
-from cirron_spool.streams import silence
+from cirron_spool.stdio import write_now
 
 # Lines written together: a write a line would be 100,000 system calls for a big spool on a line-buffered terminal.
 _LINES_A_WRITE = 1000
@@ -39,6 +39,7 @@ class Console:
 
     ``arguments`` are the command's: ``--json`` and ``--json-events`` among them ask for a form that a program reads,
     also where they cannot be parsed. ``above`` prints a line in place of standard error, while a bar is drawn there.
+    ``output_is_the_job`` says that a command has failed whose output cannot be written; else that is a warning.
     """
 
     def __init__(self, arguments: Sequence[str] = ()) -> None:
@@ -47,23 +48,24 @@ class Console:
         self.json = "--json" in names and not self.json_events
         self.warnings: list[str] = []
         self.above: Callable[[str], None] | None = None
-        for stream in (sys.stdout, sys.stderr):
-            # The table's lines and any path can be printed whatever the locale says.
-            reconfigure = getattr(stream, "reconfigure", None)
-            if reconfigure is not None:
-                with suppress(ValueError, OSError):
-                    reconfigure(encoding="utf-8", errors="backslashreplace")
-        self._open = sys.stdout is not None
+        self.output_is_the_job = True
+        self._open = True
+        self._in_a_hurry = False
+
+    def hurry(self) -> None:
+        """From now on print past all buffers, and only as much as the streams take at once: the process ends."""
+        self._in_a_hurry = True
+        self.above = None
 
     def data(self, lines: Iterable[str]) -> None:
         """Print lines to standard output; a reader who has left is no error."""
         rest = iter(lines)
         while waiting := list(islice(rest, _LINES_A_WRITE)):
-            self._write(waiting)
+            self._write("\n".join(waiting) + "\n")
 
     def line(self, text: str) -> None:
         """Print one line to standard output at once."""
-        self._write([text])
+        self._write(f"{text}\n")
 
     def error(self, message: str) -> None:
         """``Error: …`` on standard error."""
@@ -80,23 +82,17 @@ class Console:
         if self.above is not None:
             self.above(text)
             return
-        try:
+        if self._in_a_hurry:
+            write_now(sys.stderr, f"{text}\n")
+            return
+        with suppress(OSError, ValueError, AttributeError):
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
-        except OSError:
-            silence(sys.stderr)
-        except (ValueError, AttributeError):  # closed, or never there
-            return
 
     def event(self, name: str, fields: Mapping[str, object]) -> None:
         """One line of ``--json-events``; nothing in the other forms."""
         if self.json_events:
-            try:
-                self.line(json.dumps({"event": name, "time": iso_utc(time.time_ns()), **fields}))
-            except (
-                OutputError
-            ) as error:  # said once; a listener's full disk must not keep batches from being sent
-                self.warning(str(error))
+            self.line(json.dumps({"event": name, "time": iso_utc(time.time_ns()), **fields}))
 
     def ending(self, exit_code: int, fault: Fault | None = None) -> dict[str, object]:
         """The last keys of each form for a program: why the command failed, the warnings and the exit code."""
@@ -154,25 +150,26 @@ class Console:
         return _dimension("LINES", 1) if self.is_for_person else 0
 
     def close(self) -> None:
-        """Flush; leave nothing for the interpreter to stumble over at exit when the reader has left."""
-        self._write([])
+        """Write what is still buffered."""
+        self._write("")
 
-    def _write(self, lines: list[str]) -> None:
+    def _write(self, text: str) -> None:
+        if self._in_a_hurry:
+            write_now(sys.stdout, text)
+            return
         if not self._open:
             return
         try:
-            if lines:
-                sys.stdout.write("\n".join(lines) + "\n")
+            sys.stdout.write(text)
             sys.stdout.flush()
-        except (BrokenPipeError, ValueError):
-            self._give_up()
+        except (BrokenPipeError, ValueError, AttributeError):  # the reader has left; closed, or never there
+            self._open = False
         except OSError as error:
-            self._give_up()
-            raise OutputError(f"Cannot write to standard output: {reason(error)}.") from None
-
-    def _give_up(self) -> None:
-        self._open = False
-        silence(sys.stdout)
+            self._open = False
+            message = f"Cannot write to standard output: {reason(error)}."
+            if self.output_is_the_job:
+                raise OutputError(message) from None
+            self.warning(message)
 
 
 def is_terminal(stream: IO[str] | None) -> bool:

@@ -10,35 +10,36 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
-from typing import Any, NoReturn
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from cirron_spool.cli.console import INTERRUPTED, Console, Fault, is_terminal
 from cirron_spool.cli.directory_hints import existence, warn_of_directory
 from cirron_spool.cli.render import result_json, sent_line, summary
+from cirron_spool.cli.signals import Signals, StopRequest
 from cirron_spool.cli.views import FlushView, JsonEvents, Lines, Log
-from cirron_spool.errors import CirronSpoolError, ConfigError
-from cirron_spool.exits import EXIT_OK
+from cirron_spool.errors import CirronSpoolError, ConfigError, ResourceError, resource_errors
+from cirron_spool.exits import EXIT_LATER, EXIT_OK
 from cirron_spool.flush import flush_spool
 from cirron_spool.naming import count, printable
+from cirron_spool.offline import inspect_spool
 from cirron_spool.prefetch import Tuning
 from cirron_spool.report import FlushResult
 
-# A shell's convention for a program that a signal ended.
-_SIGNALLED = 128
 _LARGEST_TOKEN_BYTES = 64 * 1024
 # What the options of flush_spool() are called here.
 _FLAGS = {"api_url": "--api-url", "timeout_ms": "--timeout", "retries": "--retries"}
 
 
-def flush(options: argparse.Namespace, console: Console) -> int:
+def flush(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     """Flush as the arguments say; the exit code."""
     token = _read_token(options.token_file)
     tuning = Tuning(**_given(options, *(field.name for field in fields(Tuning))))
     view = _choose_view(options, console)
-    run = _Run(view, options)
-    fault = None
+    run = _Run(view, options, signals)
     try:
-        with view:
+        with view, signals.stopping(run.stop, run.last_words, view.close), resource_errors():
             result = asyncio.run(
                 run.flush(
                     options.dir,
@@ -53,9 +54,9 @@ def flush(options: argparse.Namespace, console: Console) -> int:
                 )
             )
     except CirronSpoolError as error:
-        if error.result is None:
+        result = error.result or _nothing_done(options)
+        if error.result is None and not (isinstance(error, ResourceError) or signals.number):
             raise
-        result = error.result
         fault = Fault(type(error).__name__, str(error))
         # A batch that was rejected has been told of already, as it happened.
         if not any(failure.message == fault.message for failure in result.failures):
@@ -64,6 +65,16 @@ def flush(options: argparse.Namespace, console: Console) -> int:
                 console.warning(error.hint)
         return run.end(result, error.exit_code, fault)
     return run.end(result, result.exit_code)
+
+
+def _nothing_done(options: argparse.Namespace) -> FlushResult:
+    """The result of a flush that ended before it began."""
+    try:
+        inventory = inspect_spool(options.dir)
+    except CirronSpoolError:
+        return FlushResult(Path(options.dir or ""))
+    left = len(inventory.entries)
+    return FlushResult(inventory.directory, skipped=left, untried=left, exists=inventory.exists)
 
 
 def _choose_view(options: argparse.Namespace, console: Console) -> FlushView:
@@ -81,31 +92,43 @@ def _choose_view(options: argparse.Namespace, console: Console) -> FlushView:
 
 
 class _Run:
-    """One flush under signals: the first asks it to stop, a second ends the process at once."""
+    """One flush under signals, and its ending."""
 
-    def __init__(self, view: FlushView, options: argparse.Namespace) -> None:
+    def __init__(self, view: FlushView, options: argparse.Namespace, signals: Signals) -> None:
         self._view = view
         self._options = options
-        self._signal = 0
+        self._signals = signals
+        self._ended = False
+        self.stop = StopRequest()
 
     async def flush(self, directory: str | None, **options: Any) -> FlushResult:
-        stop = asyncio.Event()
-        with self._signals(asyncio.get_running_loop(), stop):
-            return await flush_spool(directory, on_event=self._view.show, stop=stop, **options)
+        stopped = asyncio.Event()
+
+        def stop() -> None:
+            self._view.console.warning(
+                "Stopping: waiting up to 4 s for the batch in flight. Press Ctrl-C again to stop now."
+            )
+            stopped.set()
+
+        self.stop.bind(stop)
+        with self._suspending(asyncio.get_running_loop()):
+            return await flush_spool(directory, on_event=self._view.show, stop=stopped, **options)
 
     def end(self, result: FlushResult, exit_code: int, fault: Fault | None = None) -> int:
         """Conclude in the form that was asked for; returns the flush's exit code, or the signal's if one ended it."""
-        console = self._view.console
-        if self._signal:
-            exit_code = _SIGNALLED + self._signal
-            fault = fault or Fault(INTERRUPTED, f"Stopped by {signal.Signals(self._signal).name}.")
+        self._ended = True
+        console, signals = self._view.console, self._signals
+        if signals.number:
+            exit_code = signals.exit_code
+            fault = fault or Fault(INTERRUPTED, f"Stopped by {signals.name}.")
         if result.untried:
             console.warning(f"Stopping flush; {count(result.untried, 'batch')} left in spool.")
         listed = result.uploaded + result.failed + result.skipped + result.quarantined + result.evicted
-        if not listed:
+        empty = not listed and fault is None
+        if empty:
             warn_of_directory(self._options.dir, result.directory, console, exists=result.exists)
         if not (self._options.json or self._options.json_events or self._options.quiet):
-            if not listed:
+            if empty:
                 console.line(f"No spool files to flush in {printable(str(result.directory))}")
             else:
                 console.line(summary(result))
@@ -116,61 +139,36 @@ class _Run:
         document = {**result_json(result), **existence(exists=result.exists)}
         return console.end(exit_code, document, fault)
 
+    def last_words(self) -> None:
+        """Conclude with what is known, for a process that is ended at once."""
+        if not self._ended:
+            self._view.console.hurry()
+            self.end(self._view.so_far() or FlushResult(Path(self._options.dir or "")), EXIT_LATER)
+
     @contextmanager
-    def _signals(self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Iterator[None]:
-        def received(number: int) -> None:
-            if self._signal:
-                self._leave(number)
-            self._signal = number
-            self._view.console.warning(
-                "Stopping: waiting up to 4 s for the batch in flight. Press Ctrl-C again to stop now."
-            )
-            stop.set()
-
-        def installed(number: int, frame: object) -> None:
-            del frame
-            loop.call_soon_threadsafe(received, number)
-
-        numbers = [signal.SIGINT, signal.SIGTERM]
-        previous = {}
+    def _suspending(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        """While the block runs, Ctrl-Z leaves the terminal as it was found."""
         # Ignored where there is no shell that could continue us: then it stays so.
-        suspends = hasattr(signal, "SIGTSTP") and signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
-        if suspends:
-            loop.add_signal_handler(signal.SIGTSTP, self._suspend, loop)
-        for number in numbers:
-            try:
-                loop.add_signal_handler(number, received, number)
-            except NotImplementedError:  # Windows
-                previous[number] = signal.signal(number, installed)
+        if not hasattr(signal, "SIGTSTP") or signal.getsignal(signal.SIGTSTP) is not signal.SIG_DFL:
+            yield
+            return
+
+        def suspend() -> None:
+            self._view.pause()
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTSTP)
+            signal.signal(signal.SIGTSTP, suspend_soon)
+            self._view.resume(draw=_in_foreground())
+
+        def suspend_soon(number: int, frame: FrameType | None) -> None:
+            del number, frame
+            loop.call_soon_threadsafe(suspend)
+
+        signal.signal(signal.SIGTSTP, suspend_soon)
         try:
             yield
         finally:
-            if suspends:
-                loop.remove_signal_handler(signal.SIGTSTP)
-            for number in numbers:
-                if number in previous:
-                    signal.signal(number, previous[number])
-                else:
-                    loop.remove_signal_handler(number)
-
-    def _suspend(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Ctrl-Z: stop here as the system has it, in a terminal that looks as before, until somebody continues us."""
-        self._view.pause()
-        loop.remove_signal_handler(signal.SIGTSTP)
-        signal.raise_signal(signal.SIGTSTP)
-        loop.add_signal_handler(signal.SIGTSTP, self._suspend, loop)
-        self._view.resume(draw=_in_foreground())
-
-    def _leave(self, number: int) -> NoReturn:
-        """End now. Nothing is lost by it: what is not acknowledged and deleted stays in the spool."""
-        self._view.close()
-        self._signal = number
-        result = self._view.so_far()
-        try:
-            if result is not None:
-                self.end(result, _SIGNALLED + number)
-        finally:
-            os._exit(_SIGNALLED + number)
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
 
 
 def _last_words(result: FlushResult) -> str:

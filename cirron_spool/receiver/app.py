@@ -10,19 +10,20 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TextIO
 
 from cirron_spool import naming
-from cirron_spool.errors import CirronSpoolError, ConfigError
+from cirron_spool.awaiting import in_thread
+from cirron_spool.errors import CirronSpoolError, ConfigError, no_thread
 from cirron_spool.receiver.connections import Connections
 from cirron_spool.receiver.journal import Journal
 from cirron_spool.receiver.options import ReceiverOptions
 from cirron_spool.receiver.routes import Routes
 from cirron_spool.receiver.store import Store
-from cirron_spool.streams import silence
 
 __all__ = ["Receiver", "ReceiverOptions", "running", "serve"]
 
@@ -64,11 +65,12 @@ async def running(
     acknowledged is durable in any case. ``report`` is given lines for the operator, by default the logger
     ``cirron_spool.receiver``: failures to store, and each batch and refusal when ``options.verbose``.
 
-    Raises ConfigError (options, address), SpoolError (folder), SpoolBusyError (another receiver has the folder).
+    Raises ConfigError (options, address), SpoolError (folder), SpoolBusyError (another receiver has the folder),
+    ResourceError (no thread can be started).
     """
     options.check()
     loop = asyncio.get_running_loop()
-    threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="cirron-spool-receive")
+    threads = _started_threads(_THREADS)
     try:
         store = await loop.run_in_executor(threads, lambda: Store(options.store, max_bytes=options.max_bytes))
         try:
@@ -85,7 +87,7 @@ async def running(
                 listener.close()
                 await connections.drain(options.grace_s, _CUT_S)
                 # A hop that its request no longer waits for still ends before the folder is let go.
-                await asyncio.to_thread(threads.shutdown)
+                await in_thread(threads.shutdown)
         finally:
             store.close()
     finally:
@@ -102,34 +104,60 @@ def serve(options: ReceiverOptions) -> int:
     if options.token is None:
         options = replace(options, token=os.environ.get("CIRRON_RECEIVE_TOKEN") or None)
     try:
-        asyncio.run(_serve(options))
+        asyncio.run(_serve_until_signal(options))
     except CirronSpoolError as error:
         _say(f"Error: {error}", sys.stderr)
         return error.exit_code
     return 0
 
 
-async def _serve(options: ReceiverOptions) -> None:
+async def _serve_until_signal(options: ReceiverOptions) -> None:
     stop = asyncio.Event()
     with _signals(asyncio.get_running_loop(), stop):
-        async with running(options, report=lambda line: _say(line, sys.stderr)) as receiver:
-            if options.token is None and options.refresh_token is None:
-                if receiver.loopback:
-                    _say("No token is set: every request is accepted.", sys.stderr)
-                else:
-                    _say(
-                        "Warning: No token is set and other machines can connect: every request is accepted. "
-                        "Set one with --token or CIRRON_RECEIVE_TOKEN.",
-                        sys.stderr,
-                    )
-            _say(f"Receiving on {receiver.url}, storing in {receiver.store.directory}", sys.stdout)
-            await stop.wait()
+        await serve_until(stop, options)
+
+
+async def serve_until(stop: asyncio.Event, options: ReceiverOptions) -> None:
+    """Run a receiver until ``stop`` is set, and print as :func:`serve` does. Raises what :func:`running` raises."""
+    async with running(options, report=lambda line: _say(line, sys.stderr)) as receiver:
+        if options.token is None and options.refresh_token is None:
+            if receiver.loopback:
+                _say("No token is set: every request is accepted.", sys.stderr)
+            else:
+                _say(
+                    "Warning: No token is set and other machines can connect: every request is accepted. "
+                    "Set one with --token or CIRRON_RECEIVE_TOKEN.",
+                    sys.stderr,
+                )
+        _say(f"Receiving on {receiver.url}, storing in {receiver.store.directory}", sys.stdout)
+        await stop.wait()
     _say(receiver.journal.totals(), sys.stderr)
+
+
+def _started_threads(wanted: int) -> ThreadPoolExecutor:
+    """Up to ``wanted`` threads that run already, so that no request has to start one. Raises ResourceError."""
+    threads = ThreadPoolExecutor(wanted, thread_name_prefix="cirron-spool-receive")
+    all_started = threading.Event()
+    started = 0
+    try:
+        # A call that finds no idle thread starts one.
+        for started in range(wanted):  # noqa: B007  # read below
+            threads.submit(all_started.wait)
+    except (RuntimeError, MemoryError):
+        threads.shutdown(wait=False, cancel_futures=True)
+        if not started:
+            raise no_thread() from None
+        return _started_threads(started)
+    finally:
+        all_started.set()
+    return threads
 
 
 async def _listen(connections: Connections, options: ReceiverOptions) -> asyncio.Server:
     try:
         return await asyncio.start_server(connections, options.host, options.port, backlog=_BACKLOG)
+    except RuntimeError:  # the look-up of a host name takes a thread
+        raise no_thread() from None
     except (OSError, UnicodeError) as error:
         # asyncio's own text for a failed bind repeats the address.
         number = (isinstance(error, OSError) and error.errno) or 0
@@ -164,7 +192,5 @@ def _say(line: str, stream: TextIO | None) -> None:
     if stream is None:  # closed before the start; print would choose another one
         return
     # Whoever reads our lines may be gone; the batches still come.
-    try:
+    with contextlib.suppress(OSError, ValueError):
         print(naming.printable(line), file=stream, flush=True)
-    except OSError:
-        silence(stream)

@@ -1,0 +1,141 @@
+"""From the arguments to the command that they name, and the endings that all commands share."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+from collections.abc import Sequence
+
+from cirron_spool import __version__
+from cirron_spool.cli.console import INTERRUPTED, Console, Fault, OutputError
+from cirron_spool.cli.parser import UsageError, parse, suggestion
+from cirron_spool.cli.signals import Signals
+from cirron_spool.errors import CirronSpoolError, ResourceError, resource_errors
+from cirron_spool.exits import EXIT_OK, EXIT_USAGE
+from cirron_spool.naming import printable
+
+# Commands that do something: that what they say of it cannot be written is not their failure.
+_DEEDS = {"flush", "receive", "clear"}
+
+
+def run(prog: str, arguments: Sequence[str], signals: Signals) -> int:
+    """Run ``prog`` with its arguments; returns the exit code.
+
+    For ``cirron``, ``spool`` is ours; any other word is the next ``cirron``'s on PATH, with all its options.
+    """
+    console = Console(arguments)
+    try:
+        try:
+            return _run(prog, arguments, console, signals)
+        except KeyboardInterrupt:
+            fault = Fault(INTERRUPTED, f"Stopped by {signals.name}.")
+            return console.end(signals.exit_code, {}, fault)
+        except CirronSpoolError as error:
+            return console.fail(error)
+        finally:
+            signals.ending()
+            console.close()
+    except OutputError as error:
+        console.error(str(error))
+        return error.exit_code
+
+
+def _run(prog: str, arguments: Sequence[str], console: Console, signals: Signals) -> int:
+    foreign = prog == "cirron" and _is_foreign(arguments)
+    try:
+        with resource_errors():
+            if foreign:
+                return _hand_over(arguments, console, signals)
+            return _command(prog, arguments, console, signals)
+    except UsageError as error:
+        message = printable(str(error))
+        if error.help and not (console.json or console.json_events):
+            console.data([error.help])
+        console.error(message)
+        return console.end(EXIT_USAGE, {}, Fault("UsageError", message))
+
+
+def _is_foreign(arguments: Sequence[str]) -> bool:
+    words = [argument for argument in arguments if not argument.startswith("-")]
+    if words[:1] == ["help"]:
+        words = words[1:]
+    # Options alone are the other's, too, unless they are ours.
+    ours = {"help", "-h", "--help", "-V", "--version"}
+    return words[0] != "spool" if words else not set(arguments) <= ours
+
+
+def _command(prog: str, arguments: Sequence[str], console: Console, signals: Signals) -> int:
+    options = parse(prog, arguments, _other_program)
+    console.output_is_the_job = options.run not in _DEEDS and getattr(options, "action", "list") == "list"
+    if options.run == "help":
+        console.data([options.text])
+        return EXIT_OK
+    if options.run == "version":
+        return _versions(prog, console)
+    # Each command is imported when it is run: inspect starts without the HTTP client.
+    if options.run == "flush":
+        return _flush(options, console, signals)
+    if options.run == "receive":
+        from cirron_spool.cli.receive import receive
+
+        return receive(options, signals)
+    from cirron_spool.cli import offline
+
+    # A short life with one big list in it: looking for garbage in 100,000 entries only costs time.
+    gc.disable()
+    return offline.run(options, console)
+
+
+def _flush(options: argparse.Namespace, console: Console, signals: Signals) -> int:
+    try:
+        with resource_errors():
+            from cirron_spool.cli.flush import flush
+
+        return flush(options, console, signals)
+    except (KeyboardInterrupt, ResourceError):
+        # It ended before it began, and its summary is always printed.
+        if not (console.json or console.json_events or options.quiet):
+            console.line("Uploaded: 0  Failed: 0  Skipped: 0")
+        raise
+
+
+def _hand_over(arguments: Sequence[str], console: Console, signals: Signals) -> int:
+    from cirron_spool.cli.handover import hand_over, next_cirron
+
+    program = next_cirron()
+    if program is None:
+        words = [argument for argument in arguments if not argument.startswith("-")]
+        if not words:
+            return _command("cirron", arguments, console, signals)  # which says what is wrong with them
+        raise UsageError(
+            f"'cirron {words[0]}' is not implemented here, and no other cirron is on PATH. This one has: cirron spool "
+            f"inspect, flush, clear and quarantine.{suggestion(words)}"
+        )
+    try:
+        return hand_over(program, arguments)
+    except OSError as error:
+        raise UsageError(f"Cannot run {program}: {error.strerror}.") from None
+
+
+def _other_program() -> str:
+    """For the help of ``cirron``: where its other words go."""
+    from cirron_spool.cli.handover import next_cirron
+
+    program = next_cirron()
+    return f"next cirron on PATH: {printable(program)}" if program else "next cirron on PATH: none"
+
+
+def _versions(prog: str, console: Console) -> int:
+    """Our version, and below it that of the tool which ``cirron`` hands other words over to."""
+    console.line(f"cirron-spool {__version__}")
+    if prog == "cirron":
+        from cirron_spool.cli.handover import hand_over, next_cirron
+
+        program = next_cirron()
+        if program is not None:
+            console.line(f"{printable(program)} has the other commands. Its version:")
+            try:
+                return hand_over(program, ["--version"])
+            except OSError as error:
+                console.warning(f"Cannot run {printable(program)}: {error.strerror}.")
+    return EXIT_OK

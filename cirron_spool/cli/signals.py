@@ -1,0 +1,172 @@
+"""The signals that end a command: SIGINT, SIGTERM and SIGHUP.
+
+The first asks the command to stop, a second ends the process at once. The handlers are there from the first import to
+the end of the process. A signal that was ignored at the start stays ignored: after ``nohup``, in a script's background.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from _thread import start_new_thread
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import NoReturn
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+# A shell's convention for a program that a signal ended.
+_SIGNALLED = 128
+# A command that was asked to stop has ended after this long.
+_STOPPED_WITHIN_S = 5.0
+# A second signal waits this long for the main thread's handler.
+_HANDLED_WITHIN_S = 0.5
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def _nothing() -> None:
+    pass
+
+
+class Signals:
+    """What the signals do at the moment: interrupt the command, ask it to stop, or end the process.
+
+    ``number`` is the first signal that came, 0 before that.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._ours: set[int] = set()
+        self._on_first: Callable[[], None] = _interrupt
+        self._last_words: Callable[[], None] = _nothing
+        self._tidy: Callable[[], None] = _nothing
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a command that a signal ended: 130, 143 or 129."""
+        return _SIGNALLED + (self.number or signal.SIGINT)
+
+    @property
+    def name(self) -> str:
+        """The first signal's name."""
+        return signal.Signals(self.number or signal.SIGINT).name
+
+    def install(self) -> None:
+        """Handle the signals from now to the end of the process. At first they raise KeyboardInterrupt."""
+        for name in _NAMES:
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) in (
+                signal.SIG_DFL,
+                signal.default_int_handler,
+            ):
+                signal.signal(number, self._received)
+                self._ours.add(number)
+
+    def watch(self) -> None:
+        """Have a thread end the process where the main thread hangs: in the system on a dead mount, for example.
+
+        Without a thread or a pipe the handlers do it all but this.
+        """
+        with suppress(OSError, RuntimeError, MemoryError):
+            reader, writer = os.pipe()
+            os.set_blocking(writer, False)
+            start_new_thread(self._watch, (reader,))
+            signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    @contextmanager
+    def stopping(
+        self,
+        stop: Callable[[], None],
+        last_words: Callable[[], None] = _nothing,
+        tidy: Callable[[], None] = _nothing,
+    ) -> Iterator[None]:
+        """While the block runs, the first signal calls ``stop``, also a second time, from another thread.
+
+        A process that is ended at once calls ``tidy`` if its main thread can, and ``last_words``. This happens after
+        five seconds at the latest. After the block the first signal ends the process, too.
+        """
+        self._last_words, self._tidy = last_words, tidy
+        self._on_first = stop
+        if self.number:  # it came before, in a place where its exception was lost
+            stop()
+        try:
+            yield
+        finally:
+            self.ending()
+
+    def ending(self) -> None:
+        """The command is done: from now on any signal ends the process at once."""
+        self._on_first = self._leave
+
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self.number:
+            self._leave()
+        self.number = number
+        self._on_first()
+
+    def _leave(self) -> NoReturn:
+        """End now. Nothing is lost by it: a batch that is not acknowledged and deleted stays in the spool."""
+        try:
+            self._tidy()
+            self._last_words()
+        finally:
+            os._exit(self.exit_code)
+
+    def _watch(self, reader: int) -> None:
+        while (first := os.read(reader, 1)[0]) not in self._ours:
+            pass
+        import select  # seldom needed
+        import time
+
+        if self._on_first not in (_interrupt, self._leave):
+            # The system may have given the signal to another thread: this wakes the event loop for the handler.
+            self._on_first()
+        poll = select.poll()
+        poll.register(reader, select.POLLIN)
+        latest = time.monotonic() + _STOPPED_WITHIN_S
+        while poll.poll(max(0.0, (latest - time.monotonic()) * 1000)):
+            if os.read(reader, 1)[0] in self._ours:
+                latest = min(latest, time.monotonic() + _HANDLED_WITHIN_S)
+        self.number = self.number or first
+        try:
+            self._last_words()
+        finally:
+            os._exit(self.exit_code)
+
+
+class StopRequest:
+    """Asked for by a signal's handler, before, while and after the event loop runs that it stops."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._heed: Callable[[], None] = _nothing
+
+    def __call__(self) -> None:
+        """Ask. From any thread, any number of times."""
+        self._asked = True
+        self._heed()
+
+    def bind(self, heed: Callable[[], None]) -> None:
+        """Have the running event loop call ``heed`` once it is asked, or soon if it was."""
+        import asyncio  # by commands that have it anyway
+
+        loop = asyncio.get_running_loop()
+        done = False
+
+        def once() -> None:
+            nonlocal done
+            if not done:
+                done = True
+                heed()
+
+        def ask() -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(once)
+
+        self._heed = ask
+        if self._asked:
+            ask()
