@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import re
 import socket
+import subprocess
+import sys
 import threading
 from asyncio.streams import FlowControlMixin
 
@@ -13,7 +17,7 @@ import pytest
 
 from cirron_spool.receiver.store import Store, Stored, Upload
 
-from .conftest import TOKEN, Start
+from .conftest import TOKEN, Start, serve_environment
 
 pytestmark = pytest.mark.anyio
 
@@ -294,3 +298,118 @@ async def test_a_client_that_pauses_its_reading_loses_nothing(
             assert await asyncio.to_thread(listen) == count + 1
             assert resumed.is_set()
             await asking
+
+
+TRACES = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+GET = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+
+# Every state in which the receiver waits for a client: what was sent until then, and the statuses that come back when
+# nothing more does.
+STATES: dict[str, tuple[bytes, list[bytes]]] = {
+    "connected": (b"", []),
+    "an empty line sent": (b"\r\n", []),
+    "in the request line": (b"POST /api", [b"408"]),
+    "behind the request line": (b"POST /api/traces HTTP/1.1\r\n", [b"408"]),
+    "in a header": (HEAD[:-5], [b"408"]),
+    "before the end of the head": (HEAD + b"Content-Length: 2\r\n", [b"408"]),
+    "before the body": (HEAD + b"Content-Length: 2\r\n\r\n", [b"408"]),
+    "in the body": (HEAD + b"Content-Length: 2\r\n\r\n{", [b"408"]),
+    "far into the body": (HEAD + b'Content-Length: 900000\r\n\r\n{"a":"' + b"x" * 600_000, [b"408"]),
+    "before the first chunk": (TRACES, [b"408"]),
+    "in a chunk's size": (TRACES + b"1", [b"408"]),
+    "in a chunk's extension": (TRACES + b"1;a", [b"408"]),
+    "between a size's two last bytes": (TRACES + b"1\r", [b"408"]),
+    "behind a chunk's size": (TRACES + b"1\r\n", [b"408"]),
+    "in a chunk": (TRACES + b"2\r\n{", [b"408"]),
+    "behind a chunk": (TRACES + b"2\r\n{}", [b"408"]),
+    "behind a chunk's end": (TRACES + b"2\r\n{}\r\n", [b"408"]),
+    "behind the last chunk": (TRACES + b"2\r\n{}\r\n0\r\n", [b"408"]),
+    "in a trailer": (TRACES + b"2\r\n{}\r\n0\r\nX-A: ", [b"408"]),
+    "behind a trailer": (TRACES + b"2\r\n{}\r\n0\r\nX-A: 1\r\n", [b"408"]),
+    "asked to go on": (HEAD + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n", [b"100", b"408"]),
+    "between requests": (GET, [b"200"]),
+    "between uploads": (HEAD + b'Content-Length: 16\r\n\r\n{"created_ns":1}', [b"200"]),
+    "in a second head": (GET + b"GET", [b"200", b"408"]),
+    "in a second body": (GET + TRACES + b"1", [b"200", b"408"]),
+    "refused before the body": (HEAD.replace(b"Id: ab", b"Id: x") + b"Content-Length: 2\r\n\r\n", [b"400"]),
+    "refused in the body": (TRACES + b"Z", [b"400"]),
+    "refused in the head": (b"GARBAGE\r\n", [b"400"]),
+}
+
+
+@pytest.mark.parametrize("how", ["is silent", "stops sending"])
+@pytest.mark.parametrize("state", STATES)
+async def test_no_state_of_a_connection_lasts(start: Start, state: str, how: str) -> None:
+    sent, silent = STATES[state]
+    async with start(header_timeout_s=0.1, body_timeout_s=0.1, keepalive_s=0.1, max_connections=2) as peer:
+        reader, writer = await peer.connect()
+        writer.write(sent)
+        await writer.drain()
+        if how == "stops sending":
+            writer.write_eof()
+        # Ends at all, which nothing but the receiver's limits can bring about when the client is silent.
+        answers = re.findall(rb"HTTP/1\.1 (\d+) ", await ended(reader))
+        # What breaks off is known to be wrong at once, and what stands still after a time.
+        assert answers == (
+            silent if how == "is silent" else [b"400" if it == b"408" else it for it in silent]
+        )
+        writer.close()
+        assert [name for name in peer.names if name.endswith(".part")] == []
+        assert len(peer.names) == (state == "between uploads")
+        # Its place is free again.
+        for number in range(3):
+            assert (await peer.post(b"{}", f"{number}")).status == 200
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_it_ends_from_every_state(start: Start, state: str) -> None:
+    sent, _ = STATES[state]
+    async with start(grace_s=0.1) as peer:
+        reader, writer = await peer.connect()
+        writer.write(sent)
+        await writer.drain()
+        assert (await peer.post(b"{}", "cd")).status == 200  # answered after the other was read
+    answers = re.findall(rb"HTTP/1\.1 (\d+) ", await ended(reader))
+    assert b"408" not in answers
+    writer.close()
+    assert [name for name in peer.names if name.endswith(".part")] == []
+
+
+async def test_one_turned_away_that_stays_is_closed(start: Start) -> None:
+    async with start(max_connections=1) as peer:
+        first, writer = await peer.connect()
+        writer.write(GET)
+        await first.readline()
+        second, other = await peer.connect()
+        assert (await ended(second)).startswith(b"HTTP/1.1 503 ")
+        # Half of the connection is still open, and it is silent.
+        assert await asyncio.to_thread(_is_reset, other.get_extra_info("socket").dup())
+        for each in (writer, other):
+            each.close()
+
+
+async def test_the_last_answer_to_a_client_that_does_not_read_is_not_waited_for(start: Start) -> None:
+    async with start(body_timeout_s=0.1) as peer:
+        raw = socket.socket()
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.connect(("127.0.0.1", peer.port))
+        raw.setblocking(False)
+        loop = asyncio.get_running_loop()
+
+        async def ask() -> None:
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    await loop.sock_sendall(raw, GET * 1_000)
+
+        with raw:
+            await ask()  # ends when the receiver gives the connection up
+        assert (await peer.post(b"{}")).status == 200
+
+
+def test_aiohttp_is_not_needed() -> None:
+    """It has two parsers, of which users have one or the other. The receiver is the same with both."""
+    code = "import sys; import cirron_spool.receiver.app; print([m for m in sys.modules if m.startswith('aiohttp')])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=serve_environment(), capture_output=True, check=True
+    )
+    assert done.stdout == b"[]\n"
