@@ -1,13 +1,12 @@
-"""A connection as its transport sees it: the first byte of an answer, its status line, and the connection's end.
+"""A connection as its transport sees it: the bytes of an answer, and the connection's end.
 
-aiohttp tells none of them apart. Its parser in C takes other protocols for HTTP, and when either parser fails within a
-body, nothing may wake the coroutine that reads it. So a protocol of our own stands between asyncio and aiohttp.
+aiohttp tells neither. When its parser fails within a body, nothing may wake the coroutine that reads it. So a protocol
+of our own stands between asyncio and aiohttp.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -30,16 +29,14 @@ else:
     from fcntl import ioctl
     from termios import FIONREAD, TIOCOUTQ
 
-# RFC 9112, section 4. The blank after the status may be missing: many servers send no reason, and lines may end in LF.
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-9])([0-9]{2})[ \r\n]")
-_STATUS_LINE_BYTES = len(b"HTTP/1.1 200 ")
-_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
+# The longest body that is read, in chunks of one byte, and its head. What comes behind is not kept.
+_LONGEST_RECEIVED = 512 * 1024
 
 
 class Connection(asyncio.Protocol):
     """Passes all events of one connection on to aiohttp's protocol, and keeps what an exchange wants to know.
 
-    ``answered``: a byte has come since the request was begun. ``foreign``: the status line is not HTTP/1.0 or 1.1.
+    ``received``: the bytes that have come since the request was begun; None where nobody began one here.
     ``lost``: the connection is gone; ``cut_short``: within the body of an answer; ``closed_in_order``: the peer said
     that it sends no more, and nothing failed.
     """
@@ -48,17 +45,14 @@ class Connection(asyncio.Protocol):
         "_content",
         "_exchanged",
         "_had_waited",
-        "_head",
-        "_head_wanted",
         "_protocol",
         "_socket",
         "_tickets_read",
         "_transport",
-        "answered",
         "closed_in_order",
         "cut_short",
-        "foreign",
         "lost",
+        "received",
     )
 
     def __init__(self, protocol: Protocol, transport: asyncio.Transport) -> None:
@@ -66,9 +60,8 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         self._socket: Any = transport.get_extra_info("socket")
         self._content: aiohttp.StreamReader | None = None
-        self._head = b""
-        self._exchanged = self._tickets_read = False
-        self._had_waited = self._head_wanted = self.answered = self.foreign = False
+        self._had_waited = self._exchanged = self._tickets_read = False
+        self.received: bytearray | None = None
         self.lost = self.cut_short = self.closed_in_order = False
 
     @classmethod
@@ -87,10 +80,8 @@ class Connection(asyncio.Protocol):
 
     def begin(self) -> bool:
         """Begin an exchange. Returns whether the connection had waited for one, and may be dead by now."""
-        self._head_wanted = True
-        self._head = b""
+        self.received = bytearray()
         self._content = None
-        self.answered = self.foreign = False
         had_waited, self._tickets_read = self._had_waited, self._exchanged
         self.note_use()
         return had_waited
@@ -143,9 +134,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand on what came; end the reading of a body that the parser refused."""
-        self.answered = True
-        if self._head_wanted:
-            self._look_at_head(data)
+        if self.received is not None and len(self.received) < _LONGEST_RECEIVED:
+            self.received += data
         self._protocol.data_received(data)
         if self._content is not None and aiohttp_compat.has_failed(self._protocol):
             aiohttp_compat.end_body(self._content, refused=True)
@@ -172,23 +162,6 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Hand on that the transport wants more."""
         self._protocol.resume_writing()
-
-    def _look_at_head(self, data: bytes) -> None:
-        """Judge the status line of the final answer; interim answers (1xx, but 101) come before it."""
-        head = self._head + data
-        start = 0
-        while len(head) - start >= _STATUS_LINE_BYTES:
-            line = _STATUS_LINE.match(head, start)
-            if line is None or line[1] != b"1" or line[2] == b"01":
-                self.foreign = line is None
-                self._head_wanted = False
-                self._head = b""
-                return
-            end = _END_OF_HEAD.search(head, start)
-            if end is None:
-                break
-            start = end.end()
-        self._head = head[start:]
 
 
 # aiohttp's protocols of used connections: a lost one has no transport any more that would lead to its Connection.

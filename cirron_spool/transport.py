@@ -24,6 +24,7 @@ from cirron_spool import __version__
 from cirron_spool.aiohttp_compat import REQUEST_ERRORS, open_connection, protocol_of
 from cirron_spool.awaiting import complete, in_daemon_thread
 from cirron_spool.connection import Connection, was_used
+from cirron_spool.framing import are_whole_chunks, find_body
 from cirron_spool.network_errors import translate
 from cirron_spool.post import Post
 from cirron_spool.proxies import Proxy, Route, look_up
@@ -42,6 +43,7 @@ _VERSIONS = frozenset({(1, 0), (1, 1)})
 _BODILESS = frozenset({204, 304})
 _NOT_HTTP = NoAnswer("the answer is not HTTP/1.0 or HTTP/1.1")
 _UNREADABLE = NoAnswer("the answer does not say in a known way where it ends")
+_BROKEN_CHUNKS = NoAnswer("the answer is not HTTP: its chunks are broken")
 _TALKS_FIRST = NoAnswer("the server talks without being asked")
 
 
@@ -319,10 +321,12 @@ async def _hear(response: aiohttp.ClientResponse, exchange: Exchange, route: Rou
     """The answer whose head has come, with its body. Raises what reading it does."""
     connection = exchange.connection
     early = not exchange.fully_sent
+    received = None if connection is None else connection.received
+    body_at = None if received is None else find_body(received)
     if (
         response.version not in _VERSIONS
         or response.status < 100
-        or (connection is not None and connection.foreign)
+        or (received is not None and body_at is None)
     ):
         return _NOT_HTTP
     framed = _framing(response)
@@ -333,6 +337,9 @@ async def _hear(response: aiohttp.ClientResponse, exchange: Exchange, route: Rou
     delimited = whole and (framed if connection is None else not connection.cut_short)
     if whole and delimited != framed and response.status not in _BODILESS and response.status != 101:
         return _UNREADABLE  # the parser went by something else than what the headers say
+    chunked = whole and TRANSFER_ENCODING in response.headers and response.status not in _BODILESS
+    if chunked and received is not None and body_at is not None and not are_whole_chunks(received, body_at):
+        return _BROKEN_CHUNKS
     proxy = route.http_proxy
     return Answer(
         response.status,
@@ -354,7 +361,7 @@ def _framing(response: aiohttp.ClientResponse) -> bool | None:
     lengths = headers.getall(CONTENT_LENGTH, None)
     codings = headers.getall(TRANSFER_ENCODING, None)
     if codings is not None:
-        known = len(codings) == 1 and codings[0].isascii() and codings[0].lower() == "chunked"
+        known = len(codings) == 1 and codings[0].isascii() and codings[0].strip(" \t").lower() == "chunked"
         return True if known and lengths is None and response.version == (1, 1) else None
     if lengths is None:
         return False

@@ -205,7 +205,7 @@ class Body(Exchange):
     @property
     def died_idle(self) -> bool:
         """Whether the connection had waited in a pool and gave no byte of an answer: the peer may have closed it."""
-        return self.reused and (self.connection is None or not self.connection.answered)
+        return self.reused and (self.connection is None or not self.connection.received)
 
 
 def _pieces(part: bytes) -> Iterator[memoryview]:

@@ -16,7 +16,7 @@ import cirron_spool
 from support.cli import clean_environment
 
 PACKAGE = Path(cirron_spool.__file__).parent
-PURE = ["errors", "exits", "httpdate", "naming", "report", "schedule", "verdict"]
+PURE = ["errors", "exits", "framing", "httpdate", "naming", "report", "schedule", "verdict"]
 # Clocks, sockets, chance, the disk: whatever makes an answer depend on more than what was asked.
 IMPURE = {
     *("asyncio", "concurrent", "http.client", "io", "logging", "multiprocessing", "os", "random", "secrets"),
