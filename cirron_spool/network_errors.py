@@ -7,6 +7,7 @@ says about an errno is kept, and what OpenSSL says about a certificate.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ _TEMPORARY = {
     *("BAD_RECORD_MAC", "SSLV3_ALERT_BAD_RECORD_MAC", "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"),
     *("UNEXPECTED_EOF_WHILE_READING", "TLSV1_ALERT_INTERNAL_ERROR", "APPLICATION_DATA_AFTER_CLOSE_NOTIFY"),
 }
+_ALERT = re.compile("^(SSLV3|TLSV1|TLSV13)_ALERT_")
 # X509_V_ERR_… of OpenSSL's x509_vfy.h.
 _NOT_YET_VALID, _EXPIRED, _OTHER_NAME, _OTHER_ADDRESS = 9, 10, 62, 64
 
@@ -53,12 +55,12 @@ class TunnelError(aiohttp.ClientConnectionError):
 
 
 def translate(
-    error: BaseException, *, peer: str, proxy: Proxy | None = None, sent: bool = True
+    error: BaseException, *, peer: str, proxy: Proxy | None = None, connected: bool = True, sent: bool = True
 ) -> Answer | NoAnswer:
     """What a request that raised ``error`` came to: for a person, and whether a retry can help.
 
-    ``peer`` is the ``host:port`` that was asked, by way of ``proxy`` if there is one; ``sent`` says that the request
-    went out whole.
+    ``peer`` is the ``host:port`` that was asked, by way of ``proxy`` if there is one. ``connected``: there
+    was a connection to send the request on; ``sent``: the request went out whole.
     """
     if isinstance(error, TunnelError):
         return error.outcome
@@ -76,17 +78,27 @@ def translate(
         return known
     if isinstance(error, aiohttp.ClientConnectorError):
         return NoAnswer(_not_connected(error, peer, shown))
-    if isinstance(error, HttpProcessingError):
-        return NoAnswer("the answer is not HTTP from some point on")
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return NoAnswer("the answer was cut")
-    if isinstance(error, aiohttp.ClientResponseError):
-        if error.request_info.method == "CONNECT":
-            return NoAnswer(f"the proxy {shown} does not answer in HTTP")
-        return NoAnswer("the answer is not HTTP")
+    broken = _broken_answer(error, shown)
+    if broken:
+        return NoAnswer(broken)
     if isinstance(error, aiohttp.InvalidURL):
         return NoAnswer(f"the address {peer} cannot be used", fatal=True, hint=_CHECK_URL)
-    return NoAnswer(_system_words(error) or _ended(error, sent=sent))
+    words = _system_words(error)
+    if proxy is not None and not connected:
+        return NoAnswer(f"the proxy {shown} made no connection: {words or 'it ended the conversation'}")
+    return NoAnswer(words or _ended(error, sent=sent))
+
+
+def _broken_answer(error: BaseException, proxy: str) -> str:
+    """What was wrong with an answer, or with a part of one; empty when none had begun."""
+    if isinstance(error, HttpProcessingError):
+        return "the answer is not HTTP from some point on"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the answer was cut"
+    if isinstance(error, aiohttp.ClientResponseError):
+        from_proxy = error.request_info.method == "CONNECT"
+        return f"the proxy {proxy} does not answer in HTTP" if from_proxy else "the answer is not HTTP"
+    return ""
 
 
 def _known(cause: BaseException, peer: str) -> NoAnswer | None:
@@ -146,17 +158,19 @@ def _not_connected(error: aiohttp.ClientConnectorError, peer: str, proxy: str) -
 
 def _untrusted(error: ssl.SSLCertVerificationError, peer: str) -> NoAnswer:
     host = peer.rpartition(":")[0]
-    why = (error.verify_message or "it cannot be verified").rstrip(".")
+    # Only OpenSSL fills these in, not each verifier of an operating system.
+    why = (getattr(error, "verify_message", "") or "it cannot be verified").rstrip(".")
+    code = getattr(error, "verify_code", None)
     hint = _TRUST
-    if error.verify_code in (_OTHER_NAME, _OTHER_ADDRESS):
+    if code in (_OTHER_NAME, _OTHER_ADDRESS):
         hint = "It was made for another name. Check apiUrl, and whether a proxy or a captive portal answers."
-    elif error.verify_code in (_NOT_YET_VALID, _EXPIRED):
+    elif code in (_NOT_YET_VALID, _EXPIRED):
         hint = "Check the clock of this machine, or ask the server's operators for a new certificate."
     return NoAnswer(f"the certificate of {host} is not trusted: {why}", fatal=True, hint=hint)
 
 
 def _tls(error: ssl.SSLError, peer: str) -> NoAnswer:
-    reason = error.reason or ""
+    reason = getattr(error, "reason", None) or ""
     if reason in _TEMPORARY or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return NoAnswer(f"TLS failed: the connection to {peer} was cut or its bytes were damaged")
     if reason in _NO_TLS:
@@ -168,8 +182,7 @@ def _tls(error: ssl.SSLError, peer: str) -> NoAnswer:
     elif reason == "TLSV1_UNRECOGNIZED_NAME":
         words, hint = f"{peer} does not know this host name", _CHECK_URL
     else:
-        words = (
-            f"{peer} and this machine do not agree ({reason.replace('_', ' ').lower() or 'no reason given'})"
-        )
+        plain = _ALERT.sub("", reason).replace("_", " ").lower()
+        words = f"{peer} and this machine do not agree ({plain or 'no reason given'})"
         hint = _CHECK_URL
     return NoAnswer(f"TLS failed: {words}", fatal=True, hint=hint)

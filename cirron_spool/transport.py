@@ -260,7 +260,13 @@ class Transport:
             at = f" while looking up {next(iter(names))}" if names else ""
             through = f" through the proxy {proxy.shown}" if proxy is not None else ""
             return NoAnswer(f"timed out after {self._timeout_ms}ms{at}{through}")
-        return translate(error, peer=f"{target.host}:{target.port}", proxy=proxy, sent=exchange.fully_sent)
+        return translate(
+            error,
+            peer=f"{target.host}:{target.port}",
+            proxy=proxy,
+            connected=exchange.connection is not None,
+            sent=exchange.fully_sent,
+        )
 
     def _new_post(self, defaults: RequestDefaults) -> Post:
         # A caller's session may have middlewares of its own, for each request. And to what a request says to a proxy
