@@ -75,7 +75,7 @@ class Conclusions:
         else:
             self._tally.pass_over()
             if batch.cause is Cause.EMPTY:
-                why = "it is empty, as a power cut can leave it. Look at it, then delete it"
+                why = "the file is empty, perhaps after a power cut. Check it, then delete it"
             else:
                 why = f"it is {batch.message}"
             self._emit(Warned(f"Skipped {batch.name}: {why}."))
@@ -116,7 +116,7 @@ class Conclusions:
     def remove(self, batch: Prepared) -> Kept | None:
         """Delete an acknowledged batch, unless another file stands there by now. Blocking. None when it is gone."""
         if os.getpid() != self._process:
-            raise RuntimeError("This flush belongs to the process that began it.")
+            raise RuntimeError("This flush began in another process.")
         try:
             removal = self._spool.delete(batch.name, batch.fingerprint)
         except OSError as error:
@@ -133,7 +133,7 @@ class Conclusions:
             )
         else:
             message = (
-                f"Uploaded {batch.name}, but the file has changed since it was read and was kept. Look at it."
+                f"Uploaded {batch.name}, but its file changed meanwhile and stays in the spool. Check it."
             )
         self._tally.unacknowledge(batch.size, self._sent(batch))
         self._fail(batch.name, None, message, EXIT_LOOK)
@@ -164,7 +164,7 @@ class Conclusions:
             self._emit(
                 Warned(
                     f"{MOST_REJECTED_IN_A_ROW} batches were rejected in a row, so the endpoint may be wrong. "
-                    f"Check apiUrl; cirron-spool quarantine retry --dir {where} brings them back."
+                    f"Check apiUrl, then run cirron-spool quarantine retry --dir {where}."
                 )
             )
             self.ended = True

@@ -132,7 +132,7 @@ class Login:
         elif outcome.status != 200:
             self._could_not_verify(f"HTTP {outcome.status} {outcome.reason}".rstrip())
         elif document is None:
-            self._could_not_verify("the answer is not the JSON that was expected")
+            self._could_not_verify("the answer is not the expected JSON")
 
     async def renew(self, refused: str) -> bool:
         """Get a token other than ``refused``: from the file, if another process renewed it, or by a refresh.

@@ -112,9 +112,7 @@ class Delivery:
                 await login.renew_early()
             while True:
                 if os.getpid() != self._process:
-                    raise RuntimeError(
-                        "This flush belongs to the process that began it; a fork must begin its own."
-                    )
+                    raise RuntimeError("This flush began in another process. Start a new flush after a fork.")
                 token = login.token
                 progress = partial(self._tell_progress, batch) if self._told else None
                 outcome = await self._ingest.post(batch, token, self._stream, meanwhile, progress)

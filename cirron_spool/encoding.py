@@ -144,7 +144,9 @@ class Encoder:
         self.level = self.library.default_level if level is None else level
         if self.level not in self.library.levels:
             first, last = self.library.levels[0], self.library.levels[-1]
-            raise ConfigError(f"gzip level {level} is not one of {self.library.name}'s ({first} to {last}).")
+            raise ConfigError(
+                f"There is no gzip level {level} in {self.library.name}. Choose one from {first} to {last}."
+            )
         # Has no thread until it is given work, which happens for large batches alone, and not on a single core.
         self._helper = ThreadPoolExecutor(1, "cirron-spool gzip")
         self._helpers_blocks = _HELPERS_BLOCKS if _cores() > 1 else 0

@@ -352,11 +352,9 @@ class _Flush:
         self._tally.listed = len(names)
         self._emit(Started(self._spool.path, len(names), listed.total_bytes))
         if strangers:
-            what = count(len(strangers), "entry", "entries")
-            self._warn(
-                f"Left alone {what} named like a batch that is no regular file, such as {strangers[0]} "
-                f"({listed.strange})."
-            )
+            odd = "is not a regular file" if len(strangers) == 1 else "are not regular files"
+            what = f"{count(len(strangers), 'entry', 'entries')} with a batch's name {odd}"
+            self._warn(f"{what}, such as {strangers[0]} ({listed.strange}). Move that out of the spool.")
 
     async def _deliver(self, delivery: Delivery) -> None:
         """Post what is ready, oldest first and up to ``in_flight`` at a time; conclude strictly oldest first."""

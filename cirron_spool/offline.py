@@ -100,7 +100,7 @@ def clear_spool(
                 failures.append((entry.name, reason(error)))
                 continue
             if removal is Removal.CHANGED:
-                failures.append((entry.name, "it is no regular file any more"))
+                failures.append((entry.name, "it is not a regular file any more"))
             else:
                 deleted += 1
                 size += entry.size

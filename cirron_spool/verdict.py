@@ -242,7 +242,7 @@ def _doubt_in_json(text: str) -> _Doubt | None:
         # Python takes NaN, which is no JSON, and refuses long integers, which are.
         document = json.loads(text, parse_int=float, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        return partial(_unreadable, why="the answer is not the JSON that it claims to be")
+        return partial(_unreadable, why="the answer is not valid JSON")
     if isinstance(document, dict):
         error = document.get("error")
         if document.get("success") is False or document.get("ok") is False or error is not None:
@@ -282,9 +282,7 @@ def _retry(answer: Answer, message: str, now: datetime) -> Verdict:
         moment = (now + timedelta(seconds=asked_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
         when = f"Run the flush again after {moment} (in {asked_s:.0f} s), as the server asks."
     except OverflowError:
-        when = (
-            "The server asks to wait longer than a calendar holds; ask its operators before running it again."
-        )
+        when = "The server asks for a wait beyond the calendar. Ask its operators, then run the flush again."
     return Verdict(Action.STOP, answer.status, f"{message}. {when}", exit_code=EXIT_LATER)
 
 

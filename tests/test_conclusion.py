@@ -105,7 +105,9 @@ async def test_another_file_than_the_one_that_was_sent_is_kept(make: MakeFlush) 
     batch = flush.prepared()
     flush.spool.path_of(NAME).write_bytes(BODY + b" ")
     await flush.conclude(ACKNOWLEDGED, batch)
-    message = f"Uploaded {NAME}, but the file has changed since it was read and was kept. Look at it."  # word for word
+    message = (
+        f"Uploaded {NAME}, but its file changed meanwhile and stays in the spool. Check it."  # word for word
+    )
     assert flush.left == [NAME]
     assert flush.kept == [(NAME, Removal.CHANGED)]
     assert counts(flush) == {"failed": 1, "exit_code": EXIT_LOOK}
@@ -160,7 +162,7 @@ def test_a_fork_deletes_nothing(make: MakeFlush) -> None:
     flush = make()
     batch = flush.prepared()
     said = forked(lambda: repr(flush.conclusions.remove(batch)))
-    assert said == "RuntimeError: This flush belongs to the process that began it."
+    assert said == "RuntimeError: This flush began in another process."
     assert flush.left == [NAME]
 
 
@@ -172,7 +174,7 @@ def test_a_fork_deletes_nothing(make: MakeFlush) -> None:
     [
         (
             Unsendable(NAME, Cause.EMPTY),
-            f"Skipped {NAME}: it is empty, as a power cut can leave it. Look at it, then delete it.",
+            f"Skipped {NAME}: the file is empty, perhaps after a power cut. Check it, then delete it.",
         ),
         (Unsendable(NAME, Cause.NOT_A_FILE, "a named pipe"), f"Skipped {NAME}: it is a named pipe."),
     ],
@@ -355,7 +357,7 @@ async def test_three_rejections_in_a_row_end_the_flush(make: MakeFlush) -> None:
     assert [event for event in flush.events if isinstance(event, Warned)] == [
         Warned(
             "3 batches were rejected in a row, so the endpoint may be wrong. "
-            f"Check apiUrl; cirron-spool quarantine retry --dir '{flush.spool.path}' brings them back."
+            f"Check apiUrl, then run cirron-spool quarantine retry --dir '{flush.spool.path}'."
         )
     ]
     assert isinstance(flush.events[-1], Warned)

@@ -254,8 +254,8 @@ async def test_plain_http_can_be_allowed(
         (Answer(404), "HTTP 404 Not Found"),
         (Answer(302, headers=[("Location", "/login")]), "HTTP 302 Found"),
         (Answer(429, reason=""), "HTTP 429"),
-        (Answer(200, body=b"<html>"), "the answer is not the JSON that was expected"),
-        (Answer(200, body=b"[]"), "the answer is not the JSON that was expected"),
+        (Answer(200, body=b"<html>"), "the answer is not the expected JSON"),
+        (Answer(200, body=b"[]"), "the answer is not the expected JSON"),
         (
             json_answer({"valid": True}, cut_after=len(json_answer({"valid": True}).render()) - 3),
             "the answer was cut",

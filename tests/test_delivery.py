@@ -442,7 +442,7 @@ async def test_changed_while_it_was_uploaded_is_kept(
         (
             batches[0].name,
             None,
-            f"Uploaded {batches[0].name}, but the file has changed since it was read and was kept. Look at it.",
+            f"Uploaded {batches[0].name}, but its file changed meanwhile and stays in the spool. Check it.",
         )
     ]
     assert (result.uploaded, result.failed, result.skipped, result.exit_code) == (0, 1, 2, 1)

@@ -279,7 +279,7 @@ RETRIED = [
     (json_answer({"error": "no"}, 201), f"{REFUSED}: no" % 201),
     (
         Answer(200, headers=[JSON], body=b'{"succ'),
-        NETWORK + "HTTP 200, but the answer is not the JSON that it claims to be",
+        NETWORK + "HTTP 200, but the answer is not valid JSON",
     ),
     (ok(cut_after=0), NETWORK + "the server closed the connection before it answered"),
     (Answer(raw=b"garbage\r\n\r\n", drop=True), NETWORK + "the answer is not HTTP"),
@@ -540,7 +540,7 @@ async def test_empty_files_are_said_and_left(spool: Path) -> None:
     )
     warned = [event.message for event in events if isinstance(event, Warned)]
     assert {message.partition(": ")[2] for message in warned} == {
-        "it is empty, as a power cut can leave it. Look at it, then delete it."
+        "the file is empty, perhaps after a power cut. Check it, then delete it."
     }
     assert [message.split(":")[0] for message in warned] == [
         "Skipped 00000000000000000001-0a.json",
@@ -569,8 +569,8 @@ async def test_only_regular_files_are_batches(
     assert (result.uploaded, result.skipped, result.exit_code) == (1, 0, 0)
     [warned] = [event.message for event in events if isinstance(event, Warned)]
     assert warned == (
-        "Left alone 5 entries named like a batch that is no regular file, such as "
-        "00000000000000000001-0a.json (a symbolic link)."
+        "5 entries with a batch's name are not regular files, such as "
+        "00000000000000000001-0a.json (a symbolic link). Move that out of the spool."
     )
     assert len(os.listdir(spool)) == 5 and target.read_bytes() == b'{"secret":1}'
 
@@ -958,7 +958,7 @@ async def test_a_failure_in_the_grace_is_no_retry(spool: Path) -> None:
         ({"tuning": Tuning(prefetch_bytes=0)}, "prefetch_bytes must be"),
         ({"tuning": Tuning(chunk_bytes=0)}, "chunk_bytes must be"),
         ({"tuning": Tuning(gzip_library="brotli")}, "no gzip library 'brotli'"),
-        ({"tuning": Tuning(gzip_library="zlib", gzip_level=0)}, "gzip level 0 is not one of zlib's"),
+        ({"tuning": Tuning(gzip_library="zlib", gzip_level=0)}, "There is no gzip level 0 in zlib."),
         ({"retries": -1}, "retries must be a whole number from 0"),
         ({"timeout_ms": 0}, "timeout_ms must be a whole number from 1"),
         ({"api_url": "ftp://127.0.0.1"}, "is not a web address"),

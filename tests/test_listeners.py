@@ -60,7 +60,7 @@ async def test_every_warning_is_in_the_result_and_without_a_listener_in_the_log(
     for part in (
         "Could not verify auth",
         "named pipe",
-        "it is empty",
+        "the file is empty",
         f"Rejected {written[0].name}",
         "captive portal",
     ):

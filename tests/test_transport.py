@@ -392,7 +392,7 @@ async def test_a_captive_portal_is_no_acknowledgement(spool: Path) -> None:
     [failed] = [event for event in events if isinstance(event, Failed)]
     assert "captive portal" in failed.hint
     assert [event.message for event in events if isinstance(event, Warned)] == [
-        "Could not verify auth before flush: the answer is not the JSON that was expected. Proceeding anyway."
+        "Could not verify auth before flush: the answer is not the expected JSON. Proceeding anyway."
     ]
     assert snapshot(spool) == batches
 

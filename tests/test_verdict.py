@@ -515,11 +515,11 @@ def test_without_a_valid_date_of_its_own_our_clock_counts(date: str) -> None:
         ),
         (
             "9" * 17,
-            "The server asks to wait longer than a calendar holds; ask its operators before running it again.",
+            "The server asks for a wait beyond the calendar. Ask its operators, then run the flush again.",
         ),
         (
             "9" * 40,
-            "The server asks to wait longer than a calendar holds; ask its operators before running it again.",
+            "The server asks for a wait beyond the calendar. Ask its operators, then run the flush again.",
         ),
     ],
 )
@@ -654,13 +654,13 @@ STAYS = "It stays in the spool. Run again with --quarantine to set rejected batc
         (
             answer(200, b"fine", "application/problem+json"),
             RETRY,
-            f"Network error uploading {NAME}: HTTP 200, but the answer is not the JSON that it claims to be",
+            f"Network error uploading {NAME}: HTTP 200, but the answer is not valid JSON",
             "",
         ),
         (
             answer(200, b"[", "text/plain"),
             RETRY,
-            f"Network error uploading {NAME}: HTTP 200, but the answer is not the JSON that it claims to be",
+            f"Network error uploading {NAME}: HTTP 200, but the answer is not valid JSON",
             "",
         ),
         (

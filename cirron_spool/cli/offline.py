@@ -52,6 +52,8 @@ def _inspect(options: argparse.Namespace, console: Console) -> int:
 
 def _clear(options: argparse.Namespace, console: Console) -> int:
     inventory = inspect_spool(options.dir)
+    for warning in inventory.warnings:
+        console.warning(warning)
     place = printable(str(inventory.directory))
     if not inventory.entries:
         warn_of_directory(options.dir, inventory.directory, console, exists=inventory.exists)

@@ -353,7 +353,7 @@ def _add_flush(commands: _Commands) -> None:
         help="attempts after the first, per batch (default: 3)",
     )
     server.add_argument(
-        "--no-verify", action="store_false", dest="verify", help="do not ask first whether the token is valid"
+        "--no-verify", action="store_false", dest="verify", help="do not verify the token before the flush"
     )
     server.add_argument(
         "--allow-http",
@@ -365,15 +365,17 @@ def _add_flush(commands: _Commands) -> None:
     failures.add_argument(
         "--quarantine", action="store_true", help="set rejected batches aside in .cirron/quarantine and go on"
     )
-    failures.add_argument("--keep-going", action="store_true", help="pass by a batch that is out of retries")
+    failures.add_argument(
+        "--keep-going", action="store_true", help="skip a batch whose retries are used up, and go on"
+    )
     speed = parser.add_argument_group("speed")
     speed.add_argument(
         "--in-flight",
         metavar="N",
-        read=Whole(1),
+        read=Whole(1, 64),
         example="8",
         default=1,
-        help="batches posted at a time (default: 1, strict order; with more a newer one may arrive before an older)",
+        help="batches uploaded at the same time; with more than 1, a newer one may arrive first (default: 1)",
     )
     speed.add_argument(
         "--prefetch",
@@ -395,14 +397,14 @@ def _add_flush(commands: _Commands) -> None:
         metavar="SIZE",
         read=_size(1),
         example="256K",
-        help="read and compress so much at a time (default: 262144)",
+        help="bytes read and compressed at a time (default: 262144)",
     )
     speed.add_argument(
         "--in-loop-bytes",
         metavar="SIZE",
         read=_size(0),
         example="32K",
-        help="files up to this need no thread while the disk is quick; 0: all need one (default: 32768)",
+        help="largest file that the event loop itself reads, 0 for none (default: 32768)",
     )
     speed.add_argument(
         "--gzip-library",
@@ -438,7 +440,7 @@ def _add_clear(commands: _Commands) -> None:
         description="Delete every batch in the spool, after asking. Works offline.",
     )
     _add_dir(parser)
-    parser.add_argument("--force", action="store_true", help="do not ask")
+    parser.add_argument("--force", action="store_true", help="delete without asking")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run="clear")
 
@@ -458,7 +460,7 @@ def _add_quarantine(commands: _Commands) -> None:
     retried.add_argument("names", nargs="*", metavar="NAME", help="only these batches (default: all)")
     cleared = actions.add_parser("clear", help="delete them, after asking")
     _add_dir(cleared)
-    cleared.add_argument("--force", action="store_true", help="do not ask")
+    cleared.add_argument("--force", action="store_true", help="delete without asking")
     cleared.add_argument("names", nargs="*", metavar="NAME", help="only these batches (default: all)")
     retried.takes_names = cleared.takes_names = True
     for name, action in actions.choices.items():
@@ -505,14 +507,14 @@ def _add_receive(commands: _Commands) -> None:
         read=_time(0),
         example="20",
         default=0,
-        help="delay each answer by so much; a number alone is in ms",
+        help="delay of each answer; a number alone is in ms",
     )
     parser.add_argument(
         "--bandwidth",
         metavar="SIZE",
         read=_size(1, suffix="/s"),
         example="1M",
-        help="read request bodies no faster than this a second, such as 1M",
+        help="bytes of request bodies read in a second, such as 1M (default: no limit)",
     )
     parser.add_argument("--verbose", action="store_true", help="print a line for each batch")
     parser.set_defaults(run="receive")
