@@ -382,7 +382,9 @@ def _check_url(url: str, source: str, *, http_allowed: bool) -> tuple[str, str]:
     shown = printable(url)[:200]
     origin = _origin(url)
     if origin is None:
-        completed = _origin(f"{DEFAULT_API_URL.partition(':')[0]}://{url}")
+        completed = _origin(f"https://{url}") if "//" not in url else None
+        if completed is not None and is_loopback(completed.raw_host):
+            completed = completed.with_scheme("http")
         raise ConfigError(
             f"{source} is not a web address: '{shown}'. Set it to one like {completed or DEFAULT_API_URL}."
         )

@@ -13,6 +13,8 @@ from cirron_spool.naming import printable
 
 # What the SDK calls the folder in its output directory.
 SPOOL_NAME = "spool"
+# The source of the place that nobody has set.
+DEFAULT = "the default"
 _QUARANTINE = "quarantine"
 
 
@@ -53,9 +55,9 @@ def find_spool(
             raise ConfigError(f"{error.what}. Correct it, or pass --dir the spool directory.") from None
         problem = error.what
     if found is None or found == "":
-        path = _below(".cirron", "the default")
+        path = _below(".cirron", DEFAULT)
         warning = f"{problem}. The spool is looked for in {printable(str(path))}." if problem else ""
-        return Place(path, "the default", warning)
+        return Place(path, DEFAULT, warning)
     if not isinstance(found, str):
         raise ConfigError(f"{source} is not a text. Correct it, or pass --dir the spool directory.")
     return Place(_below(found, source), source)

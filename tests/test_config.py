@@ -584,6 +584,143 @@ def test_loopback(host: str | None, expected: bool) -> None:
     assert is_loopback(host) is expected
 
 
+@pytest.mark.parametrize(
+    ("url", "proposed"),
+    [
+        ("api.cirron.com", "https://api.cirron.com"),
+        ("spool.example:8443/api", "https://spool.example:8443"),
+        ("localhost:8080", "http://localhost:8080"),
+        ("[::1]:8080", "http://[::1]:8080"),
+        ("ftp://spool.example", "https://api.cirron.com"),
+        ("https//spool.example", "https://api.cirron.com"),
+        (":8080", "https://api.cirron.com"),
+    ],
+)
+def test_an_address_without_a_scheme_is_completed_in_the_message(
+    config: Path, url: str, proposed: str
+) -> None:
+    said = f"api_url is not a web address: '{url}'. Set it to one like {proposed}."
+    assert refusal(config, api_url=url, origins={"api_url": "api_url"}) == said
+
+
+# -- origins -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the SDK's file is; nothing is there yet."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".cirron").mkdir(mode=0o700, exist_ok=True)
+    return tmp_path / ".cirron" / "config.toml"
+
+
+def put_toml(path: Path, text: str) -> None:
+    path.write_text(f"[default]\n{text}\n")
+    path.chmod(0o600)
+
+
+def test_each_value_knows_where_it_came_from(toml: Path) -> None:
+    config = toml.with_name("config.json")
+    assert load_settings({}).origins == {
+        "api_url": "the default",
+        "ingest_path": "the default",
+        "timeout_ms": "the default",
+        "retries": "the default",
+        "allow_http": "the default",
+    }
+    put_toml(toml, 'api_key = "k"\napi_endpoint = "https://t.example/v1"\ningest_path = "/t"')
+    found = load_settings({})
+    assert (found.api_url, found.ingest_path) == ("https://t.example", "/t")
+    assert found.credentials == Credentials("k")
+    assert found.origins["token"] == f"api_key in {toml}"
+    assert found.origins["api_url"] == f"api_endpoint in {toml}"
+    assert found.origins["ingest_path"] == f"ingest_path in {toml}"
+    put(config, apiUrl="https://j.example", retries=1, auth={"accessToken": "a"}, allowHttp=False)
+    found = load_settings({"CIRRON_INGEST_PATH": "/e"}, timeout_ms=5, origins={"timeout_ms": "--timeout"})
+    assert found.origins == {
+        "api_url": f"apiUrl in {config}",
+        "ingest_path": "CIRRON_INGEST_PATH",
+        "timeout_ms": "--timeout",
+        "retries": f"retries in {config}",
+        "allow_http": f"allowHttp in {config}",
+        "token": f"auth.accessToken in {config}",
+    }
+    found = load_settings({"CIRRON_API_KEY": "e"}, token="t", api_url="https://a.example")
+    assert (found.origins["token"], found.origins["api_url"]) == (
+        "the token argument",
+        "the api_url argument",
+    )
+    assert found.credentials is not None
+    assert found.credentials.source == "the token argument"
+
+
+@pytest.mark.parametrize("key", ["api_key", "api_endpoint", "ingest_path"])
+@pytest.mark.parametrize("value", ["7", "true", "['x']", "{ a = 1 }", "2026-04-18"])
+def test_a_bad_value_of_the_sdks_file_names_its_key_and_the_file(toml: Path, key: str, value: str) -> None:
+    put_toml(toml, f"{key} = {value}")
+    with pytest.raises(ConfigError) as caught:
+        load_settings({})
+    assert str(caught.value) == f"{key} in {toml} is not a text. Correct it."
+
+
+@pytest.mark.parametrize("key", ["api_key", "api_endpoint", "ingest_path"])
+def test_an_empty_value_of_the_sdks_file_says_nothing(toml: Path, key: str) -> None:
+    put_toml(toml, f"{key} = ''\nflush_interval = 'nonsense'")
+    found = load_settings({})
+    assert (found.api_url, found.ingest_path, found.credentials) == (
+        "https://api.cirron.com",
+        "/api/traces",
+        None,
+    )
+
+
+def test_a_token_of_the_sdks_file_is_never_shown(toml: Path) -> None:
+    put_toml(toml, f'api_key = "{SECRET}\\n"')
+    with pytest.raises(ConfigError, match=f"api_key in {toml}") as caught:
+        load_settings({})
+    assert "do-not-show" not in "".join(traceback.format_exception(caught.value))
+    toml.write_text(f'[default]\napi_key = "{SECRET}')
+    with pytest.raises(ConfigError, match="TOML") as caught:
+        load_settings({})
+    assert "do-not-show" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_key_that_others_can_read_is_warned_of_where_it_is_used(toml: Path) -> None:
+    put_toml(toml, 'api_key = "k"')
+    toml.chmod(0o644)
+    warning = f"{toml} can be read by other users. Run chmod 600 on it."
+    assert load_settings({}).warnings == (warning,)
+    assert load_settings({"CIRRON_API_KEY": "e"}).warnings == ()
+
+
+def test_what_a_higher_place_has_needs_no_sound_file(toml: Path) -> None:
+    toml.write_text("[default")
+    put(toml.with_name("config.json"), apiUrl="https://j.example", token="sk-file")
+    found = load_settings({"CIRRON_INGEST_PATH": "/e"})
+    assert (found.api_url, found.warnings) == ("https://j.example", ())
+    with pytest.raises(ConfigError, match="TOML"):
+        load_settings({})
+
+
+def test_a_hint_never_judges_what_is_not_used(toml: Path) -> None:
+    config = toml.with_name("config.json")
+    put(config, auth={"accessToken": "two words"})
+    found = load_settings({"CIRRON_API_KEY": "e"})
+    assert found.remedy == "Set a valid key, or unset it."
+    put(config, apiUrl="https://j.example", auth=7)
+    assert load_settings({}, token="t").remedy == (
+        f"It was sent to https://j.example, from apiUrl in {config}. Give a valid token."
+    )
+
+
+def test_no_home_is_no_reason_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "~")
+    found = load_settings({"CIRRON_API_KEY": "e"})
+    assert (found.api_url, found.warnings) == ("https://api.cirron.com", ())
+    assert load_settings({}).credentials is None
+    assert "no home directory" in load_settings({}).missing_hint
+
+
 # -- whose file ------------------------------------------------------------------------------------------------------
 
 

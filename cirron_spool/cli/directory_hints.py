@@ -8,6 +8,7 @@ from pathlib import Path
 from cirron_spool.cli.console import Console
 from cirron_spool.naming import printable
 from cirron_spool.offline import spool_near
+from cirron_spool.places import DEFAULT, find_spool
 
 
 def warn_of_directory(named: str | None, directory: Path, console: Console, *, exists: bool) -> None:
@@ -15,7 +16,8 @@ def warn_of_directory(named: str | None, directory: Path, console: Console, *, e
 
     ``named`` is what ``--dir`` says. Nothing is said of a default place that nobody has named.
     """
-    if named is None and not os.environ.get("CIRRON_OUTPUT_DIR"):
+    source = find_spool(named, os.environ, file_needed=False).source
+    if source == DEFAULT:
         return
     near = spool_near(directory)
     if exists and near is None:
@@ -27,7 +29,7 @@ def warn_of_directory(named: str | None, directory: Path, console: Console, *, e
         place = printable(str(near))
         what = f"{what} There is a spool in {place}. Pass --dir {printable(shlex.quote(str(near)))}."
     else:
-        what = f"{what} Check {'--dir' if named is not None else 'CIRRON_OUTPUT_DIR'}."
+        what = f"{what} Check {'--dir' if named is not None else source}."
     console.warning(what)
 
 
