@@ -46,6 +46,9 @@ _LOCK_POLL_S = 0.05
 _ROTATION_GRACE_S = 0.8
 
 
+# A test receiver's "t" is no secret, and taking it out of a sentence would garble it.
+_SHORTEST_SECRET = 8
+
 _RENEWED = Verdict(Action.ACKNOWLEDGED, None, exit_code=EXIT_OK)
 
 
@@ -221,10 +224,15 @@ class Login:
         self._warn(f"{self._without_secrets(verdict.message)}. Attempt {number} in {delay_s:.1f} s.")
 
     def _without_secrets(self, text: str) -> str:
-        """``text`` as it can be shown: a server may repeat a token in its reason phrase."""
-        for secret in (self._credentials.token, self._credentials.refresh_token):
-            text = text.replace(secret, "…") if secret else text
-        return text
+        return hide(text, self._credentials.token, self._credentials.refresh_token)
+
+
+def hide(text: str, *secrets: str | None) -> str:
+    """``text`` as it can be shown: a server that repeats a token must not make us print it."""
+    for secret in secrets:
+        if secret is not None and len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, "…")
+    return text
 
 
 async def save(path: Path, credentials: Credentials) -> None:

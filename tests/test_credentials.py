@@ -542,6 +542,16 @@ async def test_a_refresh_that_succeeds_at_last_loses_nothing(
     assert login_in(config) == ("access-1", "refresh-1")
 
 
+async def test_a_token_of_one_letter_garbles_no_sentence(spool: Path, config: Path) -> None:
+    sdk_batches(spool, 1, spans=TINY)
+    put(config, json.dumps({"auth": {"accessToken": "t", "refreshToken": "r"}}))
+    with ScriptedServer(Answer(401)) as server:
+        server.on(*REFRESH, default=Answer(503))
+        result = await flush(server, spool, config, retries=0)
+    [failure] = result.failures
+    assert failure.message.endswith("The token could not be renewed: HTTP 503 Service Unavailable.")
+
+
 async def test_a_rotation_whose_answer_was_lost_is_asked_for_again_and_refused(
     spool: Path, config: Path
 ) -> None:

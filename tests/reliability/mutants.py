@@ -40,6 +40,8 @@ HANG_AT_LEAST_S = 20.0
 TARGETS: dict[str, tuple[str, ...]] = {
     "verdict": ("test_verdict.py", "reliability/test_decisions.py"),
     "schedule": ("test_schedule.py", "reliability/test_decisions.py"),
+    "httpdate": ("test_httpdate.py",),
+    "framing": ("test_framing_bytes.py",),
     "naming": ("test_naming.py", "reliability/test_decisions.py"),
     "conclusion": ("test_conclusion.py",),
     "window": ("test_window.py",),
