@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from cirron_spool.cli.console import Console
@@ -22,8 +23,6 @@ def warn_of_directory(named: str | None, directory: Path, console: Console, *, e
     near = spool_near(directory)
     if exists and near is None:
         return
-    import shlex  # seldom needed, and inspect is to start fast
-
     what = f"{printable(str(directory))} {'holds no batches' if exists else 'does not exist'}."
     if near is not None:
         place = printable(str(near))
@@ -31,8 +30,3 @@ def warn_of_directory(named: str | None, directory: Path, console: Console, *, e
     else:
         what = f"{what} Check {'--dir' if named is not None else source}."
     console.warning(what)
-
-
-def existence(*, exists: bool) -> dict[str, object]:
-    """``"exists": false`` for a form of a directory that is not there."""
-    return {} if exists else {"exists": False}

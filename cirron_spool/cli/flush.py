@@ -15,8 +15,8 @@ from types import FrameType
 from typing import Any
 
 from cirron_spool.cli.console import INTERRUPTED, Console, Fault, is_terminal
-from cirron_spool.cli.directory_hints import existence, warn_of_directory
-from cirron_spool.cli.render import result_json, sent_line, summary
+from cirron_spool.cli.directory_hints import warn_of_directory
+from cirron_spool.cli.render import existence, result_json, sent_line, summary
 from cirron_spool.cli.signals import Signals, StopRequest
 from cirron_spool.cli.views import FlushView, JsonEvents, Lines, Log
 from cirron_spool.errors import CirronSpoolError, ConfigError, ResourceError, resource_errors

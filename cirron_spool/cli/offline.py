@@ -9,7 +9,6 @@ from pathlib import Path
 
 from cirron_spool.cli import render
 from cirron_spool.cli.console import Console, Fault
-from cirron_spool.cli.directory_hints import existence, warn_of_directory
 from cirron_spool.errors import ConfigError
 from cirron_spool.exits import EXIT_LOOK, EXIT_OK, EXIT_USAGE
 from cirron_spool.naming import count, human_size, printable, reason
@@ -40,9 +39,9 @@ def _inspect(options: argparse.Namespace, console: Console) -> int:
         if warning:
             console.warning(warning)
     if not inventory.entries:
-        warn_of_directory(options.dir, inventory.directory, console, exists=inventory.exists)
+        _warn_of(inventory.directory, options, console, exists=inventory.exists)
     if options.json:
-        ending = {**existence(exists=inventory.exists), **console.ending(EXIT_OK)}
+        ending = {**render.existence(exists=inventory.exists), **console.ending(EXIT_OK)}
         console.data(render.inventory_json(inventory, aside, ending))
     else:
         listing = _command("quarantine list", options) if aside else ""
@@ -56,7 +55,7 @@ def _clear(options: argparse.Namespace, console: Console) -> int:
         console.warning(warning)
     place = printable(str(inventory.directory))
     if not inventory.entries:
-        warn_of_directory(options.dir, inventory.directory, console, exists=inventory.exists)
+        _warn_of(inventory.directory, options, console, exists=inventory.exists)
         if not options.json:
             console.line(f"No spool files to clear in {place}")
         return _end_clear(ClearResult(inventory.directory, 0, 0, exists=inventory.exists), console)
@@ -79,7 +78,7 @@ def _end_clear(result: ClearResult, console: Console, how: _Outcome = _FINE) -> 
         "deleted": result.deleted,
         "failed": result.failed,
         "bytes": result.bytes,
-        **existence(exists=result.exists),
+        **render.existence(exists=result.exists),
     }
     return console.end(how[0], document, how[1])
 
@@ -109,7 +108,7 @@ def _quarantine_list(options: argparse.Namespace, console: Console) -> int:
     exists = bool(aside) or _warn_if_missing(spool, options, console)
     if options.json:
         document = render.quarantine_json(place, aside)
-        return console.end(EXIT_OK, {**document, **existence(exists=exists)})
+        return console.end(EXIT_OK, {**document, **render.existence(exists=exists)})
     if aside:
         console.data(render.quarantine_lines(printable(place), aside, console.columns, console.rows))
     else:
@@ -162,11 +161,18 @@ def _chosen(options: argparse.Namespace, console: Console) -> list[str]:
     return list(options.names)
 
 
+def _warn_of(directory: Path, options: argparse.Namespace, console: Console, *, exists: bool) -> None:
+    # Seldom needed, and inspect is to start fast.
+    from cirron_spool.cli.directory_hints import warn_of_directory
+
+    warn_of_directory(options.dir, directory, console, exists=exists)
+
+
 def _warn_if_missing(spool: Path, options: argparse.Namespace, console: Console) -> bool:
     """Whether the spool of an empty quarantine is there; warns if not."""
     exists = os.path.isdir(spool)
     if not exists:
-        warn_of_directory(options.dir, spool, console, exists=False)
+        _warn_of(spool, options, console, exists=False)
     return exists
 
 

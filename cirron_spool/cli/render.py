@@ -151,6 +151,11 @@ def inventory_json(
     yield "}"
 
 
+def existence(*, exists: bool) -> dict[str, object]:
+    """``"exists": false`` for a form of a directory that is not there."""
+    return {} if exists else {"exists": False}
+
+
 def quarantine_lines(
     place: str, aside: Sequence[Rejection], columns: int = 0, height: int = 0
 ) -> Iterator[str]:
