@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,3 +35,22 @@ def shared_folder() -> Iterator[Path]:
         place = Path(name)
         place.chmod(0o777)
         yield place
+
+
+def powerless(argv: list[str]) -> list[str]:
+    """The command as this user without root's powers, so that another user's files are closed to it.
+
+    Skips the test where there are no two users, or no way to give the powers up.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("only root can leave files of another user behind")
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("setpriv is not installed")
+    return [setpriv, "--bounding-set=-all", "--inh-caps=-all", *argv]
+
+
+def give_away(path: Path, mode: int) -> None:
+    """Make ``path`` another user's, with that mode."""
+    os.chown(path, NOBODY, NOBODY)
+    path.chmod(mode)
