@@ -464,3 +464,37 @@ def test_a_flag_is_called_what_it_is_called_here(tmp_path: Path) -> None:
         done = flush(tmp_path, *args, CIRRON_API_KEY=KEY)
         assert done.returncode == 2
         assert done.stderr.startswith(f"Error: {named}")
+
+
+# -- a renewed token ---------------------------------------------------------------------------------------------
+
+
+def test_a_login_in_a_home_that_cannot_be_written_is_renewed_for_this_flush(shared: Path) -> None:
+    here, home = shared / "here", shared / "home"
+    spool_in(here)
+    file = write_config(home, auth={"accessToken": "old", "refreshToken": "refresh-0"}, theme="dark")
+    file.parent.chmod(0o755)
+    file.chmod(0o644)  # root's, which everybody may use
+    before = file.read_bytes()
+    if os.geteuid() == 0:
+        give(here)
+    with ScriptedServer(check_auth=True) as server:
+        done = run_as_nobody(here, "flush", home=home, CIRRON_API_ENDPOINT=server.url)
+        assert server.platform.rotations == 1
+        assert [upload.token for upload in server.uploads] == ["access-1"]
+    assert done.returncode == 1
+    assert f"The token was renewed but could not be saved in {file}: Permission denied." in done.stderr
+    assert file.read_bytes() == before
+    assert os.listdir(file.parent) == ["config.json"]
+
+
+def test_a_login_in_a_relative_home_is_renewed_there(tmp_path: Path) -> None:
+    spool_in(tmp_path)
+    file = write_config(
+        tmp_path / "home", auth={"accessToken": "old", "refreshToken": "refresh-0"}, theme="dark"
+    )
+    with ScriptedServer(check_auth=True) as server:
+        done = flush(Path("home"), cwd=tmp_path, CIRRON_API_ENDPOINT=server.url)
+        assert (done.returncode, done.stderr) == (0, "")
+    document = json.loads(file.read_bytes())
+    assert (document["auth"]["accessToken"], document["theme"]) == ("access-1", "dark")
