@@ -323,7 +323,7 @@ class _Layers:
             return read(path)
         except UnusableFileError as error:
             if self._files_needed:
-                raise
+                raise ConfigError(str(error)) from None
             self.unusable.append(error.what)
             return {}, ()
 

@@ -23,10 +23,11 @@ _CORRECT = "Correct it, or move it away."
 Document = dict[str, object]
 
 
-class UnusableFileError(ConfigError):
-    """A configuration file that cannot be used. ``what`` is the message without the remedy.
+class UnusableFileError(Exception):
+    """A configuration file that cannot be used, which a caller makes a warning or a ConfigError.
 
-    ``exists`` is False where even that is not known: below a file, or in a folder that is closed to this user.
+    ``what`` is the message without the remedy. ``exists`` is False where it is unknown whether there
+    is a file: below a file, or in a folder that is closed to this user.
     """
 
     def __init__(self, what: str, remedy: str, *, exists: bool = True) -> None:
@@ -58,6 +59,14 @@ def read_config(path: Path) -> tuple[Document, tuple[str, ...]]:
     if not isinstance(document, dict):
         raise UnusableFileError(f"{where} does not hold a JSON object", _LOG_IN_ANEW)
     return document, _check_owner(status, where)
+
+
+def require_config(path: Path) -> Document:
+    """The object in a ``config.json``, as :func:`read_config` reads it. Raises ConfigError."""
+    try:
+        return read_config(path)[0]
+    except UnusableFileError as error:
+        raise ConfigError(str(error)) from None
 
 
 def read_sdk_config(path: Path) -> tuple[Document, tuple[str, ...]]:

@@ -23,7 +23,7 @@ import aiofiles.os
 from cirron_spool.attempts import attempt_on_schedule
 from cirron_spool.awaiting import DISK_THREADS, complete, in_thread
 from cirron_spool.config import Credentials, Settings, check_token, credentials_in
-from cirron_spool.configfile import read_config
+from cirron_spool.configfile import require_config
 from cirron_spool.errors import AuthInvalidError, ConfigError, TokenRenewalError
 from cirron_spool.exits import EXIT_AUTH, EXIT_LATER, EXIT_OK
 from cirron_spool.lock import FileLock, HeldError, lock_file
@@ -240,7 +240,7 @@ async def save(path: Path, credentials: Credentials) -> None:
 
     Raises OSError when it cannot be written, ConfigError when the file has become unreadable: then it is left alone.
     """
-    document, _ = await in_thread(read_config, path)
+    document = await in_thread(require_config, path)
     auth = document.get("auth")
     document["auth"] = {
         **(auth if isinstance(auth, dict) else {}),
@@ -300,8 +300,7 @@ async def _acquire(config_path: Path) -> FileLock | None:
 
 
 def _reread(path: Path) -> Credentials | None:
-    document, _ = read_config(path)
-    return credentials_in(document, printable(str(path)))
+    return credentials_in(require_config(path), printable(str(path)))
 
 
 def _renewed(answer: Answer, old: Credentials) -> Credentials | None:
