@@ -51,12 +51,13 @@ def test_what_is_no_head(head: bytes) -> None:
     [
         b"0\r\n\r\n",
         b"2\r\n{}\r\n0\r\n\r\n",
+        b"12\r\n{'eighteen bytes'}\r\n0\r\n\r\n",
         b"0002;a=b \r\n{}\r\n00\r\nX: y\r\nZ:\r\n\r\n",
         b"A\r\n0123456789\r\na\r\n\r\n\r\n\r\n\r\n\r\n\r\n0\r\n\r\n",
     ],
 )
 def test_whole_chunks(body: bytes) -> None:
-    assert are_whole_chunks(b"head" + body, 4)
+    assert are_whole_chunks(b"head" + body, 4) is True
     assert not any(are_whole_chunks(body[:length], 0) for length in range(len(body)))
 
 
@@ -83,4 +84,4 @@ def test_whole_chunks(body: bytes) -> None:
     ],
 )
 def test_broken_chunks(body: bytes) -> None:
-    assert not are_whole_chunks(body, 0)
+    assert are_whole_chunks(body, 0) is False
