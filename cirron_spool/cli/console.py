@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Self
 
+import cirron_spool
 from cirron_spool.errors import CirronSpoolError
 from cirron_spool.naming import iso_utc, reason
 from cirron_spool.stdio import write_now
@@ -29,6 +30,12 @@ class Fault(NamedTuple):
 
     type: str
     message: str
+
+    @classmethod
+    def of(cls, error: CirronSpoolError) -> Self:
+        """The fault that an error is. Its type is the name of a public class, which stays."""
+        kind = next(base for base in type(error).__mro__ if base.__name__ in cirron_spool.__all__)
+        return cls(kind.__name__, str(error))
 
 
 INTERRUPTED = "Interrupted"
@@ -73,9 +80,10 @@ class Console:
 
     def warning(self, message: str) -> None:
         """``Warning: …`` on standard error, an event of its own, and part of the ending."""
+        # The event first: whoever reads the line may end the process at once.
+        self.event("warning", {"message": message})
         self.warnings.append(message)
         self.say(f"Warning: {message}")
-        self.event("warning", {"message": message})
 
     def say(self, text: str) -> None:
         """One line on standard error; a reader who has left is no error."""
@@ -112,7 +120,7 @@ class Console:
         self.error(str(error))
         if error.hint:
             self.warning(error.hint)
-        return self.end(error.exit_code, {}, Fault(type(error).__name__, str(error)))
+        return self.end(error.exit_code, {}, Fault.of(error))
 
     def ask(self, question: str, *, on: IO[str] | None) -> str | None:
         """The line that answers ``question``, from a terminal or a pipe; None at the end of input."""

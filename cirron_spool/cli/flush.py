@@ -57,7 +57,7 @@ def flush(options: argparse.Namespace, console: Console, signals: Signals) -> in
         result = error.result or _nothing_done(options)
         if error.result is None and not (isinstance(error, ResourceError) or signals.number):
             raise
-        fault = Fault(type(error).__name__, str(error))
+        fault = Fault.of(error)
         # A batch that was rejected has been told of already, as it happened.
         if not any(failure.message == fault.message for failure in result.failures):
             console.error(fault.message)
