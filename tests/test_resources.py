@@ -6,6 +6,7 @@ import errno
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,10 +31,10 @@ from cirron_spool.credentials import save
 from cirron_spool.encoding import Encoder
 from cirron_spool.errors import NoThreadError, resource_error
 from support.answers import Answer
-from support.cli import clean_environment, write_config
+from support.cli import CliResult, clean_environment, spawn, write_config
 from support.scripted import ScriptedServer
 from support.spools import TINY, sdk_batches, snapshot
-from support.threads import allow_threads, no_more_threads, refuse_threads
+from support.threads import REFUSE, allow_threads, no_more_threads, refuse_threads
 
 TOKEN = "sk-resources"
 
@@ -185,3 +186,73 @@ def test_what_is_lacking_is_said_with_a_remedy(error: BaseException, said: str) 
 @pytest.mark.parametrize("error", [OSError(errno.EACCES, "no"), OSError("no number"), SpoolError("x")])
 def test_other_errors_mean_no_lack(error: BaseException) -> None:
     assert resource_error(error) is None
+
+
+# -- the commands -----------------------------------------------------------------------------------------------------
+
+
+def command(tmp_path: Path, program: str, *args: str) -> CliResult:
+    argv = [
+        *(sys.executable, "-c"),
+        f"import sys; {program}from cirron_spool.cli.main import cirron_spool; sys.exit(cirron_spool())",
+        *args,
+    ]
+    with spawn(argv, home=tmp_path, cwd=tmp_path) as running:
+        return running.finish()
+
+
+@pytest.mark.parametrize("form", [[], ["--verbose"], ["--json"], ["--json-events"]], ids=" ".join)
+def test_a_flush_whose_thread_is_refused_says_so_in_one_line(tmp_path: Path, form: list[str]) -> None:
+    written = sdk_batches(tmp_path / ".cirron/spool", 2, spans=TINY)
+    with ScriptedServer() as server:
+        write_config(tmp_path, apiUrl=server.url, token=TOKEN)
+        done = command(tmp_path, REFUSE, "flush", *form)
+        assert server.requests == []
+    assert done.returncode == 4
+    errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1
+    assert "ulimit -u" in errors[0]
+    assert "Traceback" not in done.stderr
+    if form in ([], ["--verbose"]):
+        assert done.stdout == "Uploaded: 0  Failed: 0  Skipped: 2\n"
+    else:
+        last = json.loads(done.stdout) if form == ["--json"] else json.loads(done.lines[-1])
+        assert (last["uploaded"], last["skipped"], last["exitCode"]) == (0, 2, 4)
+        assert last["error"]["type"] == "ResourceError"
+    assert snapshot(tmp_path / ".cirron/spool") == written
+
+
+@pytest.mark.parametrize("args", [["inspect"], ["clear", "--force"]], ids=" ".join)
+def test_commands_that_need_no_thread_do_without(tmp_path: Path, args: list[str]) -> None:
+    sdk_batches(tmp_path / ".cirron/spool", 2, spans=TINY)
+    done = command(tmp_path, REFUSE, *args)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_receiver_without_threads_is_a_line_and_for_later(tmp_path: Path) -> None:
+    done = command(tmp_path, REFUSE, "receive", "--store", "store", "--port", "0")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert [line[:7] for line in done.stderr.splitlines()] == ["Error: "]
+
+
+def test_from_too_few_descriptors_to_enough_a_flush_delivers_or_says_what_is_lacking(tmp_path: Path) -> None:
+    """Each limit lets the flush come a little further than the one before."""
+    pytest.importorskip("resource", reason="no resource limits here")
+    written = sdk_batches(tmp_path / ".cirron/spool", 2, spans=TINY)
+    with ScriptedServer() as server:
+        write_config(tmp_path, apiUrl=server.url, token=TOKEN)
+        refused = 0
+        # Set when the interpreter is there: what it needs itself is no matter of ours.
+        limited = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({0}, {0})); "
+        while True:
+            done = command(tmp_path, limited.format(6 + refused), "flush", "--no-verify")
+            if done.returncode == 0:
+                break
+            refused += 1
+            assert (done.returncode, done.stderr.count("Error: ")) == (4, 1), done
+            assert re.fullmatch(r"Uploaded: 0  Failed: 0  Skipped: [02]\n", done.stdout), done
+            for word in ("Traceback", "never awaited", "Exception ignored"):
+                assert word not in done.stderr
+            assert snapshot(tmp_path / ".cirron/spool") == written
+        assert list(server.delivered) == [batch.batch_id for batch in written]
+    assert refused > 3

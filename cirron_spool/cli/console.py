@@ -176,8 +176,8 @@ class Console:
             self._open = False
             message = f"Cannot write to standard output: {reason(error)}."
             if self.output_is_the_job:
-                raise OutputError(message) from None
-            self.warning(message)
+                raise OutputError(f"{message} Redirect it to another place.") from None
+            self.warning(f"{message} The exit code tells how the command ended.")
 
 
 def is_terminal(stream: IO[str] | None) -> bool:

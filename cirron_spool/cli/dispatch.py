@@ -32,6 +32,8 @@ def run(prog: str, arguments: Sequence[str], signals: Signals) -> int:
             return console.end(signals.exit_code, {}, fault)
         except CirronSpoolError as error:
             return console.fail(error)
+        except ImportError as error:
+            return console.fail(_unloadable(error))
         finally:
             signals.ending()
             console.close()
@@ -86,13 +88,22 @@ def _command(prog: str, arguments: Sequence[str], console: Console, signals: Sig
     return offline.run(options, console)
 
 
+def _unloadable(error: ImportError) -> CirronSpoolError:
+    """A library in machine code needs memory to be loaded; any other that cannot be is missing or broken."""
+    kind = ResourceError if (error.path or "").endswith((".so", ".pyd", ".dylib")) else CirronSpoolError
+    return kind(
+        f"A part of cirron-spool cannot be loaded: {printable(str(error))}. Check the memory limit (ulimit -v), or "
+        "install cirron-spool again."
+    )
+
+
 def _flush(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     try:
         with resource_errors():
             from cirron_spool.cli.flush import flush
 
         return flush(options, console, signals)
-    except (KeyboardInterrupt, ResourceError):
+    except (KeyboardInterrupt, ResourceError, ImportError):
         # It ended before it began, and its summary is always printed.
         if not (console.json or console.json_events or options.quiet):
             console.line("Uploaded: 0  Failed: 0  Skipped: 0")

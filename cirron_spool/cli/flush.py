@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from cirron_spool.cli import loop
 from cirron_spool.cli.console import INTERRUPTED, Console, Fault, is_terminal
 from cirron_spool.cli.directory_hints import warn_of_directory
 from cirron_spool.cli.render import existence, result_json, sent_line, summary
@@ -40,13 +41,12 @@ def flush(options: argparse.Namespace, console: Console, signals: Signals) -> in
     run = _Run(view, options, signals)
     try:
         with view, signals.stopping(run.stop, run.last_words, view.close), resource_errors():
-            result = asyncio.run(
-                run.flush(
+            result = loop.run(
+                lambda: run.flush(
                     options.dir,
                     token=token,
                     tuning=tuning,
                     **_given(options, "api_url", "timeout_ms", "retries", "allow_http"),
-                    origins={**_FLAGS, "token": f"--token-file {printable(options.token_file or '')}"},
                     verify=options.verify,
                     quarantine=options.quarantine,
                     keep_going=options.keep_going,

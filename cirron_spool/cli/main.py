@@ -8,8 +8,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from cirron_spool.cli.signals import Signals
+
+# As in cirron_spool.exits, which may be what cannot be loaded.
+_EXIT_LATER = 4
 
 
 def cirron_spool(arguments: Sequence[str] | None = None) -> int:
@@ -40,10 +44,16 @@ def _run(prog: str, arguments: Sequence[str] | None) -> int:
 
 
 def _load_and_run(prog: str, arguments: Sequence[str], signals: Signals) -> int:
-    from cirron_spool import stdio
+    try:
+        from cirron_spool import stdio
 
-    stdio.prepare()
-    signals.watch()  # opens files: the standard streams have their numbers by now
-    from cirron_spool.cli.dispatch import run
-
+        stdio.prepare()
+        signals.watch()  # opens files: the standard streams have their numbers by now
+        from cirron_spool.cli.dispatch import run
+    except (ImportError, OSError, MemoryError) as error:
+        with suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(
+                f"Error: cirron-spool cannot be loaded: {error}. Check the limits (ulimit -a).\n"
+            )
+        return _EXIT_LATER
     return run(prog, arguments, signals)

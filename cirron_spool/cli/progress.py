@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from typing import TYPE_CHECKING, Self
@@ -19,8 +20,8 @@ from cirron_spool.report import Ended, FlushEvent, Started
 if TYPE_CHECKING:
     from types import TracebackType
 
-# Redraws a second: enough to look alive, too few to be felt by the flush.
-_REDRAWS_A_SECOND = 8
+# Often enough to look alive, too seldom to be felt by the flush.
+_REDRAW_S = 0.125
 _WIDEST_BAR = 40
 # Free columns at the right: the terminal's echo of ^C must not wrap the line that is to be wiped.
 _MARGIN = 4
@@ -36,6 +37,7 @@ class Bar(FlushView):
         # soft_wrap: a long line of words is the terminal's to wrap, never ours to cut.
         self._rich = RichConsole(file=sys.stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
         self._live = self._new_live()
+        self._next: asyncio.TimerHandle | None = None
         self._drawn = False
         self._paused_at = 0.0
 
@@ -53,7 +55,7 @@ class Bar(FlushView):
         self._meter.note(event)
         match event:
             case Started(batches=batches) if batches:
-                self._live.start()
+                self._start()
                 self.console.above = self._print
             case Ended():
                 self.close()
@@ -62,7 +64,7 @@ class Bar(FlushView):
         """Wipe the bar and give the terminal its cursor back."""
         self._paused_at = time.monotonic()
         self._drawn = self._live.is_started
-        self._live.stop()
+        self._stop()
 
     def resume(self, *, draw: bool) -> None:
         """Draw on, if there was anything to show."""
@@ -70,12 +72,29 @@ class Bar(FlushView):
         if draw and self._drawn:
             # A new one: the old one would begin with wiping the lines above, which are the shell's by now.
             self._live = self._new_live()
-            self._live.start()
+            self._start()
 
     def close(self) -> None:
         """Wipe the bar and give the terminal its cursor back."""
-        self._live.stop()
+        self._stop()
         self.console.above = None
+
+    def _start(self) -> None:
+        self._live.start()
+        self._redraw_later()
+
+    def _redraw_later(self) -> None:
+        # By the event loop: rich's own thread may not start, and holds a lock that a signal's handler would wait for.
+        self._next = asyncio.get_running_loop().call_later(_REDRAW_S, self._redraw)
+
+    def _redraw(self) -> None:
+        self._live.refresh()
+        self._redraw_later()
+
+    def _stop(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+        self._live.stop()
 
     def _print(self, line: str) -> None:
         """One line above the bar."""
@@ -86,7 +105,7 @@ class Bar(FlushView):
             console=self._rich,
             get_renderable=self._lines,
             transient=True,
-            refresh_per_second=_REDRAWS_A_SECOND,
+            auto_refresh=False,
         )
 
     def _lines(self) -> Group:

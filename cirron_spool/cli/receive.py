@@ -7,6 +7,7 @@ import asyncio
 import os
 from pathlib import Path
 
+from cirron_spool.cli import loop
 from cirron_spool.cli.signals import Signals, StopRequest
 from cirron_spool.config import check_token
 from cirron_spool.exits import EXIT_OK
@@ -39,5 +40,5 @@ def receive(options: argparse.Namespace, signals: Signals) -> int:
         await serve_until(stopped, receiver_options)
 
     with signals.stopping(stop):
-        asyncio.run(serve())
+        loop.run(serve)
     return EXIT_OK
