@@ -176,7 +176,7 @@ class Console:
             self._open = False
             message = f"Cannot write to standard output: {reason(error)}."
             if self.output_is_the_job:
-                raise OutputError(f"{message} Redirect it to another place.") from None
+                raise OutputError(message) from None
             self.warning(f"{message} The exit code tells how the command ended.")
 
 
