@@ -280,17 +280,23 @@ def _make_durable(fd: int, target: Path) -> None:
             os.fchown(fd, status.st_uid, status.st_gid)
 
 
-def _lock_beside(config_path: Path) -> FileLock:
-    return lock_file(f"{os.path.realpath(config_path)}.lock")
-
-
 async def _acquire(config_path: Path) -> FileLock | None:
     """The lock beside the configuration; None where there can be none, which costs at most a second refresh."""
+    taken: list[FileLock] = []
+
+    def take() -> None:
+        taken.append(lock_file(f"{os.path.realpath(config_path)}.lock"))
+
     give_up = time.monotonic() + _LOCK_WAIT_S
     # Asked again and again: a thread that waits in the kernel cannot be cancelled.
     while True:
         try:
-            return await in_thread(_lock_beside, config_path)
+            await in_thread(take)
+            return taken[0]
+        except asyncio.CancelledError:
+            for lock in taken:  # the thread took it for a task that never hears of it
+                await in_thread(lock.give_back)
+            raise
         except HeldError:
             if time.monotonic() >= give_up:
                 return None

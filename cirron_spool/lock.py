@@ -42,16 +42,8 @@ class FileLock:
         """Let others have it, leaving nothing behind."""
         if os.getpid() != self._process:
             return  # a fork of the process that holds it: not ours to give
-        release, self._release = self._release, _nothing
         with suppress(OSError):  # the kernel gives it back with the process at the latest
-            release()
-
-    # A cancelled task does not wait for the thread that locks for it, and never gets what the thread comes back with.
-    __del__ = give_back
-
-
-def _nothing() -> None:
-    pass
+            self._release()
 
 
 def take_lock(directory: Path) -> tuple[FileLock | None, str]:

@@ -19,7 +19,7 @@ import pytest
 
 from cirron_spool import spool as room
 from cirron_spool.errors import SpoolBusyError, SpoolError
-from cirron_spool.lock import LOCK_NAME, HeldError, lock_file
+from cirron_spool.lock import LOCK_NAME
 from cirron_spool.offline import clear_spool, inspect_spool
 from cirron_spool.spool import (
     Entry,
@@ -867,18 +867,6 @@ def test_a_lock_file_that_somebody_else_made_anew_stays(spool: SpoolDirectory, f
         spool.unlock()
         with pytest.raises(SpoolBusyError):
             spool.lock()
-
-
-def test_a_lock_that_nobody_keeps_is_given_back(folder: Path) -> None:
-    """As when a thread comes back with it for a task that was cancelled meanwhile."""
-    before = descriptors()
-    path = str(folder / LOCK_NAME)
-    lock = lock_file(path)
-    with pytest.raises(HeldError):
-        lock_file(path)
-    del lock
-    assert descriptors() == before
-    assert os.listdir(folder) == []
 
 
 def test_a_file_system_that_counts_no_links_has_locks(
