@@ -61,7 +61,7 @@ EXPLAINED: dict[str, str] = {
     "verdict._unexpected_hint: 399  =>  400": "a 400 is a rejection and never comes here",
     "window.module: 'Verdict | OSError'  =>  'Verdict | OSError~'": "a type's name, which nobody evaluates",
     "framing.find_body: 0  =>  -1": "a pattern that begins below 0 begins at 0",
-    "httpdate.parse_http_date: 6  =>  7": "the sixth value is compared only where five are equal, and then has no partner",
+    "httpdate.parse_http_date: 6  =>  7": "a sixth value has no partner to be compared with",
     "schedule.delays: 10  =>  11": "the fifth delay is at the longest already, and so are all after it",
     "schedule.delays: 10  =>  9": "the fifth delay is at the longest already, and so are all after it",
 }
