@@ -120,9 +120,18 @@ class Handshakes:
                 sock, _ = self._listener.accept()
             except OSError:  # the listener is closed
                 return
-            with contextlib.suppress(OSError), sock:
-                with self._context.wrap_socket(sock, server_side=True) as encrypted:
-                    self.heard += encrypted.recv(65536)
+            with contextlib.suppress(OSError):
+                with self._context.wrap_socket(
+                    sock, server_side=True, do_handshake_on_connect=False
+                ) as encrypted:
+                    try:
+                        encrypted.do_handshake()
+                        self.heard += encrypted.recv(65536)
+                    except ssl.SSLError:
+                        # Closing with something unread would reset the connection, and the alert could be lost.
+                        socket.socket.shutdown(encrypted, socket.SHUT_WR)
+                        while socket.socket.recv(encrypted, 65536):
+                            pass
 
 
 TLS_FAILURES: dict[str, tuple[Callable[[], ssl.SSLContext], bool, str, str]] = {
