@@ -54,6 +54,11 @@ class TunnelError(aiohttp.ClientConnectionError):
         self.outcome = outcome
 
 
+def address(host: str | None, port: int | None) -> str:
+    """``host:port`` as URLs have it, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if host is not None and ":" in host else f"{host}:{port}"
+
+
 def translate(
     error: BaseException, *, peer: str, proxy: Proxy | None = None, connected: bool = True, sent: bool = True
 ) -> Answer | NoAnswer:
@@ -72,7 +77,7 @@ def translate(
         words = f"the proxy {shown} answered {error.status} {error.message}"
         return NoAnswer(words, fatal=error.status < 500)
     if isinstance(error, aiohttp.ClientConnectorError):
-        peer = f"{error.host}:{error.port}"
+        peer = address(error.host, error.port)
     known = next(filter(None, (_known(cause, peer) for cause in _causes(error))), None)
     if known is not None:
         return known
@@ -157,7 +162,7 @@ def _not_connected(error: aiohttp.ClientConnectorError, peer: str, proxy: str) -
 
 
 def _untrusted(error: ssl.SSLCertVerificationError, peer: str) -> NoAnswer:
-    host = peer.rpartition(":")[0]
+    host = peer.rpartition(":")[0].strip("[]")
     # Only OpenSSL fills these in, not each verifier of an operating system.
     why = (getattr(error, "verify_message", "") or "it cannot be verified").rstrip(".")
     code = getattr(error, "verify_code", None)

@@ -25,7 +25,7 @@ from cirron_spool.aiohttp_compat import REQUEST_ERRORS, open_connection, protoco
 from cirron_spool.awaiting import complete, in_daemon_thread
 from cirron_spool.connection import Connection, was_used
 from cirron_spool.framing import are_whole_chunks, find_body
-from cirron_spool.network_errors import translate
+from cirron_spool.network_errors import address, translate
 from cirron_spool.post import Post
 from cirron_spool.proxies import Proxy, Route, look_up
 from cirron_spool.resolver import Resolver
@@ -262,7 +262,7 @@ class Transport:
             return NoAnswer(f"timed out after {self._timeout_ms}ms{at}{through}")
         return translate(
             error,
-            peer=f"{target.host}:{target.port}",
+            peer=address(target.host, target.port),
             proxy=proxy,
             connected=exchange.connection is not None,
             sent=exchange.fully_sent,

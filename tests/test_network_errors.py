@@ -144,7 +144,12 @@ TLS_FAILURES: dict[str, tuple[Callable[[], ssl.SSLContext], bool, str, str]] = {
         "is not trusted: certificate has expired",
         "clock",
     ),
-    "old versions": (old_versions_only, True, "no TLS version in common", "apiUrl"),
+    "old versions": (
+        old_versions_only,
+        True,
+        "TLS failed: 127.0.0.1:",
+        "apiUrl",
+    ),  # OpenSSLs say it differently
     "a client certificate": (wants_a_certificate, True, "asks for a certificate", "apiUrl"),
     "a client certificate, TLS 1.2": (
         lambda: wants_a_certificate(ssl.TLSVersion.TLSv1_2),
@@ -331,6 +336,36 @@ def test_no_error_passes_its_own_text_on(kind: str, sent: bool) -> None:
     assert outcome.message
     assert not LIBRARY.search(outcome.message), outcome.message
     assert "…" not in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("reason", "words", "fatal"),
+    [
+        ("TLSV1_ALERT_PROTOCOL_VERSION", "have no TLS version in common", True),
+        ("UNSUPPORTED_PROTOCOL", "have no TLS version in common", True),
+        ("PACKET_LENGTH_TOO_LONG", "does not speak TLS", True),
+        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "asks for a certificate of the client's", True),
+        ("TLSV1_UNRECOGNIZED_NAME", "does not know this host name", True),
+        ("DH_KEY_TOO_SMALL", "and this machine do not agree (dh key too small)", True),
+        ("SSLV3_ALERT_HANDSHAKE_FAILURE", "and this machine do not agree (handshake failure)", True),
+        ("DECRYPTION_FAILED_OR_BAD_RECORD_MAC", "was cut or its bytes were damaged", False),
+        ("UNEXPECTED_EOF_WHILE_READING", "was cut or its bytes were damaged", False),
+    ],
+)
+def test_what_openssl_says(reason: str, words: str, fatal: bool) -> None:
+    error = ssl.SSLError(1, f"[SSL: {reason}] (_ssl.c:1000)")
+    error.reason = reason
+    for raised in (aiohttp.ClientConnectorSSLError(KEY, error), _raised(aiohttp.ClientOSError, error)):
+        outcome = translate(raised, peer="h.test:443")
+        assert isinstance(outcome, NoAnswer)
+        assert words in outcome.message
+        assert (outcome.fatal, "h.test:443" in outcome.message) == (fatal, True)
+
+
+def test_an_ipv6_address_is_told_from_its_port() -> None:
+    key = KEY._replace(host="::1", port=8443)
+    refused = aiohttp.ClientConnectorError(key, ConnectionRefusedError(111, "Connect call failed"))
+    assert translate(refused, peer="?") == NoAnswer("cannot connect to [::1]:8443: Connection refused")
 
 
 @pytest.mark.parametrize("without_extensions", ["", "1"], ids=["parser in C", "parser in Python"])
