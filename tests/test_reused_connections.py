@@ -19,6 +19,7 @@ from support.answers import Answer, json_answer, ok
 from support.background import closed_port
 from support.scripted import ScriptedServer
 from support.spools import TINY, sdk_batches, snapshot, write_batch
+from support.wire import Request
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("short_delays")]
 
@@ -101,13 +102,22 @@ async def test_a_server_that_closes_after_each_answer_and_does_not_say_so(
     assert server.delivered == {batch.batch_id: batch.data for batch in batches}
 
 
-async def test_several_dead_connections_cost_one_fresh_one_each(spool: Path) -> None:
-    """None of the batches tries its luck on one after another of the old connections."""
-    batches = sdk_batches(spool, 8, spans=TINY)
-    with ScriptedServer(*[ok()] * 4, *[ok(cut_after=0)] * 4) as server:
-        result, _ = await flush(server, spool, in_flight=4)
-    assert (result.uploaded, result.exit_code) == (8, 0)
-    assert len(server.uploads) == 12
+async def test_several_in_flight_try_one_dead_connection_each(spool: Path) -> None:
+    """Each connection answers one upload and dies of the next: no batch tries several of the old ones."""
+    batches = sdk_batches(spool, 30, spans=TINY)
+    answered: set[int] = set()
+
+    def answer(request: Request) -> Answer:
+        first = request.connection not in answered
+        answered.add(request.connection)
+        return ok() if first else ok(cut_after=0)
+
+    with ScriptedServer() as server:
+        server.on("POST", "/api/traces", default=answer)
+        result, events = await flush(server, spool, in_flight=4)
+    assert (result.uploaded, result.exit_code) == (30, 0)
+    assert not [event for event in events if isinstance(event, Retrying)]
+    assert max(len(server.attempts(batch.batch_id)) for batch in batches) == 2
     assert server.delivered == {batch.batch_id: batch.data for batch in batches}
 
 
