@@ -71,15 +71,15 @@ class SocksConnector(ProxyConnector):
         """Connect to ``host``. Raises TunnelError, and an OSError for a fault behind the proxy."""
         # Private to aiohttp_socks, whose own version cannot be cancelled in a look-up or a TLS handshake: it waits for
         # the loop's threads, or for the end of a connection that nobody reports.
-        sock = await self._open_tunnel(host, port, timeout or _NO_LIMIT_S)
-        return await self._loop.create_connection(
-            partial(ResponseHandler, self._loop),
-            sock=sock,
-            ssl=ssl,
-            server_hostname=host.rstrip(".") if ssl is not None else None,
-        )
+        async with asyncio.timeout(timeout):
+            return await self._loop.create_connection(
+                partial(ResponseHandler, self._loop),
+                sock=await self._open_tunnel(host, port),
+                ssl=ssl,
+                server_hostname=host.rstrip(".") if ssl is not None else None,
+            )
 
-    async def _open_tunnel(self, host: str, port: int, limit_s: float) -> socket.socket:
+    async def _open_tunnel(self, host: str, port: int) -> socket.socket:
         """A socket that the proxy has connected to ``host``."""
         proxy = self._via
         kind = ProxyType.SOCKS5 if proxy.socks_version == 5 else ProxyType.SOCKS4
@@ -89,8 +89,8 @@ class SocksConnector(ProxyConnector):
             # A name is passed on as it is: what is to be looked up here was.
             client = SocksClient(kind, address, proxy.port, proxy.user, proxy.password, rdns=True)
             try:
-                return await client.connect(target, port, timeout=limit_s)
-            except ProxyTimeoutError:
+                return await client.connect(target, port, timeout=_NO_LIMIT_S)
+            except ProxyTimeoutError:  # the system gave the connection up
                 raise TimeoutError from None
             except ProxyConnectionError as error:
                 refused = error

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
+import random
 import signal
 import socket
 import sys
@@ -12,17 +14,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import aiohttp
 import pytest
 
 from cirron_spool import FlushEvent, FlushResult, Retrying, flush_spool
+from cirron_spool.proxies import Proxy
+from cirron_spool.resolver import Resolver
+from cirron_spool.socks import SocksConnector
 from cirron_spool.transport import Transport
+from cirron_spool.verdict import NoAnswer
 from cirron_spool.wire import Upload
 from support import tls
 from support.answers import Answer, html, ok
 from support.background import closed_port
 from support.cli import CliResult, clean_environment, run_cli, spawn, spawn_cli, write_config
 from support.scripted import ScriptedServer
-from support.socks import GRANTED_5, Asked, Fault, SocksServer, has_ipv6, refusal
+from support.socks import GRANTED_5, Asked, Fault, SocksServer, Step, has_ipv6, refusal
 from support.spools import TINY, sdk_batches, snapshot
 
 pytestmark = [pytest.mark.anyio]
@@ -127,6 +134,21 @@ async def test_names_are_ours_to_resolve(
     }
 
 
+@pytest.mark.parametrize("scheme", ["socks5h", "socks5", "socks4"])
+async def test_tls_is_set_up_with_the_name(spool: Path, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the proxy was told to connect to: the server hears the name, and its certificate is held against it."""
+    sdk_batches(spool, 1, spans=TINY)
+    heard: list[str | None] = []
+    context = tls.server_context()
+    context.sni_callback = lambda connection, name, context: heard.append(name)
+    patched_names(monkeypatch, {API: "127.0.0.1", APP: "127.0.0.1"})
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls.AUTHORITY))
+    with ScriptedServer(tls=context) as server, SocksServer(names=names(server)) as proxy:
+        monkeypatch.setenv("ALL_PROXY", proxy.address(scheme))
+        assert (await flush_spool(spool, api_url=f"https://{API}:{server.port}", token=TOKEN)).uploaded == 1
+    assert set(heard) == {API, APP}
+
+
 @pytest.mark.parametrize("scheme", ["socks5h", "socks4a"])
 async def test_nothing_is_looked_up_here(
     spool: Path, server: ScriptedServer, scheme: str, monkeypatch: pytest.MonkeyPatch
@@ -164,11 +186,20 @@ def test_a_proxy_with_an_ipv6_address(spool: Path, server: ScriptedServer) -> No
     assert (result.returncode, proxy.tunnels) == (0, 2), result.stderr
 
 
-def test_a_proxy_on_one_of_the_addresses_of_localhost(spool: Path, server: ScriptedServer) -> None:
+async def test_a_proxy_on_one_of_the_addresses_of_its_name(
+    spool: Path, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with localhost, which may be ::1 first."""
     sdk_batches(spool, 1, spans=TINY)
+    addresses = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 0)) for host in ("127.0.0.9", "127.0.0.1")
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: addresses)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls.AUTHORITY))
     with SocksServer(names=names(server)) as proxy:
-        result = flush_command(spool, env={"ALL_PROXY": f"socks5h://localhost:{proxy.port}"})
-    assert (result.returncode, proxy.tunnels) == (0, 2), result.stderr
+        monkeypatch.setenv("ALL_PROXY", f"socks5h://localhost:{proxy.port}")
+        result = await flush_spool(spool, api_url=f"https://{API}", token=TOKEN, retries=0)
+    assert (result.uploaded, proxy.tunnels) == (1, 2)
 
 
 @pytest.mark.parametrize("address", ["192.0.2.7", "[2001:db8::7]"])
@@ -421,6 +452,33 @@ async def test_socks4_and_an_ipv6_address(spool: Path, monkeypatch: pytest.Monke
     assert result.exit_code == STOP
 
 
+@pytest.mark.parametrize("scheme", ["socks5h", "socks4a"])
+async def test_whatever_a_proxy_replies_is_told_in_words(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reply with each of its bytes changed, and random ones: no exception of a library comes through."""
+    granted = GRANTED_5 if scheme == "socks5h" else b"\0\x5a" + bytes(6)
+    changed = [
+        granted[:place] + bytes([value]) + granted[place + 1 :]
+        for place in range(len(granted))
+        for value in (0, 1, 2, 3, 4, 5, 9, 0x5A, 0x7F, 0x80, 0xFF)
+    ]
+    changed += [b"\5\0\0\3" + bytes([size]) + b"\xff" * size + b"\0\0" for size in (0, 1, 255)]
+    chance = random.Random(11)
+    changed += [chance.randbytes(chance.randrange(24)) for _ in range(60)]
+    steps: list[Step] = ["request"] if scheme == "socks4a" else ["request", "greeting", "login"]
+    faults = [Fault(step, reply) for step in steps for reply in changed]
+    with SocksServer(faults=faults, users={"alice": PASSWORD}) as proxy:
+        monkeypatch.setenv("ALL_PROXY", proxy.address(scheme, LOGIN))
+        async with Transport(timeout_ms=60_000) as transport:
+            while proxy.connections < len(faults):  # aiohttp asks again where one has ended
+                outcome = await transport.get(f"http://{API}/", {})
+                assert isinstance(outcome, NoAnswer)
+                assert outcome.message.isprintable()
+                assert "0x" not in outcome.message.lower()
+                assert "Error" not in outcome.message
+
+
 SILENCES = {
     "greeting": Fault("greeting", then="silence"),
     "login": Fault("login", then="silence"),
@@ -442,6 +500,21 @@ async def test_a_proxy_that_goes_silent(
     words = f"timed out after 200ms through the proxy socks5h://127.0.0.1:{proxy.port}"
     assert (message, result.exit_code) == (words, LATER)
     assert any("Could not verify auth" in text and words in text for text in result.warnings) is verify
+
+
+@pytest.mark.parametrize("step", SILENCES)
+async def test_a_limit_of_aiohttps_is_a_timeout(step: str) -> None:
+    """Also the system's own, when a connection is given up in the handshake, reaches the transport as one."""
+    with SocksServer(users={"alice": PASSWORD}, faults=[SILENCES[step]]) as server:
+        shown = server.address("socks5h")
+        proxy = Proxy("socks5h", "127.0.0.1", server.port, shown, "ALL_PROXY", "alice", PASSWORD)
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=0.1)
+        async with aiohttp.ClientSession(
+            connector=SocksConnector(proxy, Resolver()), timeout=limit
+        ) as session:
+            waiting = asyncio.ensure_future(session.get(f"https://{APP}/"))
+            await asyncio.wait([waiting])
+            assert isinstance(waiting.exception(), TimeoutError)
 
 
 @pytest.mark.parametrize("step", SILENCES)
@@ -537,8 +610,6 @@ def run_without(command: list[str], spool: Path, home: Path, env: dict[str, str]
 
 
 async def test_the_callers_session_has_its_own_proxies(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import aiohttp
-
     sdk_batches(spool, 1, spans=TINY)
     monkeypatch.setenv("ALL_PROXY", f"socks5h://127.0.0.1:{closed_port()}")
     with ScriptedServer() as server:
