@@ -110,9 +110,10 @@ def tls_context() -> ssl.SSLContext:
     if extra:
         try:
             context.load_verify_locations(extra)
-        except (OSError, ssl.SSLError) as error:
+        except OSError as error:  # an SSLError is one, with a number that is none of the system's
+            why = "no PEM certificates in it" if isinstance(error, ssl.SSLError) else error.strerror
             raise ConfigError(
-                f"Cannot load certificates from SSL_CERT_FILE={printable(extra)}: {error}. Correct or unset it."
+                f"Cannot load certificates from SSL_CERT_FILE={printable(extra)}: {why}. Correct or unset it."
             ) from None
     return context
 

@@ -132,18 +132,28 @@ async def test_a_server_without_tls_is_a_stop(spool: Path, trusted: None) -> Non
     assert snapshot(spool) == batches
 
 
-@pytest.mark.parametrize("kind", ["missing", "garbage"])
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("missing", "No such file or directory"),
+        ("garbage", "no PEM certificates in it"),
+        ("folder", "Is a directory|no PEM certificates in it"),
+    ],
+)
 async def test_an_unusable_ssl_cert_file(
-    spool: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    spool: Path, tmp_path: Path, kind: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches = sdk_batches(spool, 2, spans=TINY)
     path = tmp_path / "authority.pem"
     if kind == "garbage":
         path.write_text("no certificate")
+    elif kind == "folder":
+        path.mkdir()
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
     with ScriptedServer(tls=tls.server_context()) as server:
         with pytest.raises(
-            ConfigError, match=f"Cannot load certificates from SSL_CERT_FILE={path}"
+            ConfigError,
+            match=rf"^Cannot load certificates from SSL_CERT_FILE={path}: ({why})\. Correct or unset it\.$",
         ) as caught:
             await flush(server.url, spool)
     assert caught.value.exit_code == 2
