@@ -11,7 +11,7 @@ from benchmarks.contenders import harness
 from cirron_spool import Tuning, flush_spool
 
 # Imported by the first flush of a process, when it needs them; like every contender's imports they are not timed.
-_FIRST_USED = ("anyio._backends._asyncio", "filelock", "isal.isal_zlib")
+_FIRST_USED = ("anyio._backends._asyncio", "isal.isal_zlib")
 
 
 def flush_options(job: harness.Job) -> dict[str, Any]:

@@ -41,7 +41,10 @@ def _inspect(options: argparse.Namespace, console: Console) -> int:
     if not inventory.entries:
         _warn_of(inventory.directory, options, console, exists=inventory.exists)
     if options.json:
-        ending = {**render.existence(exists=inventory.exists), **console.ending(EXIT_OK)}
+        # The form is the reference page's; further keys are for what the page does not show.
+        ending = render.existence(exists=inventory.exists)
+        if console.warnings:
+            ending |= console.ending(EXIT_OK)
         console.data(render.inventory_json(inventory, aside, ending))
     else:
         listing = _command("quarantine list", options) if aside else ""

@@ -118,7 +118,7 @@ def inventory_lines(
 def inventory_json(
     inventory: Inventory, aside: Sequence[Rejection], ending: Mapping[str, object]
 ) -> Iterator[str]:
-    """``inspect --json``: a line for each entry, made as it is printed. ``ending`` are its last keys."""
+    """``inspect --json``: a line for each entry, made as it is printed. ``ending`` are its last keys, or empty."""
     entries = inventory.entries
     times = Times()
 
@@ -134,8 +134,9 @@ def inventory_json(
     yield f'  "newest": {described(entries[-1]) if entries else "null"},'
     if aside:
         yield f'  "quarantined": {len(aside)},'
+    comma = "," if ending else ""
     if not entries:
-        yield '  "entries": [],'
+        yield f'  "entries": []{comma}'
     else:
         yield '  "entries": ['
         # In one flat loop: a call more for each of 100,000 batches is 50 ms.
@@ -146,8 +147,9 @@ def inventory_json(
                 end = ""
             ns, iso = times_of(name)
             yield f'    {{ "name": "{name}", "size": {size}, "createdNs": "{ns}", "iso": "{iso}" }}{end}'
-        yield "  ],"
-    yield ",\n".join(f'  "{key}": {json.dumps(value)}' for key, value in ending.items())
+        yield f"  ]{comma}"
+    if ending:
+        yield ",\n".join(f'  "{key}": {json.dumps(value)}' for key, value in ending.items())
     yield "}"
 
 

@@ -1,4 +1,4 @@
-"""The README tells the truth: its examples are run, and what it says of files, flags and exit codes is looked up."""
+"""The README and docs/ tell the truth: examples are run, and files, flags and exit codes are looked up."""
 
 from __future__ import annotations
 
@@ -24,26 +24,30 @@ from support.terminal import run_pty
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(cirron_spool.__file__).parent
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+TEXT = "\n".join(PAGES.values())
 
-# What the README has in place of this run's folder and port.
+# The pages have these in place of this run's folder and port.
 FOLDER = "/home/alice/resnet50"
 PORT = "8787"
 TOKEN = "sk-try-it"
 
-# Flags of other programs that the README names.
-FOREIGN_FLAGS = {"--strict"}
+# Flags of other programs, and of this project's scripts, that the pages name.
+FOREIGN_FLAGS = {"--strict", "--quick"}
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, text: str = TEXT) -> list[str]:
     """The fenced blocks of one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def section(title: str) -> str:
-    """The text below a heading, up to the next one of its level."""
-    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL)
-    assert found is not None, f"the README has no section {title!r}"
+def section(page: str, title: str) -> str:
+    """The text below a heading of a page, up to the next one of its level."""
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", PAGES[page], re.MULTILINE | re.DOTALL)
+    assert found is not None, f"{page} has no section {title!r}"
     return found[1]
 
 
@@ -86,7 +90,8 @@ class World:
 
     def there(self, text: str) -> str:
         """Output of this run as the README would show it."""
-        return text.replace(str(self.work), FOLDER).replace(f":{self.port}", f":{PORT}")
+        shown = text.replace(str(self.work), FOLDER).replace(f":{self.port}", f":{PORT}")
+        return shown.replace(str(self.home), os.path.dirname(FOLDER))
 
     def start(self, command: str) -> Running:
         """Run a line in a shell, both of its streams as one, as on a terminal."""
@@ -122,9 +127,9 @@ def ended(running: Running) -> Iterator[Running]:
         assert running.finish().returncode == 0
 
 
-def dialogues() -> Iterator[tuple[str, str]]:
-    """Each command of the console blocks, with what the README shows below it."""
-    for block in blocks("console"):
+def dialogues(page: str) -> Iterator[tuple[str, str]]:
+    """Each command of a page's console blocks, with the output that the page shows below it."""
+    for block in blocks("console", PAGES[page]):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             command, _, shown = part.partition("\n")
             yield command, shown
@@ -135,13 +140,12 @@ def steady(text: str) -> str:
     return re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "<when>", text)
 
 
-def test_every_console_line_does_what_is_shown_below_it(world: World) -> None:
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks("console", PAGES[page])])
+def test_every_console_line_does_what_is_shown_below_it(world: World, page: str) -> None:
     spool(world.work)
     cut_spool(world.work)
-    told = []
     with ExitStack() as background:
-        for command, shown in dialogues():
-            told.append(command)
+        for command, shown in dialogues(page):
             if command.startswith("export "):
                 pairs = (word.partition("=") for word in shlex.split(world.here(command))[1:])
                 world.env.update({name: value for name, _, value in pairs})
@@ -171,9 +175,13 @@ def test_every_console_line_does_what_is_shown_below_it(world: World) -> None:
                 with world.start(world.here(command)) as running:
                     got = running.finish().stdout
             assert steady(world.there(got)) == steady(shown), f"after: $ {command}"
-    subjects = {line.split()[1] for line in told if line.startswith("cirron-spool ")}
+
+
+def test_the_pages_show_every_command() -> None:
+    shown = [command for page in PAGES for command, _ in dialogues(page)]
+    subjects = {line.split()[1] for line in shown if line.startswith("cirron-spool ")}
     assert {"inspect", "flush", "clear", "quarantine", "receive"} <= subjects
-    assert any(line.startswith("cirron spool ") for line in told)
+    assert any(line.startswith("cirron spool ") for line in shown)
 
 
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
@@ -196,14 +204,16 @@ def test_every_python_block_runs_and_prints_what_its_arrows_say(world: World, nu
 
 
 def test_the_exit_codes_are_those_of_the_report_and_the_signals() -> None:
-    codes = {int(row[0]) for row in rows(section("Exit codes"))}
+    codes = {int(row[0]) for row in rows(section("docs/configuration.md", "Exit codes"))}
     known = {value for name, value in vars(report).items() if name.startswith("EXIT_")}
-    assert codes == known | {128 + signal.SIGINT, 128 + signal.SIGTERM}
+    assert codes == known | {128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
 
 
 def test_the_errors_have_the_exit_codes_that_are_shown() -> None:
     shown = {
-        row[0].strip("`"): int(row[1]) for row in rows(section("The library")) if row[0].endswith("Error`")
+        row[0].strip("`"): int(row[1])
+        for row in rows(section("docs/library.md", "Errors"))
+        if row[0].endswith("Error`")
     }
     made: dict[str, Callable[[], cirron_spool.CirronSpoolError]] = {
         "ConfigError": lambda: cirron_spool.ConfigError(""),
@@ -212,6 +222,7 @@ def test_the_errors_have_the_exit_codes_that_are_shown() -> None:
         "AuthInvalidError": cirron_spool.AuthInvalidError,
         "AuthRejectedError": lambda: cirron_spool.AuthRejectedError(""),
         "TokenRenewalError": lambda: cirron_spool.TokenRenewalError(""),
+        "ResourceError": lambda: cirron_spool.ResourceError(""),
         "SpoolBusyError": lambda: cirron_spool.SpoolBusyError(""),
     }
     assert shown == {name: make().exit_code for name, make in made.items()}
@@ -235,11 +246,13 @@ def test_every_flag_that_is_named_exists(monkeypatch: pytest.MonkeyPatch) -> Non
 
     ours = {flag for prog in ("cirron", "cirron-spool") for flag in options(build_parser(prog))}
     measuring = {flag for command in cli.COMMANDS for flag in options(cli.build_parser(command))}
-    # A benchmark's line may have the benchmarks' flags, and any other text only the commands'.
-    lines = re.findall(r"python -m benchmarks[^`\n]*", TEXT)
+    # A benchmark's line may have the benchmarks' flags, and any other text only the commands'. The harnesses' own flags
+    # stand on one page.
+    text = "\n".join(PAGES[page] for page in PAGES if page != "docs/reliability.md")
+    lines = re.findall(r"python -m benchmarks[^`\n]*", text)
     flag = r"(?<![\w-])--[a-z][a-z-]*"
     assert {name for line in lines for name in re.findall(flag, line)} <= measuring
-    rest = re.sub(r"python -m benchmarks[^`\n]*", "", TEXT)
+    rest = re.sub(r"python -m benchmarks[^`\n]*", "", text)
     named = set(re.findall(flag, rest))
     assert "--in-flight" in named
     assert named - FOREIGN_FLAGS <= ours
@@ -249,17 +262,17 @@ def test_every_environment_variable_of_ours_is_in_the_table() -> None:
     sources = "".join(path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py")))
     # Read by the code: a quoted name. The mark of a hand-over is between two of our own processes.
     read = set(re.findall(r"\"(CIRRON_[A-Z_]+)\"", sources)) - {"CIRRON_SPOOL_HANDED_OVER"}
-    assert set(re.findall(r"`(CIRRON_[A-Z_]+)`", section("Configuration"))) == read
+    assert set(re.findall(r"`(CIRRON_[A-Z_]+)`", PAGES["docs/configuration.md"])) == read
 
 
 def rooms() -> list[str]:
     """The rooms of the map's first table, in its order."""
-    table = section("A map of the house").partition("| folder |")[0]
+    table = PAGES["docs/architecture.md"].partition("| folder |")[0]
     return [row[0].strip("`") for row in rows(table)]
 
 
 def test_every_module_is_on_the_map_and_the_map_has_no_other() -> None:
-    house = section("A map of the house").partition("### ")[0]
+    house = PAGES["docs/architecture.md"].partition("## ")[0]
     top = {path.name for path in PACKAGE.glob("*.py")}
     assert {room for room in rooms() if room.endswith(".py")} | {
         "__init__.py",
@@ -304,10 +317,15 @@ def test_what_the_departures_say_of_aiohttp_and_aiofiles() -> None:
             if pattern.search(path.read_text(encoding="utf-8"))
         }
 
-    # flush.py and wire.py name types of it, and import it for those only.
-    assert {name for name in naming("aiohttp") if not name.startswith("receiver/")} == {
+    # connection.py, flush.py and wire.py name types of it, and import it for those only.
+    assert naming("aiohttp") == {
+        "aiohttp_compat.py",
+        "connection.py",
         "flush.py",
+        "network_errors.py",
         "post.py",
+        "resolver.py",
+        "socks.py",
         "transport.py",
         "wire.py",
     }
@@ -315,7 +333,7 @@ def test_what_the_departures_say_of_aiohttp_and_aiofiles() -> None:
 
 
 def test_what_is_said_to_be_beside_the_package_is_there() -> None:
-    table = section("A map of the house").partition("| folder |")[2].partition("\n\n")[0]
+    table = PAGES["docs/architecture.md"].partition("| folder |")[2].partition("\n\n")[0]
     for row in rows(f"| folder |{table}"):
         folder = ROOT / row[0].strip("`")
         assert folder.is_dir()
@@ -324,8 +342,17 @@ def test_what_is_said_to_be_beside_the_package_is_there() -> None:
     for script in ("bin/demo", "bin/test", "bin/cirron"):
         assert script in TEXT
         assert os.access(ROOT / script, os.X_OK)
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT)
-    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page: str) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", PAGES[page])
+    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
+
+
+def test_the_readme_is_short_and_links_every_page() -> None:
+    assert len(PAGES["README.md"].splitlines()) <= 200
+    assert all(f"]({page})" in PAGES["README.md"] for page in PAGES if page != "README.md")
 
 
 def test_the_changelog_knows_this_version() -> None:
