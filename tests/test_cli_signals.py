@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from support.answers import Answer, Gate, ok
-from support.cli import Running, command_line, spawn, spawn_cli, write_config
+from support.cli import Running, clean_environment, command_line, spawn, spawn_cli, write_config
 from support.scripted import ScriptedServer
 from support.spools import TINY, Sealed, sdk_batches, snapshot
 
 TOKEN = "sk-signals"
+# Two of one kind that come close together can become one.
+OTHER = {signal.SIGINT: signal.SIGTERM, signal.SIGTERM: signal.SIGHUP, signal.SIGHUP: signal.SIGINT}
 NOTHING = "Uploaded: 0  Failed: 0  Skipped: {}\n"
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
@@ -196,9 +199,9 @@ def test_a_second_signal_while_the_event_loop_is_closed(
             server.wait_until(lambda: len(server.delivered) == 3, "third batch")
             running.wait_for_text("ended after", "stderr")
             running.send_signal(number)
-            running.send_signal(number)
+            running.send_signal(OTHER[number])
             done = running.finish()
-    assert done.returncode == CODES[number]
+    assert done.returncode in (CODES[number], CODES[OTHER[number]])
     assert done.stdout == "Uploaded: 3  Failed: 0  Skipped: 0\n"
 
 
@@ -211,10 +214,11 @@ def test_a_main_thread_that_hangs_in_the_system(
     hangs = f"{HANG}import os; os.scandir = hang"
     with spawn(program(hangs, command, "--json"), home=tmp_path, cwd=tmp_path) as running:
         running.wait_for_text("hangs", "stderr")
-        for _ in range(signals):
-            running.send_signal(signal.SIGTERM)
+        for number in (signal.SIGTERM, signal.SIGHUP)[:signals]:
+            running.send_signal(number)
         done = running.finish()
-    assert (done.returncode, done.stderr) == (143, "hangs\n")
+    assert done.returncode in (129, 143)
+    assert done.stderr == "hangs\n"
     assert snapshot(tmp_path / ".cirron/spool") == batches
 
 
@@ -241,23 +245,24 @@ def test_a_reader_that_does_not_read_cannot_hold_up_a_second_signal(
             os.write(writer, bytes(65536))
         except BlockingIOError:
             break
-    with ScriptedServer(Answer(503), Answer(503)) as server:
+    with ScriptedServer(Answer(422)) as server:
         write_config(tmp_path, apiUrl=server.url, token=TOKEN)
         process = subprocess.Popen(
-            command_line(["flush", "--verbose"]),
+            command_line(["flush"]),
             cwd=tmp_path,
-            env={**os.environ, "HOME": str(tmp_path)},
+            env=clean_environment(tmp_path),
             stdout=subprocess.PIPE,
             stderr=writer,
         )
-        # The first line waits for room; nothing is sent before.
-        server.wait_until(lambda: server.connections > 0, "connection")
+        # The words about the first batch wait for room.
+        server.wait_until(lambda: any(upload.answered for upload in server.uploads), "answer")
         process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=60)
         os.close(writer)
         os.close(reader)
-    assert (process.returncode, out.decode()) == (143, NOTHING.format(3))
+    assert process.returncode in (130, 143)
+    assert re.fullmatch("Uploaded: 0  Failed: [01]  Skipped: [23]\n", out.decode())
     assert snapshot(tmp_path / ".cirron/spool") == batches
 
 

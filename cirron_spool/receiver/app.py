@@ -144,7 +144,8 @@ def _started_threads(wanted: int) -> ThreadPoolExecutor:
         for started in range(wanted):  # noqa: B007  # read below
             threads.submit(all_started.wait)
     except (RuntimeError, MemoryError):
-        threads.shutdown(wait=False, cancel_futures=True)
+        all_started.set()
+        threads.shutdown(cancel_futures=True)
         if not started:
             raise no_thread() from None
         return _started_threads(started)
