@@ -254,7 +254,15 @@ async def save(path: Path, credentials: Credentials) -> None:
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
         # A home directory can be a slow network mount: the harness that awaits us must not feel it.
-        file = await aiofiles.open(temporary, "x", encoding="utf-8", opener=_private, executor=DISK_THREADS)
+        # UTF-8 has no half of a surrogate pair, which JSON may hold: it is escaped again.
+        file = await aiofiles.open(
+            temporary,
+            "x",
+            encoding="utf-8",
+            errors="backslashreplace",
+            opener=_private,
+            executor=DISK_THREADS,
+        )
         try:
             await file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
             await file.flush()

@@ -89,6 +89,17 @@ def test_the_token_may_come_from_standard_input(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize("by", ["file", "pipe"])
+def test_a_token_saved_by_windows(tmp_path: Path, by: str) -> None:
+    small(tmp_path, 1)
+    (tmp_path / "key").write_text(f"{TOKEN}\r\n", encoding="utf-8-sig", newline="")
+    with ScriptedServer() as server:
+        write_config(tmp_path, apiUrl=server.url)
+        given = {"input": f"\ufeff{TOKEN}\r\n"} if by == "pipe" else {}
+        assert flush(tmp_path, "--token-file", "-" if by == "pipe" else "key", **given).returncode == 0
+        assert [upload.token for upload in server.uploads] == [TOKEN]
+
+
 def test_no_verify_asks_nothing_first(tmp_path: Path) -> None:
     small(tmp_path, 1)
     with ScriptedServer() as server:

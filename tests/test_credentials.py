@@ -742,7 +742,13 @@ async def test_no_refresh_without_a_refresh_token(spool: Path) -> None:
 
 async def test_a_rotation_is_saved_and_every_other_key_kept(spool: Path, config: Path) -> None:
     sdk_batches(spool, 1, spans=TINY)
-    write_login(config, minutes=1, theme="dark", nested={"é": [1, 2.5, None]}, token="sk-long-lived")
+    kept = {
+        "theme": "dark",
+        "nested": {"é": [1, 2.5, None]},
+        "half a pair": "\ud83d",
+        "token": "sk-long-lived",
+    }
+    write_login(config, minutes=1, **kept)
     with ScriptedServer() as server:
         await flush(server, spool, config)
     document = json.loads(content(config))
@@ -750,9 +756,7 @@ async def test_a_rotation_is_saved_and_every_other_key_kept(spool: Path, config:
     assert timedelta(minutes=59) < expires - datetime.now(UTC) <= timedelta(hours=1)
     assert document == {
         "auth": {"accessToken": "access-1", "refreshToken": "refresh-1", "scope": "kept"},
-        "theme": "dark",
-        "nested": {"é": [1, 2.5, None]},
-        "token": "sk-long-lived",
+        **kept,
     }
     assert mode(config) == 0o600
     assert set(os.listdir(config.parent)) <= {"config.json", "config.json.lock"}

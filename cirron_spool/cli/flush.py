@@ -47,6 +47,7 @@ def flush(options: argparse.Namespace, console: Console, signals: Signals) -> in
                     token=token,
                     tuning=tuning,
                     **_given(options, "api_url", "timeout_ms", "retries", "allow_http"),
+                    origins={**_FLAGS, "token": f"--token-file {printable(options.token_file or '')}"},
                     verify=options.verify,
                     quarantine=options.quarantine,
                     keep_going=options.keep_going,
@@ -203,7 +204,7 @@ def _read_token(path: str | None) -> str | None:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
         raise ConfigError(f"Cannot read the token from {where}: {why}. Check --token-file.") from None
-    token = text.strip()
+    token = text.removeprefix("\ufeff").strip()  # the mark that Windows begins a text with
     if not token:
         raise ConfigError(f"There is no token in {where}. Check --token-file.")
     return token
