@@ -70,6 +70,8 @@ class Signals:
 
         Without a thread or a pipe the handlers do it all but this.
         """
+        if os.name == "nt":  # cannot wait for a pipe
+            return
         with suppress(OSError, RuntimeError, MemoryError):
             reader, writer = os.pipe()
             os.set_blocking(writer, False)
