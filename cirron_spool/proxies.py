@@ -223,9 +223,9 @@ def _can_be_said_in_socks(proxy: Proxy) -> bool:
 
 
 def _require_socks(source: str) -> None:
-    """Import the code for SOCKS proxies, here in a thread. Raises ConfigError without the extra."""
+    """Import the library for SOCKS proxies, here in a thread. Raises ConfigError without the extra."""
     try:
-        import cirron_spool.socks  # noqa: F401
+        import aiohttp_socks  # noqa: F401
     except ImportError:
         raise ConfigError(
             f"The proxy in {source} is a SOCKS proxy, which needs the extra socks. "

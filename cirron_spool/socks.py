@@ -1,4 +1,4 @@
-"""Connections through a SOCKS proxy: the only module that knows aiohttp_socks and python_socks.
+"""Connections through a SOCKS proxy: the only module that calls aiohttp_socks and python_socks.
 
 The extra ``socks`` brings both. Their errors become TunnelError here, once.
 """
