@@ -148,7 +148,10 @@ def test_a_room_that_decides_stands_below_those_that_do() -> None:
 @pytest.mark.parametrize(
     ("knows", "rooms"),
     [
-        ("aiohttp", {"transport", "post", "aiohttp_compat", "network_errors", "resolver", "socks", "receiver"}),
+        (
+            "aiohttp",
+            {"transport", "post", "aiohttp_compat", "network_errors", "resolver", "socks", "receiver"},
+        ),
         ("aiohttp_socks", {"socks", "proxies"}),  # the second only asks whether it is there
         ("python_socks", {"socks"}),
         ("argparse", {"cli"}),
