@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import logging
 import os
@@ -14,7 +15,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TextIO
+from typing import Any, TextIO
 
 from cirron_spool import naming
 from cirron_spool.awaiting import in_thread
@@ -119,6 +120,7 @@ async def _serve_until_signal(options: ReceiverOptions) -> None:
 
 async def serve_until(stop: asyncio.Event, options: ReceiverOptions) -> None:
     """Run a receiver until ``stop`` is set, and print as :func:`serve` does. Raises what :func:`running` raises."""
+    asyncio.get_running_loop().set_exception_handler(_Mishaps(stop))
     async with running(options, report=lambda line: _say(line, sys.stderr)) as receiver:
         if options.token is None and options.refresh_token is None:
             if receiver.loopback:
@@ -132,6 +134,30 @@ async def serve_until(stop: asyncio.Event, options: ReceiverOptions) -> None:
         _say(f"Receiving on {receiver.url}, storing in {receiver.store.directory}", sys.stdout)
         await stop.wait()
     _say(receiver.journal.totals(), sys.stderr)
+
+
+class _Mishaps:
+    """Tells each thing that goes wrong in the event loop until ``stop`` in one line, once.
+
+    Above all it is too many open files: asyncio accepts connections again after a second.
+    """
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        self._stop = stop
+        self._told: set[str] = set()
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        del loop
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            line = f"Warning: New connections wait: {naming.reason(error)}. Raise the limit (ulimit -n)."
+        else:
+            line = (
+                f"Warning: A connection failed with {type(error).__name__}. Its client sends the batch again."
+            )
+        if line not in self._told and not self._stop.is_set():
+            self._told.add(line)
+            _say(line, sys.stderr)
 
 
 def _started_threads(wanted: int) -> ThreadPoolExecutor:

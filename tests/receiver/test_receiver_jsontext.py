@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import cirron_spool
 from cirron_spool.receiver.jsontext import MAX_DEPTH, JsonCheck, NotABatchError
 
 NO_OBJECT = "A batch is a JSON object, and this body is something else"
@@ -217,3 +221,42 @@ def test_the_reason_is_said(text: bytes, why: str) -> None:
             check(text, cuts)
         if not cuts or "unexpected" not in why:
             assert str(refused.value) == why
+
+
+def test_the_pythons_of_this_machine_have_the_same_verdict() -> None:
+    """CPython 3.11.0 to 3.11.4, Debian 12's for one, match some regular expressions wrongly."""
+    root = Path(cirron_spool.__path__[0]).parent
+    found = [shutil.which("python3", path=path) for path in ("/usr/bin", "/usr/local/bin")]
+    code = (
+        "import sys; sys.version_info >= (3, 11) or sys.exit('too old')\n"
+        "from cirron_spool.receiver.jsontext import JsonCheck, NotABatchError\n"
+        "for text in map(bytes.fromhex, sys.argv[1:]):\n"
+        "    for step in (1, 7, 1000):\n"
+        "        check = JsonCheck()\n"
+        "        try:\n"
+        "            for at in range(0, len(text), step): check.feed(text[at : at + step])\n"
+        "            check.finish()\n"
+        "            print('valid')\n"
+        "        except NotABatchError: print('refused')\n"
+    )
+    texts = [
+        b'{"spans":[{"mark_ids":["x"]}]}',
+        b'{"a":[[1,{"b":["c","d"],"e":{}}],{"f":[[]]}],"g":[-0.5e1,"\\u00fc"]}',
+        b'{"a":[{"b":["c",]}]}',
+        b'{"a":[{"b":[01]}]}',
+    ]
+    ran = 0
+    for python in filter(None, found):
+        done = subprocess.run(
+            [python, "-c", code, *(text.hex() for text in texts)],
+            env={"PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.stderr == "too old\n":
+            continue
+        ran += 1
+        assert done.stdout.split() == ["valid"] * 6 + ["refused"] * 6, (python, done.stderr)
+    if not ran:
+        pytest.skip("this machine has no Python of its own of 3.11 or later")

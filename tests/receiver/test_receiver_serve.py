@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -116,6 +117,44 @@ async def test_through_the_command_line(tmp_path: Path) -> None:
     assert [entry["name"] for entry in json.loads(spool.stdout)["entries"]] == [
         "00000000000000000001-ab.json"
     ]
+
+
+async def test_more_connections_than_files_may_be_open(tmp_path: Path) -> None:
+    command = shlex.join(serve_command(tmp_path / "store", "token='t'"))
+    process = await asyncio.create_subprocess_exec(
+        *("/bin/sh", "-c", f"ulimit -n 60 && exec {command}"),
+        env=serve_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    clients: list[socket.socket] = []
+    try:
+        ready = (await process.stdout.readline()).decode()
+        port = int(ready.partition(",")[0].rpartition(":")[2])
+        clients += [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+        warning = await process.stderr.readline()
+        assert warning == (
+            b"Warning: New connections wait: Too many open files. Raise the limit (ulimit -n).\n"
+        )
+        for client in clients:
+            client.close()
+        # It goes on by itself.
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"http://127.0.0.1:{port}/health") as answer:
+                assert answer.status == 200
+        process.send_signal(signal.SIGTERM)
+        out, err = await process.communicate()
+        assert (process.returncode, out) == (0, b"")
+        assert err.startswith(b"Received 0 batches (0 B), ")
+        assert err.count(b"\n") == 1
+    finally:
+        for client in clients:
+            client.close()
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
 
 
 def failed(store: Path, options: str = "") -> tuple[int, str]:
