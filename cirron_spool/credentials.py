@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeGuard
 
 import aiofiles
 import aiofiles.os
@@ -161,9 +162,12 @@ class Login:
             self._unavailable = verdict
             hint = verdict.hint
             if verdict.exit_code == EXIT_LATER:
-                hint = "The platform could not renew the token. Nothing is lost: run the flush again later."
+                later = "The platform could not renew the token. Nothing is lost: run the flush again later."
+                hint = f"{hint} {later}".lstrip()
             raise TokenRenewalError(
-                self._without_secrets(f"{verdict.message}."), verdict.exit_code, hint=hint
+                self._without_secrets(f"{verdict.message.removesuffix('.')}."),
+                verdict.exit_code,
+                hint=self._without_secrets(hint),
             )
 
     async def _try_renewal(self, refused: str) -> Verdict:
@@ -322,25 +326,36 @@ def _renewed(answer: Answer, old: Credentials) -> Credentials | None:
     document = _object(answer) if answer.status == 200 else None
     if document is None:
         return None
-    access, refresh, expires_in = (
-        document.get(key) for key in ("access_token", "refresh_token", "expires_in")
-    )
-    if not isinstance(access, str):
+    access, refresh = document.get("access_token"), document.get("refresh_token")
+    if not _is_token(access):
         return None
-    try:
-        check_token(access, "the refresh")
-        if isinstance(refresh, str):
-            check_token(refresh, "the refresh")
-        seconds = expires_in if isinstance(expires_in, int | float) else None
-        expires_at = datetime.now(UTC) + timedelta(seconds=seconds) if seconds is not None else None
-    except (ConfigError, OverflowError, ValueError):
-        return None
+    # The old refresh token may be spent by now: what else the answer says wrongly must not cost the new ones.
     return replace(
         old,
         token=access,
-        refresh_token=refresh if isinstance(refresh, str) else old.refresh_token,
-        expires_at=expires_at,
+        refresh_token=refresh if _is_token(refresh) else old.refresh_token,
+        expires_at=_expiry(document.get("expires_in")),
     )
+
+
+def _is_token(value: object) -> TypeGuard[str]:
+    if not isinstance(value, str):
+        return False
+    try:
+        check_token(value, "the refresh")
+    except ConfigError:
+        return False
+    return True
+
+
+def _expiry(seconds: object) -> datetime | None:
+    """When a token expires that lives for ``seconds`` from now; None when that is no length of time."""
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        return None
+    try:
+        return datetime.now(UTC) + timedelta(seconds=seconds)
+    except (OverflowError, ValueError):
+        return None
 
 
 def _object(answer: Answer) -> dict[str, object] | None:

@@ -17,7 +17,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from cirron_spool.errors import NoThreadError
 from cirron_spool.proxies import Proxy
-from cirron_spool.verdict import Answer, NoAnswer
+from cirron_spool.verdict import Answer, NoAnswer, is_temporary
 
 # OpenSSL's reasons. The first bytes that came are no TLS: what a plain http port answers.
 _NO_TLS = {
@@ -75,7 +75,9 @@ def translate(
             source = proxy.source if proxy is not None else ""
             return Answer(407, error.message, proxy=shown, proxy_source=source)
         words = f"the proxy {shown} answered {error.status} {error.message}"
-        return NoAnswer(words, fatal=error.status < 500)
+        if is_temporary(error.status):
+            return NoAnswer(words)
+        return NoAnswer(words, True, f"Have the proxy allow {peer}, or exempt the host in NO_PROXY.")
     if isinstance(error, aiohttp.ClientConnectorError):
         peer = address(error.host, error.port)
     known = next(filter(None, (_known(cause, peer) for cause in _causes(error))), None)

@@ -131,9 +131,11 @@ def judge(
             status,
             f"Rejected {name}: {_status_line(outcome)}",
             said=_server_message(outcome),
-            hint=f"{_said(outcome)}It stays in the spool. Run again with --quarantine to set rejected batches aside.",
+            hint=_with_said(
+                outcome, "It stays in the spool. Run again with --quarantine to set rejected batches aside."
+            ),
         )
-    if _is_temporary(status):
+    if is_temporary(status):
         return _retry(outcome, f"Upload of {name} failed: {_status_line(outcome)}", now)
     if status == 401:
         message = f"Auth rejected (401) for {name}. Run cirron auth login."
@@ -164,11 +166,11 @@ def judge_renewal(outcome: Answer | NoAnswer, *, now: datetime) -> Verdict:
     if isinstance(outcome, NoAnswer):
         message = f"{failed}: {printable(outcome.message)}"
         if outcome.fatal:
-            return Verdict(Action.STOP, None, message)
-        return Verdict(Action.RETRY, None, message, exit_code=EXIT_LATER)
+            return Verdict(Action.STOP, None, message, hint=outcome.hint)
+        return Verdict(Action.RETRY, None, message, hint=outcome.hint, exit_code=EXIT_LATER)
     status = outcome.status
     message = f"{failed}: {_status_line(outcome)}"
-    if _is_temporary(status):
+    if is_temporary(status):
         return _retry(outcome, message, now)
     if 200 <= status <= 299:
         message = f"{failed}: HTTP {status}, but no tokens could be read from the answer"
@@ -178,7 +180,8 @@ def judge_renewal(outcome: Answer | NoAnswer, *, now: datetime) -> Verdict:
     return Verdict(Action.STOP, status, message, exit_code=EXIT_AUTH)
 
 
-def _is_temporary(status: int) -> bool:
+def is_temporary(status: int) -> bool:
+    """Whether a later attempt may do better after an answer of that status."""
     return status in _TRANSIENT or (500 <= status <= 599 and status not in _PERMANENT_5XX)
 
 
@@ -275,15 +278,18 @@ def _unreadable(status: int, name: str, why: str) -> Verdict:
 
 
 def _retry(answer: Answer, message: str, now: datetime) -> Verdict:
+    hint = _with_said(answer)
     asked_s = parse_retry_after(answer.header("Retry-After"), now, answer.header("Date"))
     if asked_s is None or asked_s <= LONGEST_RETRY_AFTER_S:
-        return Verdict(Action.RETRY, answer.status, message, exit_code=EXIT_LATER, retry_after_s=asked_s)
+        return Verdict(
+            Action.RETRY, answer.status, message, hint, exit_code=EXIT_LATER, retry_after_s=asked_s
+        )
     try:
         moment = (now + timedelta(seconds=asked_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
         when = f"Run the flush again after {moment} (in {asked_s:.0f} s), as the server asks."
     except OverflowError:
         when = "The server asks for a wait beyond the calendar. Ask its operators, then run the flush again."
-    return Verdict(Action.STOP, answer.status, f"{message}. {when}", exit_code=EXIT_LATER)
+    return Verdict(Action.STOP, answer.status, f"{message}. {when}", hint, exit_code=EXIT_LATER)
 
 
 def _reason(answer: Answer) -> str:
@@ -318,12 +324,13 @@ def _server_message(answer: Answer) -> str:
     return _message_in(document) if isinstance(document, dict) else ""
 
 
-def _said(answer: Answer) -> str:
+def _with_said(answer: Answer, hint: str = "") -> str:
+    """``hint`` behind the server's own words for a person, if it has any."""
     said = _server_message(answer)
     if not said:
-        return ""
+        return hint
     stop = "" if said.endswith((".", "!", "?")) else "."
-    return f"The server said: {said}{stop} "
+    return f"The server said: {said}{stop} {hint}".rstrip()
 
 
 def _unexpected_hint(answer: Answer) -> str:
@@ -335,4 +342,4 @@ def _unexpected_hint(answer: Answer) -> str:
         proxy = f"The proxy {printable(answer.proxy)}" if answer.proxy else "A proxy"
         source = answer.proxy_source or "HTTPS_PROXY or HTTP_PROXY"
         return f"{proxy} asks for credentials. Set them in {source}, or exempt the host in NO_PROXY."
-    return f"{_said(answer)}Check apiUrl; nothing was deleted."
+    return _with_said(answer, "Check apiUrl; nothing was deleted.")

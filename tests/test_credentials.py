@@ -35,7 +35,7 @@ from cirron_spool import (
 from cirron_spool.config import Credentials
 from cirron_spool.credentials import save
 from cirron_spool.lock import FileLock, HeldError, lock_file
-from support.answers import HTML, Answer, Gate, html, json_answer, ok
+from support.answers import HTML, JSON, Answer, Gate, html, json_answer, ok
 from support.background import SAFETY_NET
 from support.loopwatch import no_blocking_calls
 from support.scripted import Request, ScriptedServer
@@ -473,8 +473,7 @@ TEMPORARY = [
     (Answer(204), "HTTP 204, but no tokens could be read from the answer"),
     (json_answer({"access_token": 3}), NO_TOKENS),
     (json_answer({"access_token": "a b"}), NO_TOKENS),
-    (json_answer({"access_token": "new", "refresh_token": "\x07"}), NO_TOKENS),
-    (json_answer({"access_token": "new", "expires_in": 1e300}), NO_TOKENS),
+    (json_answer({"refresh_token": "new", "expires_in": 60}), NO_TOKENS),
     (json_answer([]), NO_TOKENS),
     (Answer(200, body=b"{" * 100_000), NO_TOKENS),
     (json_answer({"access_token": "new-token"}, cut_after=70, drop=True), None),
@@ -540,6 +539,57 @@ async def test_a_refresh_that_succeeds_at_last_loses_nothing(
         result = await flush(server, spool, config)
     assert (result.uploaded, result.exit_code, server.platform.rotations) == (3, 0, 1)
     assert login_in(config) == ("access-1", "refresh-1")
+
+
+@pytest.mark.parametrize("expires_in", ["1e300", "-1e300", "NaN", "1e999", '"soon"', "true", "[]", "9" * 400])
+@pytest.mark.parametrize("refresh", ['"refresh-1"', '""', '"a\\u0007"', "7"])
+async def test_a_rotated_token_is_used_and_saved_whatever_stands_beside_it(
+    spool: Path, config: Path, expires_in: str, refresh: str
+) -> None:
+    sdk_batches(spool, 2, spans=TINY)
+    write_login(config)
+    body = f'{{"access_token": "access-1", "refresh_token": {refresh}, "expires_in": {expires_in}}}'
+    with ScriptedServer(Answer(401)) as server:
+        server.on(*REFRESH, Answer(200, headers=[JSON], body=body.encode()), default=Answer(400))
+        result = await flush(server, spool, config)
+    assert (result.uploaded, result.exit_code, len(server.seen(REFRESH[1]))) == (2, 0, 1)
+    assert server.uploads[-1].headers["authorization"] == "Bearer access-1"
+    assert login_in(config) == ("access-1", "refresh-1" if "refresh" in refresh else "refresh-0")
+
+
+@pytest.mark.parametrize(
+    ("answer", "message", "hint"),
+    [
+        (
+            json_answer({"message": "back at noon, refresh-0"}, 503),
+            "HTTP 503 Service Unavailable.",
+            "The server said: back at noon, …. " + LATER,
+        ),
+        (
+            json_answer({}, 429, headers=[("Retry-After", "3600")]),
+            "HTTP 429 Too Many Requests. Run the flush again after",
+            LATER,
+        ),
+        (
+            Answer(302, headers=[("Location", "https://sso.example/?t=refresh-0")]),
+            "HTTP 302 Found.",
+            "The server redirects to https://sso.example/?t=…. Redirects are never followed: set apiUrl to …",
+        ),
+    ],
+)
+async def test_what_the_server_says_about_a_renewal_is_told_without_the_tokens(
+    spool: Path, config: Path, answer: Answer, message: str, hint: str
+) -> None:
+    sdk_batches(spool, 1, spans=TINY)
+    write_login(config)
+    events: list[FlushEvent] = []
+    with ScriptedServer(Answer(401)) as server:
+        server.on(*REFRESH, default=answer)
+        await flush(server, spool, config, on_event=events.append, retries=0)
+    [failed] = [event for event in events if isinstance(event, Failed)]
+    assert f"could not be renewed: {message}" in failed.message
+    assert ".." not in failed.message
+    assert failed.hint.replace("where the platform really is.", "…") == hint
 
 
 async def test_a_token_of_one_letter_garbles_no_sentence(spool: Path, config: Path) -> None:

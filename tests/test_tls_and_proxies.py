@@ -272,19 +272,31 @@ async def test_a_407_names_the_proxy(
     assert snapshot(spool) == batches
 
 
-@pytest.mark.parametrize(("status", "exit_code", "attempts"), [(403, 1, 1), (502, 4, 2), (504, 4, 2)])
+REFUSED, FAILED = (1, 1), (4, 2)  # the exit code, and the attempts with one retry
+
+
+@pytest.mark.parametrize(
+    ("status", "ending"),
+    [
+        *[(status, REFUSED) for status in (302, 403, 405, 501)],
+        *[(status, FAILED) for status in (408, 425, 429, 502, 504)],
+    ],
+)
 async def test_a_proxy_that_opens_no_tunnel(
-    spool: Path, monkeypatch: pytest.MonkeyPatch, trusted: None, status: int, exit_code: int, attempts: int
+    spool: Path, monkeypatch: pytest.MonkeyPatch, trusted: None, status: int, ending: tuple[int, int]
 ) -> None:
     batches = sdk_batches(spool, 2, spans=TINY)
+    events: list[FlushEvent] = []
     with ProxyServer(answer=html(status, reason="No\x1b[2J", close=True)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        result = await flush("https://127.0.0.1:9", spool, retries=1, verify=False)
-    assert [failure.message for failure in result.failures] == [
-        f"Network error uploading {batches[0].name}: the proxy {proxy.url} answered {status} No\\x1b[2J"
+        result = await flush("https://127.0.0.1:9", spool, retries=1, verify=False, on_event=events.append)
+    assert [(event.message, event.hint) for event in events if isinstance(event, Failed)] == [
+        (
+            f"Network error uploading {batches[0].name}: the proxy {proxy.url} answered {status} No\\x1b[2J",
+            "Have the proxy allow 127.0.0.1:9, or exempt the host in NO_PROXY." if ending == REFUSED else "",
+        )
     ]
-    assert result.exit_code == exit_code
-    assert len(proxy.requests) == attempts
+    assert (result.exit_code, len(proxy.requests)) == ending
     assert snapshot(spool) == batches
 
 

@@ -669,6 +669,24 @@ STAYS = "It stays in the spool. Run again with --quarantine to set rejected batc
             f"Unexpected HTTP 200 for {NAME}: an answer of type image/{'x' * 74}, not an acknowledgement",
             "Something other than the platform may have answered. Check apiUrl.",
         ),
+        (
+            answer(503, b'{"error":{"message":"back at noon"}}', JSON),
+            RETRY,
+            f"Upload of {NAME} failed: HTTP 503 Service Unavailable",
+            "The server said: back at noon.",
+        ),
+        (
+            answer(429, b'{"detail":"quota\\u001b!"}', JSON),
+            RETRY,
+            f"Upload of {NAME} failed: HTTP 429 Too Many Requests",
+            r"The server said: quota\x1b!",
+        ),
+        (
+            answer(500, b"<html>", "text/html"),
+            RETRY,
+            f"Upload of {NAME} failed: HTTP 500 Internal Server Error",
+            "",
+        ),
         # What looks a little like the above, and acknowledges.
         (answer(200, b"", "text/plain", delimited=False), ACKNOWLEDGED, "", ""),
         (answer(200, b"~<b>", "text/plain"), ACKNOWLEDGED, "", ""),
