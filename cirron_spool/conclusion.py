@@ -14,6 +14,7 @@ from cirron_spool.bridge import Ahead
 from cirron_spool.errors import AuthRejectedError, resource_error, resource_errors
 from cirron_spool.exits import EXIT_AUTH, EXIT_LOOK
 from cirron_spool.naming import printable, reason
+from cirron_spool.places import quarantine_path
 from cirron_spool.prefetch import Cause, Prepared, Ready, Unsendable
 from cirron_spool.quarantine import set_aside
 from cirron_spool.report import (
@@ -153,7 +154,12 @@ class Conclusions:
             return
         except OSError as error:
             why = f"{verdict.message}, and it could not be set aside: {reason(error)}. It stays in the spool"
-            self._fail(batch.name, verdict.status, why, EXIT_LOOK)
+            needed = printable(str(await in_thread(quarantine_path, self._spool.path)))
+            remedy = (
+                f"The quarantine {needed} must be a writable folder on the spool's file system, without a batch of "
+                "that name. Correct that, or move the batch away."
+            )
+            self._fail(batch.name, verdict.status, why, EXIT_LOOK, remedy)
             self.ended = True
             return
         self._tally.set_aside()

@@ -82,7 +82,7 @@ def _below(output_dir: str, source: str) -> Path:
 
 
 def _absolute(path: str, source: str) -> Path:
-    if not path or "\0" in path:
+    if not _can_be_a_path(path):
         raise ConfigError(f"{source} is empty or not a path. Pass --dir the spool directory.")
     try:
         short = os.path.abspath(path)
@@ -92,3 +92,11 @@ def _absolute(path: str, source: str) -> Path:
     if os.pardir in path and os.path.realpath(path) != os.path.realpath(short):
         return Path.cwd() / path
     return Path(short)
+
+
+def _can_be_a_path(text: str) -> bool:
+    """Whether the system has a form for ``text``; under an old locale it has none for many letters."""
+    try:
+        return bool(text) and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False

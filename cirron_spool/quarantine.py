@@ -51,7 +51,12 @@ def set_aside(spool: SpoolDirectory, name: str, status: int | None, message: str
     }
     # The note first: a batch without a note would be a riddle, a note without its batch is overwritten or ignored.
     _write(_note_path(target), note)
-    os.rename(spool.path_of(name), target)
+    try:
+        os.rename(spool.path_of(name), target)
+    except OSError:
+        if not os.path.lexists(target):  # another process may have set it aside
+            _tidy(target)
+        raise
     return folder
 
 
@@ -105,11 +110,16 @@ def _each(
         except OSError as error:
             failed.append((name, error))
             continue
-        with suppress(OSError):
-            os.unlink(_note_path(folder / name))
-    with suppress(OSError):  # only when nothing is left in it
-        os.rmdir(folder)
+        _tidy(folder / name)
     return done, failed
+
+
+def _tidy(gone: Path) -> None:
+    """Remove the note of a batch that is not in quarantine, and the quarantine when nothing is left in it."""
+    with suppress(OSError):
+        os.unlink(_note_path(gone))
+    with suppress(OSError):
+        os.rmdir(gone.parent)
 
 
 def _free(target: Path) -> Path:

@@ -117,7 +117,7 @@ def test_retry_never_overwrites_a_batch(tmp_path: Path) -> None:
     [batch] = quarantined(tmp_path)
     (tmp_path / ".cirron/spool" / batch.name).write_bytes(b'{"another": 1}')
     done = run_cli("quarantine", "retry", cwd=tmp_path)
-    assert done.returncode == 1
+    assert (done.returncode, done.stdout) == (1, "")  # no "Success: Moved 0 batches"
     assert done.stderr.startswith(f"Error: Could not move {batch.name} back: ")
     assert snapshot(tmp_path / ".cirron/quarantine") == [batch]
     assert (tmp_path / ".cirron/spool" / batch.name).read_bytes() == b'{"another": 1}'

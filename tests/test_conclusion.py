@@ -326,7 +326,10 @@ async def test_one_that_cannot_be_set_aside_stays_and_ends_the_flush(make: MakeF
     )
     assert flush.left == [NAME]
     assert (aside / NAME).read_bytes() == b"another"
-    assert flush.events == [Failed(NAME, 400, message)]
+    [failed] = flush.events
+    assert isinstance(failed, Failed)
+    assert failed == Failed(NAME, 400, message, failed.hint)
+    assert failed.hint.startswith(f"The quarantine {aside} must be ")
     assert counts(flush) == {"failed": 1, "exit_code": EXIT_LOOK}
     assert flush.conclusions.ended
 

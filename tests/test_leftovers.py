@@ -94,6 +94,22 @@ def test_a_closed_quarantine_hides_no_batch(spool: Path, batches: list[Sealed], 
     assert snapshot(aside) == batches[:1]
 
 
+@pytest.mark.parametrize("action", ["retry", "clear"])
+def test_a_quarantine_that_can_only_be_read_lets_nothing_go(
+    spool: Path, batches: list[Sealed], action: str
+) -> None:
+    with SpoolDirectory(spool) as opened:
+        assert opened.open()
+        aside = set_aside(opened, batches[0].name, 422, "Rejected")
+    give_away(aside, 0o755)
+    force = ["--force"] if action == "clear" else []
+    with ScriptedServer() as server:
+        done = run(server, "quarantine", action, "--dir", spool, *force)
+    assert (done.returncode, done.stdout) == (1, "")  # no "Success: … 0 batches"
+    assert done.stderr.startswith("Error: Could not ")
+    assert snapshot(aside) == batches[:1]
+
+
 def test_unreadable_notes_and_batches_in_quarantine_are_shown_as_far_as_they_can_be(
     spool: Path, batches: list[Sealed]
 ) -> None:

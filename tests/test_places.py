@@ -134,7 +134,7 @@ def test_a_directory_that_is_given(home: Path, tmp_path: Path) -> None:
     assert spool_directory("link/../x", moved).parent.samefile(home)
 
 
-@pytest.mark.parametrize("bad", ["", "a\0b"])
+@pytest.mark.parametrize("bad", ["", "a\0b", "half a pair: \ud800"], ids=ascii)
 def test_a_directory_that_is_none_is_refused(bad: str) -> None:
     with pytest.raises(ConfigError, match="--dir"):
         spool_directory(bad, {})

@@ -127,8 +127,9 @@ def _quarantine_retry(options: argparse.Namespace, console: Console) -> int:
     done, failed = put_back(spool, names)
     for name, error in failed:
         console.error(f"Could not move {name} back: {reason(error)}.")
-    flush = _command("flush", options)
-    console.line(f"Success: Moved {count(done, 'batch')} back into the spool. Run {flush} to send them.")
+    if done or not failed:
+        flush = _command("flush", options)
+        console.line(f"Success: Moved {count(done, 'batch')} back into the spool. Run {flush} to send them.")
     return EXIT_LOOK if failed else EXIT_OK
 
 
@@ -144,7 +145,8 @@ def _quarantine_clear(options: argparse.Namespace, console: Console) -> int:
     done, failed = remove(spool, names)
     for name, error in failed:
         console.error(f"Could not delete {name}: {reason(error)}.")
-    console.line(f"Success: Deleted {count(done, 'rejected batch')}.")
+    if done or not failed:
+        console.line(f"Success: Deleted {count(done, 'rejected batch')}.")
     return EXIT_LOOK if failed else EXIT_OK
 
 
