@@ -150,7 +150,7 @@ def test_a_room_that_decides_stands_below_those_that_do() -> None:
     [
         (
             "aiohttp",
-            {"transport", "post", "aiohttp_compat", "network_errors", "resolver", "socks", "receiver"},
+            {"transport", "post", "aiohttp_compat", "network_errors", "resolver", "socks"},
         ),
         ("aiohttp_socks", {"socks", "proxies"}),  # the second only asks whether it is there
         ("python_socks", {"socks"}),
