@@ -6,6 +6,7 @@ is used: ``inspect`` starts without the HTTP client.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -94,9 +95,20 @@ def __getattr__(name: str) -> Any:
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if home == "flush" and f"{__name__}.flush" not in sys.modules and _is_in_event_loop():
+        # The HTTP client takes a quarter of a second to import. Nothing else in the loop is to wait for it.
+        return import_module(f"{__name__}.first_call").flush_spool
     value = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value
+
+
+def _is_in_event_loop() -> bool:
+    asyncio = sys.modules.get("asyncio")
+    try:
+        return asyncio is not None and asyncio.get_running_loop() is not None
+    except RuntimeError:
+        return False
 
 
 def __dir__() -> list[str]:

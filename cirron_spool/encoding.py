@@ -10,12 +10,15 @@ import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cirron_spool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 # SPEC section 4: "Content-Encoding: gzip when the file is larger than 1024 bytes".
 GZIP_ABOVE_BYTES = 1024
@@ -147,13 +150,15 @@ class Encoder:
             raise ConfigError(
                 f"There is no gzip level {level} in {self.library.name}. Choose one from {first} to {last}."
             )
-        # Has no thread until it is given work, which happens for large batches alone, and not on a single core.
-        self._helper = ThreadPoolExecutor(1, "cirron-spool gzip")
+        # Made when it is first given work, which happens for large batches alone, and not on a single core.
+        self._helper: ThreadPoolExecutor | None = None
         self._helpers_blocks = _HELPERS_BLOCKS if _cores() > 1 else 0
 
     def close(self) -> None:
         """Let the helper go; streams that are not at their end go on without."""
-        self._helper.shutdown(wait=False, cancel_futures=True)
+        self._helpers_blocks = 0
+        if self._helper is not None:
+            self._helper.shutdown(wait=False, cancel_futures=True)
 
     def gzip(self, data: bytes) -> bytes:
         """``data`` as one gzip member."""
@@ -203,6 +208,11 @@ class Encoder:
     def _ask_helper(self, block: bytes, before: bytes) -> Future[bytes] | None:
         """Have the helper compress a block. None where its thread cannot be started: then there is no helper."""
         try:
+            if self._helper is None:
+                # While the interpreter ends, this cannot be imported any more.
+                from concurrent.futures import ThreadPoolExecutor
+
+                self._helper = ThreadPoolExecutor(1, "cirron-spool gzip")
             return self._helper.submit(self._deflate, block, before)
         except (RuntimeError, MemoryError):
             self._helpers_blocks = 0

@@ -305,6 +305,7 @@ def begun_and_held(monkeypatch: pytest.MonkeyPatch) -> tuple[Encoder, Held, Gene
 
 def left_alone(encoder: Encoder) -> bool:
     """Whether the encoder's threads end."""
+    assert encoder._helper is not None
     threads = list(encoder._helper._threads)
     for thread in threads:
         thread.join(SAFETY_NET)
@@ -316,6 +317,7 @@ def test_a_stream_that_is_left_midway_is_not_compressed_on(monkeypatch: pytest.M
     parts.close()
     held.gate.set()
     # The helper goes on: what it is given next is done, and what the stream still wanted is not.
+    assert encoder._helper is not None
     assert encoder._helper.submit(gzip.decompress, encoder.gzip(b"z")).result(SAFETY_NET) == b"z"
     assert held.begun == [b"", b"\0" * 100]
     encoder.close()
@@ -364,8 +366,19 @@ def test_one_thread_helps_where_there_is_a_core_for_it(
     encoder = Encoder("zlib")
     data = [json_like(5000, number) for number in range(20)]
     assert one_member(b"".join(encoder.gzip_parts(iter(data)))) == b"".join(data)
-    assert len(encoder._helper._threads) == helped
+    assert (encoder._helper is not None) == helped
     encoder.close()
+
+
+def test_an_encoder_that_is_closed_before_its_first_stream_makes_no_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room, "_cores", lambda: 2)
+    encoder = Encoder("zlib")
+    encoder.close()
+    data = [json_like(5000, number) for number in range(4)]
+    assert one_member(b"".join(encoder.gzip_parts(iter(data)))) == b"".join(data)
+    assert encoder._helper is None
 
 
 def test_an_error_of_the_blocks_is_the_streams(monkeypatch: pytest.MonkeyPatch) -> None:

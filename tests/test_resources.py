@@ -135,14 +135,19 @@ async def test_a_rejected_batch_is_set_aside_without_a_further_thread(
     assert (result.uploaded, result.quarantined, aside) == (1, 1, [written[0].name])
 
 
+@pytest.mark.parametrize("asked_for", ["at its start", "at its end"])
 def test_a_flush_while_the_interpreter_ends_is_delivered_or_a_typed_error(
-    spool: Path, tmp_path: Path
+    spool: Path, tmp_path: Path, asked_for: str
 ) -> None:
     written = sdk_batches(spool, 2, spans=TINY)
+    early = "from cirron_spool import flush_spool\n" if asked_for == "at its start" else ""
     program = (
         "import asyncio, atexit, os, sys\n"
-        "from cirron_spool import CirronSpoolError, flush_spool\n"
+        "import cirron_spool\n"
+        "from cirron_spool import CirronSpoolError\n"
+        f"{early}"
         "def last():\n"
+        "    flush_spool = cirron_spool.flush_spool\n"
         "    try:\n"
         f"        print(asyncio.run(flush_spool(sys.argv[1], api_url=sys.argv[2], token={TOKEN!r})).uploaded)\n"
         "    except CirronSpoolError as error:\n"
