@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +19,7 @@ from cirron_spool.wire import Upload
 from support import tls
 from support.answers import Answer, html, ok
 from support.background import closed_port
+from support.cli import run_cli
 from support.scripted import ProxyServer, ScriptedServer
 from support.spools import TINY, sdk_batches, snapshot
 
@@ -160,6 +163,38 @@ async def test_an_unusable_ssl_cert_file(
     assert caught.value.result is not None
     assert caught.value.result.skipped == 2
     assert snapshot(spool) == batches
+
+
+def test_a_log_of_keys_that_cannot_be_written_is_no_reason_to_stop(spool: Path, tmp_path: Path) -> None:
+    sdk_batches(spool, 2, spans=TINY)
+    with ScriptedServer(tls=tls.server_context()) as server:
+        env = {
+            "SSLKEYLOGFILE": str(tmp_path / "nosuch" / "keys"),
+            "SSL_CERT_FILE": str(tls.AUTHORITY),
+            "CIRRON_API_KEY": TOKEN,
+        }
+        done = run_cli("flush", "--dir", spool, "--api-url", server.url, env=env)
+    assert (done.returncode, done.stderr, snapshot(spool)) == (0, "", [])
+
+
+def test_an_openssl_that_cannot_be_set_up_is_told_in_one_line(spool: Path, tmp_path: Path) -> None:
+    batches = sdk_batches(spool, 2, spans=TINY)
+    settings = tmp_path / "openssl.cnf"
+    # The list of providers is there, and the default one is not in it.
+    settings.write_text(
+        "openssl_conf = a\n[a]\nproviders = b\n[b]\nlegacy = c\n[c]\nactivate = 1\n", encoding="ascii"
+    )
+    env = {"OPENSSL_CONF": str(settings), "CIRRON_API_KEY": TOKEN}
+    probe = [sys.executable, "-c", "import ssl; ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)"]
+    if subprocess.run(probe, env={**os.environ, **env}, capture_output=True, check=False).returncode == 0:
+        pytest.skip("this OpenSSL has no providers that a configuration can leave out")
+    done = run_cli("flush", "--dir", spool, env=env)
+    assert done.stderr == (
+        "Error: OpenSSL cannot be set up for TLS: library has no ciphers. "
+        "Correct or unset OPENSSL_CONF, or install OpenSSL again.\n"
+    )
+    assert done.stdout == "Uploaded: 0  Failed: 0  Skipped: 0\n"
+    assert (done.returncode, snapshot(spool)) == (2, batches)
 
 
 async def test_the_callers_session_has_its_own_trust(spool: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import gc
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 
 from cirron_spool import __version__
 from cirron_spool.cli.console import INTERRUPTED, Console, Fault, OutputError
 from cirron_spool.cli.parser import UsageError, parse, suggestion
 from cirron_spool.cli.signals import Signals
-from cirron_spool.errors import CirronSpoolError, ResourceError, resource_errors
+from cirron_spool.errors import CirronSpoolError, ConfigError, ResourceError, resource_errors
 from cirron_spool.exits import EXIT_OK, EXIT_USAGE
 from cirron_spool.naming import printable
 
@@ -90,6 +91,8 @@ def _command(prog: str, arguments: Sequence[str], console: Console, signals: Sig
 
 def _unloadable(error: ImportError) -> CirronSpoolError:
     """A library in machine code needs memory to be loaded; any other that cannot be is missing or broken."""
+    if isinstance(error.__cause__, OSError):
+        return ConfigError(f"{error}. Correct or unset OPENSSL_CONF, or install OpenSSL again.")
     kind = ResourceError if (error.path or "").endswith((".so", ".pyd", ".dylib")) else CirronSpoolError
     return kind(
         f"A part of cirron-spool cannot be loaded: {printable(str(error))}. Check the memory limit (ulimit -v), or "
@@ -99,15 +102,25 @@ def _unloadable(error: ImportError) -> CirronSpoolError:
 
 def _flush(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     try:
-        with resource_errors():
-            from cirron_spool.cli.flush import flush
-
-        return flush(options, console, signals)
+        return _load_flush()(options, console, signals)
     except (KeyboardInterrupt, ResourceError, ImportError):
         # It ended before it began, and its summary is always printed.
         if not (console.json or console.json_events or options.quiet):
             console.line("Uploaded: 0  Failed: 0  Skipped: 0")
         raise
+
+
+def _load_flush() -> Callable[[argparse.Namespace, Console, Signals], int]:
+    """The flush command. Raises ResourceError or ImportError; the latter's cause is an OSError where TLS fails."""
+    # When it is imported, aiohttp makes TLS contexts that open this file. Those of a flush write no keys.
+    os.environ.pop("SSLKEYLOGFILE", None)
+    try:
+        with resource_errors():
+            from cirron_spool.cli.flush import flush
+    except OSError as error:
+        why = getattr(error, "reason", None) or error.strerror or ""
+        raise ImportError(f"OpenSSL cannot be set up for TLS: {why.replace('_', ' ').lower()}") from error
+    return flush
 
 
 def _hand_over(arguments: Sequence[str], console: Console, signals: Signals) -> int:
