@@ -15,7 +15,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, TextIO
+from typing import TextIO
 
 from cirron_spool import naming
 from cirron_spool.awaiting import in_thread
@@ -77,15 +77,19 @@ async def running(
         try:
             journal = Journal(report or _log.info, verbose=options.verbose)
             routes = Routes(options, store, threads, journal)
-            connections = Connections(options, routes, journal.answered)
-            listener = await _listen(connections, options)
+            connections = Connections(options, routes, journal.answered, journal.trouble)
+            listening = await loop.run_in_executor(threads, _listen, options)
+            accepting = [loop.create_task(connections.accept(each)) for each in listening]
             try:
-                host, port = listener.sockets[0].getsockname()[:2]
+                host, port = listening[0].getsockname()[:2]
                 url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-                loopback = all(_is_loopback(found) for found in listener.sockets)
+                loopback = all(_is_loopback(each) for each in listening)
                 yield Receiver(url, store, journal, loopback=loopback)
             finally:
-                listener.close()
+                for task in accepting:
+                    task.cancel()
+                await asyncio.wait(accepting)
+                _close(listening)
                 await connections.drain(options.grace_s, _CUT_S)
                 # A hop that its request no longer waits for still ends before the folder is let go.
                 await in_thread(threads.shutdown)
@@ -120,7 +124,6 @@ async def _serve_until_signal(options: ReceiverOptions) -> None:
 
 async def serve_until(stop: asyncio.Event, options: ReceiverOptions) -> None:
     """Run a receiver until ``stop`` is set, and print as :func:`serve` does. Raises what :func:`running` raises."""
-    asyncio.get_running_loop().set_exception_handler(_Mishaps(stop))
     async with running(options, report=lambda line: _say(line, sys.stderr)) as receiver:
         if options.token is None and options.refresh_token is None:
             if receiver.loopback:
@@ -134,30 +137,6 @@ async def serve_until(stop: asyncio.Event, options: ReceiverOptions) -> None:
         _say(f"Receiving on {receiver.url}, storing in {receiver.store.directory}", sys.stdout)
         await stop.wait()
     _say(receiver.journal.totals(), sys.stderr)
-
-
-class _Mishaps:
-    """Tells each thing that goes wrong in the event loop until ``stop`` in one line, once.
-
-    Above all it is too many open files: asyncio accepts connections again after a second.
-    """
-
-    def __init__(self, stop: asyncio.Event) -> None:
-        self._stop = stop
-        self._told: set[str] = set()
-
-    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        del loop
-        error = context.get("exception")
-        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            line = f"Warning: New connections wait: {naming.reason(error)}. Raise the limit (ulimit -n)."
-        else:
-            line = (
-                f"Warning: A connection failed with {type(error).__name__}. Its client sends the batch again."
-            )
-        if line not in self._told and not self._stop.is_set():
-            self._told.add(line)
-            _say(line, sys.stderr)
 
 
 def _started_threads(wanted: int) -> ThreadPoolExecutor:
@@ -180,17 +159,39 @@ def _started_threads(wanted: int) -> ThreadPoolExecutor:
     return threads
 
 
-async def _listen(connections: Connections, options: ReceiverOptions) -> asyncio.Server:
+def _listen(options: ReceiverOptions) -> list[socket.socket]:
+    """Sockets that listen on the addresses of the host, one at least. Raises ConfigError."""
+    listening: list[socket.socket] = []
+    absent: OSError | None = None
     try:
-        return await asyncio.start_server(connections, options.host, options.port, backlog=_BACKLOG)
-    except RuntimeError:  # the look-up of a host name takes a thread
-        raise no_thread() from None
+        found = socket.getaddrinfo(
+            options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        for family, _, _, _, address in dict.fromkeys(found):
+            try:
+                listening.append(socket.create_server(address, family=family, backlog=_BACKLOG))
+            except OSError as error:
+                # A machine can have a name for ::1 without having IPv6.
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                absent = error
+        if absent and not listening:
+            raise absent
     except (OSError, UnicodeError) as error:
-        # asyncio's own text for a failed bind repeats the address.
+        _close(listening)
+        # Python's own text for a failed bind repeats the address.
         number = (isinstance(error, OSError) and error.errno) or 0
-        reason = os.strerror(number) if number > 0 else str(error)
+        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or str(error)
         where = naming.printable(f"{options.host}:{options.port}")
         raise ConfigError(f"Cannot listen on {where}: {reason}. Choose another --host or --port.") from None
+    for each in listening:
+        each.setblocking(False)
+    return listening
+
+
+def _close(sockets: list[socket.socket]) -> None:
+    for each in sockets:
+        each.close()
 
 
 def _is_loopback(listening: socket.socket) -> bool:

@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterator
-from typing import cast
 
+from cirron_spool import naming
 from cirron_spool.receiver import http1
 from cirron_spool.receiver.http1 import Answer, Framing, Head, RefusedError
 from cirron_spool.receiver.options import ReceiverOptions
@@ -30,6 +32,15 @@ _READ_BYTES = 64 << 10
 
 # How long a client that still sends may take to read that its request is refused: a reset would take the answer away.
 _LINGER_S = 2.0
+
+# Connections beyond the limit that are told so at a time. Further ones wait in the system's queue.
+_TURNED_AWAY = 32
+
+# Descriptors of everything but connections and their uploads: the store, its threads, the event loop, the streams.
+_OTHER_DESCRIPTORS = 32
+
+# How long no connection is accepted after the system could not open one.
+_RECOVERY_S = 1.0
 
 
 class Request:
@@ -74,9 +85,10 @@ class Request:
 
 
 class Connections:
-    """All connections of a receiver. Called with the streams of each new one, as ``asyncio.start_server`` does.
+    """All connections of a receiver. ``accept`` takes them from a listening socket.
 
-    ``handler`` answers a request. ``answered`` is told of each answer, and to which peer it goes.
+    ``handler`` answers a request. ``answered`` is told of each answer, and to which peer it goes; ``trouble`` is given
+    a line about what goes wrong beside the requests.
     """
 
     def __init__(
@@ -84,29 +96,69 @@ class Connections:
         options: ReceiverOptions,
         handler: Callable[[Request], Awaitable[Answer]],
         answered: Callable[[Answer, str], None],
+        trouble: Callable[[str], None],
     ) -> None:
         self.options = options
         self.handler = handler
         self.answered = answered
         self.draining = False
-        self._open: dict[asyncio.Task[None], _Connection] = {}
+        self._trouble = trouble
+        self._most = _most_connections(options.max_connections)
+        self._room = asyncio.Semaphore(self._most + _TURNED_AWAY)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._open: set[_Connection] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._busy = 0
 
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def accept(self, listening: socket.socket) -> None:
+        """Serve what connects to ``listening``, a non-blocking socket, until cancelled.
+
+        asyncio's own servers accept without end, though no descriptor is left to serve a connection with.
+        """
+        loop = asyncio.get_running_loop()
+        waits = False
+        while True:
+            await self._room.acquire()
+            try:
+                accepted, _ = await loop.sock_accept(listening)
+            except ConnectionError:  # a client that has left already
+                self._room.release()
+                continue
+            except OSError as error:
+                self._room.release()
+                if not waits:
+                    waits = True
+                    reason = naming.reason(error)
+                    self._trouble(f"New connections wait: {reason}. Raise the limit (ulimit -n).")
+                await asyncio.sleep(_RECOVERY_S)
+                continue
+            waits = False
+            task = loop.create_task(self._converse(accepted))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    async def _converse(self, accepted: socket.socket) -> None:
         """Serve one connection to its end."""
-        task = cast("asyncio.Task[None]", asyncio.current_task())
+        reader, writer = await asyncio.open_connection(sock=accepted)
         connection = _Connection(self, reader, writer)
-        turned_away = len(self._open) >= self.options.max_connections
-        self._open[task] = connection
+        turned_away = len(self._open) >= self._most
+        self._open.add(connection)
         try:
             with contextlib.suppress(OSError):
                 await (connection.turn_away() if turned_away else connection.serve())
             await connection.close()
         finally:
-            del self._open[task]
+            self._open.remove(connection)
             writer.transport.abort()  # nothing, when it is closed
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.remove(task)
+        self._room.release()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._trouble(
+                f"A connection failed with {type(error).__name__}. Its client sends the batch again."
+            )
 
     @contextlib.contextmanager
     def request(self) -> Iterator[None]:
@@ -126,16 +178,16 @@ class Connections:
         A request that is cut has ``cut_s`` more to put its things away.
         """
         self.draining = True
-        for connection in self._open.values():
+        for connection in self._open:
             if not connection.busy:
                 connection.hang_up()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 await self._idle.wait()
         for seconds in (cut_s, cut_s):
-            if self._open:
-                await asyncio.wait(list(self._open), timeout=seconds)
-            for task in self._open:
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=seconds)
+            for task in self._tasks:
                 task.cancel()
 
 
@@ -268,3 +320,15 @@ def _peer(writer: asyncio.StreamWriter) -> str:
         return "a client that has left"
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _most_connections(wanted: int) -> int:
+    """``wanted``, or as many as the process has descriptors for: a long upload's file takes one beside the socket's."""
+    if sys.platform == "win32":  # sockets are no descriptors there
+        return wanted
+    import resource  # not on Windows
+
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY:
+        return wanted
+    return max(1, min(wanted, (most - _TURNED_AWAY - _OTHER_DESCRIPTORS) // 2))

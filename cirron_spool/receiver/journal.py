@@ -46,6 +46,10 @@ class Journal:
         urgent = answer.status in (409, 500, 507)
         self._tell(f"Refused {answer.status} from {peer}: {answer.content['error']}", always=urgent)
 
+    def trouble(self, line: str) -> None:
+        """Something went wrong beside the requests: a person must look."""
+        self._tell(line, always=True)
+
     def counts(self) -> dict[str, object]:
         """The counts, as the health route shows them."""
         return {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -18,7 +17,7 @@ import pytest
 from cirron_spool.receiver.app import ReceiverOptions
 from cirron_spool.receiver.app import serve as serve_here
 
-from .conftest import Serve, serve_command, serve_environment
+from .conftest import TOKEN, Serve, serve_command, serve_environment
 
 pytestmark = pytest.mark.anyio
 
@@ -119,42 +118,63 @@ async def test_through_the_command_line(tmp_path: Path) -> None:
     ]
 
 
-async def test_more_connections_than_files_may_be_open(tmp_path: Path) -> None:
-    command = shlex.join(serve_command(tmp_path / "store", "token='t'"))
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit of descriptors")
+async def test_more_clients_than_it_has_descriptors_for(tmp_path: Path) -> None:
+    """It leaves itself what the store needs, and says nothing of those that wait."""
     process = await asyncio.create_subprocess_exec(
-        *("/bin/sh", "-c", f"ulimit -n 60 && exec {command}"),
-        env=serve_environment(),
+        *("sh", "-c", 'ulimit -n 80; exec "$@"', "sh", *serve_command(tmp_path / "store")),
+        env=serve_environment(CIRRON_RECEIVE_TOKEN=TOKEN),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    clients: list[socket.socket] = []
     try:
-        ready = (await process.stdout.readline()).decode()
-        port = int(ready.partition(",")[0].rpartition(":")[2])
-        clients += [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
-        warning = await process.stderr.readline()
-        assert warning == (
-            b"Warning: New connections wait: Too many open files. Raise the limit (ulimit -n).\n"
-        )
-        for client in clients:
-            client.close()
-        # It goes on by itself.
-        async with aiohttp.ClientSession() as session:
-            async with session.get(f"http://127.0.0.1:{port}/health") as answer:
-                assert answer.status == 200
+        assert process.stdout is not None
+        port = int((await process.stdout.readline()).partition(b",")[0].rpartition(b":")[2])
+        clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(120)]
+        head = f"POST /api/traces HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+        answers = []
+        for number, (reader, writer) in enumerate(clients):
+            writer.write(f"{head}X-Cirron-Batch-Id: {number:x}\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+            answers.append((await reader.readline()).split()[1])
+            if answers[-1] == b"503":
+                writer.close()  # makes room for one that waits
+        assert answers[:5] == [b"200"] * 5
+        assert set(answers) <= {b"200", b"503"}
+        for _, writer in clients:
+            writer.close()
         process.send_signal(signal.SIGTERM)
-        out, err = await process.communicate()
-        assert (process.returncode, out) == (0, b"")
-        assert err.startswith(b"Received 0 batches (0 B), ")
+        _, err = await process.communicate()
+        stored = answers.count(b"200")
+        assert err.startswith(f"Received {stored} batches ({2 * stored} B), 0 duplicates, ".encode())
         assert err.count(b"\n") == 1
     finally:
-        for client in clients:
-            client.close()
         if process.returncode is None:
             process.kill()
-            await process.communicate()
+            await process.wait()
+
+
+async def test_what_is_cut_at_the_end_is_no_event(serve: Serve) -> None:
+    async with serve("grace_s=0.1", ends_itself=True) as (process, peer):
+        _, writer = await peer.connect()
+        head = f"POST /api/traces HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nX-Cirron-Batch-Id: ab\r\n"
+        writer.write(f"{head}Content-Length: 9000000\r\n\r\n".encode() + b'{"a":"' + b"x" * 1_000_000)
+        while not peer.names:
+            await peer.request("GET", "/health")
+        process.send_signal(signal.SIGTERM)
+        _, err = await process.communicate()
+        assert (process.returncode, err) == (0, b"Received 0 batches (0 B), 0 duplicates, 0 refused.\n")
+        assert peer.names == []
+        writer.close()
+
+
+async def test_a_host_without_an_address(tmp_path: Path) -> None:
+    for host in ("no such host", "x" * 80):
+        code, line = failed(tmp_path / "store", f"host={host!r}")
+        assert (code, line.startswith(f"Error: Cannot listen on {host}:0: "), "Errno" in line) == (
+            2,
+            True,
+            False,
+        )
 
 
 def failed(store: Path, options: str = "") -> tuple[int, str]:
