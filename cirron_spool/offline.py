@@ -135,7 +135,9 @@ def _candidates(asked: Path) -> Iterator[Path]:
     if os.path.isdir(asked):
         yield from _below(asked)
     else:
-        yield from _by_the_sdk(next((above for above in asked.parents if os.path.isdir(above)), asked))
+        above = next((above for above in asked.parents if os.path.isdir(above)), asked)
+        yield above  # the spool itself was taken for its output directory
+        yield from _by_the_sdk(above)
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -64,8 +64,9 @@ def find_spool(
 
 
 def quarantine_path(spool: Path) -> Path:
-    """The quarantine of one spool directory: beside where it really is, so on its file system.
+    """The quarantine of one spool directory: beside where it really is.
 
+    That is the spool's file system, unless the spool is a mount point.
     ``.cirron/spool`` has ``.cirron/quarantine``; a spool ``x`` of any other name has ``x.quarantine``.
     """
     real = Path(os.path.realpath(spool))

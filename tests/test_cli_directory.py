@@ -26,6 +26,7 @@ EMPTY = {
         ("out", "out/spool", "holds no batches"),
         ("run/.cirron/spol", "run/.cirron/spool", "does not exist"),
         ("run/spool", "run/.cirron/spool", "does not exist"),
+        ("run/.cirron/spool/spool", "run/.cirron/spool", "does not exist"),
     ],
 )
 @pytest.mark.parametrize("by", ["--dir", "CIRRON_OUTPUT_DIR"])
