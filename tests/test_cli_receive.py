@@ -148,3 +148,13 @@ def test_an_idle_client_does_not_hold_up_its_end(tmp_path: Path) -> None:
             done = receiver.finish()
     assert done.returncode == 0
     assert list(store.glob(".incoming*")) == []
+
+
+@pytest.mark.parametrize("token", ["", "a b", "tok\u00e9n", "x" * 9000])
+def test_a_token_that_nobody_could_present(tmp_path: Path, token: str) -> None:
+    done = run_cli("receive", "--port", "0", "--store", tmp_path / "store", "--token", token)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(
+        r"Error: The token must .*\. Correct --token or CIRRON_RECEIVE_TOKEN\.\n", done.stderr
+    )
+    assert not (tmp_path / "store").exists()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from cirron_spool.cli import loop
 from cirron_spool.cli.signals import Signals, StopRequest
-from cirron_spool.config import check_token
 from cirron_spool.exits import EXIT_OK
 
 
@@ -19,8 +18,6 @@ def receive(options: argparse.Namespace, signals: Signals) -> int:
     from cirron_spool.receiver.options import ReceiverOptions
 
     token = options.token if options.token is not None else os.environ.get("CIRRON_RECEIVE_TOKEN") or None
-    if token is not None:
-        check_token(token, "--token" if options.token is not None else "CIRRON_RECEIVE_TOKEN")
     chosen = {"max_bytes": options.max_bytes} if options.max_bytes is not None else {}
     receiver_options = ReceiverOptions(
         store=Path(os.path.abspath(options.store)),

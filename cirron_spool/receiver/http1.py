@@ -41,7 +41,7 @@ _SINGLE = (
     "host",
     "x-cirron-batch-id",
 )
-_MAY_HAVE_COMMAS = frozenset({"content-type"})
+_MAY_HAVE_COMMAS = frozenset({"authorization", "content-type"})
 
 
 class RefusedError(Exception):

@@ -10,6 +10,9 @@ from cirron_spool.errors import ConfigError
 # The SDK caps a whole spool at 1 GB, so no batch of its making is larger than this.
 DEFAULT_MAX_BYTES = 1 << 30
 
+# Half of what a request's head may have.
+MAX_TOKEN = 8 << 10
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiverOptions:
@@ -53,7 +56,12 @@ class ReceiverOptions:
             raise ConfigError("--bandwidth must be at least 1 byte a second.")
         if self.max_bytes < 1:
             raise ConfigError("--max-bytes must be at least 1.")
-        for what, token in (("token", self.token), ("refresh token", self.refresh_token)):
+        for what, token, hint in (
+            ("token", self.token, "Correct --token or CIRRON_RECEIVE_TOKEN."),
+            ("refresh token", self.refresh_token, "Choose another one."),
+        ):
             # What a header cannot carry could never be presented; a blank one is a variable that was not set.
             if token is not None and not (token and all("!" <= character <= "~" for character in token)):
-                raise ConfigError(f"The {what} must be printable ASCII without spaces, and not empty.")
+                raise ConfigError(f"The {what} must be printable ASCII without spaces, and not empty. {hint}")
+            if token is not None and len(token) > MAX_TOKEN:
+                raise ConfigError(f"The {what} must have at most {MAX_TOKEN} characters. {hint}")

@@ -4,13 +4,13 @@
 POST  /api/traces              200 ``{"success": true, "batchId": …, "duplicate": …}`` once the batch is durable
 GET   /api/cli/status          200 when the bearer is accepted, else 401
 POST  /api/cli/auth/refresh    200 with new tokens for the right refresh token, else 401
-GET   /health                  200 ``{"status": "ok", "batches": …, …}`` with counts, to everybody
+GET   /health                  200 ``{"status": "ok", "batches": …, …}`` with counts, to everybody; else 503
 ====  =======================  ===============================================================================
 
 HEAD is answered wherever GET is. Every other answer is ``{"success": false, "error": …}``: 400 (HTTP, identifier, gzip,
 JSON, a body cut short), 401 (bearer), 404, 405, 408 (too slow), 409 (another batch has this identifier), 413 (too
 large, on the wire or decompressed), 414 and 431 (request line, head), 415 (encoding), 417 (expectation), 501 (transfer
-coding), 503 (too many connections), 505 (version), 507 (no space), 500 (any other failure to store).
+coding), 503 (too many connections, no store), 505 (version), 507 (no space), 500 (any other failure to store).
 """
 
 from __future__ import annotations
@@ -86,7 +86,12 @@ class Routes:
 
     async def _health(self, request: Request) -> Answer:
         del request
-        return Answer(200, {"status": "ok", "batches": len(self._store), **self._journal.counts()})
+        try:
+            batches = await asyncio.get_running_loop().run_in_executor(self._threads, self._store.count)
+        except OSError as error:
+            where = naming.printable(str(self._store.directory))
+            return refusal(503, f"Cannot store in {where}: {naming.reason(error)}.")
+        return Answer(200, {"status": "ok", "batches": batches, **self._journal.counts()})
 
     async def _status(self, request: Request) -> Answer:
         if not self._welcome(request):

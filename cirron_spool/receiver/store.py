@@ -101,9 +101,13 @@ class Store:
         with self._one_at_a_time(batch_id):
             return self._find(batch_id)
 
-    def __len__(self) -> int:
-        """How many batches the index knows. Does not block."""
-        return len(self._names)
+    def count(self) -> int:
+        """How many batches are there. Raises OSError where nothing could be stored: the folder is gone or replaced."""
+        self._check_folder()
+        with os.scandir(self.directory) as entries:
+            return sum(
+                bool(naming.parse(entry.name)) and entry.is_file(follow_symlinks=False) for entry in entries
+            )
 
     def path(self, name: str) -> str:
         """Where a file of this name is."""
@@ -205,8 +209,11 @@ class Store:
         # Windows has no such call, and needs none: it logs changes of names itself.
         if self._folder is not None:
             os.fsync(self._folder)
-            if not os.path.samestat(os.fstat(self._folder), os.stat(self.directory)):
-                raise FileNotFoundError(errno.ENOENT, "the folder was replaced by another one")
+            self._check_folder()
+
+    def _check_folder(self) -> None:
+        if self._folder is not None and not os.path.samestat(os.fstat(self._folder), os.stat(self.directory)):
+            raise FileNotFoundError(errno.ENOENT, "the folder was replaced by another one")
 
     @property
     def _shown(self) -> str:

@@ -329,6 +329,33 @@ async def test_health(start: Start) -> None:
         assert (await peer.request("GET", "/health")).status == 200
 
 
+async def test_health_tells_what_is_there_now(start: Start, tmp_path: Path) -> None:
+    async with start() as peer:
+        for number in range(3):
+            await peer.post(b'{"created_ns":1}', f"a{number}")
+        (peer.folder / "00000000000000000001-a1.json").unlink()
+        assert (await peer.request("GET", "/health")).body["batches"] == 2
+        peer.folder.rename(tmp_path / "elsewhere")
+        gone = await peer.request("GET", "/health")
+        assert (gone.status, gone.body) == (
+            503,
+            {"success": False, "error": f"Cannot store in {peer.folder}: No such file or directory."},
+        )
+        peer.folder.mkdir()
+        assert (await peer.request("GET", "/health")).status == (503 if os.name == "posix" else 200)
+        peer.folder.rmdir()
+        (tmp_path / "elsewhere").rename(peer.folder)
+        assert (await peer.request("GET", "/health")).body["batches"] == 2
+
+
+@pytest.mark.parametrize("own", ["a,b", ",", "!#$%&'()*+,-./:;<=>?@[]^_`{|}~", "x" * 8192])
+async def test_each_token_that_can_be_chosen_can_be_presented(start: Start, own: str) -> None:
+    async with start(token=own) as peer:
+        assert (await peer.post(b"{}", token=own)).status == 200
+        assert (await peer.post(b"{}", token=f"{own},x")).status == 401
+        assert (await peer.post(b"{}", token=f"{own}, Bearer")).status == 401
+
+
 async def test_the_store_is_a_spool(start: Start, sdk_spool: list[Path]) -> None:
     async with start() as peer:
         for path in sdk_spool:
