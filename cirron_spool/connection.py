@@ -7,7 +7,10 @@ of our own stands between asyncio and aiohttp.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+from asyncio.trsock import TransportSocket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -148,12 +151,25 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Hand on the end, and let it be the end of what is still read."""
+        if error is not None:
+            self._read_rest()
         self.lost = True
         self.closed_in_order = self.closed_in_order and error is None
         self.cut_short = aiohttp_compat.has_unfinished_body(self._protocol)
         self._protocol.connection_lost(error)
         if self._content is not None:
             aiohttp_compat.end_body(self._content, refused=False)
+
+    def _read_rest(self) -> None:
+        """Hand on what had come before a write failed: a server that refuses a body answers, and closes."""
+        # Behind TLS the socket is closed by now. A number that an event loop in C remembers may be another file's.
+        if isinstance(self._socket, TransportSocket) and sys.platform != "win32":
+            with suppress(OSError):
+                while self.received is not None and len(self.received) < _LONGEST_RECEIVED:
+                    data = os.read(self._socket.fileno(), 64 * 1024)
+                    if not data:
+                        break
+                    self.data_received(data)
 
     def pause_writing(self) -> None:
         """Hand on that the transport holds enough."""

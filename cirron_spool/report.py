@@ -168,7 +168,7 @@ def describe(event: FlushEvent) -> str:
                 f"retrying {event.name} in {event.delay_s:.1f} s (attempt {event.attempt}): {event.message}"
             )
         case Failed():
-            return f"{event.message} {event.hint}".rstrip()
+            return f"{event.message.removesuffix('.')}. {event.hint}" if event.hint else event.message
         case Ended():
             return f"ended after {event.result.seconds:.1f} s"
         case _:

@@ -114,7 +114,18 @@ class Body(Exchange):
         # From here on: how long the connection took has a limit of its own.
         self.last_progress = time.monotonic()
         self._take_connection(writer)
-        parts, length, stream, meanwhile, _ = self._upload
+        try:
+            await self._write_all(writer)
+        except ConnectionError:
+            # An early answer is read when the connection's end is told, which is the loop's next turn.
+            await asyncio.sleep(0)
+            raise
+        self.sent = True
+        if self._upload.meanwhile is not None:
+            self._upload.meanwhile()
+
+    async def _write_all(self, writer: AbstractStreamWriter) -> None:
+        parts, length, stream, *_ = self._upload
         if stream is not None:
             await self._write_stream(writer, stream)
         elif length is not None and length <= _WRITE_BYTES:  # as most: nobody's turn has to come meanwhile
@@ -125,9 +136,6 @@ class Body(Exchange):
         else:
             for part in parts:
                 await self._write_part(writer, part)
-        self.sent = True
-        if meanwhile is not None:
-            meanwhile()
 
     def _take_connection(self, writer: AbstractStreamWriter) -> None:
         protocol = protocol_of_writer(writer)

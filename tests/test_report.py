@@ -23,8 +23,10 @@ from cirron_spool.errors import (
 from cirron_spool.exits import EXIT_AUTH, EXIT_LATER, EXIT_LOOK, EXIT_OK, EXIT_USAGE
 from cirron_spool.report import (
     BatchFailure,
+    Failed,
     FlushResult,
     Tally,
+    describe,
     worst,
 )
 
@@ -212,3 +214,11 @@ def test_without_one_of_ours_the_first_error_reaches_the_caller() -> None:
     first = KeyError("y")
     nested = BaseExceptionGroup("inner", [first, ValueError("x")])
     assert sole(BaseExceptionGroup("outer", [nested, TypeError("z")])) is first
+
+
+def test_a_failure_and_what_to_do_are_two_sentences_in_a_log() -> None:
+    assert describe(Failed("a.json", 413, "Rejected a.json: HTTP 413 x", "Look.")) == (
+        "Rejected a.json: HTTP 413 x. Look."
+    )
+    assert describe(Failed("a.json", None, "It ended.", "Look.")) == "It ended. Look."
+    assert describe(Failed("a.json", None, "It ended")) == "It ended"

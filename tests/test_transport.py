@@ -851,6 +851,36 @@ async def test_a_server_that_talks_without_being_asked(spool: Path, seen_by: str
     assert snapshot(spool) == batches
 
 
+async def test_an_early_refusal_is_heard_though_the_next_write_fails() -> None:
+    closed = threading.Event()
+
+    def refuse(listener: socket.socket) -> None:
+        sock, _ = listener.accept()
+        with sock:
+            sock.recv(1)
+            sock.sendall(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 4\r\n\r\nfull")
+        closed.set()  # with unread bytes of the request: a reset
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"x" * 1000
+        closed.wait(SAFETY_NET)  # without a turn of the loop, in which the answer would be read
+        yield b"x" * 1000
+
+    @contextlib.asynccontextmanager
+    async def stream() -> AsyncIterator[AsyncIterator[bytes]]:
+        yield parts()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=refuse, args=(listener,))
+        server.start()
+        async with Transport(timeout_ms=30_000) as transport:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/api/traces"
+            outcome = await transport.post(url, {}, Upload(length=3000, stream=stream))
+        server.join()
+    assert isinstance(outcome, Heard), outcome
+    assert (outcome.status, outcome.body, outcome.early) == (413, b"full", True)
+
+
 async def test_a_connection_that_closes_at_the_end_of_a_stream_is_an_answer_that_did_not_come() -> None:
     """And not an exception of a task that nobody asks: people would see its traceback."""
     unheard: list[dict[str, Any]] = []
