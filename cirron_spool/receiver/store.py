@@ -34,7 +34,6 @@ _CREATED_NS = re.compile(r"0|[1-9][0-9]{0,19}")
 
 # O_NOFOLLOW and O_CLOEXEC are not everywhere; where they are missing there is nothing to ask for.
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-_OLD_FILE = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +60,6 @@ class Store:
         self._changed = threading.Condition()
         # The names of each identifier's files: only what was there at the start can have several.
         self._names: dict[str, tuple[str, ...]] = {}
-        # Files that were there at the start: whoever put them there may not have made them durable.
-        self._unsynced: set[str] = set()
         self._in_hand: set[str] = set()
         self._folder: int | None = None
         try:
@@ -97,7 +94,7 @@ class Store:
         return Upload(self, batch_id, gzipped=gzipped)
 
     def holds(self, batch_id: str) -> tuple[str, ...]:
-        """The names of the durable batches with this identifier."""
+        """The names of the batches with this identifier."""
         with self._one_at_a_time(batch_id):
             return self._find(batch_id)
 
@@ -125,8 +122,8 @@ class Store:
             there = self._find(batch_id)
             for same in there:
                 if filecmp.cmp(temporary, self.path(same), shallow=False):
-                    # Somebody may be flushing this very store to us by mistake. The sender deletes the file that it
-                    # has read, and that would be the only copy; a file that was replaced meanwhile it keeps.
+                    # Ours is durable, whoever wrote the other. And a sender that flushes this very store to us by
+                    # mistake keeps a file that was replaced meanwhile: it would delete the only copy.
                     os.replace(temporary, self.path(same))
                     self._sync_folder()
                     return Stored(same, 0, duplicate=True)
@@ -164,29 +161,23 @@ class Store:
         names = self._names.get(batch_id, ())
         if name not in names and os.path.lexists(self.path(name)):
             self._names[batch_id] = (*names, name)
-            self._unsynced.add(name)
 
     def _find(self, batch_id: str) -> tuple[str, ...]:
-        names = tuple(name for name in self._names.get(batch_id, ()) if self._is_durable(name))
+        names = tuple(name for name in self._names.get(batch_id, ()) if self._is_there(name))
         if names:
             self._names[batch_id] = names
         else:
             self._names.pop(batch_id, None)
         return names
 
-    def _is_durable(self, name: str) -> bool:
-        """Whether a batch is there under this name; it is durable then. Raises OSError where that cannot be."""
+    def _is_there(self, name: str) -> bool:
+        """Whether a batch is there under this name. Raises OSError where that cannot be seen."""
         try:
             found = os.lstat(self.path(name))
-            # The SDK does not sync its files: after a power cut, one that was copied here can be empty.
-            if not stat.S_ISREG(found.st_mode) or found.st_size == 0:
-                return False
-            if name in self._unsynced:
-                _sync_file(self.path(name))
-                self._unsynced.discard(name)
         except FileNotFoundError:
             return False
-        return True
+        # The SDK does not sync its files: after a power cut, one that was copied here can be empty.
+        return stat.S_ISREG(found.st_mode) and found.st_size > 0
 
     def _clean_and_index(self) -> None:
         with os.scandir(self.directory) as entries:
@@ -195,7 +186,6 @@ class Store:
                     continue
                 if (batch := naming.parse(entry.name)) is not None:
                     self._names[batch.batch_id] = (*self._names.get(batch.batch_id, ()), entry.name)
-                    self._unsynced.add(entry.name)
                 elif _INCOMING.fullmatch(entry.name):
                     # Never acknowledged, and nobody else writes here while we have the lock.
                     os.unlink(entry.path)
@@ -322,7 +312,7 @@ def _make_folder(directory: Path) -> None:
         _sync_file(directory.parent, os.O_RDONLY)
 
 
-def _sync_file(path: str | Path, flags: int = _OLD_FILE) -> None:
+def _sync_file(path: str | Path, flags: int) -> None:
     descriptor = os.open(path, flags, 0o600)
     try:
         os.fsync(descriptor)

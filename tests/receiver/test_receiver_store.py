@@ -183,11 +183,11 @@ def test_a_new_start_knows_what_is_there(store: Store, folder: Path) -> None:
         again.close()
 
 
-def test_a_batch_that_was_there_at_the_start_is_synced_before_it_counts(
+def test_a_batch_that_was_there_at_the_start_counts_once_a_durable_copy_has_its_name(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.mkdir(parents=True)
-    (folder / "1-ab.json").write_bytes(b"{}")
+    (folder / "1-ab.json").write_bytes(b'{"created_ns":1}')
     store = Store(folder, max_bytes=100)
     synced: list[int] = []
     fsync = os.fsync
@@ -198,10 +198,30 @@ def test_a_batch_that_was_there_at_the_start_is_synced_before_it_counts(
 
     monkeypatch.setattr(os, "fsync", seen)
     try:
-        assert store.holds("ab") == store.holds("ab") == ("1-ab.json",)
-        assert synced == [(folder / "1-ab.json").stat().st_ino]
+        assert upload(store).run(b'{"created_ns":1}') == Stored("1-ab.json", 0, duplicate=True)
+        assert synced == [(folder / "1-ab.json").stat().st_ino, folder.stat().st_ino]
     finally:
         store.close()
+
+
+@needs_root
+@pytest.mark.parametrize(("owner", "mode"), [(NOBODY, 0o400), (NOBODY, 0o444), (0, 0o644)])
+def test_a_batch_that_may_only_be_read_is_a_duplicate_all_the_same(owner: int, mode: int) -> None:
+    """As one is that was copied here from an archive, or by another user."""
+    with shared_folder() as place:
+        there = place / "1-ab.json"
+        there.write_bytes(b'{"created_ns":1}')
+        there.chmod(mode)
+        os.chown(there, owner, owner)
+        with as_user(NOBODY):
+            store = Store(place, max_bytes=100)
+            try:
+                assert upload(store).run(b'{"created_ns":1}').duplicate
+                with pytest.raises(RefusedError) as refused:
+                    upload(store).run(b'{"created_ns":2}')
+                assert refused.value.status == 409
+            finally:
+                store.close()
 
 
 @pytest.mark.parametrize("loss", ["removed", "emptied", "link"])
