@@ -39,6 +39,17 @@ def prepare() -> None:
     sys.stdin, sys.stdout, sys.stderr = _text(0, "r"), _text(1, "w"), _text(2, "w")
 
 
+def silence(stream: TextIO) -> None:
+    """Let the rest of a stream that :func:`prepare` did not make go nowhere.
+
+    The interpreter flushes its streams at its end, and makes an exit code of 120 of one that it cannot.
+    """
+    with suppress(OSError, ValueError, AttributeError):
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, stream.fileno())
+        os.close(devnull)
+
+
 def write_now(stream: TextIO, text: str) -> None:
     """Write ``text`` past all buffers, as far as the stream takes it at once. Never raises.
 

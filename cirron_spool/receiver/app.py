@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TextIO
 
-from cirron_spool import naming
+from cirron_spool import naming, stdio
 from cirron_spool.awaiting import in_thread
 from cirron_spool.errors import CirronSpoolError, ConfigError, no_thread
 from cirron_spool.receiver.connections import Connections
@@ -220,5 +220,7 @@ def _say(line: str, stream: TextIO | None) -> None:
     if stream is None:  # closed before the start; print would choose another one
         return
     # Whoever reads our lines may be gone; the batches still come.
-    with contextlib.suppress(OSError, ValueError):
+    try:
         print(naming.printable(line), file=stream, flush=True)
+    except (OSError, ValueError):
+        stdio.silence(stream)
