@@ -459,7 +459,7 @@ def test_a_flag_is_called_what_it_is_called_here(tmp_path: Path) -> None:
     for args, named in (
         (["--api-url", "api.cirron.com"], "--api-url is not a web address: 'api.cirron.com'. Set it to one like https://api.cirron.com."),
         (["--token-file", "t.txt"], "The token from --token-file t.txt holds "),
-        (["--timeout", "99999999999"], "--timeout must be a whole number "),
+        (["--timeout", "99999999999"], "--timeout needs a time from 1ms to 24h"),
     ):  # fmt: skip
         done = flush(tmp_path, *args, CIRRON_API_KEY=KEY)
         assert done.returncode == 2

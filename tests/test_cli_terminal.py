@@ -324,7 +324,8 @@ def test_a_second_one_is_immediate_and_restores_the_terminal(tmp_path: Path) -> 
         done = flush(tmp_path, server, columns=200, answers=answers)
     assert done.returncode == 130
     screen = Screen(done.text, 200)
-    assert screen.lines[-1] == "Uploaded: 0  Failed: 0  Skipped: 2"
+    # The terminal signals before it echoes: the echo may come last.
+    assert [line for line in screen.lines if line != "^C"][-1] == "Uploaded: 0  Failed: 0  Skipped: 2"
     assert screen.cursor_shown
     assert not any("━" in line for line in screen.lines)
     assert snapshot(tmp_path / ".cirron/spool") == written
@@ -337,6 +338,37 @@ def test_a_terminal_that_can_nothing_gets_plain_lines(tmp_path: Path) -> None:
             done = flush(tmp_path, server, env={"TERM": term}, columns=40)
         assert done.returncode == 0
         assert settled(Screen(done.text, 200)) == ["Uploaded: 2  Failed: 0  Skipped: 0"]
+
+
+@pytest.mark.parametrize("said", ["TTY_COMPATIBLE", "TTY_INTERACTIVE"])
+def test_who_says_that_a_terminal_cannot_redraw_gets_lines(tmp_path: Path, said: str) -> None:
+    spool_of(tmp_path, 2)
+    with ScriptedServer() as server:
+        done = flush(tmp_path, server, env={said: "0"})
+    assert done.returncode == 0
+    assert "\x1b" not in done.text
+    assert settled(Screen(done.text, 200)) == ["Uploaded: 2  Failed: 0  Skipped: 0"]
+
+
+@pytest.mark.parametrize(
+    ("env", "size"),
+    [
+        ({"COLUMNS": "0"}, {}),
+        ({"COLUMNS": "-7"}, {}),
+        ({}, {"columns": 0}),
+        ({}, {"rows": 1}),
+        ({}, {"rows": 0}),
+    ],
+)
+def test_the_count_is_shown_whatever_size_the_terminal_claims(
+    tmp_path: Path, env: dict[str, str], size: dict[str, int]
+) -> None:
+    spool_of(tmp_path, 1)
+    gate = Gate()
+    with ScriptedServer(ok(stall_before=gate)) as server:
+        done = flush(tmp_path, server, env=env, answers=[("0/1 batches", opening(gate))], **size)
+    assert done.returncode == 0
+    assert snapshot(tmp_path / ".cirron/spool") == []
 
 
 def test_no_color_means_no_colour(tmp_path: Path) -> None:

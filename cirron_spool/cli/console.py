@@ -150,12 +150,12 @@ class Console:
     @property
     def columns(self) -> int:
         """The width of the terminal that standard output is; 0 when it is none, or its width is not known."""
-        return _dimension("COLUMNS", 0) if self.is_for_person else 0
+        return dimension("COLUMNS", 0, sys.stdout) if self.is_for_person else 0
 
     @property
     def rows(self) -> int:
         """The height of the terminal that standard output is; 0 as for :attr:`columns`."""
-        return _dimension("LINES", 1) if self.is_for_person else 0
+        return dimension("LINES", 1, sys.stdout) if self.is_for_person else 0
 
     def close(self) -> None:
         """Write what is still buffered."""
@@ -188,13 +188,16 @@ def is_terminal(stream: IO[str] | None) -> bool:
         return False
 
 
-def _dimension(variable: str, index: int) -> int:
-    """What the environment says, else the terminal. The library's own function for it imports much."""
+def dimension(variable: str, index: int, stream: IO[str] | None) -> int:
+    """What the environment says, else the terminal that ``stream`` is; 0 when neither does.
+
+    The library's own function for it imports much.
+    """
     said = os.environ.get(variable, "")
     if said.isascii() and said.isdigit() and int(said[:6]) > 0:
         return int(said[:6])
     try:
-        return os.get_terminal_size(sys.stdout.fileno())[index]
+        return os.get_terminal_size(stream.fileno())[index] if stream is not None else 0
     except (OSError, ValueError, AttributeError):
         return 0
 

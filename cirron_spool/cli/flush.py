@@ -88,7 +88,9 @@ def _choose_view(options: argparse.Namespace, console: Console) -> FlushView:
     if capable and is_terminal(sys.stderr) and not options.quiet:
         from cirron_spool.cli.progress import Bar
 
-        return Bar(console)
+        bar = Bar(console)
+        if bar.can_be_drawn:
+            return bar
     return FlushView(console) if options.quiet else Lines(console)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from cirron_spool import __version__
@@ -69,9 +69,12 @@ class Whole:
 class Measure:
     """Reads a number with one of ``units``, down to the whole; a number alone is in the first unit."""
 
-    def __init__(self, units: Mapping[str, int], wants: str, *, least: int, suffix: str = "") -> None:
+    def __init__(
+        self, units: Mapping[str, int], wants: str, *, least: int, most: int = 2**63, suffix: str = ""
+    ) -> None:
         self._units = units
         self._least = least
+        self._most = most
         self._suffix = suffix
         self.wants = wants
 
@@ -88,7 +91,7 @@ class Measure:
         measure = int(whole + fraction) * self._units[unit]
         for _ in fraction:
             measure //= 10
-        if measure < self._least:
+        if not self._least <= measure <= self._most:
             raise ValueError(text)
         return measure
 
@@ -104,11 +107,13 @@ _SIZES = {"": 1, "B": 1} | {
 
 
 def _time(least: int) -> Measure:
-    return Measure(_TIMES, "a time with a unit (ms, s, m or h; milliseconds without one)", least=least)
+    wants = f"a time from {least}ms to 24h, with a unit (ms, s, m or h; milliseconds without one)"
+    return Measure(_TIMES, wants, least=least, most=24 * _TIMES["h"])
 
 
 def _size(least: int, suffix: str = "") -> Measure:
-    return Measure(_SIZES, "a size with a unit (K, M or G; bytes without one)", least=least, suffix=suffix)
+    wants = f"a size of {least} or more, with a unit (K, M or G; bytes without one)"
+    return Measure(_SIZES, wants, least=least, suffix=suffix)
 
 
 def _wrong(parser: argparse.ArgumentParser, message: str, help: str = "") -> UsageError:  # noqa: A002  # as above
@@ -222,15 +227,24 @@ class Parser(argparse.ArgumentParser):
         )
         return _wrong(self, f"Unexpected argument {_shown(argument)}.{advice}")
 
+    def _below(self) -> Iterator[Parser]:
+        for parser in self.commands.values():
+            yield parser
+            yield from parser._below()  # noqa: SLF001  # of the same class
+
     def unknown_command(self, word: str, rest: Sequence[str]) -> UsageError:
         """The error for a ``word`` that is no command of this group; ``rest`` follows it."""
         if word.startswith("-"):
-            below = next((name for name, parser in self.commands.items() if word in parser.options), None)
+            option = word.partition("=")[0]
+            below = next((parser for parser in self._below() if option in parser.options), None)
             if below is not None:
-                return _wrong(self, f"{word} stands behind the command, as in {self.prog} {below} {word}.")
+                shown = _with_value(option, below.options[option])
+                return _wrong(self, f"{option} stands behind the command, as in {below.prog} {shown}.")
             return self._unknown(word)
         names = list(self.commands)
-        meant = _did_you_mean(word, names) or _did_you_mean(" ".join(rest[:1]), names)
+        meant = _did_you_mean(word, [*self.options, "help", *names]) or _did_you_mean(
+            " ".join(rest[:1]), names
+        )
         return _wrong(self, f"There is no command {_shown(word)}.{meant or f' There are: {_listed(names)}.'}")
 
 
@@ -255,10 +269,12 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _did_you_mean(word: str, names: Iterable[str], before: str = "") -> str:
+    """A question, or nothing. Dashes are no likeness: every option has them."""
     from difflib import get_close_matches  # only for those who mistyped
 
-    close = get_close_matches(word.lower(), list(names), n=1)
-    return f" Did you mean {before}{close[0]}?" if close else ""
+    bare = {name.lstrip("-"): name for name in names}
+    close = get_close_matches(word.lower().lstrip("-"), bare, n=1)
+    return f" Did you mean {before}{bare[close[0]]}?" if close else ""
 
 
 def build_parser(prog: str = "cirron-spool") -> Parser:
@@ -348,7 +364,7 @@ def _add_flush(commands: _Commands) -> None:
     server.add_argument(
         "--retries",
         metavar="N",
-        read=Whole(0),
+        read=Whole(0, 100),
         example="3",
         help="attempts after the first, per batch (default: 3)",
     )
@@ -548,11 +564,11 @@ def parse(prog: str, arguments: Sequence[str], whereabouts: Callable[[], str] = 
             return argparse.Namespace(run="version")
         elif word != "--":
             raise parser.unknown_command(word, rest)
-    if wants_help or parser.commands:
+    if wants_help or parser.commands or rest == ["help"]:
         text = parser.format_help().rstrip()
         if parser.prog == "cirron":
             text = f"{text}\n{whereabouts()}"
-        if wants_help:
+        if wants_help or rest:
             return argparse.Namespace(run="help", text=text)
         raise _wrong(parser, f"No command was given. There are: {_listed(list(parser.commands))}.", text)
     return parser.read(rest)

@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from cirron_spool.cli.console import Console
+from cirron_spool.cli.console import Console, dimension
 from cirron_spool.cli.meter import Meter
 from cirron_spool.cli.views import FlushView
 from cirron_spool.report import Ended, FlushEvent, Started
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # Often enough to look alive, too seldom to be felt by the flush.
 _REDRAW_S = 0.125
 _WIDEST_BAR = 40
+# Of a terminal that does not tell its own.
+_USUAL_WIDTH = 80
 # Free columns at the right: the terminal's echo of ^C must not wrap the line that is to be wiped.
 _MARGIN = 4
 
@@ -40,6 +42,11 @@ class Bar(FlushView):
         self._next: asyncio.TimerHandle | None = None
         self._drawn = False
         self._paused_at = 0.0
+
+    @property
+    def can_be_drawn(self) -> bool:
+        """Whether this terminal can redraw lines, and no variable that rich knows says otherwise."""
+        return self._rich.is_interactive
 
     def __enter__(self) -> Self:
         return self
@@ -80,6 +87,7 @@ class Bar(FlushView):
         self.console.above = None
 
     def _start(self) -> None:
+        self._fit()
         self._live.start()
         self._redraw_later()
 
@@ -88,8 +96,13 @@ class Bar(FlushView):
         self._next = asyncio.get_running_loop().call_later(_REDRAW_S, self._redraw)
 
     def _redraw(self) -> None:
+        self._fit()
         self._live.refresh()
         self._redraw_later()
+
+    def _fit(self) -> None:
+        """Take the terminal's width, which may have changed."""
+        self._rich.width = dimension("COLUMNS", 0, sys.stderr) or _USUAL_WIDTH
 
     def _stop(self) -> None:
         if self._next is not None:
@@ -106,6 +119,7 @@ class Bar(FlushView):
             get_renderable=self._lines,
             transient=True,
             auto_refresh=False,
+            vertical_overflow="crop",
         )
 
     def _lines(self) -> Group:
