@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from support.answers import Answer, Gate, ok
 from support.cli import Running, clean_environment, command_line, spawn, spawn_cli, write_config
 from support.scripted import ScriptedServer
 from support.spools import TINY, Sealed, sdk_batches, snapshot
+from support.terminal import run_pty
 
 TOKEN = "sk-signals"
 # Two of one kind that come close together can become one.
@@ -30,6 +32,16 @@ HANG = (
     "    print('hangs', file=sys.stderr, flush=True)\n"
     "    library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(128)\n"
     "    library.pthread_mutex_lock(mutex); library.pthread_mutex_lock(mutex)\n"
+)
+# A second signal that comes while the line about the first is being written.
+SIGNAL_IN_A_WRITE = (
+    "import signal\n"
+    "from cirron_spool import stdio\n"
+    "write = stdio._Stream.write\n"
+    "def interrupted(stream, data):\n"
+    "    if b'Stopping:' in bytes(data): signal.raise_signal(signal.SIGTERM)\n"
+    "    return write(stream, data)\n"
+    "stdio._Stream.write = interrupted\n"
 )
 RUN = "from cirron_spool.cli.main import cirron_spool; sys.exit(cirron_spool())\n"
 
@@ -300,3 +312,40 @@ def test_the_next_program_has_the_signals_as_they_were(tmp_path: Path) -> None:
 def _masks(status: str) -> dict[str, int]:
     """The masks of the signals that a program can see; the C library keeps two real-time ones to itself."""
     return {name: int(mask, 16) & 0x7FFFFFFF for name, mask in re.findall(r"(\w+):\s*([0-9a-f]+)", status)}
+
+
+@pytest.mark.parametrize("form", [[], ["--verbose"], ["--json"], ["--json-events"]], ids=" ".join)
+def test_a_signal_in_the_midst_of_a_line_cuts_neither_it_nor_the_ending(
+    tmp_path: Path, batches: list[Sealed], form: list[str]
+) -> None:
+    with ScriptedServer(Answer(hang=True)) as server:
+        write_config(tmp_path, apiUrl=server.url, token=TOKEN)
+        argv = program(SIGNAL_IN_A_WRITE, "flush", *form)
+        with spawn(argv, home=tmp_path, cwd=tmp_path) as running:
+            server.wait_for(1)
+            running.send_signal(signal.SIGTERM)
+            done = running.finish()
+    assert done.returncode == 143
+    assert done.stderr.count("Warning: Stopping: ") == (form != ["--json-events"])
+    if form in (["--json"], ["--json-events"]):
+        ending = done.json() if form == ["--json"] else json.loads(done.lines[-1])
+        assert isinstance(ending, dict)
+        assert (ending["exitCode"], ending["skipped"]) == (143, 3)
+    else:
+        assert done.stdout == NOTHING.format(3)
+    if form == ["--json-events"]:
+        assert [json.loads(line)["event"] for line in done.lines] == ["start", "warning", "warning", "end"]
+    assert snapshot(tmp_path / ".cirron/spool") == batches
+
+
+def test_a_signal_while_the_bar_is_drawn_leaves_the_terminal_as_it_was(
+    tmp_path: Path, batches: list[Sealed]
+) -> None:
+    with ScriptedServer(Answer(hang=True)) as server:
+        write_config(tmp_path, apiUrl=server.url, token=TOKEN)
+        argv = program(SIGNAL_IN_A_WRITE, "flush")
+        done = run_pty(argv, home=tmp_path, cwd=tmp_path, answers=[(batches[0].name[:24], "\x03")])
+    assert done.returncode == 130
+    assert done.text.endswith(NOTHING.format(3).replace("\n", "\r\n"))
+    assert done.text.rindex("\x1b[?25h") > done.text.rindex("\x1b[?25l")
+    assert snapshot(tmp_path / ".cirron/spool") == batches

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import islice
 from typing import IO, NamedTuple, Self
 
@@ -47,12 +47,18 @@ class Console:
     ``arguments`` are the command's: ``--json`` and ``--json-events`` among them ask for a form that a program reads,
     also where they cannot be parsed. ``above`` prints a line in place of standard error, while a bar is drawn there.
     ``output_is_the_job`` says that a command has failed whose output cannot be written; else that is a warning.
+    ``whole`` is entered for each write, which is not to be cut off in its midst.
     """
 
-    def __init__(self, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str] = (),
+        whole: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         names = {argument.partition("=")[0] for argument in arguments}
         self.json_events = "--json-events" in names
         self.json = "--json" in names and not self.json_events
+        self.whole = whole
         self.warnings: list[str] = []
         self.above: Callable[[str], None] | None = None
         self.output_is_the_job = True
@@ -93,7 +99,7 @@ class Console:
         if self._in_a_hurry:
             write_now(sys.stderr, f"{text}\n")
             return
-        with suppress(OSError, ValueError, AttributeError):
+        with self.whole(), suppress(OSError, ValueError, AttributeError):
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
 
@@ -168,8 +174,9 @@ class Console:
         if not self._open:
             return
         try:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            with self.whole():
+                sys.stdout.write(text)
+                sys.stdout.flush()
         except (BrokenPipeError, ValueError, AttributeError):  # the reader has left; closed, or never there
             self._open = False
         except OSError as error:

@@ -24,7 +24,7 @@ def run(prog: str, arguments: Sequence[str], signals: Signals) -> int:
 
     For ``cirron``, ``spool`` is ours; any other word is the next ``cirron``'s on PATH, with all its options.
     """
-    console = Console(arguments)
+    console = Console(arguments, signals.whole)
     try:
         try:
             return _run(prog, arguments, console, signals)

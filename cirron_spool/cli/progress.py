@@ -88,7 +88,8 @@ class Bar(FlushView):
 
     def _start(self) -> None:
         self._fit()
-        self._live.start()
+        with self.console.whole():
+            self._live.start()
         self._redraw_later()
 
     def _redraw_later(self) -> None:
@@ -97,7 +98,8 @@ class Bar(FlushView):
 
     def _redraw(self) -> None:
         self._fit()
-        self._live.refresh()
+        with self.console.whole():
+            self._live.refresh()
         self._redraw_later()
 
     def _fit(self) -> None:
@@ -107,11 +109,13 @@ class Bar(FlushView):
     def _stop(self) -> None:
         if self._next is not None:
             self._next.cancel()
-        self._live.stop()
+        with self.console.whole():
+            self._live.stop()
 
     def _print(self, line: str) -> None:
         """One line above the bar."""
-        self._rich.print(Text(line), soft_wrap=True)
+        with self.console.whole():
+            self._rich.print(Text(line), soft_wrap=True)
 
     def _new_live(self) -> Live:
         return Live(

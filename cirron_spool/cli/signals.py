@@ -12,7 +12,6 @@ from _thread import start_new_thread
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 # A shell's convention for a program that a signal ended.
@@ -43,6 +42,9 @@ class Signals:
         self._on_first: Callable[[], None] = _interrupt
         self._last_words: Callable[[], None] = _nothing
         self._tidy: Callable[[], None] = _nothing
+        self._watched = False
+        self._writing = 0
+        self._postponed = False
 
     @property
     def exit_code(self) -> int:
@@ -77,6 +79,7 @@ class Signals:
             os.set_blocking(writer, False)
             start_new_thread(self._watch, (reader,))
             signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+            self._watched = True
 
     @contextmanager
     def stopping(
@@ -99,6 +102,21 @@ class Signals:
         finally:
             self.ending()
 
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """While the block writes, an end at once waits for it, for half a second at most.
+
+        A stream cannot be written by a handler that has interrupted its writing, nor a bar be wiped that is half drawn.
+        """
+        self._writing += 1
+        try:
+            yield
+        finally:
+            self._writing -= 1
+            if self._postponed and not self._writing:
+                self._postponed = False
+                self._leave()
+
     def ending(self) -> None:
         """The command is done: from now on any signal ends the process at once."""
         self._on_first = self._leave
@@ -107,14 +125,20 @@ class Signals:
         del frame
         if self.number:
             self._leave()
-        self.number = number
-        self._on_first()
+        else:
+            self.number = number
+            self._on_first()
 
-    def _leave(self) -> NoReturn:
+    def _leave(self) -> None:
         """End now. Nothing is lost by it: a batch that is not acknowledged and deleted stays in the spool."""
+        if self._writing and self._watched:
+            self._postponed = True
+            return
         try:
-            self._tidy()
-            self._last_words()
+            try:
+                self._tidy()
+            finally:
+                self._last_words()
         finally:
             os._exit(self.exit_code)
 
