@@ -111,8 +111,8 @@ _LACKING = {
     errno.ENOMEM: "There is not enough memory. Free some or raise the limit, then run this again.",
 }
 _NO_THREAD = (
-    "No further thread can be started. Raise the limit of processes (ulimit -u, or the container's), then run this "
-    "again."
+    "No further thread can be started. Raise the limit of processes (ulimit -u, or the container's) or of memory "
+    "(ulimit -v), then run this again."
 )
 
 

@@ -261,3 +261,23 @@ def test_from_too_few_descriptors_to_enough_a_flush_delivers_or_says_what_is_lac
             assert snapshot(tmp_path / ".cirron/spool") == written
         assert list(server.delivered) == [batch.batch_id for batch in written]
     assert refused > 3
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("OSError(24, 'Too many open files', '/x/dispatch.py')", "Too many open files"),
+        ("MemoryError()", "not enough memory"),
+        ("ImportError('no module here')", "no module here"),
+    ],
+)
+def test_what_cannot_even_be_loaded_is_one_plain_line(tmp_path: Path, error: str, said: str) -> None:
+    program = (
+        f"error = {error}; "
+        "Finder = type('Finder', (), {'find_spec': staticmethod(lambda name, *_: "
+        "(_ for _ in ()).throw(error) if name == 'cirron_spool.cli.dispatch' else None)}); "
+        "sys.meta_path.insert(0, Finder); "
+    )
+    done = command(tmp_path, program, "flush")
+    assert done.returncode == 4
+    assert done.stderr == f"Error: cirron-spool cannot be loaded: {said}. Check the limits (ulimit -a).\n"

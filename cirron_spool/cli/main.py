@@ -51,9 +51,8 @@ def _load_and_run(prog: str, arguments: Sequence[str], signals: Signals) -> int:
         signals.watch()  # opens files: the standard streams have their numbers by now
         from cirron_spool.cli.dispatch import run
     except (ImportError, OSError, MemoryError) as error:
+        why = getattr(error, "strerror", None) or str(error) or "not enough memory"
         with suppress(OSError, ValueError, AttributeError):
-            sys.stderr.write(
-                f"Error: cirron-spool cannot be loaded: {error}. Check the limits (ulimit -a).\n"
-            )
+            sys.stderr.write(f"Error: cirron-spool cannot be loaded: {why}. Check the limits (ulimit -a).\n")
         return _EXIT_LATER
     return run(prog, arguments, signals)
