@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _EPILOG = (
     "exit codes: 0 nothing is left to do; 1 batches are left and a person must look; 2 wrong usage or an unusable "
-    "configuration; 3 not authenticated; 4 temporary, run it again later; 130 and 143 ended by SIGINT and SIGTERM."
+    "configuration; 3 not authenticated; 4 temporary, run it again later; 129, 130 and 143 ended by SIGHUP, SIGINT and "
+    "SIGTERM."
 )
 _OTHER_WORDS = (
     "Any other command (auth, status, config, traces) is handed over, with all its options, to the next cirron on "
