@@ -145,6 +145,7 @@ for twice in (
 case("an identifier with a comma", plain(common=(HOST, AUTH, ID + ", cd")), 400)
 case("the same identifier with a comma", plain(common=(HOST, AUTH, ID + ",ab")), 400)
 case("two bearers in a line", plain(common=(HOST, f"{AUTH}, Bearer other", ID)), 400)
+case("two bearers without a blank between them", plain(common=(HOST, f"{AUTH},Bearer other", ID)), 400)
 case("two hosts in a line", plain(common=("Host: x, y", AUTH, ID)), 400)
 case("two lengths in a line", head(f"{LENGTH}, {len(BODY)}") + BODY, 400)
 case("two encodings in a line", plain("Content-Encoding: gzip, identity"), 400)
