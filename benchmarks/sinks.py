@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 from benchmarks.environment import REPOSITORY, child_environment
 from benchmarks.errors import BenchmarkError
 from benchmarks.spools import Workspace
-from cirron_spool import naming
+from cirron_spool.spool.names import batch_id_of, is_batch_name
+from cirron_spool.text import printable
 
 TOKEN = "sk-benchmark"  # noqa: S105 - no secret: the sinks here take any
 _START_SECONDS = 30.0
@@ -121,7 +122,7 @@ class Receiver:
 
     def arrived(self) -> Arrived:
         paths = self._batches()
-        ids = [naming.batch_id_of(path.name) for path in paths]
+        ids = [batch_id_of(path.name) for path in paths]
         sizes = sum(path.stat().st_size for path in paths)
         arrived = Arrived(batches=len(ids), begun=ids, in_order=False, trailer_bytes=sizes)
         if self._proof:
@@ -131,7 +132,7 @@ class Receiver:
         return arrived
 
     def _batches(self) -> list[Path]:
-        return sorted(path for path in self._store.rglob("*.json") if naming.is_batch_name(path.name))
+        return sorted(path for path in self._store.rglob("*.json") if is_batch_name(path.name))
 
 
 @contextmanager
@@ -196,4 +197,4 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def last_line(text: bytes) -> str:
     """The last line with anything on it: where Python and Node say what was wrong."""
     lines = [line for line in text.decode(errors="replace").splitlines() if line.strip()]
-    return naming.printable(lines[-1].strip()) if lines else "it said nothing"
+    return printable(lines[-1].strip()) if lines else "it said nothing"

@@ -21,7 +21,8 @@ from typing import BinaryIO
 
 from benchmarks import shapes
 from benchmarks.errors import BenchmarkError
-from cirron_spool import naming
+from cirron_spool.spool.names import batch_id_of, format_batch_name, is_batch_name, oldest_first
+from cirron_spool.text import human_size
 
 KB = 1000
 MB = 1000 * KB
@@ -77,12 +78,12 @@ class Spool:
     @cached_property
     def ids(self) -> list[str]:
         """The batch ids, oldest first."""
-        return [naming.batch_id_of(name) for name in self.names]
+        return [batch_id_of(name) for name in self.names]
 
     @cached_property
     def proofs(self) -> dict[str, list[int]]:
         """``{batch_id: [length, CRC-32]}`` of every batch, to hold beside what a sink decompressed."""
-        return {naming.batch_id_of(name): _fingerprint(self.directory / name) for name in self.names}
+        return {batch_id_of(name): _fingerprint(self.directory / name) for name in self.names}
 
 
 def _fingerprint(path: Path) -> list[int]:
@@ -125,13 +126,13 @@ class Workspace:
 
     def _adopt(self, directory: Path) -> Spool:
         try:
-            entries = [entry for entry in os.scandir(directory) if naming.is_batch_name(entry.name)]
+            entries = [entry for entry in os.scandir(directory) if is_batch_name(entry.name)]
         except OSError as error:
             raise BenchmarkError(f"Cannot read the spool: {error.strerror}: {directory}") from error
         sizes = {
             entry.name: entry.stat().st_size for entry in entries if entry.is_file(follow_symlinks=False)
         }
-        names = tuple(naming.oldest_first(name for name, size in sizes.items() if size))
+        names = tuple(oldest_first(name for name, size in sizes.items() if size))
         if not names:
             raise BenchmarkError(f"No batches in {directory}")
         json_bytes = sum(sizes[name] for name in names)
@@ -149,7 +150,7 @@ class Workspace:
         target = self.fresh("many")
         clock = time.time_ns()
         sizes = [(spool.directory / name).stat().st_size for name in spool.names]
-        names = [naming.format_name(clock + index * 1_000_000, shapes.new_id()) for index in range(batches)]
+        names = [format_batch_name(clock + index * 1_000_000, shapes.new_id()) for index in range(batches)]
         for index, name in enumerate(names):
             os.link(spool.directory / spool.names[index % len(spool.names)], target / name)
         total = sum(sizes[index % len(sizes)] for index in range(batches))
@@ -180,8 +181,8 @@ class Workspace:
         free = shutil.disk_usage(self.folder).free
         if free < size * 1.05:
             raise BenchmarkError(
-                f"Not enough room for {what} on {self.label}: {naming.human_size(size)} needed, "
-                f"{naming.human_size(free)} free. Choose another place with --where DIR."
+                f"Not enough room for {what} on {self.label}: {human_size(size)} needed, "
+                f"{human_size(free)} free. Choose another place with --where DIR."
             )
 
 
@@ -229,7 +230,7 @@ def generate(directory: Path, shape: Shape, seed: int) -> Spool:
     names: list[str] = []
 
     def open_(created_ns: int, batch_id: str) -> BinaryIO:
-        names.append(naming.format_name(created_ns, batch_id))
+        names.append(format_batch_name(created_ns, batch_id))
         return (directory / names[-1]).open("xb")
 
     for _ in range(shape.batches):

@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cirron_spool._version import __version__
+__version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cirron_spool.errors import (
@@ -25,10 +25,7 @@ if TYPE_CHECKING:
         SpoolError,
         TokenRenewalError,
     )
-    from cirron_spool.flush import flush_spool
-    from cirron_spool.offline import ClearResult, Inventory, clear_spool, inspect_spool
-    from cirron_spool.prefetch import Tuning
-    from cirron_spool.report import (
+    from cirron_spool.events import (
         BatchFailure,
         Ended,
         Failed,
@@ -42,6 +39,9 @@ if TYPE_CHECKING:
         Uploaded,
         Warned,
     )
+    from cirron_spool.flush import flush_spool
+    from cirron_spool.offline import ClearResult, Inventory, clear_spool, inspect_spool
+    from cirron_spool.settings.tuning import Tuning
 
 # Where each public name lives; it is imported when it is first asked for.
 _HOMES = {
@@ -51,8 +51,8 @@ _HOMES = {
     ),
     "flush": "flush_spool",
     "offline": "ClearResult Inventory clear_spool inspect_spool",
-    "prefetch": "Tuning",
-    "report": (
+    "settings.tuning": "Tuning",
+    "events": (
         "BatchFailure Ended Failed FlushEvent FlushResult Progress Quarantined Retrying Sending Started Uploaded Warned"
     ),
 }
@@ -97,7 +97,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if home == "flush" and f"{__name__}.flush" not in sys.modules and _is_in_event_loop():
         # The HTTP client takes a quarter of a second to import. Nothing else in the loop is to wait for it.
-        return import_module(f"{__name__}.first_call").flush_spool
+        return import_module(f"{__name__}.lazy_flush").flush_spool
     value = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value

@@ -1,4 +1,4 @@
-"""The errors that reach a caller. Each message is one line that ends in what to do next."""
+"""The errors that reach a caller, and the exit codes. Each message is one line that says what to do next."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cirron_spool.exits import EXIT_AUTH, EXIT_LATER, EXIT_LOOK, EXIT_USAGE
-
 if TYPE_CHECKING:
-    from cirron_spool.report import FlushResult
+    from cirron_spool.events import FlushResult
+
+
+EXIT_OK = 0  # nothing is left to do
+EXIT_ATTENTION = 1  # a person must look
+EXIT_USAGE = 2  # wrong usage, or an unusable configuration
+EXIT_AUTH = 3  # not authenticated
+EXIT_TEMPFAIL = 4  # running it again later is right
 
 
 class CirronSpoolError(Exception):
@@ -21,7 +26,7 @@ class CirronSpoolError(Exception):
     its ``exit_code`` is the error's.
     """
 
-    exit_code = EXIT_LOOK
+    exit_code = EXIT_ATTENTION
     hint: str = ""
     result: FlushResult | None = None
 
@@ -51,13 +56,13 @@ class SpoolError(CirronSpoolError):
 class ResourceError(CirronSpoolError):
     """The system has no thread, no file descriptor or no memory for this (exit code 4: later is right)."""
 
-    exit_code = EXIT_LATER
+    exit_code = EXIT_TEMPFAIL
 
 
 class SpoolBusyError(CirronSpoolError):
     """Another process holds the spool's lock (exit code 4: later is right)."""
 
-    exit_code = EXIT_LATER
+    exit_code = EXIT_TEMPFAIL
 
 
 class AuthError(CirronSpoolError):
@@ -93,7 +98,7 @@ class TokenRenewalError(CirronSpoolError):
     Exit code 4: later is right. Exit code 1 where a person must look first, as at a proxy or a certificate.
     """
 
-    def __init__(self, message: str, exit_code: int = EXIT_LATER, *, hint: str = "") -> None:
+    def __init__(self, message: str, exit_code: int = EXIT_TEMPFAIL, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.exit_code = exit_code
 

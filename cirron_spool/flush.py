@@ -18,13 +18,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
-from cirron_spool.awaiting import in_thread
-from cirron_spool.beginning import Beginning, Begun, Listed
-from cirron_spool.conclusion import Conclusions
-from cirron_spool.config import Settings, load_settings
-from cirron_spool.credentials import Login
-from cirron_spool.delivery import Delivery
+from cirron_spool.auth.token_manager import TokenManager
+from cirron_spool.concurrency.threads import in_thread
 from cirron_spool.errors import (
+    EXIT_ATTENTION,
     AuthInvalidError,
     CirronSpoolError,
     ConfigError,
@@ -33,12 +30,7 @@ from cirron_spool.errors import (
     resource_errors,
     sole,
 )
-from cirron_spool.exits import EXIT_LOOK
-from cirron_spool.ingest import Ingest
-from cirron_spool.naming import count
-from cirron_spool.places import find_spool
-from cirron_spool.prefetch import Prefetch, Prepared, Tuning
-from cirron_spool.report import (
+from cirron_spool.events import (
     Ended,
     Failed,
     FlushEvent,
@@ -46,15 +38,24 @@ from cirron_spool.report import (
     Quarantined,
     Sending,
     Started,
-    Tally,
     Warned,
     describe,
     warning_in,
 )
-from cirron_spool.snapshots import snapshots_left
-from cirron_spool.spool import SpoolDirectory
-from cirron_spool.transport import Transport
-from cirron_spool.window import Window
+from cirron_spool.http.transport import Transport
+from cirron_spool.pipeline.delivery import Delivery
+from cirron_spool.pipeline.ingest import Ingest
+from cirron_spool.pipeline.preflight import Beginning, Begun, Listed
+from cirron_spool.pipeline.read_ahead import Prefetch, Prepared
+from cirron_spool.pipeline.settle import Conclusions
+from cirron_spool.pipeline.tally import Tally
+from cirron_spool.pipeline.window import Window
+from cirron_spool.settings.load import Settings, load_settings
+from cirron_spool.settings.paths import find_spool
+from cirron_spool.settings.tuning import Tuning
+from cirron_spool.spool.directory import SpoolDirectory
+from cirron_spool.spool.snapshots import snapshots_left
+from cirron_spool.text import count
 
 if TYPE_CHECKING:
     import aiohttp
@@ -115,7 +116,7 @@ async def flush_spool(
     rejected batches aside and goes on; ``keep_going`` passes by a batch that is out of retries. ``in_flight`` up to N
     batches are posted at a time: begun and deleted strictly oldest first, but the server may accept one before an
     older one. ``verify`` asks the platform about the token first. ``session`` is used instead of a session of our own
-    and left open. ``on_event`` is called in the event loop with each event of :mod:`cirron_spool.report`; without it
+    and left open. ``on_event`` is called in the event loop with each event of :mod:`cirron_spool.events`; without it
     the logger ``cirron_spool`` gets failures and warnings at WARNING and all other events at DEBUG. Setting
     ``stop`` ends the flush gracefully: no new batch is begun and the one in flight has four seconds.
 
@@ -289,7 +290,7 @@ class _Flush:
             session=self._options.session,
             route=begun.route,
         ) as transport:
-            login = Login(settings, credentials, transport, self._warn)
+            login = TokenManager(settings, credentials, transport, self._warn)
             ingest = Ingest(transport, settings.ingest_origin, settings.ingest_path)
             delivery = Delivery(
                 ingest,
@@ -312,7 +313,9 @@ class _Flush:
             except BaseExceptionGroup as group:
                 raise sole(group) from None
 
-    async def _flush(self, login: Login, ingest: Ingest, delivery: Delivery, *, preconnect: bool) -> None:
+    async def _flush(
+        self, login: TokenManager, ingest: Ingest, delivery: Delivery, *, preconnect: bool
+    ) -> None:
         refused: list[CirronSpoolError] = []
         authenticated = anyio.Event()
 
@@ -343,7 +346,7 @@ class _Flush:
             self._conclusions.auth_error.hint = login.hint
         if login.unsaved:
             # Delivered or not, the next flush will find a refresh token that was used up.
-            self._tally.exit_codes.add(EXIT_LOOK)
+            self._tally.exit_codes.add(EXIT_ATTENTION)
         if refused:
             raise refused[0]
 

@@ -12,9 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from cirron_spool.naming import count, is_batch_name, reason
-from cirron_spool.places import SPOOL_NAME, is_quarantine_name, spool_directory
-from cirron_spool.spool import Entry, Removal, SpoolDirectory
+from cirron_spool.settings.paths import SPOOL_NAME, is_quarantine_name, spool_directory
+from cirron_spool.spool.directory import Entry, Removal, SpoolDirectory
+from cirron_spool.spool.names import is_batch_name
+from cirron_spool.text import count, reason
 
 # The search for a spool looks at no more entries of one folder.
 _MOST_ENTRIES = 500

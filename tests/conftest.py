@@ -59,5 +59,5 @@ def spool(tmp_path: Path) -> Path:
 @pytest.fixture
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Milliseconds in place of seconds between attempts: what they are, the events tell."""
-    monkeypatch.setattr("cirron_spool.schedule.FIRST_DELAY_S", 0.001)
-    monkeypatch.setattr("cirron_spool.schedule.SHORTEST_PAUSE_S", 0.001)
+    monkeypatch.setattr("cirron_spool.protocol.retry.FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr("cirron_spool.protocol.retry.SHORTEST_PAUSE_S", 0.001)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from cirron_spool import naming
+from cirron_spool.spool.names import format_batch_name
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -113,7 +113,7 @@ def test_it_delivers_to_the_receiver_as_well(place: Path) -> None:
 def test_a_users_own_spool_is_copied_and_not_touched(place: Path, tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()
-    batches = {naming.format_name(10**18 + index, f"{index:032x}"): b'{"n": NaN}' * 200 for index in range(3)}
+    batches = {format_batch_name(10**18 + index, f"{index:032x}"): b'{"n": NaN}' * 200 for index in range(3)}
     for name, content in batches.items():
         (own / name).write_bytes(content)
     (own / "notes.txt").write_text("mine")
@@ -238,7 +238,7 @@ class TestBelief:
 
         listed = []
         for index in range(2):
-            listed.append(naming.format_name(time.time_ns() + index, f"{index:032x}"))
+            listed.append(format_batch_name(time.time_ns() + index, f"{index:032x}"))
             (tmp_path / listed[-1]).write_bytes(b"{}" * (index + 1))
         return Spool("test", tmp_path, tuple(listed), 6)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import os
 import re
 import shlex
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import cirron_spool
-from cirron_spool import report
+from cirron_spool import errors
 from cirron_spool.cli.parser import build_parser
 from support.cli import PYTHON_SCRIPT, Running, spawn, spawn_cli
 from support.spools import sdk_batches
@@ -205,7 +204,7 @@ def test_every_python_block_runs_and_prints_what_its_arrows_say(world: World, nu
 
 def test_the_exit_codes_are_those_of_the_report_and_the_signals() -> None:
     codes = {int(row[0]) for row in rows(section("docs/configuration.md", "Exit codes"))}
-    known = {value for name, value in vars(report).items() if name.startswith("EXIT_")}
+    known = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
     assert codes == known | {128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
 
 
@@ -265,76 +264,29 @@ def test_every_environment_variable_of_ours_is_in_the_table() -> None:
     assert set(re.findall(r"`(CIRRON_[A-Z_]+)`", PAGES["docs/configuration.md"])) == read
 
 
-def rooms() -> list[str]:
-    """The rooms of the map's first table, in its order."""
-    table = PAGES["docs/architecture.md"].partition("| folder |")[0]
-    return [row[0].strip("`") for row in rows(table)]
-
-
 def test_every_module_is_on_the_map_and_the_map_has_no_other() -> None:
-    house = PAGES["docs/architecture.md"].partition("## ")[0]
-    top = {path.name for path in PACKAGE.glob("*.py")}
-    assert {room for room in rooms() if room.endswith(".py")} | {
-        "__init__.py",
-        "__main__.py",
-        "_version.py",
-    } == top
-    assert {"`__init__.py`", "`__main__.py`", "`_version.py`"} <= set(re.findall(r"`[^`]+`", house))
-    for wing in ("cli", "receiver"):
-        (row,) = [row for row in rows(house) if row[0] == f"`{wing}/`"]
-        there = {path.name for path in (PACKAGE / wing).glob("*.py")} - {"__init__.py"}
-        assert set(re.findall(r"`(\w+\.py)`", row[1])) == there
-    assert set(rooms()) - top == {"cli/", "receiver/"}
-
-
-def imported(path: Path) -> set[str]:
-    """The rooms of the package that a module imports, anywhere in it, for types or not."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            base, _, room = node.module.partition(".")
-            if base == "cirron_spool":
-                names |= {room.partition(".")[0]} if room else {alias.name for alias in node.names}
-    return names - {"__version__"}
-
-
-def test_each_room_imports_only_rooms_above_it_on_the_map() -> None:
-    order = [room.removesuffix(".py").strip("/") for room in rooms()]
-    for place, room in enumerate(order):
-        inside = PACKAGE / room
-        sources = sorted(inside.glob("*.py")) if inside.is_dir() else [PACKAGE / f"{room}.py"]
-        for source in sources:
-            allowed = {*order[:place], *([room] if inside.is_dir() else [])}
-            assert imported(source) <= allowed, source.name
-
-
-def test_what_the_departures_say_of_aiohttp_and_aiofiles() -> None:
-    def naming(library: str) -> set[str]:
-        pattern = re.compile(rf"^\s*(?:import|from) {library}\b", re.MULTILINE)
-        return {
-            path.relative_to(PACKAGE).as_posix()
-            for path in PACKAGE.rglob("*.py")
-            if pattern.search(path.read_text(encoding="utf-8"))
-        }
-
-    # connection.py, flush.py and wire.py name types of it, and import it for those only.
-    assert naming("aiohttp") == {
-        "aiohttp_compat.py",
-        "connection.py",
-        "flush.py",
-        "network_errors.py",
-        "post.py",
-        "resolver.py",
-        "socks.py",
-        "transport.py",
-        "wire.py",
+    table = PAGES["docs/architecture.md"].partition("| beside |")[0]
+    shown = {row[0].strip("`"): set(re.findall(r"`(\w+\.py)`", row[2])) for row in rows(table)}
+    there: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        folder = path.relative_to(PACKAGE).parent.as_posix()
+        there.setdefault("cirron_spool/" if folder == "." else f"{folder}/", set()).add(path.name)
+    assert shown == {
+        folder: names if folder == "cirron_spool/" else names - {"__init__.py"}
+        for folder, names in there.items()
     }
-    assert naming("aiofiles") == {"credentials.py"}
+
+
+def test_every_folder_says_its_role_in_one_sentence() -> None:
+    for path in PACKAGE.glob("*/__init__.py"):
+        assert re.fullmatch(r'""".+\.', path.read_text(encoding="utf-8").split('"""\n')[0].split("\n")[0]), (
+            path
+        )
 
 
 def test_what_is_said_to_be_beside_the_package_is_there() -> None:
-    table = PAGES["docs/architecture.md"].partition("| folder |")[2].partition("\n\n")[0]
-    for row in rows(f"| folder |{table}"):
+    table = PAGES["docs/architecture.md"].partition("| beside |")[2].partition("\n\n")[0]
+    for row in rows(f"| beside |{table}"):
         folder = ROOT / row[0].strip("`")
         assert folder.is_dir()
         named = re.findall(r"`([\w.]+/?)`", row[1])

@@ -38,8 +38,8 @@ from cirron_spool import (
     __version__,
     flush_spool,
 )
-from cirron_spool.lock import LOCK_NAME
-from cirron_spool.spool import Listing, SpoolDirectory
+from cirron_spool.spool.directory import Listing, SpoolDirectory
+from cirron_spool.spool.lock import LOCK_NAME
 from support import spools
 from support.answers import Answer, Gate, html, json_answer, ok
 from support.loopwatch import no_blocking_calls
@@ -1018,7 +1018,7 @@ async def test_the_event_loop_is_never_blocked(
     sdk_batches(spool, 20, spans=(0, 60))
     tuning = Tuning(in_loop_bytes=0) if why == "told so" else Tuning()
     if why == "a slow disk":
-        monkeypatch.setattr("cirron_spool.pace.QUICK_S", 0)  # nothing that any disk does is quick
+        monkeypatch.setattr("cirron_spool.pipeline.pace.QUICK_S", 0)  # nothing that any disk does is quick
     answers = [ok()] * 3 + [Answer(503), ok(), Answer(400), Answer(400)]
     with ScriptedServer(*answers) as server:
         with no_blocking_calls():

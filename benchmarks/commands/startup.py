@@ -16,7 +16,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.goals import MB, Goal
 from benchmarks.session import Findings, Session
 from benchmarks.spools import Workspace
-from cirron_spool import naming
+from cirron_spool.spool.names import format_batch_name
 
 # What the console script that pip installs does, whichever way this checkout is installed.
 _COMMAND = "import sys; from cirron_spool.cli.main import cirron_spool; sys.exit(cirron_spool())"
@@ -31,7 +31,7 @@ sys.exit(code)
 HEAVY = (
     "aiohttp",
     "cirron_spool.flush",
-    "cirron_spool.ingest",
+    "cirron_spool.pipeline.ingest",
     "asyncio",
     "anyio",
     "ssl",
@@ -129,7 +129,7 @@ def run(session: Session) -> Findings:
 def _fill(directory: Path, files: int) -> None:
     content = b" " * _LISTED_BYTES
     for index in range(files):
-        name = naming.format_name(1_776_486_598_051_509_000 + index * 1_000_000_000, shapes.new_id())
+        name = format_batch_name(1_776_486_598_051_509_000 + index * 1_000_000_000, shapes.new_id())
         (directory / name).write_bytes(content)
 
 

@@ -13,8 +13,9 @@ import warnings
 import aiohttp
 
 from benchmarks.contenders import harness
-from cirron_spool.encoding import Encoder
-from cirron_spool.prefetch import Tuning
+from cirron_spool.pipeline.encoding import Encoder
+from cirron_spool.pipeline.read_ahead import WHOLE_CHUNKS
+from cirron_spool.settings.tuning import Tuning
 
 
 def encoded(job: harness.Job, name: str) -> tuple[bytes, dict[str, str]]:
@@ -25,7 +26,7 @@ def encoded(job: harness.Job, name: str) -> tuple[bytes, dict[str, str]]:
         if size <= harness.COMPRESS_ABOVE_BYTES:
             return file.read(), harness.headers(job["token"], harness.batch_id(name), gzipped=False)
         encoder = Encoder(tuning.gzip_library, tuning.gzip_level)
-        if size <= tuning.whole_bytes:
+        if size <= WHOLE_CHUNKS * tuning.chunk_bytes:
             body = encoder.gzip(file.read())
         else:
             body = b"".join(encoder.gzip_parts(iter(lambda: file.read(tuning.chunk_bytes), b"")))

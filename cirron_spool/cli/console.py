@@ -15,9 +15,9 @@ from itertools import islice
 from typing import IO, NamedTuple, Self
 
 import cirron_spool
+from cirron_spool.cli.stdio import write_now
 from cirron_spool.errors import CirronSpoolError
-from cirron_spool.naming import iso_utc, reason
-from cirron_spool.stdio import write_now
+from cirron_spool.text import iso_utc, reason
 
 # Lines written together: a write a line would be 100,000 system calls for a big spool on a line-buffered terminal.
 _LINES_A_WRITE = 1000

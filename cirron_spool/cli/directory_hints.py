@@ -7,9 +7,9 @@ import shlex
 from pathlib import Path
 
 from cirron_spool.cli.console import Console
-from cirron_spool.naming import printable
 from cirron_spool.offline import spool_near
-from cirron_spool.places import DEFAULT, find_spool
+from cirron_spool.settings.paths import DEFAULT, find_spool
+from cirron_spool.text import printable
 
 
 def warn_of_directory(named: str | None, directory: Path, console: Console, *, exists: bool) -> None:

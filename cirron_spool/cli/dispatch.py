@@ -11,9 +11,15 @@ from cirron_spool import __version__
 from cirron_spool.cli.console import INTERRUPTED, Console, Fault, OutputError
 from cirron_spool.cli.parser import UsageError, parse, suggestion
 from cirron_spool.cli.signals import Signals
-from cirron_spool.errors import CirronSpoolError, ConfigError, ResourceError, resource_errors
-from cirron_spool.exits import EXIT_OK, EXIT_USAGE
-from cirron_spool.naming import printable
+from cirron_spool.errors import (
+    EXIT_OK,
+    EXIT_USAGE,
+    CirronSpoolError,
+    ConfigError,
+    ResourceError,
+    resource_errors,
+)
+from cirron_spool.text import printable
 
 # Commands that do something: that what they say of it cannot be written is not their failure.
 _DEEDS = {"flush", "receive", "clear"}

@@ -20,13 +20,19 @@ from cirron_spool.cli.directory_hints import warn_of_directory
 from cirron_spool.cli.render import existence, result_json, sent_line, summary
 from cirron_spool.cli.signals import Signals, StopRequest
 from cirron_spool.cli.views import FlushView, JsonEvents, Lines, Log
-from cirron_spool.errors import CirronSpoolError, ConfigError, ResourceError, resource_errors
-from cirron_spool.exits import EXIT_LATER, EXIT_OK
+from cirron_spool.errors import (
+    EXIT_OK,
+    EXIT_TEMPFAIL,
+    CirronSpoolError,
+    ConfigError,
+    ResourceError,
+    resource_errors,
+)
+from cirron_spool.events import FlushResult
 from cirron_spool.flush import flush_spool
-from cirron_spool.naming import count, printable
 from cirron_spool.offline import inspect_spool
-from cirron_spool.prefetch import Tuning
-from cirron_spool.report import FlushResult
+from cirron_spool.settings.tuning import Tuning
+from cirron_spool.text import count, printable
 
 _LARGEST_TOKEN_BYTES = 64 * 1024
 # What the options of flush_spool() are called here.
@@ -146,7 +152,7 @@ class _Run:
         """Conclude with what is known, for a process that is ended at once."""
         if not self._ended:
             self._view.console.hurry()
-            self.end(self._view.so_far() or FlushResult(Path(self._options.dir or "")), EXIT_LATER)
+            self.end(self._view.so_far() or FlushResult(Path(self._options.dir or "")), EXIT_TEMPFAIL)
 
     @contextmanager
     def _suspending(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:

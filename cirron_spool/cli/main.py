@@ -12,8 +12,8 @@ from contextlib import suppress
 
 from cirron_spool.cli.signals import Signals
 
-# As in cirron_spool.exits, which may be what cannot be loaded.
-_EXIT_LATER = 4
+# As in cirron_spool.errors, which may be what cannot be loaded.
+_EXIT_TEMPFAIL = 4
 
 
 def cirron_spool(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +45,7 @@ def _run(prog: str, arguments: Sequence[str] | None) -> int:
 
 def _load_and_run(prog: str, arguments: Sequence[str], signals: Signals) -> int:
     try:
-        from cirron_spool import stdio
+        from cirron_spool.cli import stdio
 
         stdio.prepare()
         signals.watch()  # opens files: the standard streams have their numbers by now
@@ -54,5 +54,5 @@ def _load_and_run(prog: str, arguments: Sequence[str], signals: Signals) -> int:
         why = getattr(error, "strerror", None) or str(error) or "not enough memory"
         with suppress(OSError, ValueError, AttributeError):
             sys.stderr.write(f"Error: cirron-spool cannot be loaded: {why}. Check the limits (ulimit -a).\n")
-        return _EXIT_LATER
+        return _EXIT_TEMPFAIL
     return run(prog, arguments, signals)

@@ -6,8 +6,7 @@ import math
 import time
 from collections import deque
 
-from cirron_spool.naming import human_size, printable
-from cirron_spool.report import (
+from cirron_spool.events import (
     Failed,
     FlushEvent,
     Progress,
@@ -17,6 +16,7 @@ from cirron_spool.report import (
     Started,
     Uploaded,
 )
+from cirron_spool.text import human_size, printable
 
 # The rate is that of the last seconds: a link that has become slow shows soon.
 _RATE_OVER_S = 10.0

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from cirron_spool.cli import render
 from cirron_spool.cli.console import Console, Fault
-from cirron_spool.errors import ConfigError
-from cirron_spool.exits import EXIT_LOOK, EXIT_OK, EXIT_USAGE
-from cirron_spool.naming import count, human_size, printable, reason
+from cirron_spool.errors import EXIT_ATTENTION, EXIT_OK, EXIT_USAGE, ConfigError
 from cirron_spool.offline import ClearResult, clear_spool, inspect_spool
-from cirron_spool.places import quarantine_path, spool_directory
-from cirron_spool.quarantine import entries as quarantine_entries
-from cirron_spool.quarantine import entries_if_readable, put_back, remove
+from cirron_spool.settings.paths import quarantine_path, spool_directory
+from cirron_spool.spool.quarantine import entries as quarantine_entries
+from cirron_spool.spool.quarantine import entries_if_readable, put_back, remove
+from cirron_spool.text import count, human_size, printable, reason
 
 # An exit code, and why the command failed, if it did.
 _Outcome = tuple[int, Fault | None]
@@ -72,7 +71,7 @@ def _clear(options: argparse.Namespace, console: Console) -> int:
         console.error(fault.message)
     if not options.json and (result.deleted or not result.failures):
         console.line(f"Success: Deleted {count(result.deleted, 'spool file')}.")
-    return _end_clear(result, console, (EXIT_LOOK, fault) if fault is not None else _FINE)
+    return _end_clear(result, console, (EXIT_ATTENTION, fault) if fault is not None else _FINE)
 
 
 def _end_clear(result: ClearResult, console: Console, how: _Outcome = _FINE) -> int:
@@ -130,7 +129,7 @@ def _quarantine_retry(options: argparse.Namespace, console: Console) -> int:
     if done or not failed:
         flush = _command("flush", options)
         console.line(f"Success: Moved {count(done, 'batch')} back into the spool. Run {flush} to send them.")
-    return EXIT_LOOK if failed else EXIT_OK
+    return EXIT_ATTENTION if failed else EXIT_OK
 
 
 def _quarantine_clear(options: argparse.Namespace, console: Console) -> int:
@@ -147,7 +146,7 @@ def _quarantine_clear(options: argparse.Namespace, console: Console) -> int:
         console.error(f"Could not delete {name}: {reason(error)}.")
     if done or not failed:
         console.line(f"Success: Deleted {count(done, 'rejected batch')}.")
-    return EXIT_LOOK if failed else EXIT_OK
+    return EXIT_ATTENTION if failed else EXIT_OK
 
 
 def _chosen(options: argparse.Namespace, console: Console) -> list[str]:

@@ -15,7 +15,7 @@ from rich.text import Text
 from cirron_spool.cli.console import Console, dimension
 from cirron_spool.cli.meter import Meter
 from cirron_spool.cli.views import FlushView
-from cirron_spool.report import Ended, FlushEvent, Started
+from cirron_spool.events import Ended, FlushEvent, Started
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cirron_spool.cli import loop
 from cirron_spool.cli.signals import Signals, StopRequest
-from cirron_spool.exits import EXIT_OK
+from cirron_spool.errors import EXIT_OK
 
 
 def receive(options: argparse.Namespace, signals: Signals) -> int:

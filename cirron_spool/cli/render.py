@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cirron_spool.naming import count, human_size, iso_utc, printable
 from cirron_spool.offline import Inventory
-from cirron_spool.quarantine import Rejection
-from cirron_spool.spool import Entry
+from cirron_spool.spool.directory import Entry
+from cirron_spool.spool.quarantine import Rejection
+from cirron_spool.text import count, human_size, iso_utc, printable
 
 if TYPE_CHECKING:
-    from cirron_spool.report import FlushResult
+    from cirron_spool.events import FlushResult
 
 _DAY_S = 24 * 60 * 60
 # A name in less room could not be told from another.
@@ -33,7 +33,7 @@ class Times:
         self._seconds = [f"{second:02d}." for second in range(60)]
 
     def of(self, name: str) -> tuple[str, str]:
-        """Nanoseconds since the epoch, and ISO 8601 as :func:`cirron_spool.naming.iso_utc` has it."""
+        """Nanoseconds since the epoch, and ISO 8601 as :func:`cirron_spool.text.iso_utc` has it."""
         # Twenty digits, as the SDK writes them, or any other number.
         digits = name[:20] if name[20:21] == "-" else name.partition("-")[0].zfill(10)
         second = int(digits[:-9])

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cirron_spool.cli.console import Console
 from cirron_spool.cli.meter import Meter
-from cirron_spool.exits import EXIT_LOOK
-from cirron_spool.report import (
+from cirron_spool.errors import EXIT_ATTENTION
+from cirron_spool.events import (
     BatchFailure,
     Ended,
     Failed,
@@ -20,12 +20,12 @@ from cirron_spool.report import (
     Quarantined,
     Retrying,
     Started,
-    Tally,
     Uploaded,
     Warned,
     describe,
     warning_in,
 )
+from cirron_spool.pipeline.tally import Tally
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -63,7 +63,7 @@ class FlushView:
             case Quarantined():
                 self.tally.set_aside()
             case Failed():
-                self.tally.fail(BatchFailure(event.name, event.status, event.message), EXIT_LOOK)
+                self.tally.fail(BatchFailure(event.name, event.status, event.message), EXIT_ATTENTION)
                 self.console.error(event.message)
         if warning := warning_in(event):
             self.console.warning(warning)

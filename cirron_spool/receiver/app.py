@@ -14,17 +14,18 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import TextIO
 
-from cirron_spool import naming, stdio
-from cirron_spool.awaiting import in_thread
+from cirron_spool.concurrency.threads import in_thread
 from cirron_spool.errors import CirronSpoolError, ConfigError, no_thread
 from cirron_spool.receiver.connections import Connections
 from cirron_spool.receiver.journal import Journal
 from cirron_spool.receiver.options import ReceiverOptions
 from cirron_spool.receiver.routes import Routes
 from cirron_spool.receiver.store import Store
+from cirron_spool.text import printable
 
 __all__ = ["Receiver", "ReceiverOptions", "running", "serve"]
 
@@ -182,7 +183,7 @@ def _listen(options: ReceiverOptions) -> list[socket.socket]:
         # Python's own text for a failed bind repeats the address.
         number = (isinstance(error, OSError) and error.errno) or 0
         reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or str(error)
-        where = naming.printable(f"{options.host}:{options.port}")
+        where = printable(f"{options.host}:{options.port}")
         raise ConfigError(f"Cannot listen on {where}: {reason}. Choose another --host or --port.") from None
     for each in listening:
         each.setblocking(False)
@@ -221,6 +222,17 @@ def _say(line: str, stream: TextIO | None) -> None:
         return
     # Whoever reads our lines may be gone; the batches still come.
     try:
-        print(naming.printable(line), file=stream, flush=True)
+        print(printable(line), file=stream, flush=True)
     except (OSError, ValueError):
-        stdio.silence(stream)
+        _silence(stream)
+
+
+def _silence(stream: TextIO) -> None:
+    """Send the rest of a stream to the null device.
+
+    The interpreter flushes its streams at its end, and makes an exit code of 120 of one that it cannot.
+    """
+    with suppress(OSError, ValueError, AttributeError):
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, stream.fileno())
+        os.close(devnull)

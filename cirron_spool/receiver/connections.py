@@ -23,10 +23,10 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 
-from cirron_spool import naming
 from cirron_spool.receiver import http1
 from cirron_spool.receiver.http1 import Answer, Framing, Head, RefusedError
 from cirron_spool.receiver.options import ReceiverOptions
+from cirron_spool.text import reason
 
 _READ_BYTES = 64 << 10
 
@@ -129,8 +129,8 @@ class Connections:
                 self._room.release()
                 if not waits:
                     waits = True
-                    reason = naming.reason(error)
-                    self._trouble(f"New connections wait: {reason}. Raise the limit (ulimit -n).")
+                    words = reason(error)
+                    self._trouble(f"New connections wait: {words}. Raise the limit (ulimit -n).")
                 await asyncio.sleep(_RECOVERY_S)
                 continue
             waits = False

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from cirron_spool.naming import human_size
 from cirron_spool.receiver.http1 import Answer
 from cirron_spool.receiver.store import Stored
+from cirron_spool.text import human_size
 
 
 class Journal:

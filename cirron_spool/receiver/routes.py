@@ -23,7 +23,6 @@ from concurrent.futures import Executor
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from cirron_spool import naming
 from cirron_spool.receiver.body import is_gzip
 from cirron_spool.receiver.connections import Request
 from cirron_spool.receiver.http1 import Answer, RefusedError, refusal
@@ -32,6 +31,7 @@ from cirron_spool.receiver.options import ReceiverOptions
 from cirron_spool.receiver.shaping import Shaping
 from cirron_spool.receiver.store import Store, Stored, Upload
 from cirron_spool.receiver.tokens import ACCESS_SECONDS, Tokens
+from cirron_spool.text import printable, reason
 
 # A body shorter than this on the wire is collected on the loop and handed to a thread once, because a hop costs about
 # as much as decompressing a typical batch. A longer one is handed over in parts of this size, so that it is also what
@@ -70,8 +70,8 @@ class Routes:
         except RefusedError as refused:
             answer = refusal(refused.status, refused.message)
         except OSError as error:
-            where = naming.printable(str(self._store.directory))
-            failure = f"Could not store a batch in {where}: {naming.reason(error)}."
+            where = printable(str(self._store.directory))
+            failure = f"Could not store a batch in {where}: {reason(error)}."
             answer = refusal(507 if error.errno in _NO_SPACE else 500, failure)
         await self._shaping.answer()
         return answer
@@ -89,8 +89,8 @@ class Routes:
         try:
             batches = await asyncio.get_running_loop().run_in_executor(self._threads, self._store.count)
         except OSError as error:
-            where = naming.printable(str(self._store.directory))
-            return refusal(503, f"Cannot store in {where}: {naming.reason(error)}.")
+            where = printable(str(self._store.directory))
+            return refusal(503, f"Cannot store in {where}: {reason(error)}.")
         return Answer(200, {"status": "ok", "batches": batches, **self._journal.counts()})
 
     async def _status(self, request: Request) -> Answer:

@@ -15,11 +15,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cirron_spool import naming
 from cirron_spool.errors import SpoolBusyError, SpoolError
-from cirron_spool.lock import HeldError, lock_file
 from cirron_spool.receiver.body import BodyReader
 from cirron_spool.receiver.http1 import RefusedError
+from cirron_spool.spool.lock import HeldError, lock_file
+from cirron_spool.spool.names import format_batch_name, parse_batch_name
+from cirron_spool.text import printable
 
 _LOCK_NAME = ".cirron-spool-receive.lock"
 
@@ -103,7 +104,8 @@ class Store:
         self._check_folder()
         with os.scandir(self.directory) as entries:
             return sum(
-                bool(naming.parse(entry.name)) and entry.is_file(follow_symlinks=False) for entry in entries
+                bool(parse_batch_name(entry.name)) and entry.is_file(follow_symlinks=False)
+                for entry in entries
             )
 
     def path(self, name: str) -> str:
@@ -117,7 +119,7 @@ class Store:
         once with the same identifier, the second waits for the first: it can only be a duplicate of something durable.
         """
         with self._one_at_a_time(batch_id):
-            name = naming.format_name(created_ns, batch_id)
+            name = format_batch_name(created_ns, batch_id)
             self._look_at(batch_id, name)
             there = self._find(batch_id)
             for same in there:
@@ -184,7 +186,7 @@ class Store:
             for entry in entries:
                 if not entry.is_file(follow_symlinks=False):
                     continue
-                if (batch := naming.parse(entry.name)) is not None:
+                if (batch := parse_batch_name(entry.name)) is not None:
                     self._names[batch.batch_id] = (*self._names.get(batch.batch_id, ()), entry.name)
                 elif _INCOMING.fullmatch(entry.name):
                     # Never acknowledged, and nobody else writes here while we have the lock.
@@ -207,7 +209,7 @@ class Store:
 
     @property
     def _shown(self) -> str:
-        return naming.printable(str(self.directory))
+        return printable(str(self.directory))
 
     def _unusable(self, error: Exception) -> SpoolError:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

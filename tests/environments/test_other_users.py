@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cirron_spool.lock import LOCK_NAME
+from cirron_spool.spool.lock import LOCK_NAME
 from support.cli import write_config
 from support.environments import Installation, installation, python_for_everybody
 from support.scripted import ScriptedServer

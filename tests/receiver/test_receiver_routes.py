@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from cirron_spool import naming
 from cirron_spool.errors import ConfigError, SpoolBusyError
 from cirron_spool.receiver.store import Upload
+from cirron_spool.spool.names import batch_id_of, parse_batch_name
 
 from .conftest import TOKEN, Start
 
@@ -26,7 +26,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 async def test_batches_of_the_sdk_are_stored_byte_for_byte(start: Start, sdk_spool: list[Path]) -> None:
     async with start() as peer:
         for path in sdk_spool:
-            batch = naming.parse(path.name)
+            batch = parse_batch_name(path.name)
             assert batch is not None
             answer = await peer.post_gzip(path.read_bytes(), batch.batch_id)
             assert answer.status == 200
@@ -359,8 +359,8 @@ async def test_each_token_that_can_be_chosen_can_be_presented(start: Start, own:
 async def test_the_store_is_a_spool(start: Start, sdk_spool: list[Path]) -> None:
     async with start() as peer:
         for path in sdk_spool:
-            await peer.post_gzip(path.read_bytes(), naming.batch_id_of(path.name))
-        hidden = [name for name in os.listdir(peer.folder) if naming.parse(name) is None]
+            await peer.post_gzip(path.read_bytes(), batch_id_of(path.name))
+        hidden = [name for name in os.listdir(peer.folder) if parse_batch_name(name) is None]
         assert all(name.startswith(".") and ".json" not in name for name in hidden)
 
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from cirron_spool import naming
 from cirron_spool.errors import SpoolBusyError, SpoolError
+from cirron_spool.receiver import store as store_module
 from cirron_spool.receiver.http1 import RefusedError
 from cirron_spool.receiver.store import Store, Stored, Upload
+from cirron_spool.spool.names import parse_batch_name
 from support.users import NOBODY, as_user, needs_root, shared_folder
 
 
@@ -64,7 +65,7 @@ def test_nothing_is_called_a_batch_before_it_is_synced(
     def seen_fsync(descriptor: int) -> None:
         fsync(descriptor)
         kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
-        calls.append((kind, [name for name in names(folder) if naming.parse(name)]))
+        calls.append((kind, [name for name in names(folder) if parse_batch_name(name)]))
 
     def seen_replace(source: str, target: str) -> None:
         calls.append(("replace", []))
@@ -79,7 +80,7 @@ def test_nothing_is_called_a_batch_before_it_is_synced(
 @pytest.mark.parametrize("text", [b"{}", b'{"created_ns":0}', b'{"created_ns":99999999999999999999}'])
 def test_created_ns_is_the_documents_or_the_time_of_receipt(store: Store, text: bytes) -> None:
     before = time.time_ns()
-    batch = naming.parse(upload(store).run(text).name)
+    batch = parse_batch_name(upload(store).run(text).name)
     assert batch is not None
     if text == b"{}":
         assert before <= batch.created_ns <= time.time_ns()
@@ -248,7 +249,7 @@ def test_left_overs_are_cleaned_and_nothing_else(folder: Path) -> None:
     (folder / "sub").mkdir()
     (folder / "4-ef.json").mkdir()
     (folder / "5-ff.json").symlink_to("1-ab.json")
-    assert naming.parse(ours) is None
+    assert parse_batch_name(ours) is None
     store = Store(folder, max_bytes=100)
     try:
         assert set(names(folder)) == others | {"sub", "4-ef.json", "5-ff.json"}
@@ -398,7 +399,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise PermissionError(errno.EACCES, "Permission denied")
 
     with monkeypatch.context() as broken:
-        broken.setattr(naming, "parse", refuse)
+        broken.setattr(store_module, "parse_batch_name", refuse)
         (tmp_path / "1-ab.json").write_bytes(b"{}")
         with pytest.raises(SpoolError, match="Permission denied"):
             Store(tmp_path, max_bytes=1)

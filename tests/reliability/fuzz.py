@@ -34,17 +34,17 @@ from multidict import CIMultiDict
 from cirron_spool import (
     CirronSpoolError,
     ConfigError,
-    config,
     flush_spool,
-    httpdate,
-    naming,
-    schedule,
-    verdict,
 )
-from cirron_spool.config import load_settings
-from cirron_spool.schedule import parse_retry_after
-from cirron_spool.verdict import Action, NoAnswer, judge
-from cirron_spool.verdict import Answer as Judged
+from cirron_spool import text as shown_text
+from cirron_spool.protocol import http_date, retry, verdict
+from cirron_spool.protocol.answer import Answer as Judged
+from cirron_spool.protocol.answer import NoAnswer
+from cirron_spool.protocol.retry import parse_retry_after
+from cirron_spool.protocol.verdict import Action, judge
+from cirron_spool.settings import load
+from cirron_spool.settings.load import load_settings
+from cirron_spool.spool import names
 
 NOW = datetime(2026, 4, 18, 4, 29, 58, tzinfo=UTC)
 NAME = "01776486598051509000-ab12.json"
@@ -52,7 +52,7 @@ ACKNOWLEDGING = (200, 201, 202, 204)
 
 # -- what to try: near misses of the real thing as well as anything at all
 
-names = st.one_of(
+file_names = st.one_of(
     st.text(),
     st.from_regex(r"[0-9]+-[0-9a-f]+\.json", fullmatch=True),
     st.from_regex(r"[0-9]{1,40}-[0-9a-fA-F]{1,70}\.json(\.tmp|\n)?"),
@@ -117,17 +117,17 @@ raw_answers = st.binary(max_size=200) | broken_answers()
 
 def try_name(name: str) -> None:
     """A name is a batch's exactly when the whole of it matches; what is shown of it drives no terminal."""
-    parsed = naming.parse(name) if len(name) < 4000 else None
+    parsed = names.parse_batch_name(name) if len(name) < 4000 else None
     is_batch = re.fullmatch(r"[0-9]+-[0-9a-f]+\.json", name, re.ASCII) is not None
-    assert naming.is_batch_name(name) is is_batch
+    assert names.is_batch_name(name) is is_batch
     if len(name) < 4000:
         assert (parsed is not None) is is_batch
     if parsed is not None:
         digits, _, rest = name.partition("-")
         assert parsed.created_ns == int(digits)
-        assert naming.batch_id_of(name) == parsed.batch_id == rest.removesuffix(".json")
-        assert naming.iso_utc(parsed.created_ns).endswith("Z")
-    shown = naming.printable(name)
+        assert names.batch_id_of(name) == parsed.batch_id == rest.removesuffix(".json")
+        assert shown_text.iso_utc(parsed.created_ns).endswith("Z")
+    shown = shown_text.printable(name)
     assert not any(ord(char) < 32 or 0x7F <= ord(char) < 0xA0 for char in shown)
     shown.encode()
 
@@ -248,7 +248,7 @@ def targets(folder: Path, vault: Vault) -> dict[str, Target]:
     wire = Wire(folder, vault)
     path = folder / "config.json"
     return {
-        "names": given(names)(try_name),
+        "names": given(file_names)(try_name),
         "configuration": given(configurations, st.none() | urls, st.none() | st.text(min_size=1))(
             lambda data, endpoint, key: try_configuration(path, data, endpoint, key)
         ),
@@ -288,7 +288,7 @@ def run(folder: Path, examples: int) -> dict[str, int]:
 def _by_coverage(name: str, folder: Path, examples: int) -> None:
     """Drive one target with atheris, which ends this process."""
     atheris: Any = importlib.import_module("atheris")
-    for module in (naming, config, httpdate, schedule, verdict):
+    for module in (names, shown_text, load, http_date, retry, verdict):
         for value in vars(module).values():
             if isinstance(value, types.FunctionType) and value.__module__ == module.__name__:
                 atheris.instrument_func(value)  # in place

@@ -38,13 +38,13 @@ HANG_AT_LEAST_S = 20.0
 # The modules that decide, and the tests that hold them. `conclusion` is where a delete follows an acknowledgement,
 # `window` where one batch's outcome is kept apart from the next one's.
 TARGETS: dict[str, tuple[str, ...]] = {
-    "verdict": ("test_verdict.py", "reliability/test_decisions.py"),
-    "schedule": ("test_schedule.py", "reliability/test_decisions.py"),
-    "httpdate": ("test_httpdate.py",),
-    "framing": ("test_framing_bytes.py",),
-    "naming": ("test_naming.py", "reliability/test_decisions.py"),
-    "conclusion": ("test_conclusion.py",),
-    "window": ("test_window.py",),
+    "protocol.verdict": ("protocol/test_verdict.py", "reliability/test_decisions.py"),
+    "protocol.retry": ("protocol/test_retry.py", "reliability/test_decisions.py"),
+    "protocol.http_date": ("protocol/test_http_date.py",),
+    "protocol.framing": ("protocol/test_framing_bytes.py",),
+    "spool.names": ("spool/test_names.py", "reliability/test_decisions.py"),
+    "pipeline.settle": ("pipeline/test_settle.py",),
+    "pipeline.window": ("pipeline/test_window.py",),
 }
 
 # Mutants that no test can tell from the original, as "module.function: change", and why.
@@ -52,18 +52,18 @@ _SORTED_TWICE = (
     "the second, stable sort by number is left out where it would change nothing; done always, it is slower"
 )
 EXPLAINED: dict[str, str] = {
-    "naming.module: 'T'  =>  'T~'": "the name of a type variable",
-    "naming.oldest_first: _PADDED_DIGITS + 1  =>  _PADDED_DIGITS - 1": _SORTED_TWICE,
-    "naming.oldest_first: 1  =>  2": _SORTED_TWICE,
-    "naming.oldest_first: 1  =>  0": _SORTED_TWICE,
-    "naming.oldest_first: '-'  =>  '-~'": _SORTED_TWICE,
-    "verdict._doubt: 'utf-8-sig'  =>  'utf-8-sig~'": "a codec is found by its letters and digits",
-    "verdict._unexpected_hint: 399  =>  400": "a 400 is a rejection and never comes here",
-    "window.module: 'Verdict | OSError'  =>  'Verdict | OSError~'": "a type's name, which nobody evaluates",
-    "framing.find_body: 0  =>  -1": "a pattern that begins below 0 begins at 0",
-    "httpdate.parse_http_date: 6  =>  7": "a sixth value has no partner to be compared with",
-    "schedule.delays: 10  =>  11": "the fifth delay is at the longest already, and so are all after it",
-    "schedule.delays: 10  =>  9": "the fifth delay is at the longest already, and so are all after it",
+    "spool.names.module: 'T'  =>  'T~'": "the name of a type variable",
+    "spool.names.oldest_first: _PADDED_DIGITS + 1  =>  _PADDED_DIGITS - 1": _SORTED_TWICE,
+    "spool.names.oldest_first: 1  =>  2": _SORTED_TWICE,
+    "spool.names.oldest_first: 1  =>  0": _SORTED_TWICE,
+    "spool.names.oldest_first: '-'  =>  '-~'": _SORTED_TWICE,
+    "protocol.verdict._doubt: 'utf-8-sig'  =>  'utf-8-sig~'": "a codec is found by its letters and digits",
+    "protocol.verdict._unexpected_hint: 399  =>  400": "a 400 is a rejection and never comes here",
+    "pipeline.window.module: 'Verdict | OSError'  =>  'Verdict | OSError~'": "a type's name, which nobody evaluates",
+    "protocol.framing.find_body: 0  =>  -1": "a pattern that begins below 0 begins at 0",
+    "protocol.http_date.parse_http_date: 6  =>  7": "a sixth value has no partner to be compared with",
+    "protocol.retry.delays: 10  =>  11": "the fifth delay is at the longest already, and so are all after it",
+    "protocol.retry.delays: 10  =>  9": "the fifth delay is at the longest already, and so are all after it",
 }
 
 _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -219,7 +219,7 @@ class Report:
             f"{total} mutants in {self.seconds:.0f} s: {self.killed} killed ({self.hung} by lasting too long), "
             f"{self.explained} explained, {len(self.survivors)} survived"
         )
-        lines = [f"  {mutant.module}.py:{mutant.line}  {mutant.key}" for mutant in self.survivors]
+        lines = [f"  {mutant.module}:{mutant.line}  {mutant.key}" for mutant in self.survivors]
         return "\n".join([first, *lines])
 
 
@@ -235,7 +235,7 @@ class Bench:
 
     def tests_pass(self, module: str, source: str, limit_s: float | None = None) -> bool | None:
         """Whether the module's tests pass with this source; None when they do not end within ``limit_s``."""
-        place = self._package / f"{module}.py"
+        place = self._package / f"{module.replace('.', '/')}.py"
         before = place.read_text(encoding="utf-8")
         place.write_text(source, encoding="utf-8")
         # -P: nothing but the copy may give them the package. CI: the same examples for every mutant.
@@ -283,7 +283,7 @@ def run(folder: Path, modules: list[str], limit: int | None, seed: int) -> Repor
     chosen: list[Mutant] = []
     limits: dict[str, float] = {}
     for module in modules:
-        source = (package / f"{module}.py").read_text(encoding="utf-8")
+        source = (package / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
         bench, unchanged = benches.get(), Clock(1, "runs")
         assert bench.tests_pass(module, ast.unparse(ast.parse(source))), (
             f"the tests of {module} fail unchanged"
@@ -312,7 +312,7 @@ def run(folder: Path, modules: list[str], limit: int | None, seed: int) -> Repor
             else:
                 report.survivors.append(mutant)
                 # At once: a run of hours may be interrupted.
-                print(f"  survived: {mutant.module}.py:{mutant.line}  {mutant.key}", flush=True)
+                print(f"  survived: {mutant.module}:{mutant.line}  {mutant.key}", flush=True)
     report.seconds = clock.seconds
     return report
 

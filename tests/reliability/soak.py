@@ -139,8 +139,8 @@ _FAULTS: dict[str, Callable[[], Answer]] = {
 _FLUSH = """
 import asyncio, json, os, sys
 from cirron_spool import flush_spool
-from cirron_spool import schedule
-from cirron_spool.report import Uploaded
+from cirron_spool.protocol import retry as schedule
+from cirron_spool.events import Uploaded
 
 spool, url, config, every = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 schedule.FIRST_DELAY_S = schedule.SHORTEST_PAUSE_S = 0.002  # the waits are the schedule's business, and tested there

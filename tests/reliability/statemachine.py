@@ -53,9 +53,9 @@ from hypothesis.stateful import (
 from zygote import Zygote
 
 from cirron_spool import AuthError, CirronSpoolError, FlushResult, SpoolBusyError, flush_spool
-from cirron_spool import quarantine as set_asides
-from cirron_spool.places import quarantine_path
-from cirron_spool.spool import SpoolDirectory
+from cirron_spool.settings.paths import quarantine_path
+from cirron_spool.spool import quarantine as set_asides
+from cirron_spool.spool.directory import SpoolDirectory
 from support.monitor import DeleteWatch, watch_deletes
 
 # What a server may do to one upload: acknowledge it, have it kept and tried again, stop the flush, or reject it.
@@ -191,7 +191,7 @@ class Spool(RuleBasedStateMachine):
         """Bodies that are streamed while they are compressed, as only huge ones are otherwise."""
         self.stock()
         began = self.on_disk()
-        with patch("cirron_spool.prefetch.HELD_BYTES", 500 if streamed else 8 << 20):
+        with patch("cirron_spool.pipeline.read_ahead.HELD_BYTES", 500 if streamed else 8 << 20):
             self.run_flush(plan)
         self.in_order(began)
 
@@ -395,7 +395,7 @@ class Spool(RuleBasedStateMachine):
                 await asyncio.gather(*flushes)
 
         # Waits between attempts are the schedule's own business, and tested there.
-        with patch.multiple("cirron_spool.schedule", FIRST_DELAY_S=0.001, SHORTEST_PAUSE_S=0.001):
+        with patch.multiple("cirron_spool.protocol.retry", FIRST_DELAY_S=0.001, SHORTEST_PAUSE_S=0.001):
             asyncio.run(together())
         self.vault.quiet()  # what a cancelled flush had sent may come late, and belongs to it
         self.world.flushes += len(flushes)

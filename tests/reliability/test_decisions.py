@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from cirron_spool import schedule
+from cirron_spool.protocol import retry as schedule
 
 NOW = datetime(2026, 4, 18, 4, 29, 58, tzinfo=UTC)
 

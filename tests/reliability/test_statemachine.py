@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 import statemachine
 
-from cirron_spool.verdict import Action, Verdict
+from cirron_spool.protocol.verdict import Action, Verdict
 
 
 def test_500_examples(tmp_path: Path) -> None:

@@ -280,7 +280,7 @@ async def _flush(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _slow_deletes(seconds: float) -> None:
-    from cirron_spool.spool import SpoolDirectory
+    from cirron_spool.spool.directory import SpoolDirectory
 
     fast = SpoolDirectory.delete
 

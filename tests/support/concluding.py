@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from cirron_spool.bridge import Ahead
-from cirron_spool.conclusion import Conclusions, Kept
-from cirron_spool.prefetch import Prefetch, Prepared, Ready, Tuning
-from cirron_spool.report import FlushEvent, Tally
-from cirron_spool.spool import Removal, SpoolDirectory
-from cirron_spool.verdict import Verdict
+from cirron_spool.events import FlushEvent
+from cirron_spool.pipeline.bridge import Ahead
+from cirron_spool.pipeline.read_ahead import Prefetch, Prepared, Ready
+from cirron_spool.pipeline.settle import Conclusions, Kept
+from cirron_spool.pipeline.tally import Tally
+from cirron_spool.protocol.verdict import Verdict
+from cirron_spool.settings.tuning import Tuning
+from cirron_spool.spool.directory import Removal, SpoolDirectory
 
 NAME = "00000000000000000001-0a.json"
 BODY = b'{"spans":[]}'

@@ -20,10 +20,10 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from cirron_spool.proxies import Proxy, Route
-from cirron_spool.transport import Transport
-from cirron_spool.verdict import Answer, NoAnswer
-from cirron_spool.wire import Upload
+from cirron_spool.http.proxies import Proxy, Route
+from cirron_spool.http.transport import Transport
+from cirron_spool.http.upload_body import Upload
+from cirron_spool.protocol.answer import Answer, NoAnswer
 from support import tls
 from support.background import SAFETY_NET, reset
 

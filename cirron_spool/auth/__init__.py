@@ -1,0 +1,1 @@
+"""The bearer token: store, verify, refresh."""

@@ -1,0 +1,380 @@
+"""The token: verify it before a flush, renew it before and during one, save what was renewed.
+
+A renewal is one for all: coroutines share it through a mutex, processes through a lock beside the configuration.
+The second to come finds the first one's token in the file and uses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TypeGuard
+
+import aiofiles
+import aiofiles.os
+
+from cirron_spool.concurrency.shield import complete
+from cirron_spool.concurrency.threads import DISK_THREADS, in_thread
+from cirron_spool.errors import (
+    EXIT_AUTH,
+    EXIT_OK,
+    EXIT_TEMPFAIL,
+    AuthInvalidError,
+    ConfigError,
+    TokenRenewalError,
+)
+from cirron_spool.http.attempts import attempt_on_schedule
+from cirron_spool.http.transport import Transport
+from cirron_spool.protocol.answer import Answer, NoAnswer
+from cirron_spool.protocol.verdict import Action, Verdict, judge_renewal
+from cirron_spool.settings.files import require_config
+from cirron_spool.settings.load import Credentials, Settings, check_token, credentials_in
+from cirron_spool.spool.lock import FileLock, HeldError, lock_file
+from cirron_spool.text import printable
+
+STATUS_PATH = "/api/cli/status"
+REFRESH_PATH = "/api/cli/auth/refresh"
+
+# SPEC section 3: "Refresh when the access token expires within 5 minutes".
+_RENEW_BEFORE = timedelta(minutes=5)
+# A token that lives shorter than that, or a refresh that fails, must not lead to a refresh for every batch.
+_BETWEEN_RENEWALS = timedelta(minutes=1)
+# How long another process may hold the lock for its own refresh before we go on without it.
+_LOCK_WAIT_S = 10.0
+_LOCK_POLL_S = 0.05
+# How long the answer to a refresh under way is waited for once the flush is cancelled: a few round trips, and within
+# what is left of the five seconds that a flush has to end, after the four that its batch in flight has.
+_ROTATION_GRACE_S = 0.8
+
+
+# A test receiver's "t" is no secret, and taking it out of a sentence would garble it.
+_SHORTEST_SECRET = 8
+
+_RENEWED = Verdict(Action.ACKNOWLEDGED, None, exit_code=EXIT_OK)
+
+
+class TokenManager:
+    """The credentials of one flush. ``warn`` is told what a person should know; ``unsaved`` says of a lost rotation."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        credentials: Credentials,
+        transport: Transport,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._credentials = credentials
+        self._transport = transport
+        self._warn = warn
+        self._mutex = asyncio.Lock()
+        self._next_renewal: datetime | None = None
+        # The failure on which the flush ends: those that wait for the same renewal need not try it again.
+        self._unavailable: Verdict | None = None
+        self.unsaved = False
+
+    @property
+    def token(self) -> str:
+        """The bearer token to use now."""
+        return self._credentials.token
+
+    @property
+    def hint(self) -> str:
+        """Where the token in use came from, and how to replace it: for a person whose token was refused."""
+        return self._settings.refusal_hint(self._credentials)
+
+    @property
+    def advice(self) -> str:
+        """The hint where it says more than "Run cirron auth login", which the message of a 401 says; else empty."""
+        return self.hint if self._settings.remedy else ""
+
+    @property
+    def due(self) -> bool:
+        """Whether the token is near its expiry and could be renewed now. Cheap: asked before every upload."""
+        expires_at = self._credentials.expires_at
+        if expires_at is None or self._credentials.refresh_token is None:
+            return False
+        now = datetime.now(UTC)
+        return expires_at - now < _RENEW_BEFORE and (self._next_renewal is None or now >= self._next_renewal)
+
+    async def renew_if_due(self) -> None:
+        """Before a flush: renew a token that expires within five minutes. A refusal is left to the 401 it leads to.
+
+        Raises TokenRenewalError when the platform cannot renew it now.
+        """
+        if self.due:
+            self._next_renewal = datetime.now(UTC) + _BETWEEN_RENEWALS
+            await self.renew(self.token)
+
+    async def renew_early(self) -> None:
+        """During a flush: as :meth:`renew_if_due`, but try once, and leave every failure to the 401 it leads to."""
+        if self.due:
+            self._next_renewal = datetime.now(UTC) + _BETWEEN_RENEWALS
+            async with self._mutex:
+                await self._try_renewal(self.token)
+
+    async def verify(self) -> None:
+        """Ask the platform whether the token is valid, renewing it silently where that helps.
+
+        Raises AuthInvalidError when it is refused, TokenRenewalError when the platform cannot renew it now. Any other
+        failure is a warning: the flush itself will tell.
+        """
+        token = self.token
+        outcome = await self._transport.get(
+            self._settings.api_url + STATUS_PATH,
+            {"Authorization": f"Bearer {token}"},
+        )
+        if isinstance(outcome, NoAnswer):
+            self._could_not_verify(outcome.message)
+            return
+        document = _object(outcome) if outcome.status == 200 else None
+        if outcome.status == 401 or (document is not None and document.get("valid") is False):
+            if not await self.renew(token):
+                raise AuthInvalidError(hint=self.hint)
+        elif outcome.status == 403:
+            raise AuthInvalidError(hint=self.hint)
+        elif outcome.status != 200:
+            self._could_not_verify(f"HTTP {outcome.status} {outcome.reason}".rstrip())
+        elif document is None:
+            self._could_not_verify("the answer is not the expected JSON")
+
+    async def renew(self, refused: str) -> bool:
+        """Get a token other than ``refused``: from the file, if another process renewed it, or by a refresh.
+
+        A temporary failure is retried on the schedule of an upload. False when the platform refuses; then the token in
+        use stays what it was. Raises TokenRenewalError when it cannot renew the token now.
+        """
+        async with self._mutex:
+            if self.token != refused:
+                return True
+            if self._credentials.refresh_token is None:
+                return False
+            verdict = self._unavailable or await attempt_on_schedule(
+                lambda: self._try_renewal(refused),
+                retries=self._settings.retries,
+                is_temporary=lambda outcome: outcome.action is Action.RETRY,
+                announce=self._announce,
+            )
+            if verdict.action is Action.ACKNOWLEDGED:
+                return True
+            if verdict.exit_code == EXIT_AUTH:
+                return False
+            self._unavailable = verdict
+            hint = verdict.hint
+            if verdict.exit_code == EXIT_TEMPFAIL:
+                later = "The platform could not renew the token. Nothing is lost: run the flush again later."
+                hint = f"{hint} {later}".lstrip()
+            raise TokenRenewalError(
+                self._without_secrets(f"{verdict.message.removesuffix('.')}."),
+                verdict.exit_code,
+                hint=self._without_secrets(hint),
+            )
+
+    async def _try_renewal(self, refused: str) -> Verdict:
+        """One try, under the lock that other processes respect; ACKNOWLEDGED when another token is in use."""
+        lock = await _acquire(self._settings.config_path)
+        try:
+            if await self._adopt(refused):
+                return _RENEWED
+            # From here on the platform may have rotated the token: the new one must not be lost to a cancellation.
+            verdict = await complete(self._rotate(), _ROTATION_GRACE_S)
+            # Refused or lost; a process that does not honour our lock may have been faster after all.
+            if verdict.action is not Action.ACKNOWLEDGED and await self._adopt(refused):
+                return _RENEWED
+            return verdict
+        finally:
+            if lock is not None:
+                await in_thread(lock.give_back)
+
+    async def _rotate(self) -> Verdict:
+        """One refresh, and its token in use and saved."""
+        outcome = await self._transport.post_json(
+            self._settings.api_url + REFRESH_PATH, {}, {"refresh_token": self._credentials.refresh_token}
+        )
+        renewed = _renewed(outcome, self._credentials) if isinstance(outcome, Answer) else None
+        if renewed is None:
+            return judge_renewal(outcome, now=datetime.now(UTC))
+        self._credentials = renewed
+        try:
+            # Of its own, so that the end of that wait does not cut it.
+            await complete(save(self._settings.config_path, renewed))
+        except (OSError, ConfigError) as error:
+            self.unsaved = True
+            why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+            self._warn(
+                f"The token was renewed but could not be saved in {printable(str(self._settings.config_path))}: "
+                f"{printable(why)}. This flush goes on with it; run cirron auth login before the next."
+            )
+        return _RENEWED
+
+    async def _adopt(self, refused: str) -> bool:
+        """Use the token in the file if it is another one than ``refused``."""
+        try:
+            found = await in_thread(_reread, self._settings.config_path)
+        except ConfigError:
+            return False
+        if found is None or found.token == refused:
+            return False
+        self._credentials = found
+        return True
+
+    def _could_not_verify(self, why: str) -> None:
+        self._warn(
+            f"Could not verify auth before flush: {self._without_secrets(printable(why))}. Proceeding anyway."
+        )
+
+    def _announce(self, verdict: Verdict, delay_s: float, number: int) -> None:
+        """Say that a renewal failed, and that attempt ``number`` follows in ``delay_s`` seconds."""
+        self._warn(f"{self._without_secrets(verdict.message)}. Attempt {number} in {delay_s:.1f} s.")
+
+    def _without_secrets(self, text: str) -> str:
+        return hide(text, self._credentials.token, self._credentials.refresh_token)
+
+
+def hide(text: str, *secrets: str | None) -> str:
+    """``text`` as it can be shown: a server that repeats a token must not make us print it."""
+    for secret in secrets:
+        if secret is not None and len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, "…")
+    return text
+
+
+async def save(path: Path, credentials: Credentials) -> None:
+    """Write the credentials into the configuration's ``auth``, keeping every other key. Atomic, mode 0600.
+
+    Raises OSError when it cannot be written, ConfigError when the file has become unreadable: then it is left alone.
+    """
+    document = await in_thread(require_config, path)
+    auth = document.get("auth")
+    document["auth"] = {
+        **(auth if isinstance(auth, dict) else {}),
+        "accessToken": credentials.token,
+        "refreshToken": credentials.refresh_token,
+        "expiresAt": _iso(credentials.expires_at),
+    }
+    # A link, as dotfile managers make them, stays one.
+    target = Path(await in_thread(os.path.realpath, path))
+    await aiofiles.os.makedirs(target.parent, mode=0o700, exist_ok=True, executor=DISK_THREADS)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    try:
+        # A home directory can be a slow network mount: the harness that awaits us must not feel it.
+        # UTF-8 has no half of a surrogate pair, which JSON may hold: it is escaped again.
+        file = await aiofiles.open(
+            temporary,
+            "x",
+            encoding="utf-8",
+            errors="backslashreplace",
+            opener=_private,
+            executor=DISK_THREADS,
+        )
+        try:
+            await file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+            await file.flush()
+            await in_thread(_make_durable, file.fileno(), target)
+        finally:
+            await file.close()  # aiofiles' own block closes in a thread that the loop's end waits for
+        await aiofiles.os.replace(temporary, target, executor=DISK_THREADS)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
+
+
+def _make_durable(fd: int, target: Path) -> None:
+    os.fsync(fd)
+    with suppress(OSError, AttributeError):  # root saving for the file's owner
+        status = os.stat(target)
+        if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+            os.fchown(fd, status.st_uid, status.st_gid)
+
+
+async def _acquire(config_path: Path) -> FileLock | None:
+    """The lock beside the configuration; None where there can be none, which costs at most a second refresh."""
+    taken: list[FileLock] = []
+
+    def take() -> None:
+        taken.append(lock_file(f"{os.path.realpath(config_path)}.lock"))
+
+    give_up = time.monotonic() + _LOCK_WAIT_S
+    # Asked again and again: a thread that waits in the kernel cannot be cancelled.
+    while True:
+        try:
+            await in_thread(take)
+            return taken[0]
+        except asyncio.CancelledError:
+            for lock in taken:  # the thread took it for a task that never hears of it
+                await in_thread(lock.give_back)
+            raise
+        except HeldError:
+            if time.monotonic() >= give_up:
+                return None
+            await asyncio.sleep(_LOCK_POLL_S)
+        except OSError:
+            return None
+
+
+def _reread(path: Path) -> Credentials | None:
+    return credentials_in(require_config(path), printable(str(path)))
+
+
+def _renewed(answer: Answer, old: Credentials) -> Credentials | None:
+    """The credentials in a refresh's answer, or None when it is not one (SPEC section 3)."""
+    document = _object(answer) if answer.status == 200 else None
+    if document is None:
+        return None
+    access, refresh = document.get("access_token"), document.get("refresh_token")
+    if not _is_token(access):
+        return None
+    # The old refresh token may be spent by now: what else the answer says wrongly must not cost the new ones.
+    return replace(
+        old,
+        token=access,
+        refresh_token=refresh if _is_token(refresh) else old.refresh_token,
+        expires_at=_expiry(document.get("expires_in")),
+    )
+
+
+def _is_token(value: object) -> TypeGuard[str]:
+    if not isinstance(value, str):
+        return False
+    try:
+        check_token(value, "the refresh")
+    except ConfigError:
+        return False
+    return True
+
+
+def _expiry(seconds: object) -> datetime | None:
+    """When a token expires that lives for ``seconds`` from now; None when that is no length of time."""
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        return None
+    try:
+        return datetime.now(UTC) + timedelta(seconds=seconds)
+    except (OverflowError, ValueError):
+        return None
+
+
+def _object(answer: Answer) -> dict[str, object] | None:
+    if not answer.complete:
+        return None
+    try:
+        document = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.000Z") if moment is not None else None

@@ -1,0 +1,108 @@
+"""The standard streams of a command: a closed, full, blocked or abandoned one is no crash.
+
+:func:`prepare` is the first step of a command. After it each standard stream is there, and its number is no other
+file's.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+# For the last words of a process: a reader that is there takes them in less.
+_PATIENCE_S = 0.2
+
+
+def prepare() -> None:
+    """Make the standard streams safe to use.
+
+    A closed one reads and writes the null device: the next file or socket to be opened would get its number, and our
+    words with it. Output is UTF-8, whatever the locale says. A non-blocking stream is waited for.
+    """
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        with suppress(OSError):
+            while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+                pass
+            os.close(fd)
+    if os.name == "nt":  # has consoles that are no files
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(AttributeError, ValueError, OSError):
+                stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+        return
+    sys.stdin, sys.stdout, sys.stderr = _text(0, "r"), _text(1, "w"), _text(2, "w")
+
+
+def write_now(stream: TextIO, text: str) -> None:
+    """Write ``text`` past all buffers, as far as the stream takes it at once. Never raises.
+
+    For a signal handler, where the stream's own object may be in the midst of a write.
+    """
+    import select
+
+    with suppress(OSError, ValueError, AttributeError):
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        rest = text.encode("utf-8", "backslashreplace")
+        give_up = time.monotonic() + _PATIENCE_S
+        while rest and poll.poll(max(0, (give_up - time.monotonic()) * 1000)):
+            # A pipe that is ready takes so many bytes without making us wait.
+            rest = rest[os.write(stream.fileno(), rest[: select.PIPE_BUF]) :]
+
+
+class _Stream(io.FileIO):
+    """A standard stream that is waited for where it is non-blocking. After an error its output goes nowhere.
+
+    The interpreter flushes its streams at its end, and makes an exit code of 120 of one that it cannot.
+    """
+
+    _failed = False
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        if self._failed:
+            return memoryview(data).nbytes
+        try:
+            while (written := self._write(data)) is None:
+                self._wait()
+        except OSError:
+            self._failed = True
+            raise
+        return written
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        while (read := self._readinto(buffer)) is None:
+            self._wait()
+        return read
+
+    # None says that a non-blocking file is not ready, which the declared types leave out.
+
+    def _write(self, data: ReadableBuffer) -> int | None:
+        return super().write(data)
+
+    def _readinto(self, buffer: WriteableBuffer) -> int | None:
+        return super().readinto(buffer)
+
+    def _wait(self) -> None:
+        import select
+
+        poll = select.poll()
+        poll.register(self, select.POLLIN if self.readable() else select.POLLOUT)
+        poll.poll()
+
+
+def _text(fd: int, mode: str) -> TextIO:
+    try:
+        raw = _Stream(fd, mode, closefd=False)
+    except OSError:  # closed, and there is no null device
+        return io.StringIO()
+    if mode == "r":
+        return io.TextIOWrapper(io.BufferedReader(raw), encoding="utf-8")
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )

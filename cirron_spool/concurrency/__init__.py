@@ -1,0 +1,1 @@
+"""Coroutines that outlive a cancellation, and work in threads that nobody waits for."""

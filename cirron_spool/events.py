@@ -1,0 +1,174 @@
+"""What happened to each batch, the totals, and the exit code that follows.
+
+Events are what a flush tells while it runs, :class:`FlushResult` is what it comes to. Nothing here prints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cirron_spool.errors import EXIT_OK
+from cirron_spool.text import count, human_size, printable
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFailure:
+    """Why one batch was not delivered: ``status`` is the HTTP status, None when no answer came."""
+
+    name: str
+    status: int | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlushResult:
+    """What a flush came to.
+
+    ``uploaded``, ``failed``, ``skipped`` (listed, but not delivered and not failed), ``quarantined`` and ``evicted``
+    (vanished under us, no failure) count batches and add up to those listed; ``untried`` are those of the skipped
+    that the flush ended before. ``bytes_read`` counts the bytes of the
+    uploaded files, ``bytes_sent`` those of their request bodies. ``warnings`` are all warnings of the flush, one line
+    each. ``destination`` is the origin that batches go to, empty when the flush ended before it was known.
+    ``exists`` is False where there is no such directory, which is an empty spool. ``exit_code`` is what the command
+    ends with: 0 nothing is left to do, 1 a person must look, 3 credentials, 4 running it again later is right.
+    """
+
+    directory: Path
+    uploaded: int = 0
+    failed: int = 0
+    skipped: int = 0
+    quarantined: int = 0
+    evicted: int = 0
+    untried: int = 0
+    bytes_read: int = 0
+    bytes_sent: int = 0
+    seconds: float = 0.0
+    failures: tuple[BatchFailure, ...] = ()
+    exit_code: int = EXIT_OK
+    warnings: tuple[str, ...] = ()
+    destination: str = ""
+    exists: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The flush begins: ``batches`` were listed, ``total_bytes`` is their size on disk."""
+
+    directory: Path
+    batches: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """The first attempt at ``name`` begins; ``size`` is the file's, in bytes."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """``name`` is on its way: the peer has taken about ``sent`` of its file's ``total`` bytes in this attempt.
+
+    Comes a few times a second, only while a body takes that long, and only to a listener. What the listener raises
+    then goes to the event loop's exception handler.
+    """
+
+    name: str
+    sent: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """``name`` was acknowledged; its file of ``size`` bytes went out as ``sent`` bytes and is being deleted."""
+
+    name: str
+    size: int
+    sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """``name`` will be tried again (attempt ``attempt``, from 2) after ``delay_s`` seconds."""
+
+    name: str
+    status: int | None
+    message: str
+    delay_s: float
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """``name`` was not delivered and stays. ``hint`` is one more line for a person, or empty."""
+
+    name: str
+    status: int | None
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """``name`` was rejected and set aside in ``quarantine``."""
+
+    name: str
+    status: int | None
+    message: str
+    quarantine: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something a person should know that ends nothing."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The flush is over, however it ended; always the last event."""
+
+    result: FlushResult
+
+
+FlushEvent = Started | Sending | Progress | Uploaded | Retrying | Failed | Quarantined | Warned | Ended
+
+
+def warning_in(event: FlushEvent) -> str:
+    """The warning that an event carries, one line for a person; empty for most events."""
+    match event:
+        case Warned():
+            return event.message
+        case Failed():
+            return event.hint
+        case Quarantined():
+            return f"{event.message.removesuffix('.')}. Moved to {printable(str(event.quarantine))}."
+        case _:
+            return ""
+
+
+def describe(event: FlushEvent) -> str:
+    """One line for a log about any event."""
+    match event:
+        case Started():
+            return f"flushing {count(event.batches, 'batch')} ({human_size(event.total_bytes)})"
+        case Sending():
+            return f"sending {event.name} ({human_size(event.size)})"
+        case Progress():
+            return f"sent {human_size(event.sent)} of {human_size(event.total)} of {event.name}"
+        case Uploaded():
+            return f"uploaded {event.name} ({event.sent} bytes sent)"
+        case Retrying():
+            return (
+                f"retrying {event.name} in {event.delay_s:.1f} s (attempt {event.attempt}): {event.message}"
+            )
+        case Failed():
+            return f"{event.message.removesuffix('.')}. {event.hint}" if event.hint else event.message
+        case Ended():
+            return f"ended after {event.result.seconds:.1f} s"
+        case _:
+            return warning_in(event)

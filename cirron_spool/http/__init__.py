@@ -1,0 +1,1 @@
+"""The network, and the only folder that imports aiohttp."""

@@ -1,0 +1,90 @@
+"""Attempts on the schedule, and the throttle that keeps a flush from hammering a server that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import backoff
+
+from cirron_spool.protocol import retry as schedule
+from cirron_spool.protocol.retry import Waitable, delays, pause_after
+
+W = TypeVar("W", bound=Waitable)
+
+
+async def attempt_on_schedule(
+    attempt: Callable[[], Awaitable[W]],
+    *,
+    retries: int,
+    is_temporary: Callable[[W], bool],
+    announce: Callable[[W, float, int], None],
+) -> W:
+    """The outcome of the first attempt that ``is_temporary`` is false for, or of the last one.
+
+    ``announce`` is called before each wait with the outcome, the seconds to wait, and the number of the next attempt.
+    """
+
+    async def attempt_once() -> W:  # backoff asks whether it is a coroutine function
+        return await attempt()
+
+    async def on_backoff(details: Any) -> None:
+        announce(details["value"], details["wait"], details["tries"] + 1)
+
+    # As backoff's types have it nothing is sent into a schedule; it does send each outcome (its _common.py).
+    waits: Any = partial(delays, retries=retries, random=random.random)
+    attempts = backoff.on_predicate(
+        waits,
+        is_temporary,
+        jitter=None,  # the schedule's own: backoff's would shorten a Retry-After
+        on_backoff=on_backoff,
+        logger=None,
+    )(attempt_once)
+    outcome: W = await attempts()
+    return outcome
+
+
+class Throttle:
+    """Spaces the attempts of one flush, whichever batch they belong to, while the server fails.
+
+    After a temporary failure no attempt begins within a second, or within the server's own delay. Until one succeeds
+    they begin one at a time, a second apart. Without a failure nothing waits. ``announce`` is called with the seconds
+    of a wait that the server asked for.
+    """
+
+    def __init__(self, announce: Callable[[float], None]) -> None:
+        self._announce = announce
+        self._turn = asyncio.Lock()  # first come, first served
+        self._failing = False
+        self._not_before = 0.0  # by time.monotonic()
+
+    async def turn(self) -> None:
+        """Return when the next attempt may begin."""
+        if not self._failing and self._wait_s() == 0:
+            return
+        async with self._turn:
+            while (wait_s := self._wait_s()) > 0:  # each failure meanwhile makes it longer
+                if wait_s > schedule.SHORTEST_PAUSE_S:
+                    self._announce(wait_s)
+                await asyncio.sleep(wait_s)
+            if self._failing:
+                self._hold(schedule.SHORTEST_PAUSE_S)
+
+    def failed(self, outcome: Waitable) -> None:
+        """Take note of a temporary failure."""
+        self._failing = True
+        self._hold(pause_after(outcome))
+
+    def succeeded(self) -> None:
+        """Take note of an answer that is no temporary failure."""
+        self._failing = False
+
+    def _wait_s(self) -> float:
+        return max(0.0, self._not_before - time.monotonic())
+
+    def _hold(self, seconds: float) -> None:
+        self._not_before = max(self._not_before, time.monotonic() + seconds)

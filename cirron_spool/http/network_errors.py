@@ -1,0 +1,196 @@
+"""The errors of aiohttp, of TLS and of sockets in plain words: translated here, once.
+
+No text of a library is passed on: it holds addresses of objects, file names and line numbers. What the operating system
+says about an errno is kept, and what OpenSSL says about a certificate.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+
+import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
+
+from cirron_spool.errors import NoThreadError
+from cirron_spool.http.proxies import Proxy
+from cirron_spool.protocol.answer import Answer, NoAnswer
+from cirron_spool.protocol.verdict import is_temporary
+
+# OpenSSL's reasons. The first bytes that came are no TLS: what a plain http port answers.
+_NO_TLS = {
+    *("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "UNKNOWN_PROTOCOL", "BAD_RECORD_TYPE"),
+    *("PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "RECORD_TOO_SMALL", "UNEXPECTED_MESSAGE"),
+}
+_NO_COMMON_VERSION = {
+    *("UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE", "VERSION_TOO_LOW", "WRONG_SSL_VERSION"),
+    *("TLSV1_ALERT_PROTOCOL_VERSION", "INAPPROPRIATE_FALLBACK", "TLSV1_ALERT_INAPPROPRIATE_FALLBACK"),
+}
+_WANTS_A_CERTIFICATE = {
+    *("TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_BAD_CERTIFICATE", "TLSV1_ALERT_UNKNOWN_CA"),
+    *("SSLV3_ALERT_CERTIFICATE_UNKNOWN", "SSLV3_ALERT_CERTIFICATE_EXPIRED", "TLSV1_ALERT_ACCESS_DENIED"),
+}
+# Bytes were damaged on their way, or the connection ended: the next attempt may do better.
+_TEMPORARY = {
+    *("BAD_RECORD_MAC", "SSLV3_ALERT_BAD_RECORD_MAC", "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"),
+    *("UNEXPECTED_EOF_WHILE_READING", "TLSV1_ALERT_INTERNAL_ERROR", "APPLICATION_DATA_AFTER_CLOSE_NOTIFY"),
+}
+_ALERT = re.compile("^(SSLV3|TLSV1|TLSV13)_ALERT_")
+# X509_V_ERR_… of OpenSSL's x509_vfy.h.
+_NOT_YET_VALID, _EXPIRED, _OTHER_NAME, _OTHER_ADDRESS = 9, 10, 62, 64
+
+_TRUST = "Set SSL_CERT_FILE to a file with the certificate of the authority that signed it."
+_CHECK_URL = "Check apiUrl."
+_THREADS = "Raise the limit of processes of this user (ulimit -u) or of the container, or stop some of them."
+
+
+class TunnelError(aiohttp.ClientConnectionError):
+    """A SOCKS proxy made no connection: ``outcome`` says why."""
+
+    def __init__(self, outcome: NoAnswer) -> None:
+        super().__init__(outcome.message)
+        self.outcome = outcome
+
+
+def address(host: str | None, port: int | None) -> str:
+    """``host:port`` as URLs have it, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if host is not None and ":" in host else f"{host}:{port}"
+
+
+def translate(
+    error: BaseException, *, peer: str, proxy: Proxy | None = None, connected: bool = True, sent: bool = True
+) -> Answer | NoAnswer:
+    """What a request that raised ``error`` came to: for a person, and whether a retry can help.
+
+    ``peer`` is the ``host:port`` that was asked, by way of ``proxy`` if there is one. ``connected``: there
+    was a connection to send the request on; ``sent``: the request went out whole.
+    """
+    if isinstance(error, TunnelError):
+        return error.outcome
+    shown = proxy.shown if proxy is not None else ""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        if error.status == 407:
+            source = proxy.source if proxy is not None else ""
+            return Answer(407, error.message, proxy=shown, proxy_source=source)
+        words = f"the proxy {shown} answered {error.status} {error.message}"
+        if is_temporary(error.status):
+            return NoAnswer(words)
+        return NoAnswer(words, True, f"Have the proxy allow {peer}, or exempt the host in NO_PROXY.")
+    if isinstance(error, aiohttp.ClientConnectorError):
+        peer = address(error.host, error.port)
+    known = next(filter(None, (_known(cause, peer) for cause in _causes(error))), None)
+    if known is not None:
+        return known
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return NoAnswer(_not_connected(error, peer, shown))
+    broken = _broken_answer(error, shown)
+    if broken:
+        return NoAnswer(broken)
+    if isinstance(error, aiohttp.InvalidURL):
+        return NoAnswer(f"the address {peer} cannot be used", fatal=True, hint=_CHECK_URL)
+    words = _system_words(error)
+    if proxy is not None and not connected:
+        return NoAnswer(f"the proxy {shown} made no connection: {words or 'it ended the conversation'}")
+    return NoAnswer(words or _ended(error, sent=sent))
+
+
+def _broken_answer(error: BaseException, proxy: str) -> str:
+    """What was wrong with an answer, or with a part of one; empty when none had begun."""
+    if isinstance(error, HttpProcessingError):
+        return "the answer is not HTTP from some point on"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the answer was cut"
+    if isinstance(error, aiohttp.ClientResponseError):
+        from_proxy = error.request_info.method == "CONNECT"
+        return f"the proxy {proxy} does not answer in HTTP" if from_proxy else "the answer is not HTTP"
+    return ""
+
+
+def _known(cause: BaseException, peer: str) -> NoAnswer | None:
+    """What a cause means by itself, wherever it comes up; None for most."""
+    if isinstance(cause, aiohttp.ClientError):
+        return None  # some of them are an SSLError in name, without what it says
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return _untrusted(cause, peer)
+    if isinstance(cause, ssl.SSLError):
+        return _tls(cause, peer)
+    if isinstance(cause, NoThreadError):
+        return NoAnswer(f"cannot reach {peer}: no thread can be started", hint=_THREADS)
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """``error`` and what led to it, as far as it says so."""
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        cause = pending.pop()
+        if cause is not None and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            pending += [cause.__cause__, getattr(cause, "os_error", None)]
+
+
+def _system_words(error: BaseException) -> str:
+    """What the operating system calls the first errno among the causes; empty when there is none."""
+    for cause in _causes(error):
+        if isinstance(cause, socket.gaierror):
+            return cause.strerror or ""
+        if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+            return os.strerror(cause.errno)
+    return ""
+
+
+def _ended(error: BaseException, *, sent: bool) -> str:
+    if isinstance(error, TimeoutError):
+        return "the connection timed out"
+    if sent:
+        return "the server closed the connection before it answered"
+    return "the server closed the connection while the request was sent"
+
+
+def _not_connected(error: aiohttp.ClientConnectorError, peer: str, proxy: str) -> str:
+    words = _system_words(error)
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"cannot resolve {error.host}: {words or 'no address was found'}"
+    where = f"the proxy {proxy}" if isinstance(error, aiohttp.ClientProxyConnectionError) else peer
+    if not words and isinstance(error.os_error, ConnectionResetError):
+        words = "the connection was closed during the TLS handshake"
+    elif not words and isinstance(error.os_error, ConnectionAbortedError):
+        words = "the TLS handshake took too long"
+    return f"cannot connect to {where}: {words or 'none of its addresses can be reached'}"
+
+
+def _untrusted(error: ssl.SSLCertVerificationError, peer: str) -> NoAnswer:
+    host = peer.rpartition(":")[0].strip("[]")
+    # Only OpenSSL fills these in, not each verifier of an operating system.
+    why = (getattr(error, "verify_message", "") or "it cannot be verified").rstrip(".")
+    code = getattr(error, "verify_code", None)
+    hint = _TRUST
+    if code in (_OTHER_NAME, _OTHER_ADDRESS):
+        hint = "It was made for another name. Check apiUrl, and whether a proxy or a captive portal answers."
+    elif code in (_NOT_YET_VALID, _EXPIRED):
+        hint = "Check the clock of this machine, or ask the server's operators for a new certificate."
+    return NoAnswer(f"the certificate of {host} is not trusted: {why}", fatal=True, hint=hint)
+
+
+def _tls(error: ssl.SSLError, peer: str) -> NoAnswer:
+    reason = getattr(error, "reason", None) or ""
+    if reason in _TEMPORARY or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return NoAnswer(f"TLS failed: the connection to {peer} was cut or its bytes were damaged")
+    if reason in _NO_TLS:
+        words, hint = f"{peer} does not speak TLS", "Check apiUrl: it may be the port of plain http."
+    elif reason in _NO_COMMON_VERSION:
+        words, hint = f"{peer} and this machine have no TLS version in common", _CHECK_URL
+    elif reason in _WANTS_A_CERTIFICATE:
+        words, hint = f"{peer} asks for a certificate of the client's, which is not supported", _CHECK_URL
+    elif reason == "TLSV1_UNRECOGNIZED_NAME":
+        words, hint = f"{peer} does not know this host name", _CHECK_URL
+    else:
+        plain = _ALERT.sub("", reason).replace("_", " ").lower()
+        words = f"{peer} and this machine do not agree ({plain or 'no reason given'})"
+        hint = _CHECK_URL
+    return NoAnswer(f"TLS failed: {words}", fatal=True, hint=hint)

@@ -1,0 +1,170 @@
+"""Connections through a SOCKS proxy: the only module that calls aiohttp_socks and python_socks.
+
+The extra ``socks`` brings both. Their errors become TunnelError here, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl as tls
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from aiohttp.client_proto import ResponseHandler
+from aiohttp_socks import ProxyConnector, ProxyType
+from python_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
+from python_socks.async_.asyncio import Proxy as SocksClient
+
+from cirron_spool.http.network_errors import TunnelError
+from cirron_spool.http.proxies import Proxy, address_of
+from cirron_spool.protocol.answer import NoAnswer
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractResolver
+
+# python_socks has a limit of a minute of its own unless it is given another.
+_NO_LIMIT_S = 86_400.0
+
+# python_socks has no codes for these. tests/http/test_socks.py meets each of them.
+_LOGIN_REFUSED = (
+    "No acceptable authentication methods",
+    "Unexpected SOCKS authentication method",
+    "Username and password authentication failure",
+)
+# SOCKS4: identd does not confirm the user.
+_USER_REFUSED = frozenset({0x5C, 0x5D})
+# The replies of SOCKS5 (RFC 1928, section 6) and SOCKS4, and whether a retry is useless.
+_REPLIES = {
+    0x01: ("it failed", False),
+    0x02: ("its rules do not allow it", True),
+    0x03: ("the network cannot be reached", False),
+    0x04: ("the host cannot be reached", False),
+    0x05: ("the connection was refused", False),
+    0x06: ("the host is too far away", False),
+    0x07: ("it makes no connections", True),
+    0x08: ("it does not know this kind of address", True),
+    0x5B: ("it refused or failed", False),
+}
+
+
+class SocksConnector(ProxyConnector):
+    """Opens the connections of a session through ``proxy``.
+
+    ``resolver`` looks up the proxy's name, and a host's where the proxy resolves none. ``options`` are those of
+    aiohttp.TCPConnector.
+    """
+
+    def __init__(self, proxy: Proxy, resolver: AbstractResolver, **options: Any) -> None:
+        super().__init__(proxy.host, proxy.port, **options)
+        self._via = proxy
+        self._names = resolver
+
+    async def _connect_via_proxy(
+        self,
+        host: str,
+        port: int,
+        ssl: tls.SSLContext | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # aiohttp_socks's signature
+    ) -> tuple[asyncio.Transport, ResponseHandler]:
+        """Connect to ``host``. Raises TunnelError, and an OSError for a fault behind the proxy."""
+        # Private to aiohttp_socks, whose own version cannot be cancelled in a look-up or a TLS handshake: it waits for
+        # the loop's threads, or for the end of a connection that nobody reports.
+        async with asyncio.timeout(timeout):
+            return await self._loop.create_connection(
+                partial(ResponseHandler, self._loop),
+                sock=await self._open_tunnel(host, port),
+                ssl=ssl,
+                server_hostname=host.rstrip(".") if ssl is not None else None,
+            )
+
+    async def _open_tunnel(self, host: str, port: int) -> socket.socket:
+        """A socket that the proxy has connected to ``host``."""
+        proxy = self._via
+        kind = ProxyType.SOCKS5 if proxy.socks_version == 5 else ProxyType.SOCKS4
+        target = await self._target(host)
+        refused: OSError | None = None
+        for address in await self._resolve(proxy.host, f"the proxy {proxy.shown}"):
+            # A name is passed on as it is: what is to be looked up here was.
+            client = SocksClient(kind, address, proxy.port, proxy.user, proxy.password, rdns=True)
+            try:
+                return await client.connect(target, port, timeout=_NO_LIMIT_S)
+            except ProxyTimeoutError:  # the system gave the connection up
+                raise TimeoutError from None
+            except ProxyConnectionError as error:
+                refused = error
+            except ProxyError as error:
+                raise TunnelError(_refusal(proxy, f"{host}:{port}", error)) from error
+            except ValueError as error:  # the reply holds a name that is none
+                raise TunnelError(_not_socks(proxy)) from error
+            except OSError as error:
+                raise TunnelError(
+                    NoAnswer(f"the proxy {proxy.shown} ended the connection: {_words(error)}")
+                ) from error
+        raise TunnelError(
+            NoAnswer(f"cannot connect to the proxy {proxy.shown}: {_words(refused)}")
+        ) from refused
+
+    async def _target(self, host: str) -> str:
+        """What the proxy is told to connect to: the name ``host``, or an address."""
+        proxy = self._via
+        address = address_of(host)
+        if proxy.socks_version == 4 and address is not None and address.version == 6:
+            raise TunnelError(
+                NoAnswer(f"SOCKS4 knows no IPv6 addresses: {proxy.shown} cannot reach {host}", True)
+            )
+        if address is None and proxy.resolves_names:
+            try:
+                host.encode("idna")
+            except UnicodeError:
+                raise TunnelError(NoAnswer(f"{host} is not a valid host name", True)) from None
+            return host
+        family = socket.AF_INET if proxy.socks_version == 4 else socket.AF_UNSPEC
+        asking = "socks4a" if proxy.socks_version == 4 else "socks5h"
+        hint = f"Write {asking}:// in {proxy.source} for a proxy that looks names up itself."
+        found = await self._resolve(host, host, family, hint)
+        # IPv4 first, if there is: what the proxy's network can do is not known here.
+        return min(found, key=lambda found: ":" in found)
+
+    async def _resolve(
+        self, host: str, what: str, family: socket.AddressFamily = socket.AF_UNSPEC, hint: str = ""
+    ) -> list[str]:
+        """The addresses of ``host``, at least one. ``what`` names the host for a person."""
+        if address_of(host) is not None:
+            return [host]
+        try:
+            return [result["host"] for result in await self._names.resolve(host, 0, family)]
+        except socket.gaierror as error:
+            words = error.strerror or "no address was found"
+            raise TunnelError(NoAnswer(f"cannot resolve {what}: {words}", hint=hint)) from error
+
+
+def _refusal(proxy: Proxy, peer: str, error: ProxyError) -> NoAnswer:
+    """What a reply of the proxy means that makes no connection."""
+    code = error.error_code
+    if code in _USER_REFUSED or str(error).startswith(_LOGIN_REFUSED):
+        hint = f"Correct {proxy.source}, or exempt the host in NO_PROXY."
+        if not proxy.user:
+            return NoAnswer(
+                f"the proxy {proxy.shown} in {proxy.source} asks for a user and a password", True, hint
+            )
+        return NoAnswer(
+            f"the proxy {proxy.shown} refused the user or the password in {proxy.source}", True, hint
+        )
+    if code not in _REPLIES:
+        return _not_socks(proxy)
+    words, fatal = _REPLIES[code]
+    return NoAnswer(f"the proxy {proxy.shown} cannot connect to {peer}: {words}", fatal)
+
+
+def _not_socks(proxy: Proxy) -> NoAnswer:
+    return NoAnswer(
+        f"the proxy {proxy.shown} closed the connection or did not answer in SOCKS{proxy.socks_version}"
+    )
+
+
+def _words(error: OSError | None) -> str:
+    if error is None or not error.errno:
+        return "the connection was closed"
+    return os.strerror(error.errno)

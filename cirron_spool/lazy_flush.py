@@ -1,0 +1,24 @@
+"""The first flush of a process that asks for it in a running event loop: what it needs is imported beside the loop."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from cirron_spool.concurrency.threads import in_daemon_thread
+from cirron_spool.errors import NoThreadError
+
+if TYPE_CHECKING:
+    from cirron_spool.events import FlushResult
+
+
+async def flush_spool(*arguments: Any, **options: Any) -> FlushResult:
+    """Upload a spool as :func:`cirron_spool.flush.flush_spool` does, whose arguments, result and errors these are."""
+    load = partial(import_module, "cirron_spool.flush")
+    try:
+        flush = await in_daemon_thread(load, "cirron-spool import")
+    except NoThreadError:
+        flush = load()
+    result: FlushResult = await flush.flush_spool(*arguments, **options)
+    return result

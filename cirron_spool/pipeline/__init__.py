@@ -1,0 +1,1 @@
+"""The delivery of one spool: read ahead, encode, upload in order, settle."""

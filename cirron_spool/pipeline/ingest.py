@@ -1,0 +1,61 @@
+"""One batch, one POST, one answer. No retry, no order, no disk."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from cirron_spool.http.transport import PRODUCT, Transport
+from cirron_spool.http.upload_body import Moment, Progress, Upload
+from cirron_spool.pipeline.read_ahead import Prepared
+from cirron_spool.protocol.answer import Answer, NoAnswer
+from cirron_spool.spool.names import batch_id_of
+
+Stream = Callable[[Prepared], AbstractAsyncContextManager[AsyncIterator[bytes]]]
+
+
+class Ingest:
+    """The platform's trace ingest: ``path`` (``/api/traces``) on ``origin`` (``https://app.cirron.com``)."""
+
+    def __init__(self, transport: Transport, origin: str, path: str) -> None:
+        self._transport = transport
+        self.origin = origin
+        self.path = path
+        self._url = origin + path
+        # Of the last token, since it is nearly always the next one's, too.
+        self._token: str | None = None
+        self._headers: dict[str, str] = {}
+
+    async def preconnect(self) -> None:
+        """Open the connection before the first batch is ready for it."""
+        await self._transport.preconnect(self._url)
+
+    async def resolve(self) -> None:
+        """Look up the way before the first batch: several in flight must not overtake each other on finding it."""
+        await self._transport.resolve(self._url)
+
+    def post(
+        self,
+        prepared: Prepared,
+        token: str,
+        stream: Stream,
+        meanwhile: Moment | None = None,
+        progress: Progress | None = None,
+    ) -> Coroutine[Any, Any, Answer | NoAnswer]:
+        """Upload ``prepared`` under its idempotency key, the batch id in its name. ``stream`` opens an unheld body."""
+        if token != self._token:
+            self._token = token
+            self._headers = {
+                "Authorization": f"Bearer {token}",
+                "X-Cirron-SDK-Version": PRODUCT,
+            }
+        name, _, gzip, parts, length, _ = prepared
+        headers = {**self._headers, "X-Cirron-Batch-Id": batch_id_of(name)}
+        if gzip:
+            headers["Content-Encoding"] = "gzip"
+        if length is None:
+            upload = Upload(length=None, stream=lambda: stream(prepared), progress=progress)
+        else:
+            upload = Upload(parts, length, None, meanwhile, progress)
+        return self._transport.post(self._url, headers, upload)

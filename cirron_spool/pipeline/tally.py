@@ -1,0 +1,85 @@
+"""The counts of a flush in progress, and the exit code that follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cirron_spool.errors import EXIT_ATTENTION, EXIT_AUTH, EXIT_OK, EXIT_TEMPFAIL, EXIT_USAGE
+from cirron_spool.events import BatchFailure, FlushResult
+
+
+def worst(codes: Iterable[int]) -> int:
+    """The exit code of several: credentials before "a person must look" before "later" before nothing."""
+    rank = {EXIT_OK: 0, EXIT_TEMPFAIL: 1, EXIT_ATTENTION: 2, EXIT_AUTH: 3, EXIT_USAGE: 4}
+    return max(codes, key=lambda code: rank.get(code, 2), default=EXIT_OK)
+
+
+@dataclass(slots=True)
+class Tally:
+    """The counts of a flush in progress. Each listed batch is counted once; what is left over was skipped."""
+
+    directory: Path
+    listed: int = 0
+    uploaded: int = 0
+    quarantined: int = 0
+    evicted: int = 0
+    bytes_read: int = 0
+    bytes_sent: int = 0
+    failures: list[BatchFailure] = field(default_factory=list)
+    passed_over: int = 0
+    exit_codes: set[int] = field(default_factory=set)
+    warnings: list[str] = field(default_factory=list)
+    destination: str = ""
+    exists: bool = True
+
+    def acknowledge(self, size: int, sent: int) -> None:
+        """One batch of ``size`` bytes was acknowledged; ``sent`` bytes of body carried it."""
+        self.uploaded += 1
+        self.bytes_read += size
+        self.bytes_sent += sent
+
+    def unacknowledge(self, size: int, sent: int) -> None:
+        """A batch that was acknowledged is still in the spool after all: it counts as failed, not uploaded."""
+        self.uploaded -= 1
+        self.bytes_read -= size
+        self.bytes_sent -= sent
+
+    def fail(self, failure: BatchFailure, exit_code: int) -> None:
+        """One batch stays in the spool for a reason of its own."""
+        self.failures.append(failure)
+        self.exit_codes.add(exit_code)
+
+    def set_aside(self) -> None:
+        """One rejected batch went to quarantine; a person must look at it some day."""
+        self.quarantined += 1
+        self.exit_codes.add(EXIT_ATTENTION)
+
+    def pass_over(self) -> None:
+        """One batch that cannot be sent is left where it is, for a person to look at; the flush goes on."""
+        self.passed_over += 1
+        self.exit_codes.add(EXIT_ATTENTION)
+
+    def result(self, seconds: float) -> FlushResult:
+        """The totals so far as a frozen result."""
+        skipped = self.listed - self.uploaded - len(self.failures) - self.quarantined - self.evicted
+        untried = skipped - self.passed_over
+        return FlushResult(
+            directory=self.directory,
+            uploaded=self.uploaded,
+            failed=len(self.failures),
+            skipped=skipped,
+            quarantined=self.quarantined,
+            evicted=self.evicted,
+            untried=untried,
+            bytes_read=self.bytes_read,
+            bytes_sent=self.bytes_sent,
+            seconds=seconds,
+            failures=tuple(self.failures),
+            # Left over without a failure: the flush was asked to stop, and to go on later is right.
+            exit_code=worst(self.exit_codes) or (EXIT_TEMPFAIL if untried else EXIT_OK),
+            warnings=tuple(self.warnings),
+            destination=self.destination,
+            exists=self.exists,
+        )

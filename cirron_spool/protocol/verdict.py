@@ -1,0 +1,298 @@
+"""What an answer to an upload means.
+
+An HTTP answer, or its absence, becomes one :class:`Verdict`. The tables below are SPEC section 4, in its order; a
+reader can check them by eye. Nothing here knows the HTTP client, the attempt's number or the clock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from functools import lru_cache, partial
+from http import HTTPStatus
+
+from cirron_spool.errors import EXIT_ATTENTION, EXIT_AUTH, EXIT_OK, EXIT_TEMPFAIL
+from cirron_spool.protocol.answer import Answer, NoAnswer
+from cirron_spool.protocol.retry import LONGEST_RETRY_AFTER_S, parse_retry_after
+from cirron_spool.text import printable
+
+# The ingest route, where nobody sets another.
+INGEST_PATH = "/api/traces"
+
+# A server's own words are shown up to this many characters: enough for a sentence, too few to flood a terminal.
+_SHOWN_CHARS = 200
+
+
+class Action(Enum):
+    """What the flush does next."""
+
+    ACKNOWLEDGED = auto()  # delete the file
+    RETRY = auto()  # the batch stays; the same bytes again after a delay
+    REFRESH = auto()  # refresh the token and resend once; without a way to refresh it is a stop
+    REJECTED = auto()  # this batch is refused for good: stop, or set it aside
+    STOP = auto()  # nothing later is sent
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The meaning of one attempt.
+
+    ``exit_code`` is the command's if the flush ends on this verdict. ``hint`` is one more line for a person, ``said``
+    the server's own words about a rejection.
+    ``retry_after_s`` is the server's own delay in seconds, at most LONGEST_RETRY_AFTER_S.
+    """
+
+    action: Action
+    status: int | None
+    message: str = ""
+    hint: str = ""
+    said: str = ""
+    exit_code: int = EXIT_ATTENTION
+    retry_after_s: float | None = None
+
+
+_ACKNOWLEDGING = frozenset({200, 201, 202, 204})
+_REJECTING = frozenset({400, 409, 413, 422})
+_TRANSIENT = frozenset({408, 425, 429})
+# Server errors that no retry heals: the route or the protocol version is not implemented.
+_PERMANENT_5XX = frozenset({501, 505})
+
+# Made once: every good answer comes to one of these.
+_ACKNOWLEDGED = {
+    status: Verdict(Action.ACKNOWLEDGED, status, exit_code=EXIT_OK) for status in sorted(_ACKNOWLEDGING)
+}
+
+
+def judge(
+    outcome: Answer | NoAnswer, *, name: str, origin: str, path: str = INGEST_PATH, now: datetime
+) -> Verdict:
+    """The verdict on an upload of batch ``name`` to ``path`` on ``origin``; ``now`` (aware) dates Retry-After."""
+    if isinstance(outcome, NoAnswer):
+        message = f"Network error uploading {name}: {printable(outcome.message)}"
+        if outcome.fatal:
+            return Verdict(Action.STOP, None, message, hint=outcome.hint)
+        return Verdict(Action.RETRY, None, message, hint=outcome.hint, exit_code=EXIT_TEMPFAIL)
+    status = outcome.status
+    if status in _ACKNOWLEDGING:
+        return _judge_success(outcome, name)
+    if status in _REJECTING:
+        return Verdict(
+            Action.REJECTED,
+            status,
+            f"Rejected {name}: {_status_line(outcome)}",
+            said=_server_message(outcome),
+            hint=_with_said(
+                outcome, "It stays in the spool. Run again with --quarantine to set rejected batches aside."
+            ),
+        )
+    if is_temporary(status):
+        return _retry(outcome, f"Upload of {name} failed: {_status_line(outcome)}", now)
+    if status == 401:
+        message = f"Auth rejected (401) for {name}. Run cirron auth login."
+        return Verdict(Action.REFRESH, status, message, exit_code=EXIT_AUTH)
+    if status == 403:
+        said = _server_message(outcome) or _reason(outcome)
+        return Verdict(
+            Action.STOP, status, f"Permission denied (403) for {name}: {said}", exit_code=EXIT_AUTH
+        )
+    if status == 404:
+        message = (
+            f"Ingest route {path} not available on {origin} (404). "
+            "Platform may not have shipped the route yet."
+        )
+        return Verdict(Action.STOP, status, message)
+    return Verdict(
+        Action.STOP, status, f"Unexpected HTTP {status} for {name}", hint=_unexpected_hint(outcome)
+    )
+
+
+def judge_renewal(outcome: Answer | NoAnswer, *, now: datetime) -> Verdict:
+    """The verdict on a request for new tokens that brought none.
+
+    RETRY where the failure is temporary, unreadable answers included, since the platform may have renewed the token.
+    STOP otherwise: with EXIT_AUTH where the platform refuses, with EXIT_ATTENTION where something else is in between.
+    """
+    failed = "The token could not be renewed"
+    if isinstance(outcome, NoAnswer):
+        message = f"{failed}: {printable(outcome.message)}"
+        if outcome.fatal:
+            return Verdict(Action.STOP, None, message, hint=outcome.hint)
+        return Verdict(Action.RETRY, None, message, hint=outcome.hint, exit_code=EXIT_TEMPFAIL)
+    status = outcome.status
+    message = f"{failed}: {_status_line(outcome)}"
+    if is_temporary(status):
+        return _retry(outcome, message, now)
+    if 200 <= status <= 299:
+        message = f"{failed}: HTTP {status}, but no tokens could be read from the answer"
+        return Verdict(Action.RETRY, status, message, exit_code=EXIT_TEMPFAIL)
+    if status < 400 or status == 407:
+        return Verdict(Action.STOP, status, message, hint=_unexpected_hint(outcome))
+    return Verdict(Action.STOP, status, message, exit_code=EXIT_AUTH)
+
+
+def is_temporary(status: int) -> bool:
+    """Whether a later attempt may do better after an answer of that status."""
+    return status in _TRANSIENT or (500 <= status <= 599 and status not in _PERMANENT_5XX)
+
+
+def _judge_success(answer: Answer, name: str) -> Verdict:
+    """A 2xx that may acknowledge: it does when it is whole, came after the body, and does not say otherwise."""
+    status, _, _, body, complete, delimited, early, *_ = answer
+    if early:
+        return _unreadable(status, name, "the answer came before the batch was sent")
+    kind, encoding = answer.header("Content-Type"), answer.header("Content-Encoding")
+    doubt = _doubt(kind, encoding, body, complete, delimited)
+    return _ACKNOWLEDGED[status] if doubt is None else doubt(status, name)
+
+
+# A verdict on a status and a batch.
+_Doubt = Callable[[int, str], Verdict]
+
+
+# A platform answers each batch alike: what was read once is not read again. Each other word would be another entry.
+@lru_cache(maxsize=4)
+def _doubt(
+    content_type: str, content_encoding: str, body: bytes, complete: bool, delimited: bool
+) -> _Doubt | None:
+    """What speaks against an acknowledgement in an answer of these words, if anything does."""
+    kind = content_type.partition(";")[0].strip().lower()
+    is_plain_encoding = content_encoding.strip().lower() in ("", "identity")
+    if not body:
+        # A type describes a body. Where only the closed connection ends the answer, it is a promise that a cut broke.
+        no_promise = kind in ("", "text/plain") and is_plain_encoding
+        is_certain = complete and (delimited or no_promise)
+        return None if is_certain else partial(_unreadable, why="the answer was cut")
+    # What a page may carry before its first tag: a byte order mark and white space. Markup is not plain text, even
+    # where it claims to be.
+    start = body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    if kind in ("text/html", "application/xhtml+xml") or start == b"<":
+        return partial(
+            _something_else,
+            what="a web page",
+            hint="A captive portal or a fallback page answered. Log in to the network, or check apiUrl.",
+        )
+    if not complete:
+        return partial(_unreadable, why="the answer was cut or too long")
+    if not is_plain_encoding:
+        return partial(_unreadable, why="the answer is compressed, which was not asked for")
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return partial(_unreadable, why="the answer is not text")
+    if kind == "application/json" or kind.endswith("+json") or start in (b"{", b"["):
+        return _doubt_in_json(text)
+    if kind in ("", "text/plain"):
+        return None
+    return partial(
+        _something_else,
+        what=f"an answer of type {printable(kind)[:80]}",
+        hint="Something other than the platform may have answered. Check apiUrl.",
+    )
+
+
+def _doubt_in_json(text: str) -> _Doubt | None:
+    try:
+        # Python takes NaN, which is no JSON, and refuses long integers, which are.
+        document = json.loads(text, parse_int=float, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return partial(_unreadable, why="the answer is not valid JSON")
+    if isinstance(document, dict):
+        error = document.get("error")
+        if document.get("success") is False or document.get("ok") is False or error is not None:
+            return partial(_not_acknowledged, said=_message_in(document))
+    return None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _something_else(status: int, name: str, what: str, hint: str) -> Verdict:
+    return Verdict(
+        Action.STOP, status, f"Unexpected HTTP {status} for {name}: {what}, not an acknowledgement", hint=hint
+    )
+
+
+def _not_acknowledged(status: int, name: str, said: str) -> Verdict:
+    message = f"Upload of {name} was not acknowledged: HTTP {status}, but the answer reports an error"
+    return Verdict(Action.RETRY, status, f"{message}: {said}" if said else message, exit_code=EXIT_TEMPFAIL)
+
+
+def _unreadable(status: int, name: str, why: str) -> Verdict:
+    return Verdict(
+        Action.RETRY,
+        status,
+        f"Network error uploading {name}: HTTP {status}, but {why}",
+        exit_code=EXIT_TEMPFAIL,
+    )
+
+
+def _retry(answer: Answer, message: str, now: datetime) -> Verdict:
+    hint = _with_said(answer)
+    asked_s = parse_retry_after(answer.header("Retry-After"), now, answer.header("Date"))
+    if asked_s is None or asked_s <= LONGEST_RETRY_AFTER_S:
+        return Verdict(
+            Action.RETRY, answer.status, message, hint, exit_code=EXIT_TEMPFAIL, retry_after_s=asked_s
+        )
+    try:
+        moment = (now + timedelta(seconds=asked_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        when = f"Run the flush again after {moment} (in {asked_s:.0f} s), as the server asks."
+    except OverflowError:
+        when = "The server asks for a wait beyond the calendar. Ask its operators, then run the flush again."
+    return Verdict(Action.STOP, answer.status, f"{message}. {when}", hint, exit_code=EXIT_TEMPFAIL)
+
+
+def _reason(answer: Answer) -> str:
+    if answer.reason:
+        return printable(answer.reason)[:_SHOWN_CHARS]
+    try:
+        return HTTPStatus(answer.status).phrase
+    except ValueError:
+        return "Unknown Status"
+
+
+def _status_line(answer: Answer) -> str:
+    return f"HTTP {answer.status} {_reason(answer)}"
+
+
+def _message_in(document: Mapping[str, object]) -> str:
+    """The sentence for a person in a JSON answer, wherever APIs usually put it; escaped and cut."""
+    for key in ("message", "error", "detail"):
+        value = document.get(key)
+        if isinstance(value, Mapping):
+            value = value.get("message")
+        if isinstance(value, str) and value:
+            return printable(value)[:_SHOWN_CHARS]
+    return ""
+
+
+def _server_message(answer: Answer) -> str:
+    try:
+        document = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return ""
+    return _message_in(document) if isinstance(document, dict) else ""
+
+
+def _with_said(answer: Answer, hint: str = "") -> str:
+    """``hint`` behind the server's own words for a person, if it has any."""
+    said = _server_message(answer)
+    if not said:
+        return hint
+    stop = "" if said.endswith((".", "!", "?")) else "."
+    return f"The server said: {said}{stop} {hint}".rstrip()
+
+
+def _unexpected_hint(answer: Answer) -> str:
+    if 300 <= answer.status <= 399:
+        location = printable(answer.header("Location"))[:_SHOWN_CHARS]
+        where = f" to {location}" if location else ""
+        return f"The server redirects{where}. Redirects are never followed: set apiUrl to where the platform really is."
+    if answer.status == 407:
+        proxy = f"The proxy {printable(answer.proxy)}" if answer.proxy else "A proxy"
+        source = answer.proxy_source or "HTTPS_PROXY or HTTP_PROXY"
+        return f"{proxy} asks for credentials. Set them in {source}, or exempt the host in NO_PROXY."
+    return _with_said(answer, "Check apiUrl; nothing was deleted.")

@@ -1,0 +1,1 @@
+"""The settings: defaults, files, environment and arguments. Each value knows its origin."""

@@ -1,0 +1,1 @@
+"""The spool directory on disk: names, listing, lock, quarantine. Blocking; no event loop, no network."""

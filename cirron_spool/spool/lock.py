@@ -1,0 +1,168 @@
+"""The lock on a spool: one flush or ``clear`` works on it at a time.
+
+It is the kernel's (flock), so it ends with the process that holds it, however that ends. A lock file that was left
+behind is never stale, whoever made it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from cirron_spool.errors import SpoolBusyError
+from cirron_spool.text import printable, reason
+
+# Matches neither the SDK's ``*.json*`` nor a batch's name; hidden, because it is nobody's data.
+LOCK_NAME = ".cirron-spool.lock"
+
+# How a file system says that somebody else holds the lock. Any other error says that it has no locks.
+_HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
+# Each further try finds that another process has given its lock back in between.
+_MOST_TRIES = 10
+
+
+class HeldError(Exception):
+    """Somebody else holds the lock."""
+
+
+class FileLock:
+    """A lock that this process holds, and that ``release`` gives back."""
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release = release
+        self._process = os.getpid()
+
+    def give_back(self) -> None:
+        """Let others have it, leaving nothing behind."""
+        if os.getpid() != self._process:
+            return  # a fork of the process that holds it: not ours to give
+        with suppress(OSError):  # the kernel gives it back with the process at the latest
+            self._release()
+
+
+def take_lock(directory: Path) -> tuple[FileLock | None, str]:
+    """The lock on the spool in ``directory``; or None, and a warning for a person, where there can be none.
+
+    Raises SpoolBusyError when another process holds it. Without a lock only work can be done twice; nothing is lost.
+    """
+    shown = printable(str(directory))
+    try:
+        return lock_file(os.path.join(os.path.realpath(directory), LOCK_NAME)), ""
+    except HeldError:
+        raise SpoolBusyError(
+            f"Another cirron-spool is working on {shown}. Wait for it to end, then run this again."
+        ) from None
+    except OSError as error:
+        return None, f"{shown} cannot be locked: {reason(error)}. Do not flush it twice at once."
+
+
+def lock_file(path: str) -> FileLock:
+    """Take the lock whose file is ``path``, without waiting. The file need not exist.
+
+    Raises HeldError when somebody else holds it, OSError where there can be none.
+    """
+    return FileLock(_take(path))
+
+
+if sys.platform == "win32":
+
+    def _take(path: str) -> Callable[[], None]:
+        import filelock  # needed only here
+
+        lock = filelock.FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise HeldError from None
+        return lock.release
+
+else:
+    # Not filelock: it refuses a file that this user cannot write, and one of another user in a sticky directory.
+
+    # A link is not followed, a named pipe does not block, a terminal does not become ours.
+    _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+    def _take(path: str) -> Callable[[], None]:
+        import fcntl  # needed by a flush, not by inspect
+
+        tries = _MOST_TRIES
+        while True:
+            fd = _open(path)
+            tries -= 1
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Unlinked: its holder gave it back between our open and our lock. Some file systems count no links.
+                if os.fstat(fd).st_nlink or not tries:
+                    return partial(_give_back, fd, path)
+            except OSError as error:
+                os.close(fd)
+                if error.errno in _HELD:
+                    raise HeldError from None
+                raise
+            os.close(fd)
+
+    def _give_back(fd: int, path: str) -> None:
+        # Removed while it is held: a waiter that has it open finds it unlinked and takes the new one.
+        try:
+            if os.fstat(fd).st_nlink:
+                os.unlink(path)
+        finally:
+            os.close(fd)
+
+    def _open(path: str) -> int:
+        """A descriptor of the lock file, whoever made it; of a new one where none can be opened."""
+        for _ in range(_MOST_TRIES):
+            try:
+                return _open_existing(path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                _make_way(path, error)
+            try:
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666)
+            except FileExistsError:
+                continue
+            with suppress(OSError):  # whoever may write to the directory may lock it, whatever the umask is
+                os.fchmod(fd, os.stat(os.path.dirname(path)).st_mode & 0o666)
+            return fd
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+
+    def _open_existing(path: str) -> int:
+        """A descriptor of what stands at ``path``; writable if it can be, as network file systems want it."""
+        try:
+            return os.open(path, os.O_RDWR | _FLAGS)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            return os.open(path, os.O_RDONLY | _FLAGS)
+
+    def _make_way(path: str, error: OSError) -> None:
+        """Remove what stands at ``path`` and could not be opened, if it is in the way and nobody holds it.
+
+        Raises HeldError, ``error`` where the file is not the reason, or OSError where it cannot be removed.
+        """
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            return
+        if stat.S_ISREG(status.st_mode):
+            if not isinstance(error, PermissionError):
+                raise error
+            if _is_locked(status):
+                raise HeldError
+        os.unlink(path)
+
+    def _is_locked(status: os.stat_result) -> bool:
+        """Whether anybody has locked a file that this process cannot open; only Linux tells, see proc_locks(5)."""
+        file = b"%02x:%02x:%d" % (os.major(status.st_dev), os.minor(status.st_dev), status.st_ino)
+        try:
+            with open("/proc/locks", "rb") as locks:
+                return any(file in line.split() for line in locks)
+        except OSError:
+            return False

@@ -1,0 +1,170 @@
+"""Rejected batches, set aside beside the spool with a note of why, until somebody decides.
+
+``.cirron/quarantine/`` holds each batch under its own name with its own bytes, moved there by a rename, and beside it
+``<name without .json>.rejection.json`` (which no batch is called) with when, status and answer.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from cirron_spool.errors import SpoolError
+from cirron_spool.settings.paths import quarantine_path
+from cirron_spool.spool.directory import SpoolDirectory
+from cirron_spool.spool.names import is_batch_name
+from cirron_spool.text import printable, reason
+
+_LARGEST_NOTE_BYTES = 64 * 1024
+
+
+class Rejection(NamedTuple):
+    """A batch in quarantine: its size in bytes, when it was rejected (ISO 8601), the status and the answer."""
+
+    name: str
+    size: int
+    when: str | None = None
+    status: int | None = None
+    message: str = ""
+
+
+def set_aside(spool: SpoolDirectory, name: str, status: int | None, message: str) -> Path:
+    """Move the batch to quarantine and say why; returns the quarantine. Blocking.
+
+    Raises OSError when it cannot be moved; then it still is in the spool.
+    """
+    folder = quarantine_path(spool.path)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    target = folder / name
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, "a batch of that name is in quarantine already", str(target))
+    note: dict[str, object] = {
+        "name": name,
+        "rejectedAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "status": status,
+        "message": message,
+    }
+    # The note first: a batch without a note would be a riddle, a note without its batch is overwritten or ignored.
+    _write(_note_path(target), note)
+    try:
+        os.rename(spool.path_of(name), target)
+    except OSError:
+        if not os.path.lexists(target):  # another process may have set it aside
+            _tidy(target)
+        raise
+    return folder
+
+
+def entries(spool: Path) -> list[Rejection]:
+    """What is in the quarantine of a spool directory, oldest first. Blocking. Raises SpoolError."""
+    folder = quarantine_path(spool)
+    with SpoolDirectory(folder, remedy="Move it away: rejected batches are kept there.") as opened:
+        found = opened.entries() if opened.open() else []
+        return [_with_note(folder, entry.name, entry.size) for entry in found]
+
+
+def entries_if_readable(spool: Path) -> tuple[list[Rejection], str]:
+    """As :func:`entries`, for a command that can do without: what is there, and a warning or an empty string."""
+    try:
+        return entries(spool), ""
+    except SpoolError as error:
+        return [], f"The quarantine is not shown. {error}"
+
+
+def put_back(spool: Path, names: list[str]) -> tuple[int, list[tuple[str, OSError]]]:
+    """Move batches back into the spool for the next flush; how many, and what failed. Blocking."""
+    try:
+        spool.mkdir(parents=True, exist_ok=True)  # it may have been tidied away, empty as it was
+    except OSError as error:
+        shown = printable(str(spool))
+        raise SpoolError(
+            f"Cannot use {shown} as a spool: {reason(error)}. Move it away, or pass --dir."
+        ) from None
+    return _each(spool, names, lambda source: os.rename(source, _free(spool / source.name)))
+
+
+def remove(spool: Path, names: list[str]) -> tuple[int, list[tuple[str, OSError]]]:
+    """Delete batches from quarantine for good; how many, and what failed. Blocking."""
+    return _each(spool, names, os.unlink)
+
+
+def _each(
+    spool: Path, names: list[str], act: Callable[[Path], None]
+) -> tuple[int, list[tuple[str, OSError]]]:
+    done = 0
+    failed: list[tuple[str, OSError]] = []
+    folder = quarantine_path(spool)
+    for name in names:
+        if not is_batch_name(name):
+            continue
+        try:
+            act(folder / name)
+            done += 1
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            failed.append((name, error))
+            continue
+        _tidy(folder / name)
+    return done, failed
+
+
+def _tidy(gone: Path) -> None:
+    """Remove the note of a batch that is not in quarantine, and the quarantine when nothing is left in it."""
+    with suppress(OSError):
+        os.unlink(_note_path(gone))
+    with suppress(OSError):
+        os.rmdir(gone.parent)
+
+
+def _free(target: Path) -> Path:
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, "the spool has a batch of that name", str(target))
+    return target
+
+
+def _note_path(batch: Path) -> Path:
+    return batch.with_name(f"{batch.stem}.rejection.json")
+
+
+def _write(path: Path, note: dict[str, object]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            json.dump(note, file, indent=2, ensure_ascii=False)
+            file.write("\n")
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _unblocking(name: str, flags: int) -> int:
+    # A named pipe that somebody put there must not hold up an inspect.
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _with_note(folder: Path, name: str, size: int) -> Rejection:
+    try:
+        with open(_note_path(folder / name), encoding="utf-8", opener=_unblocking) as file:
+            note = json.loads(file.read(_LARGEST_NOTE_BYTES))
+    except (OSError, ValueError, RecursionError):
+        note = None
+    if not isinstance(note, dict):
+        return Rejection(name, size)
+    when, status, message = note.get("rejectedAt"), note.get("status"), note.get("message")
+    return Rejection(
+        name,
+        size,
+        when if isinstance(when, str) else None,
+        status if isinstance(status, int) else None,
+        message if isinstance(message, str) else "",
+    )

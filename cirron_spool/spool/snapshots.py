@@ -1,0 +1,53 @@
+"""Snapshots of sampled and full runs: files beside the spool, which a flush does not upload."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from cirron_spool.settings.paths import SPOOL_NAME
+from cirron_spool.text import count, printable
+
+# As the SDK lays them out: <output dir>/snapshots/<span_id>/<file>.
+_FOLDER = "snapshots"
+_FILES = ("weights.safetensors", "gradients.safetensors")
+# The count is for a person: at so many spans, or after so many seconds, "at least" is enough.
+_MOST_SPANS = 2000
+_MOST_S = 0.2
+
+
+def snapshots_left(spool: Path) -> str:
+    """A warning that counts the snapshots of a run whose spool is ``spool``, or an empty string. Blocking, bounded."""
+    for place in dict.fromkeys((spool, Path(os.path.realpath(spool)))):
+        # The SDK calls its spool so; any other directory says nothing about an output directory around it.
+        if place.name == SPOOL_NAME:
+            folder = place.parent / _FOLDER
+            files, whole = _count(folder)
+            if files:
+                what = ("" if whole else "at least ") + count(files, "file")
+                shown = printable(str(folder))
+                return f"Snapshots stay behind: {what} in {shown}. A flush does not upload them; keep the folder."
+    return ""
+
+
+def _count(folder: Path) -> tuple[int, bool]:
+    """How many snapshot files are in the folder, and whether those are all."""
+    deadline = time.monotonic() + _MOST_S
+    found = 0
+    for number, span in enumerate(_spans(folder)):
+        if number == _MOST_SPANS or time.monotonic() > deadline:
+            return found, False
+        found += sum(os.path.isfile(os.path.join(span, name)) for name in _FILES)
+    return found, True
+
+
+def _spans(folder: Path) -> Iterator[str]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in islice(entries, _MOST_SPANS + 1):
+                yield entry.path
+    except OSError:  # none, or unreadable: what is there cannot be told
+        return

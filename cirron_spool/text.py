@@ -1,0 +1,60 @@
+"""Values as text for a person: times, sizes, counts, and untrusted text without control characters."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# The Gregorian calendar repeats after 400 years, which lets a time beyond datetime's year 9999 be shown too.
+_CYCLE_MS = 146_097 * 86_400_000
+_NS_IN_MS = 1_000_000
+
+# C0, DEL and C1 controls, and the Unicode marks that reorder or break lines: what may drive a terminal.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def iso_utc(created_ns: int) -> str:
+    """``2026-04-18T04:29:58.051Z``: UTC, milliseconds, cut and not rounded.
+
+    Years above 9999 are written with their sign (``+010000-01-01…``), as ISO 8601 and JavaScript do.
+    """
+    cycles, ms = divmod(created_ns // _NS_IN_MS, _CYCLE_MS)
+    moment = _EPOCH + timedelta(milliseconds=ms)
+    year = moment.year + 400 * cycles
+    shown = f"{year:04d}" if year <= 9999 else f"+{year:06d}"
+    return f"{shown}{moment:-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"
+
+
+def human_size(size: int) -> str:
+    """``444 B``, ``6 KB`` (whole), ``2.51 MB`` (two decimals, GB and TB too); 1024-based, halves go up."""
+    if size < 1024:
+        return f"{size} B"
+    kilobytes = (size + 512) >> 10
+    if kilobytes < 1024:
+        return f"{kilobytes} KB"
+    for power, unit in ((20, "MB"), (30, "GB")):
+        hundredths = (size * 100 + (1 << (power - 1))) >> power
+        if hundredths < 102_400:
+            return f"{hundredths // 100}.{hundredths % 100:02d} {unit}"
+    hundredths = (size * 100 + (1 << 39)) >> 40
+    return f"{hundredths // 100}.{hundredths % 100:02d} TB"
+
+
+def count(number: int, singular: str, plural: str | None = None) -> str:
+    """``1 file``, ``3 files``, ``2 batches``."""
+    if number == 1:
+        return f"{number} {singular}"
+    return f"{number} {plural or singular + ('es' if singular.endswith('ch') else 's')}"
+
+
+def printable(text: str) -> str:
+    r"""``text`` with everything that could drive a terminal escaped (``\x1b``, ``\n``, ``\u202e``)."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def reason(error: OSError) -> str:
+    """An OSError in a few words, without its path."""
+    return printable(error.strerror or str(error) or type(error).__name__)
