@@ -286,7 +286,6 @@ class _Flush:
         self._tally.destination = settings.ingest_origin
         async with Transport(
             timeout_ms=settings.timeout_ms,
-            connections=self._options.in_flight,
             session=self._options.session,
             route=begun.route,
         ) as transport:
@@ -304,18 +303,11 @@ class _Flush:
             for warning in settings.warnings:
                 self._warn(warning)
             try:
-                await self._flush(
-                    login,
-                    ingest,
-                    delivery,
-                    preconnect=settings.api_url != settings.ingest_origin,
-                )
+                await self._flush(login, ingest, delivery)
             except BaseExceptionGroup as group:
                 raise sole(group) from None
 
-    async def _flush(
-        self, login: TokenManager, ingest: Ingest, delivery: Delivery, *, preconnect: bool
-    ) -> None:
+    async def _flush(self, login: TokenManager, ingest: Ingest, delivery: Delivery) -> None:
         refused: list[CirronSpoolError] = []
         authenticated = anyio.Event()
 
@@ -331,8 +323,6 @@ class _Flush:
 
         async with anyio.create_task_group() as beside:
             beside.start_soon(authenticate)
-            if preconnect:
-                beside.start_soon(ingest.preconnect)
             self._take_note_of(await self._beginning.listed())
             with anyio.CancelScope() as delivering:
                 if self._options.stop is not None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
-
-if TYPE_CHECKING:
-    from yarl import URL
 
 # The protocol of one connection: aiohttp.client_proto.ResponseHandler.
 Protocol = Any
@@ -57,20 +54,3 @@ def end_body(content: aiohttp.StreamReader, *, refused: bool) -> None:
     """
     if not content.is_eof() and content.exception() is None:
         content.set_exception(HttpProcessingError() if refused else aiohttp.ClientPayloadError())
-
-
-async def open_connection(
-    session: aiohttp.ClientSession, url: URL, options: dict[str, Any], limits: aiohttp.ClientTimeout
-) -> Protocol:
-    """Open a connection to the origin of ``url`` for a later request with the same ``options``; its protocol.
-
-    ``options`` are ``ssl``, ``proxy`` and ``proxy_headers``. Raises what a request raises.
-    """
-    if session.connector is None:
-        raise aiohttp.ClientConnectionError("the session is closed")
-    loop = asyncio.get_running_loop()
-    request = aiohttp.ClientRequest("POST", url, loop=loop, session=session, **options)
-    connection = await session.connector.connect(request, traces=[], timeout=limits)
-    protocol = connection.protocol
-    connection.release()
-    return protocol

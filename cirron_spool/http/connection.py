@@ -46,8 +46,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_content",
-        "_exchanged",
-        "_had_waited",
+        "_had_exchange",
         "_protocol",
         "_socket",
         "_tickets_read",
@@ -63,7 +62,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         self._socket: Any = transport.get_extra_info("socket")
         self._content: aiohttp.StreamReader | None = None
-        self._had_waited = self._exchanged = self._tickets_read = False
+        self._had_exchange = self._tickets_read = False
         self.received: bytearray | None = None
         self.lost = self.cut_short = self.closed_in_order = False
 
@@ -82,18 +81,17 @@ class Connection(asyncio.Protocol):
     # -- one exchange after another --------------------------------------------------------------------------------
 
     def begin(self) -> bool:
-        """Begin an exchange. Returns whether the connection had waited for one, and may be dead by now."""
+        """Begin an exchange. Returns whether the connection had one before, and so may be dead by now."""
         self.received = bytearray()
         self._content = None
-        had_waited, self._tickets_read = self._had_waited, self._exchanged
+        reused = self._tickets_read = self._had_exchange
         self.note_use()
-        return had_waited
+        return reused
 
-    def note_use(self, *, exchanged: bool = True) -> None:
-        """Know that the connection had an exchange, or else was opened ahead of one."""
-        self._exchanged = self._exchanged or exchanged
-        if not self._had_waited:
-            self._had_waited = True
+    def note_use(self) -> None:
+        """Remember that the connection had an exchange."""
+        if not self._had_exchange:
+            self._had_exchange = True
             _used.add(self._protocol)
 
     def is_quiet(self) -> bool:
@@ -185,7 +183,7 @@ _used: WeakSet[Protocol] = WeakSet()
 
 
 def was_used(protocol: Protocol | None) -> bool:
-    """Whether the connection of ``protocol``, lost or not, had an exchange or was opened ahead of one."""
+    """Whether the connection of ``protocol``, lost or not, had an exchange."""
     return protocol is not None and protocol in _used
 
 

@@ -23,7 +23,7 @@ from yarl import URL
 from cirron_spool import __version__
 from cirron_spool.concurrency.shield import complete
 from cirron_spool.concurrency.threads import in_daemon_thread
-from cirron_spool.http.aiohttp_compat import REQUEST_ERRORS, open_connection, protocol_of
+from cirron_spool.http.aiohttp_compat import REQUEST_ERRORS, protocol_of
 from cirron_spool.http.connection import Connection, was_used
 from cirron_spool.http.network_errors import address, translate
 from cirron_spool.http.post import Post
@@ -92,7 +92,6 @@ class Transport:
         self,
         *,
         timeout_ms: int,
-        connections: int = 1,
         session: aiohttp.ClientSession | None = None,
         route: Route | None = None,
     ) -> None:
@@ -108,12 +107,8 @@ class Transport:
             self._keep(route)
         self._watch = Watch(self._limit_s)
         self._resolver = Resolver()
-        # Addresses are not kept: a later attempt finds a corrected one.
-        self._pool_options: dict[str, Any] = {
-            "limit": 0,
-            "limit_per_host": connections,
-            "use_dns_cache": False,
-        }
+        # The window bounds the number of connections. Without a cache a later attempt finds a corrected address.
+        self._pool_options: dict[str, Any] = {"limit": 0, "limit_per_host": 0, "use_dns_cache": False}
         self._tunnels: dict[Proxy, aiohttp.ClientSession] = {}
         # The watch bounds all of an exchange: aiohttp's own limits are off, those of a caller's session, too.
         self._timeout = aiohttp.ClientTimeout(total=None)
@@ -210,20 +205,6 @@ class Transport:
             with suppress(OSError):  # the request itself will say so
                 async with asyncio.timeout(self._limit_s):
                     await self._find_defaults(url)
-
-    async def preconnect(self, url: str) -> None:
-        """Open a connection to the origin of ``url`` ahead of its first request. Best effort: errors wait for it."""
-        if self._session is None or not self._own:
-            return
-        with suppress(*REQUEST_ERRORS, ValueError, TypeError):
-            async with asyncio.timeout(self._limit_s):
-                defaults = await self._find_defaults(url)
-                # A connection is used by requests that say the same to the proxy.
-                options = {name: defaults.options[name] for name in ("ssl", "proxy", "proxy_headers")}
-                protocol = await open_connection(defaults.session, defaults.route.url, options, self._timeout)
-            connection = Connection.of(protocol)
-            if connection is not None:
-                connection.note_use(exchanged=False)
 
     async def _exchange(
         self,

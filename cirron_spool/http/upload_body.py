@@ -24,23 +24,21 @@ _LOOKS_PER_LIMIT = 8
 _SLOWEST_LOOK_S = 0.25
 
 Stream = Callable[[], AbstractAsyncContextManager[AsyncIterator[bytes]]]
-# Called when a body held in memory is on its way: until its answer comes the event loop has nothing else to do for it.
-Moment = Callable[[], None]
 Progress = Callable[[int], None]
 
 
 class Upload(NamedTuple):
     """A request body: ``parts`` held in memory, or a ``stream`` of parts to be opened anew for each attempt.
 
-    ``length`` in bytes becomes Content-Length; None sends it chunked. ``meanwhile`` is told when ``parts`` have been
-    written; it must not raise. ``progress`` is called at most four times a second with the bytes that the peer has
-    taken in this attempt, when they have become more; it must not raise.
+    ``length`` in bytes becomes Content-Length; None sends the body chunked. ``on_sent`` is called when the body has
+    been written to the connection. ``progress`` is called with the bytes that the peer has confirmed in this attempt,
+    at most four times a second and when the number has grown. Neither may raise.
     """
 
     parts: tuple[bytes, ...] = ()
     length: int | None = 0
     stream: Stream | None = None
-    meanwhile: Moment | None = None
+    on_sent: Callable[[], None] | None = None
     progress: Progress | None = None
 
 
@@ -121,8 +119,8 @@ class Body(Exchange):
             await asyncio.sleep(0)
             raise
         self.sent = True
-        if self._upload.meanwhile is not None:
-            self._upload.meanwhile()
+        if self._upload.on_sent is not None:
+            self._upload.on_sent()
 
     async def _write_all(self, writer: AbstractStreamWriter) -> None:
         parts, length, stream, *_ = self._upload

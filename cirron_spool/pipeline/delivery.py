@@ -18,7 +18,6 @@ from cirron_spool.auth.token_manager import TokenManager, hide
 from cirron_spool.errors import EXIT_AUTH, TokenRenewalError
 from cirron_spool.events import FlushEvent, Progress, Retrying, Warned
 from cirron_spool.http.attempts import Throttle, attempt_on_schedule
-from cirron_spool.http.upload_body import Moment
 from cirron_spool.pipeline.ingest import Ingest, Stream
 from cirron_spool.pipeline.read_ahead import Prepared
 from cirron_spool.protocol.answer import Answer, NoAnswer
@@ -56,15 +55,15 @@ class Delivery:
         self._attempting = 0
         self._idle: asyncio.Event | None = None
 
-    async def deliver(self, batch: Prepared, meanwhile: Moment | None = None) -> Verdict | OSError:
+    async def deliver(self, batch: Prepared, on_sent: Callable[[], None] | None = None) -> Verdict | OSError:
         """Attempt until the verdict is not to retry, or the schedule ends; an OSError is the file's own.
 
-        ``meanwhile`` is called each time that the batch is on its way and only its answer is waited for.
+        ``on_sent`` is called each time that the body has been written and only its answer is missing.
         """
         try:
-            verdict = await self._attempt(batch, meanwhile)
+            verdict = await self._attempt(batch, on_sent)
             if verdict.action is Action.RETRY and not self.stopping:
-                verdict = await self._retry(batch, verdict, meanwhile)
+                verdict = await self._retry(batch, verdict, on_sent)
         except OSError as error:  # a body that is read while it is sent
             return error
         return verdict
@@ -81,12 +80,12 @@ class Delivery:
                 self._idle.clear()
                 await self._idle.wait()
 
-    async def _retry(self, batch: Prepared, verdict: Verdict, meanwhile: Moment | None) -> Verdict:
+    async def _retry(self, batch: Prepared, verdict: Verdict, on_sent: Callable[[], None] | None) -> Verdict:
         """Attempt ``batch`` again on the schedule, after a first attempt that came to ``verdict``."""
         known = [verdict]
 
         async def attempt() -> Verdict:
-            return known.pop() if known else await self._attempt(batch, meanwhile)
+            return known.pop() if known else await self._attempt(batch, on_sent)
 
         def announce(last: Verdict, delay_s: float, number: int) -> None:
             self._emit(Retrying(batch.name, last.status, last.message, delay_s, number))
@@ -98,7 +97,7 @@ class Delivery:
             announce=announce,
         )
 
-    async def _attempt(self, batch: Prepared, meanwhile: Moment | None) -> Verdict:
+    async def _attempt(self, batch: Prepared, on_sent: Callable[[], None] | None) -> Verdict:
         """One attempt; a 401 is answered with one renewal of the token and one more try before it counts."""
         await self._throttle.turn()
         self._attempting += 1
@@ -112,7 +111,7 @@ class Delivery:
                     raise RuntimeError("This flush began in another process. Start a new flush after a fork.")
                 token = login.token
                 progress = partial(self._tell_progress, batch) if self._told else None
-                outcome = await self._ingest.post(batch, token, self._stream, meanwhile, progress)
+                outcome = await self._ingest.post(batch, token, self._stream, on_sent, progress)
                 verdict = self._judge(batch, token, outcome)
                 if verdict.action is not Action.REFRESH or renewed:
                     return verdict

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from cirron_spool.http.transport import PRODUCT, Transport
-from cirron_spool.http.upload_body import Moment, Progress, Upload
+from cirron_spool.http.upload_body import Progress, Upload
 from cirron_spool.pipeline.read_ahead import Prepared
 from cirron_spool.protocol.answer import Answer, NoAnswer
 from cirron_spool.spool.names import batch_id_of
@@ -27,10 +27,6 @@ class Ingest:
         self._token: str | None = None
         self._headers: dict[str, str] = {}
 
-    async def preconnect(self) -> None:
-        """Open the connection before the first batch is ready for it."""
-        await self._transport.preconnect(self._url)
-
     async def resolve(self) -> None:
         """Look up the way before the first batch: several in flight must not overtake each other on finding it."""
         await self._transport.resolve(self._url)
@@ -40,7 +36,7 @@ class Ingest:
         prepared: Prepared,
         token: str,
         stream: Stream,
-        meanwhile: Moment | None = None,
+        on_sent: Callable[[], None] | None = None,
         progress: Progress | None = None,
     ) -> Coroutine[Any, Any, Answer | NoAnswer]:
         """Upload ``prepared`` under its idempotency key, the batch id in its name. ``stream`` opens an unheld body."""
@@ -57,5 +53,5 @@ class Ingest:
         if length is None:
             upload = Upload(length=None, stream=lambda: stream(prepared), progress=progress)
         else:
-            upload = Upload(parts, length, None, meanwhile, progress)
+            upload = Upload(parts, length, None, on_sent, progress)
         return self._transport.post(self._url, headers, upload)

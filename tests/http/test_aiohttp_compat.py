@@ -158,25 +158,6 @@ async def test_a_body_at_its_end_stays_readable() -> None:
             assert await response.content.read() == b"done"
 
 
-async def test_a_connection_that_was_opened_ahead_is_the_next_requests() -> None:
-    async with peer() as there, aiohttp.ClientSession() as session:
-        there.say = HEAD + b"done"
-        options: dict[str, Any] = {"ssl": True, "proxy": None, "proxy_headers": None}
-        protocol = await aiohttp_compat.open_connection(
-            session, there.url, options, aiohttp.ClientTimeout(total=None)
-        )
-        async with session.post(there.url, data=b"x", **options) as response:
-            assert aiohttp_compat.protocol_of(response) is protocol, "the connection opened ahead is not used"
-        assert len(there.writers) == 1
-
-
-async def test_a_session_that_is_closed_opens_no_connection() -> None:
-    session = aiohttp.ClientSession()
-    await session.close()
-    with pytest.raises(aiohttp.ClientConnectionError):
-        await aiohttp_compat.open_connection(session, URL("http://127.0.0.1/"), {}, aiohttp.ClientTimeout())
-
-
 async def test_what_a_request_raises_is_one_of_request_errors() -> None:
     assert issubclass(HttpProcessingError, Exception)
     assert not issubclass(HttpProcessingError, aiohttp.ClientError), (

@@ -151,17 +151,6 @@ async def test_verification_and_refresh(spool: Path) -> None:
     assert len(server.seen("/api/cli/status")) == 2
 
 
-async def test_one_that_was_opened_ahead_may_be_dead_too() -> None:
-    with ScriptedServer(ok(cut_after=0)) as server:
-        async with Transport(timeout_ms=10_000) as transport:
-            await transport.preconnect(f"{server.url}/api/traces")
-            heard = await transport.post(
-                f"{server.url}/api/traces", {"X-Cirron-Batch-Id": "0a"}, Upload((b"{}",), 2)
-            )
-    assert isinstance(heard, Heard)
-    assert (server.connections, len(server.uploads)) == (2, 2)
-
-
 async def test_what_cannot_be_connected_is_asked_once_an_attempt() -> None:
     async with Transport(timeout_ms=10_000) as transport:
         heard = await transport.post(f"http://127.0.0.1:{closed_port()}/", {}, Upload((b"{}",), 2))

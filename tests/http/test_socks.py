@@ -22,7 +22,6 @@ from cirron_spool.http.proxies import Proxy
 from cirron_spool.http.resolver import Resolver
 from cirron_spool.http.socks import SocksConnector
 from cirron_spool.http.transport import Transport
-from cirron_spool.http.upload_body import Upload
 from cirron_spool.protocol.answer import NoAnswer
 from support import tls
 from support.answers import Answer, html, ok
@@ -257,21 +256,6 @@ async def test_a_connection_that_the_server_closes(
     assert (result.uploaded, result.exit_code) == (4, 0)
     assert server.delivered == {batch.batch_id: batch.data for batch in batches}
     assert proxy.tunnels == server.connections
-
-
-async def test_a_connection_that_was_opened_ahead_is_used(
-    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(tls.AUTHORITY))
-    with SocksServer(names=names(server), users={"alice": PASSWORD}) as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.address("socks5h", LOGIN))
-        async with Transport(timeout_ms=10_000) as transport:
-            await transport.preconnect(f"https://{APP}/api/traces")
-            for _ in range(2):
-                await transport.post(
-                    f"https://{APP}/api/traces", {"X-Cirron-Batch-Id": "0a"}, Upload((b"{}",), 2)
-                )
-    assert (proxy.tunnels, server.connections, len(server.uploads)) == (1, 1, 2)
 
 
 async def test_an_answer_that_nobody_asked_for_is_no_acknowledgement(

@@ -70,7 +70,6 @@ async def test_a_certificate_of_ssl_cert_file_is_trusted(spool: Path, trusted: N
 async def test_batches_go_to_app_where_the_api_is_api(
     spool: Path, trusted: None, spool_test_names: None
 ) -> None:
-    """The connection to the other host is opened ahead, beside the verification."""
     sdk_batches(spool, 2, spans=TINY)
     with ScriptedServer(tls=tls.server_context()) as server:
         result = await flush(f"https://api.spool.test:{server.port}/", spool)
@@ -207,14 +206,13 @@ async def test_the_callers_session_has_its_own_trust(spool: Path) -> None:
             assert (await flush(server.url, spool, session=session)).uploaded == len(batches)
 
 
-async def test_session_tickets_are_no_reason_to_drop_a_connection_that_was_opened_ahead(
+async def test_unread_session_tickets_do_not_make_a_new_connection_unusable(
     trusted: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Whether they are read before the request is a matter of microseconds: here they never are.
     monkeypatch.setattr("cirron_spool.http.connection._has_unread", lambda sock: True)
     with ScriptedServer(tls=tls.server_context()) as server:
         async with Transport(timeout_ms=10_000) as transport:
-            await transport.preconnect(f"{server.url}/api/traces")
             await transport.post(f"{server.url}/api/traces", {"X-Cirron-Batch-Id": "0a"}, Upload((b"{}",), 2))
     assert (server.connections, len(server.uploads)) == (1, 1)
 
@@ -403,19 +401,6 @@ async def test_the_way_to_an_origin_is_looked_up_once(spool: Path, monkeypatch: 
         assert (await flush(server.url, spool)).uploaded == 1
     assert [request.path for request in server.requests] == ["/api/cli/status", "/api/traces"]
     assert len(looked_up) == 1
-
-
-@pytest.mark.parametrize("user", ["", "user:word@"], ids=["open", "with a password"])
-async def test_the_connection_that_was_opened_ahead_is_used_through_a_proxy(
-    user: str, trusted: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with ScriptedServer(tls=tls.server_context("server")) as server, ProxyServer() as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("://", f"://{user}"))
-        async with Transport(timeout_ms=10_000) as transport:
-            await transport.preconnect(f"{server.url}/api/traces")
-            await transport.post(f"{server.url}/api/traces", {"X-Cirron-Batch-Id": "0a"}, Upload((b"{}",), 2))
-    assert [request.method for request in proxy.requests] == ["CONNECT"]
-    assert [request.body for request in server.uploads] == [b"{}"]
 
 
 @pytest.mark.usefixtures("spool_test_names")

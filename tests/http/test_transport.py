@@ -639,7 +639,6 @@ async def test_the_transport_by_itself() -> None:
         with pytest.raises(RuntimeError, match="not open"):
             await closed.get(f"{server.url}/api/cli/status", {})
         async with Transport(timeout_ms=1000) as transport:
-            await transport.preconnect(f"{server.url}/api/traces")
             got = await transport.get(f"{server.url}/api/cli/status", {"Authorization": "Bearer t"})
             assert isinstance(got, Heard)
             assert (got.status, got.complete, got.delimited, got.early) == (200, True, True, False)
@@ -648,8 +647,7 @@ async def test_the_transport_by_itself() -> None:
             )
             assert isinstance(sent, Heard)
             assert sent.sent == 2
-            assert server.connections == 1  # the one that was opened ahead
-            await transport.preconnect(f"http://127.0.0.1:{closed_port()}/")  # best effort: no error
+            assert server.connections == 1
     assert [request.body for request in server.uploads] == [b"{}"]
 
 
@@ -657,7 +655,7 @@ async def test_the_moment_comes_when_the_body_is_on_its_way_and_before_its_answe
     gate = Gate()
     moments: list[str] = []
 
-    def meanwhile() -> None:
+    def on_sent() -> None:
         moments.append("now")
         gate.open()  # which the answer waits for
 
@@ -666,7 +664,7 @@ async def test_the_moment_comes_when_the_body_is_on_its_way_and_before_its_answe
             heard = await transport.post(
                 f"{server.url}/api/traces",
                 {"X-Cirron-Batch-Id": "0a"},
-                Upload((b"{", b"}"), 2, meanwhile=meanwhile),
+                Upload((b"{", b"}"), 2, on_sent=on_sent),
             )
     assert isinstance(heard, Heard)
     assert heard.status == 200
@@ -680,7 +678,7 @@ async def test_an_answer_that_comes_at_once_is_read_up_to_64_kb(over: int) -> No
     answer = Answer(200, body=body)
     whole = len(answer.render())
 
-    def meanwhile() -> None:
+    def on_sent() -> None:
         wait_for_left_over(server.port)
         [sock] = client_sockets(server.port)
         deadline = time.monotonic() + SAFETY_NET
@@ -693,7 +691,7 @@ async def test_an_answer_that_comes_at_once_is_read_up_to_64_kb(over: int) -> No
             heard = await transport.post(
                 f"{server.url}/api/traces",
                 {"X-Cirron-Batch-Id": "0a"},
-                Upload((b"{}",), 2, meanwhile=meanwhile),
+                Upload((b"{}",), 2, on_sent=on_sent),
             )
     assert isinstance(heard, Heard)
     assert (len(heard.body), heard.complete) == (64 * 1024, not over)
@@ -717,7 +715,7 @@ async def test_a_connection_that_was_closed_is_remembered_no_longer() -> None:
 
 async def test_a_body_that_never_left_has_no_moment() -> None:
     moments: list[str] = []
-    upload = Upload((b"{}",), 2, meanwhile=lambda: moments.append("now"))
+    upload = Upload((b"{}",), 2, on_sent=lambda: moments.append("now"))
     async with Transport(timeout_ms=10_000) as transport:
         assert isinstance(
             await transport.post(f"http://127.0.0.1:{closed_port()}/api/traces", {}, upload), NoAnswer
