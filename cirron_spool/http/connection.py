@@ -1,7 +1,6 @@
-"""A connection as its transport sees it: the bytes of an answer, and the connection's end.
+"""A protocol between asyncio's transport and aiohttp's protocol, which records the bytes and the end of a connection.
 
-aiohttp tells neither. When its parser fails within a body, nothing may wake the coroutine that reads it. So a protocol
-of our own stands between asyncio and aiohttp.
+aiohttp reports neither. Its parser may also fail within a body without waking the coroutine that reads it.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 if sys.platform == "win32":
 
     def ioctl(fd: int, request: int, argument: bytearray) -> int:
-        """Windows cannot be asked; nothing waits, then."""
+        """Leave ``argument`` at zero: Windows has no such request."""
         del fd, request, argument
         return 0
 
@@ -32,24 +31,33 @@ else:
     from fcntl import ioctl
     from termios import FIONREAD, TIOCOUTQ
 
-# The longest body that is read, in chunks of one byte, and its head. What comes behind is not kept.
-_LONGEST_RECEIVED = 512 * 1024
+# Room for the head and for the longest body that is read, in chunks of one byte. Later bytes are not recorded.
+_LONGEST_RECORD = 512 * 1024
+
+# aiohttp's protocols of connections that had an exchange. A lost connection has no transport that leads to its
+# Connection.
+_protocols_with_exchange: WeakSet[Protocol] = WeakSet()
+
+
+def had_exchange(protocol: Protocol | None) -> bool:
+    """Whether the connection of ``protocol``, lost or not, had an exchange."""
+    return protocol is not None and protocol in _protocols_with_exchange
 
 
 class Connection(asyncio.Protocol):
-    """Passes all events of one connection on to aiohttp's protocol, and keeps what an exchange wants to know.
+    """Passes all events of one connection on to aiohttp's protocol, and records the state of the exchange.
 
-    ``received``: the bytes that have come since the request was begun; None where nobody began one here.
-    ``lost``: the connection is gone; ``cut_short``: within the body of an answer; ``closed_in_order``: the peer said
-    that it sends no more, and nothing failed.
+    ``received``: the bytes since the request began; None when no upload began on this connection. ``lost``: the
+    connection has ended. ``cut_short``: it ended within the body of an answer. ``closed_in_order``: the peer
+    announced the end, and nothing failed.
     """
 
     __slots__ = (
         "_content",
         "_had_exchange",
         "_protocol",
+        "_reused",
         "_socket",
-        "_tickets_read",
         "_transport",
         "closed_in_order",
         "cut_short",
@@ -62,7 +70,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         self._socket: Any = transport.get_extra_info("socket")
         self._content: aiohttp.StreamReader | None = None
-        self._had_exchange = self._tickets_read = False
+        self._had_exchange = self._reused = False
         self.received: bytearray | None = None
         self.lost = self.cut_short = self.closed_in_order = False
 
@@ -72,36 +80,38 @@ class Connection(asyncio.Protocol):
         transport = None if protocol is None else aiohttp_compat.transport_of(protocol)
         if transport is None:
             return None
-        known = transport.get_protocol()
-        if not isinstance(known, Connection):
-            known = cls(protocol, transport)
-            transport.set_protocol(known)
-        return known
+        installed = transport.get_protocol()
+        if not isinstance(installed, Connection):
+            installed = cls(protocol, transport)
+            transport.set_protocol(installed)
+        return installed
 
-    # -- one exchange after another --------------------------------------------------------------------------------
+    # -- for an exchange ---------------------------------------------------------------------------------------
 
-    def begin(self) -> bool:
-        """Begin an exchange. Returns whether the connection had one before, and so may be dead by now."""
+    def begin_exchange(self) -> bool:
+        """Begin to record. Returns whether the connection had an exchange before, and so may be stale."""
         self.received = bytearray()
         self._content = None
-        reused = self._tickets_read = self._had_exchange
-        self.note_use()
-        return reused
+        self._reused = self._had_exchange
+        if not self._reused:
+            self.mark_used()
+        return self._reused
 
-    def note_use(self) -> None:
-        """Remember that the connection had an exchange."""
-        if not self._had_exchange:
-            self._had_exchange = True
-            _used.add(self._protocol)
+    def mark_used(self) -> None:
+        """Record that the connection had an exchange."""
+        self._had_exchange = True
+        _protocols_with_exchange.add(self._protocol)
 
-    def is_quiet(self) -> bool:
-        """Whether nothing has come that nobody asked for: an answer to be taken for the next request's."""
-        # Before its first answer a TLS connection may hold session tickets: unread bytes say nothing then.
-        ask = self._tickets_read or self._transport.get_extra_info("ssl_object") is None
-        return not aiohttp_compat.has_left_over(self._protocol) and not (ask and _has_unread(self._socket))
+    def has_unsolicited_bytes(self) -> bool:
+        """Whether bytes have arrived before the request: they would be read as its answer."""
+        if aiohttp_compat.has_left_over(self._protocol):
+            return True
+        # A new TLS connection may hold unread session tickets: its unread bytes prove nothing.
+        can_ask = self._reused or self._transport.get_extra_info("ssl_object") is None
+        return can_ask and _has_unread_bytes(self._socket)
 
-    def read_through(self, content: aiohttp.StreamReader) -> None:
-        """From now on let reading ``content`` end when the connection does."""
+    def end_reading_at_loss(self, content: aiohttp.StreamReader) -> None:
+        """From now on a read of ``content`` ends when the connection does."""
         self._content = content
         if self.lost or aiohttp_compat.has_failed(self._protocol):
             aiohttp_compat.end_body(content, refused=not self.lost)
@@ -113,42 +123,42 @@ class Connection(asyncio.Protocol):
 
     @property
     def has_failed(self) -> bool:
-        """Whether no more of an answer can come."""
+        """Whether no more bytes of an answer can come."""
         return not self.is_open or aiohttp_compat.has_failed(self._protocol)
 
-    def unsent(self) -> int:
-        """Bytes that were written and have not left this process."""
+    def unsent_bytes(self) -> int:
+        """Bytes that were written and are still in this process."""
         try:
             return self._transport.get_write_buffer_size()
-        except AttributeError:  # asyncio's TLS transport that was closed twice
+        except AttributeError:  # asyncio's TLS transport after a second close
             return 0
 
-    def untaken(self) -> int:
-        """Bytes that were written and that the peer's kernel has not confirmed, where the system can be asked."""
-        return self.unsent() + _unacknowledged(self._socket)
+    def unconfirmed_bytes(self) -> int:
+        """Bytes that were written and that the peer's kernel has not confirmed, where the system can report it."""
+        return self.unsent_bytes() + _unacknowledged_bytes(self._socket)
 
     def abort(self) -> None:
-        """End the connection now, whatever is still to be sent."""
+        """End the connection now, and drop unsent bytes."""
         self._transport.abort()
 
-    # -- asyncio's side --------------------------------------------------------------------------------------------
+    # -- asyncio's events --------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Hand on what came; end the reading of a body that the parser refused."""
-        if self.received is not None and len(self.received) < _LONGEST_RECEIVED:
+        """Record and pass on ``data``. End the read of a body that the parser has refused."""
+        if self.received is not None and len(self.received) < _LONGEST_RECORD:
             self.received += data
         self._protocol.data_received(data)
         if self._content is not None and aiohttp_compat.has_failed(self._protocol):
             aiohttp_compat.end_body(self._content, refused=True)
 
     def eof_received(self) -> bool | None:
-        """Hand on the end of what the peer sends. TLS has it only when the peer says goodbye."""
+        """Pass on the announced end. With TLS it comes only when the peer has closed its session."""
         self.closed_in_order = True
         keep_open: bool | None = self._protocol.eof_received()
         return keep_open
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Hand on the end, and let it be the end of what is still read."""
+        """Pass on the end, and end the read of an unfinished body."""
         if error is not None:
             self._read_rest()
         self.lost = True
@@ -159,55 +169,46 @@ class Connection(asyncio.Protocol):
             aiohttp_compat.end_body(self._content, refused=False)
 
     def _read_rest(self) -> None:
-        """Hand on what had come before a write failed: a server that refuses a body answers, and closes."""
-        # Behind TLS the socket is closed by now. A number that an event loop in C remembers may be another file's.
+        """Pass on the bytes that arrived before a write failed: a server that refuses a body answers, then closes."""
+        # Only asyncio's own transport: with TLS the socket is closed, and the number of another may be reused.
         if isinstance(self._socket, TransportSocket) and sys.platform != "win32":
             with suppress(OSError):
-                while self.received is not None and len(self.received) < _LONGEST_RECEIVED:
+                while self.received is not None and len(self.received) < _LONGEST_RECORD:
                     data = os.read(self._socket.fileno(), 64 * 1024)
                     if not data:
                         break
                     self.data_received(data)
 
     def pause_writing(self) -> None:
-        """Hand on that the transport holds enough."""
+        """Pass on that the transport's buffer is full."""
         self._protocol.pause_writing()
 
     def resume_writing(self) -> None:
-        """Hand on that the transport wants more."""
+        """Pass on that the transport's buffer has room."""
         self._protocol.resume_writing()
 
 
-# aiohttp's protocols of used connections: a lost one has no transport any more that would lead to its Connection.
-_used: WeakSet[Protocol] = WeakSet()
-
-
-def was_used(protocol: Protocol | None) -> bool:
-    """Whether the connection of ``protocol``, lost or not, had an exchange."""
-    return protocol is not None and protocol in _used
-
-
-def _has_unread(sock: Any) -> bool:
-    """Whether bytes wait unread in the kernel. The end of the connection is not seen: it shows by itself."""
+def _has_unread_bytes(sock: Any) -> bool:
+    """Whether the kernel holds unread bytes. The end of the connection is not one of them."""
     try:
-        return sock is not None and _ask(sock, FIONREAD) > 0
-    except (OSError, ValueError):  # closed meanwhile: its number is -1
+        return sock is not None and _ask_kernel(sock, FIONREAD) > 0
+    except (OSError, ValueError):  # the socket is closed, its number is -1
         return True
 
 
-def _unacknowledged(sock: Any) -> int:
-    """Bytes in the kernel's send queue that the peer's kernel has not confirmed; 0 where that cannot be asked."""
+def _unacknowledged_bytes(sock: Any) -> int:
+    """Bytes in the kernel's send queue that the peer's kernel has not confirmed; 0 where the system has no count."""
     if sys.platform != "linux" or sock is None:
         return 0
     try:
-        return _ask(sock, TIOCOUTQ)
-    except (OSError, ValueError):  # closed meanwhile: its number is -1
+        return _ask_kernel(sock, TIOCOUTQ)
+    except (OSError, ValueError):  # the socket is closed, its number is -1
         return 0
 
 
-def _ask(sock: Any, request: int) -> int:
-    """The number that the kernel answers ``request`` with. Raises OSError, or ValueError for a closed socket."""
-    # Of bytes ioctl() finds out by an error, raised and dropped inside, that it cannot write into them.
-    answer = bytearray(4)
-    ioctl(sock.fileno(), request, answer)
-    return int.from_bytes(answer, sys.byteorder)
+def _ask_kernel(sock: Any, request: int) -> int:
+    """The number that ``request`` returns. Raises OSError, or ValueError for a closed socket."""
+    # A bytearray is written in place. With bytes ioctl() first raises an error inside, and drops it.
+    number = bytearray(4)
+    ioctl(sock.fileno(), request, number)
+    return int.from_bytes(number, sys.byteorder)

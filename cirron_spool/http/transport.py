@@ -1,7 +1,6 @@
 """One HTTP request, one answer. No retry, no redirect, no cookie, no decompression, no disk.
 
-An answer is read up to 64 KB. A watch ends each exchange that is silent for longer than the limit, whatever its
-connection is at.
+An exchange is the request and its answer. The stall watchdog bounds each of them, in every state of its connection.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,68 +16,36 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
-from aiohttp.hdrs import CONTENT_LENGTH, TRANSFER_ENCODING
 from yarl import URL
 
 from cirron_spool import __version__
 from cirron_spool.concurrency.shield import complete
 from cirron_spool.concurrency.threads import in_daemon_thread
 from cirron_spool.http.aiohttp_compat import REQUEST_ERRORS, protocol_of
-from cirron_spool.http.connection import Connection, was_used
+from cirron_spool.http.answer_reader import read_answer
+from cirron_spool.http.connection import Connection, had_exchange
 from cirron_spool.http.network_errors import address, translate
-from cirron_spool.http.post import Post
 from cirron_spool.http.proxies import Proxy, Route, look_up
 from cirron_spool.http.resolver import Resolver
-from cirron_spool.http.upload_body import Body, Exchange, Upload, Watch
+from cirron_spool.http.upload_body import Upload, UploadBody
+from cirron_spool.http.watchdog import Exchange, StallWatchdog
 from cirron_spool.protocol.answer import Answer, NoAnswer
-from cirron_spool.protocol.framing import are_whole_chunks, find_body
 
 PRODUCT = f"cirron-spool/{__version__}"
 
 _COMMON_HEADERS = {"User-Agent": PRODUCT, "Accept": "application/json", "Accept-Encoding": "identity"}
 
-# SPEC section 4: "Answers are read up to 64 KB".
-_LONGEST_ANSWER = 64 * 1024
-
-_VERSIONS = frozenset({(1, 0), (1, 1)})
-_BODILESS = frozenset({204, 304})
-_NOT_HTTP = NoAnswer("the answer is not HTTP/1.0 or HTTP/1.1")
-_UNREADABLE = NoAnswer("the answer does not say in a known way where it ends")
-_BROKEN_CHUNKS = NoAnswer("the answer is not HTTP: its chunks are broken")
-_TALKS_FIRST = NoAnswer("the server talks without being asked")
+_UNSOLICITED = NoAnswer("the server talks without being asked")
 
 
 @dataclass(frozen=True, slots=True)
 class RequestDefaults:
-    """A route, and the session, headers and options of all requests that take it: made once, since batches are many.
-
-    ``posts`` are those that are free.
-    """
+    """The route, session, headers and options that all requests to one URL share. Made once for each URL."""
 
     route: Route
     session: aiohttp.ClientSession
     headers: dict[str, str]
     options: dict[str, Any]
-    posts: list[Post]
-
-    @classmethod
-    def of(cls, route: Route, session: aiohttp.ClientSession) -> Self:
-        """The defaults for requests to the URL of ``route``."""
-        return cls(
-            route,
-            session,
-            {**_COMMON_HEADERS, **route.own_headers},
-            {
-                "url": route.url,
-                "allow_redirects": False,
-                "auto_decompress": False,
-                "raise_for_status": False,
-                "ssl": route.tls,
-                "proxy": route.proxy_url,
-                "proxy_headers": route.proxy_headers,
-            },
-            [],
-        )
 
 
 class Transport:
@@ -105,7 +72,7 @@ class Transport:
         self._tls: ssl.SSLContext | None = None
         if route is not None:
             self._keep(route)
-        self._watch = Watch(self._limit_s)
+        self._watchdog = StallWatchdog(self._limit_s)
         self._resolver = Resolver()
         # The window bounds the number of connections. Without a cache a later attempt finds a corrected address.
         self._pool_options: dict[str, Any] = {"limit": 0, "limit_per_host": 0, "use_dns_cache": False}
@@ -123,7 +90,7 @@ class Transport:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._watch.close()
+        self._watchdog.close()
         for tunnel in self._tunnels.values():
             await tunnel.close()
         if self._own and self._session is not None:
@@ -132,66 +99,41 @@ class Transport:
     # -- requests --------------------------------------------------------------------------------------------
 
     async def post(self, url: str, headers: Mapping[str, str], upload: Upload) -> Answer | NoAnswer:
-        """POST ``upload``; the answer, or why there is none.
+        """POST ``upload``; the answer, or the reason why there is none.
 
-        Never raises for what a network or a server does; an OSError is the upload's own stream's. A connection that
-        had waited for its next request and turns out dead costs no attempt: the upload goes out again on a fresh one.
+        Raises only the OSError of the upload's own stream. A stale connection costs no attempt: the upload is sent
+        again on a new one.
         """
-        outcome = await self._post(url, headers, Body(upload))
-        while outcome is None:  # at each turn one connection of the pool is closed
-            outcome = await self._post(url, headers, Body(upload, fresh=True))
+        outcome = await self._post(url, headers, UploadBody(upload))
+        while outcome is None:  # each turn closes one connection of the pool
+            outcome = await self._post(url, headers, UploadBody(upload, require_new=True))
         return outcome
 
-    async def _post(self, url: str, headers: Mapping[str, str], body: Body) -> Answer | NoAnswer | None:
-        """As :meth:`post`; None when the connection was dead or not quiet before the upload began."""
-        post: Post | None = None
-
-        async def send(defaults: RequestDefaults) -> aiohttp.ClientResponse:
-            nonlocal post
-            post = defaults.posts.pop() if defaults.posts else self._new_post(defaults)
-            response = await post.send(headers, body)
-            if (
-                body.connection is None
-            ):  # before Python 3.12 aiohttp writes in a task, which may not have run yet
-                body.reused = was_used(protocol_of(response))
-            return response
-
+    async def _post(self, url: str, headers: Mapping[str, str], body: UploadBody) -> Answer | NoAnswer | None:
+        """As :meth:`post`; None when the connection was stale or unfit before the upload began."""
         outcome: Answer | NoAnswer | None = None
         try:
-            outcome = await self._exchange(url, body, send)
+            outcome = await self._exchange("POST", url, headers, body, body)
         except REQUEST_ERRORS as error:
-            if body.body_error is not None:
-                raise body.body_error from None
-            if body.timed_out or not (body.refused or body.died_idle):
-                return self._failed(error, url, body)
+            if body.stream_error is not None:
+                raise body.stream_error from None
+            if body.timed_out or not (body.connection_rejected or body.connection_was_stale):
+                return self._translate(error, url, body)
         finally:
-            if body.streaming is not None:
-                await complete(body.closed())
-        if outcome is None or body.refused or body.connection is None:
-            # Nothing was sent, or nothing came back; an answer that came all the same is not for us.
-            return None if body.reused else _TALKS_FIRST
-        if isinstance(outcome, Answer) and outcome.complete and not outcome.early and post is not None:
-            post.let_go()
-            self._defaults[url].posts.append(post)
+            if body.has_open_stream:
+                await complete(body.wait_until_stream_closed())
+        if outcome is None or body.connection_rejected or body.connection is None:
+            # Nothing was sent, or no byte came back. An answer that came all the same belongs to no request.
+            return None if body.connection_reused else _UNSOLICITED
         return outcome
 
     async def get(self, url: str, headers: Mapping[str, str]) -> Answer | NoAnswer:
-        """GET ``url``; as :meth:`post`, but a dead connection is aiohttp's to replace."""
+        """GET ``url``; as :meth:`post`, but aiohttp itself replaces a stale connection."""
         exchange = Exchange()
-
-        async def send(defaults: RequestDefaults) -> aiohttp.ClientResponse:
-            response = await defaults.session.request(
-                "GET", headers={**defaults.headers, **headers}, timeout=self._timeout, **defaults.options
-            )
-            exchange.connection = Connection.of(protocol_of(response))
-            if exchange.connection is not None:
-                exchange.connection.note_use()
-            return response
-
         try:
-            return await self._exchange(url, exchange, send)
+            return await self._exchange("GET", url, headers, exchange, None)
         except REQUEST_ERRORS as error:
-            return self._failed(error, url, exchange)
+            return self._translate(error, url, exchange)
 
     async def post_json(self, url: str, headers: Mapping[str, str], document: object) -> Answer | NoAnswer:
         """POST a small JSON document; as :meth:`post`."""
@@ -208,32 +150,39 @@ class Transport:
 
     async def _exchange(
         self,
+        method: str,
         url: str,
+        headers: Mapping[str, str],
         exchange: Exchange,
-        send: Callable[[RequestDefaults], Awaitable[aiohttp.ClientResponse]],
+        body: UploadBody | None,
     ) -> Answer | NoAnswer:
-        """Send a request and read its answer within the limit. Raises one of REQUEST_ERRORS, TimeoutError included."""
-        async with asyncio.timeout(None) as timeout:
-            self._watch.begin(exchange, timeout)
+        """Send a request and read its answer. Raises one of REQUEST_ERRORS; TimeoutError after a stall."""
+        with self._watchdog.watch(exchange):
+            defaults = self._defaults.get(url) or await self._find_defaults(url)
+            if defaults.headers:
+                headers = {**defaults.headers, **headers}
+            response = await defaults.session.request(method, data=body, headers=headers, **defaults.options)
             try:
-                defaults = self._defaults.get(url) or await self._find_defaults(url)
-                response = await send(defaults)
-                try:
-                    outcome = await _hear(response, exchange, defaults.route)
-                except BaseException:
-                    response.close()
-                    raise
-                done = isinstance(outcome, Answer) and outcome.complete and not outcome.early
-                if not (done and response.closed):  # after 101 it is not, whatever was read
-                    response.close()
+                if body is None:
+                    exchange.connection = Connection.of(protocol_of(response))
                     if exchange.connection is not None:
-                        exchange.connection.abort()  # else it would stay until the peer takes what is left
-                return outcome
-            finally:
-                self._watch.end(exchange)
+                        exchange.connection.mark_used()
+                elif body.connection is None:
+                    # Before Python 3.12 aiohttp writes the body in a task, which may not have run yet.
+                    body.connection_reused = had_exchange(protocol_of(response))
+                outcome = await read_answer(response, exchange, defaults.route.http_proxy)
+            except BaseException:
+                response.close()
+                raise
+            reusable = isinstance(outcome, Answer) and outcome.complete and not outcome.early
+            if not (reusable and response.closed):  # after a 101 aiohttp does not close it
+                response.close()
+                if exchange.connection is not None:
+                    exchange.connection.abort()  # an orderly close waits until the peer has read the rest
+            return outcome
 
-    def _failed(self, error: BaseException, url: str, exchange: Exchange) -> Answer | NoAnswer:
-        """What an exchange that ended with ``error`` came to."""
+    def _translate(self, error: BaseException, url: str, exchange: Exchange) -> Answer | NoAnswer:
+        """The outcome of an exchange that ended with ``error``."""
         target, defaults = URL(url, encoded=True), self._defaults.get(url)
         proxy = defaults.route.proxy if defaults is not None else None
         if exchange.timed_out:
@@ -249,13 +198,6 @@ class Transport:
             connected=exchange.connection is not None,
             sent=exchange.fully_sent,
         )
-
-    def _new_post(self, defaults: RequestDefaults) -> Post:
-        # A caller's session may have middlewares of its own, for each request. And to what a request says to a proxy
-        # aiohttp adds something, with which it would not find its connection again.
-        keep = self._own and defaults.route.proxy_url is None
-        options = {"timeout": self._timeout, **defaults.options}
-        return Post(defaults.session, defaults.headers, options, keep=keep)
 
     def _session_for(self, route: Route) -> aiohttp.ClientSession:
         """The session whose connections go by ``route``: each SOCKS proxy has one of its own."""
@@ -274,6 +216,7 @@ class Transport:
     def _new_session(self, connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=connector,
+            headers=_COMMON_HEADERS,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             timeout=self._timeout,
@@ -292,88 +235,21 @@ class Transport:
         else:
             route = await in_daemon_thread(partial(look_up, url, self._tls), "cirron-spool route")
         self._keep(route)
-        defaults = self._defaults[url] = RequestDefaults.of(route, self._session_for(route))
+        defaults = self._defaults[url] = self._defaults_for(route)
         return defaults
+
+    def _defaults_for(self, route: Route) -> RequestDefaults:
+        options: dict[str, Any] = {"url": route.url, "allow_redirects": False, "ssl": route.tls}
+        if route.proxy_url is not None:
+            options |= {"proxy": route.proxy_url, "proxy_headers": route.proxy_headers}
+        headers = route.own_headers
+        if not self._own:  # a caller's session has defaults of its own
+            headers = {**_COMMON_HEADERS, **headers}
+            options |= {"timeout": self._timeout, "auto_decompress": False, "raise_for_status": False}
+        return RequestDefaults(route, self._session_for(route), headers, options)
 
     def _keep(self, route: Route) -> None:
         """Know the way to an origin, and the certificates for all of them."""
         self._routes[route.url.origin()] = route
         if isinstance(route.tls, ssl.SSLContext):
             self._tls = route.tls
-
-
-# -- small parts -----------------------------------------------------------------------------------------------
-
-
-async def _hear(response: aiohttp.ClientResponse, exchange: Exchange, route: Route) -> Answer | NoAnswer:
-    """The answer whose head has come, with its body. Raises what reading it does."""
-    connection = exchange.connection
-    early = not exchange.fully_sent
-    received = None if connection is None else connection.received
-    body_at = None if received is None else find_body(received)
-    if (
-        response.version not in _VERSIONS
-        or response.status < 100
-        or (received is not None and body_at is None)
-    ):
-        return _NOT_HTTP
-    framed = _framing(response)
-    if framed is None:
-        return _UNREADABLE
-    content, whole = _read_at_once(response) or await _read(response, connection)
-    # Its end was marked unless the end of the connection was taken for it: then a cut cannot be seen.
-    delimited = whole and (framed if connection is None else not connection.cut_short)
-    if whole and delimited != framed and response.status not in _BODILESS and response.status != 101:
-        return _UNREADABLE  # the parser went by something else than what the headers say
-    chunked = whole and TRANSFER_ENCODING in response.headers and response.status not in _BODILESS
-    if chunked and received is not None and body_at is not None and not are_whole_chunks(received, body_at):
-        return _BROKEN_CHUNKS
-    proxy = route.http_proxy
-    return Answer(
-        response.status,
-        response.reason or "",
-        response.headers,
-        content,
-        whole and (delimited or connection is None or connection.closed_in_order),
-        delimited,
-        early,
-        proxy.shown if proxy is not None else "",
-        exchange.written,
-        proxy.source if proxy is not None else "",
-    )
-
-
-def _framing(response: aiohttp.ClientResponse) -> bool | None:
-    """Whether the headers say where the body ends; None when they say it in a way that is not undone or not clear."""
-    headers = response.headers
-    lengths = headers.getall(CONTENT_LENGTH, None)
-    codings = headers.getall(TRANSFER_ENCODING, None)
-    if codings is not None:
-        known = len(codings) == 1 and codings[0].isascii() and codings[0].strip(" \t").lower() == "chunked"
-        return True if known and lengths is None and response.version == (1, 1) else None
-    if lengths is None:
-        return False
-    return True if len(lengths) == 1 and lengths[0].isascii() and lengths[0].isdigit() else None
-
-
-def _read_at_once(response: aiohttp.ClientResponse) -> tuple[bytes, bool] | None:
-    """As _read(), for an answer that came whole with its headers, as nearly all do; None for others."""
-    content = response.content
-    if content.is_eof() and content.total_bytes <= _LONGEST_ANSWER:
-        return content.read_nowait(), True
-    return None
-
-
-async def _read(response: aiohttp.ClientResponse, connection: Connection | None) -> tuple[bytes, bool]:
-    """The body up to 64 KB, and whether that was all of it."""
-    if connection is not None:
-        connection.read_through(response.content)
-    parts: list[bytes] = []
-    size = 0
-    while size <= _LONGEST_ANSWER:
-        part = await response.content.read(_LONGEST_ANSWER + 1 - size)
-        if not part:
-            return b"".join(parts), True
-        parts.append(part)
-        size += len(part)
-    return b"".join(parts)[:_LONGEST_ANSWER], False

@@ -210,7 +210,7 @@ async def test_unread_session_tickets_do_not_make_a_new_connection_unusable(
     trusted: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Whether they are read before the request is a matter of microseconds: here they never are.
-    monkeypatch.setattr("cirron_spool.http.connection._has_unread", lambda sock: True)
+    monkeypatch.setattr("cirron_spool.http.connection._has_unread_bytes", lambda sock: True)
     with ScriptedServer(tls=tls.server_context()) as server:
         async with Transport(timeout_ms=10_000) as transport:
             await transport.post(f"{server.url}/api/traces", {"X-Cirron-Batch-Id": "0a"}, Upload((b"{}",), 2))

@@ -25,7 +25,7 @@ from aiohttp.client_proto import ResponseHandler
 from cirron_spool import Failed, FlushEvent, FlushResult, Retrying, Sending, Warned, flush_spool
 from cirron_spool.http.connection import Connection
 from cirron_spool.http.transport import Transport
-from cirron_spool.http.upload_body import Body, Upload
+from cirron_spool.http.upload_body import Upload, UploadBody
 from cirron_spool.protocol.answer import Answer as Heard
 from cirron_spool.protocol.answer import NoAnswer
 from support import ledger
@@ -768,7 +768,7 @@ async def test_the_others_in_the_loop_have_their_turns_while_a_body_goes_out(par
             await asyncio.sleep(0)
 
     writer: Any = Insatiable()
-    body = Body(Upload(parts, size))
+    body = UploadBody(Upload(parts, size))
     neighbour = asyncio.ensure_future(other())
     await body.write(writer)
     neighbour.cancel()
@@ -779,7 +779,7 @@ async def test_the_others_in_the_loop_have_their_turns_while_a_body_goes_out(par
 
 async def test_the_limit_runs_from_the_write_however_long_the_connection_took() -> None:
     """A connection has a limit of its own: what it took is no silence of the upload."""
-    body = Body(Upload((b"{}",), 2))
+    body = UploadBody(Upload((b"{}",), 2))
     connected = time.monotonic()
     seen: list[float] = []
 
@@ -886,9 +886,9 @@ async def test_a_connection_that_closes_at_the_end_of_a_stream_is_an_answer_that
 
     async def parts() -> AsyncIterator[bytes]:
         yield b"x" * 1000
-        [body] = transport._watch._watched
+        [body] = transport._watchdog._watched
         async with asyncio.timeout(SAFETY_NET):
-            while not isinstance(body, Body) or body.connection is None or body.connection.is_open:
+            while not isinstance(body, UploadBody) or body.connection is None or body.connection.is_open:
                 await anyio.lowlevel.checkpoint()
 
     @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""A request that is sent again and again: each time on the wire it says its own, whatever the one before it said."""
+"""Each upload arrives with its own body and its own headers, whatever was sent before it on the connection."""
 
 from __future__ import annotations
 
@@ -24,94 +24,74 @@ from support.wire import Request
 
 pytestmark = pytest.mark.anyio
 
-TOKEN = "sk-post-secret"
-
-
-@pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """The bodies that aiohttp has made a request for; nothing else shows how many it made."""
-    bodies: list[object] = []
-    make = aiohttp.ClientRequest.__init__
-
-    def making(request: aiohttp.ClientRequest, *args: Any, **options: Any) -> None:
-        if options.get("data") is not None:
-            bodies.append(options["data"])
-        make(request, *args, **options)
-
-    monkeypatch.setattr(aiohttp.ClientRequest, "__init__", making)
-    return bodies
+TOKEN = "sk-body-secret"
 
 
 async def flush(server: ScriptedServer, spool: Path, **options: Any) -> FlushResult:
     return await flush_spool(spool, **{"api_url": server.url, "token": TOKEN, "retries": 0, **options})
 
 
-def says(request: Request) -> dict[str, str | None]:
+def upload_headers(request: Request) -> dict[str, str | None]:
     names = ("content-encoding", "content-length", "transfer-encoding", "content-type", "authorization")
     return {name: request.headers.get(name) for name in names}
 
 
 @pytest.mark.parametrize("in_flight", [1, 3])
-async def test_a_flush_makes_a_request_for_each_batch_in_flight_and_not_for_each_batch(
-    spool: Path, made: list[object], in_flight: int
-) -> None:
+async def test_each_batch_arrives_with_its_own_body(spool: Path, in_flight: int) -> None:
     batches = sdk_batches(spool, 12, spans=TINY)
     with ScriptedServer() as server:
         assert (await flush(server, spool, in_flight=in_flight)).uploaded == 12
-    assert sorted(request.body for request in server.uploads) == sorted(batch.data for batch in batches)
-    assert 1 <= len(made) <= in_flight
-
-
-async def test_each_says_its_own(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small ones as they are, larger ones compressed, the largest in chunks: in every order of two."""
-    monkeypatch.setattr("cirron_spool.pipeline.read_ahead.HELD_BYTES", 100_000)
-    data = {
-        kind: random.Random(size).randbytes(size) for kind, size in [("s", 90), ("l", 5000), ("h", 3_000_000)]
+    assert {request.batch_id: request.body for request in server.uploads} == {
+        batch.batch_id: batch.data for batch in batches
     }
-    kinds = "sslshllhhs"
-    for number, kind in enumerate(kinds):
+
+
+async def test_each_batch_arrives_with_its_own_headers(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain, compressed and chunked batches in every order of two."""
+    monkeypatch.setattr("cirron_spool.pipeline.read_ahead.HELD_BYTES", 100_000)
+    sizes = {"plain": 90, "gzip": 5000, "chunked": 3_000_000}
+    data = {kind: random.Random(size).randbytes(size) for kind, size in sizes.items()}
+    order = ["plain", "plain", "gzip", "plain", "chunked", "gzip", "gzip", "chunked", "chunked", "plain"]
+    for number, kind in enumerate(order):
         write_batch(spool, number + 1, f"{number:02x}", data[kind])
     with ScriptedServer() as server:
-        assert (await flush(server, spool)).uploaded == len(kinds)
+        assert (await flush(server, spool)).uploaded == len(order)
     assert [request.batch_id for request in server.uploads] == [
-        f"{number:02x}" for number in range(len(kinds))
+        f"{number:02x}" for number in range(len(order))
     ]
-    for kind, request in zip(kinds, server.uploads, strict=True):
-        assert says(request) == {
-            "content-encoding": None if kind == "s" else "gzip",
-            "content-length": None if kind == "h" else str(len(request.body)),
-            "transfer-encoding": "chunked" if kind == "h" else None,
+    for kind, request in zip(order, server.uploads, strict=True):
+        assert upload_headers(request) == {
+            "content-encoding": None if kind == "plain" else "gzip",
+            "content-length": None if kind == "chunked" else str(len(request.body)),
+            "transfer-encoding": "chunked" if kind == "chunked" else None,
             "content-type": "application/json",
             "authorization": f"Bearer {TOKEN}",
         }
-        assert (request.body if kind == "s" else gzip.decompress(request.body)) == data[kind]
+        body = request.body if kind == "plain" else gzip.decompress(request.body)
+        assert body == data[kind]
 
 
 @pytest.mark.parametrize(
-    ("answer", "makes"),
+    "answer",
     [
-        pytest.param(Answer(503), 1, id="later"),
-        pytest.param(Answer(400), 1, id="rejected"),
-        pytest.param(ok(close=True), 1, id="closed"),
-        pytest.param(Answer(200, body=b"x" * 70_000), 2, id="too long"),
-        pytest.param(json_answer({"success": True}, extra=ok().render()), 1, id="and another"),
+        pytest.param(Answer(503), id="temporary failure"),
+        pytest.param(Answer(400), id="rejected"),
+        pytest.param(ok(close=True), id="connection closed"),
+        pytest.param(Answer(200, body=b"x" * 70_000), id="longer than 64 KB"),
+        pytest.param(json_answer({"success": True}, extra=ok().render()), id="followed by another"),
     ],
 )
-async def test_after_an_answer_of_any_kind_the_next_is_whole(
-    spool: Path, made: list[object], answer: Answer, makes: int
-) -> None:
-    """One that was not answered in order is not sent again: what is left of it is not known."""
+async def test_the_batch_after_any_answer_arrives_whole(spool: Path, answer: Answer) -> None:
     batches = sdk_batches(spool, 3, spans=20)
     with ScriptedServer(ok(), answer) as server:
         result = await flush(server, spool, keep_going=True, quarantine=True)
         assert result.uploaded >= 2
     last = server.uploads[-1]
     assert gzip.decompress(last.body) == batches[-1].data
-    assert says(last)["content-length"] == str(len(last.body))
-    assert len(made) == makes
+    assert upload_headers(last)["content-length"] == str(len(last.body))
 
 
-async def test_one_that_is_cancelled_is_not_sent_again(made: list[object]) -> None:
+async def test_the_upload_after_a_cancelled_one_arrives_whole() -> None:
     never = Gate()
     with ScriptedServer(ok(stall_before=never), ok()) as server:
         async with Transport(timeout_ms=10_000) as transport:
@@ -124,11 +104,10 @@ async def test_one_that_is_cancelled_is_not_sent_again(made: list[object]) -> No
     assert isinstance(heard, Heard)
     assert heard.status == 200
     assert (server.uploads[-1].batch_id, server.uploads[-1].body) == ("02", b"[]")
-    assert len(made) == 2
 
 
-async def test_the_middlewares_of_a_callers_session_see_each_batch(spool: Path, made: list[object]) -> None:
-    """They may send one twice, or ask for its text, which it does not have."""
+async def test_the_middlewares_of_a_callers_session_see_each_batch(spool: Path) -> None:
+    """A middleware may send a request twice, or ask for the text of its body, which an upload does not have."""
     batches = sdk_batches(spool, 3, spans=TINY)
     seen: list[str | None] = []
 
@@ -150,16 +129,15 @@ async def test_the_middlewares_of_a_callers_session_see_each_batch(spool: Path, 
     assert result.uploaded == 3
     assert seen == [batch.batch_id for batch in batches]
     assert [request.body for request in server.uploads] == [batch.data for batch in batches for _ in range(2)]
-    assert len(made) == 3
     assert snapshot(spool) == []
 
 
-async def test_a_body_is_not_held_once_it_was_answered() -> None:
-    """The next may be long in coming, or streamed and so by a request of its own: 8 MiB would stay meanwhile."""
+async def test_an_answered_body_is_not_held() -> None:
+    """A body may be 8 MiB, and the next upload may be far away."""
     part = bytes(100_000)
-    held_before = sys.getrefcount(part)
+    references = sys.getrefcount(part)
     with ScriptedServer() as server:
         async with Transport(timeout_ms=10_000) as transport:
             headers = {"X-Cirron-Batch-Id": "01"}
             await transport.post(f"{server.url}/api/traces", headers, Upload((part,), len(part)))
-            assert sys.getrefcount(part) == held_before
+            assert sys.getrefcount(part) == references

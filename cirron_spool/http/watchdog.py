@@ -1,0 +1,122 @@
+"""The stall watchdog: ends an exchange whose connection has moved no byte for the length of the timeout.
+
+One timer serves all exchanges of a transport: a timer for each costs a fast link more than the exchange gains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import TracebackType
+from typing import Any
+
+from cirron_spool.http.connection import Connection
+
+# A timeout is overrun by an eighth at most.
+_CHECKS_PER_LIMIT = 8
+# Progress bars get an update at least this often.
+_LONGEST_CHECK_INTERVAL_S = 0.25
+
+
+class Exchange:
+    """One request without a body, and its answer.
+
+    ``connection`` is None until the request has one. ``written``: bytes of the body that were written to it.
+    ``last_progress``: when the exchange began or bytes last moved, by time.monotonic(). ``timed_out``: the watchdog
+    has ended the exchange.
+    """
+
+    __slots__ = (
+        "_cancel_requests",
+        "_task",
+        "_watched",
+        "connection",
+        "last_progress",
+        "timed_out",
+        "written",
+    )
+
+    # aiohttp.Payload, which UploadBody inherits from, has no slots and no types for these.
+    _task: asyncio.Task[Any]
+    _watched: set[Exchange]
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+        self.last_progress = 0.0
+        self.written = 0
+        self.timed_out = False
+        self._cancel_requests = 0
+
+    @property
+    def fully_sent(self) -> bool:
+        """Whether the whole request has left this process."""
+        return True
+
+    def update_progress(self, now: float) -> None:
+        """Record the bytes that the peer has confirmed since the last call."""
+
+    def begin(self, watched: set[Exchange]) -> None:
+        """Prepare the ``with`` block, in which the exchange belongs to ``watched``. Must run in a task."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("an exchange needs a task")
+        self._task = task
+        self._cancel_requests = task.cancelling()
+        self._watched = watched
+        self.last_progress = time.monotonic()
+
+    def cancel(self) -> None:
+        """Cancel the task of the exchange: its ``with`` block then raises TimeoutError."""
+        self.timed_out = True
+        self._task.cancel()
+
+    def __enter__(self) -> None:
+        self._watched.add(self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._watched.discard(self)
+        # As in asyncio.timeout(): a cancellation that somebody else asked for stays one.
+        if (
+            self.timed_out
+            and self._task.uncancel() <= self._cancel_requests
+            and kind is asyncio.CancelledError
+        ):
+            raise TimeoutError from error
+
+
+class StallWatchdog:
+    """Ends exchanges that make no progress for ``limit_s`` seconds (docs/contract.md, Upload: ``timeout``)."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._loop = asyncio.get_running_loop()
+        self._watched: set[Exchange] = set()
+        self._next_check: asyncio.TimerHandle | None = None
+
+    def watch(self, exchange: Exchange) -> Exchange:
+        """Return the context in which ``exchange`` is watched. It raises TimeoutError when the exchange stalls."""
+        exchange.begin(self._watched)
+        if self._next_check is None:
+            self._check()
+        return exchange
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._next_check is not None:
+            self._next_check.cancel()
+
+    def _check(self) -> None:
+        # The timer is set first, so that an error in one check does not end the watch.
+        interval = min(self._limit_s / _CHECKS_PER_LIMIT, _LONGEST_CHECK_INTERVAL_S)
+        self._next_check = self._loop.call_later(interval, self._check)
+        now = time.monotonic()
+        for exchange in tuple(self._watched):
+            exchange.update_progress(now)
+            if now - exchange.last_progress >= self._limit_s and not exchange.timed_out:
+                exchange.cancel()
+            connection = exchange.connection
+            if connection is not None and (exchange.timed_out or connection.has_failed):
+                # An orderly close would wait until the peer has read all, and for the end of its TLS session.
+                connection.abort()
