@@ -18,7 +18,7 @@ _FLAGS = {
     "prefetch_batches": "--prefetch",
     "prefetch_bytes": "--prefetch-bytes",
     "chunk_bytes": "--chunk-bytes",
-    "in_loop_bytes": "--in-loop-bytes",
+    "disk_work": "--disk-work",
     "gzip_library": "--gzip-library",
     "gzip_level": "--gzip-level",
     "in_flight": "--in-flight",
@@ -106,10 +106,6 @@ def factors() -> dict[str, list[Setting]]:
         "prefetch-bytes": values("prefetch_bytes", (256 * KIB, MIB, 4 * MIB, 16 * MIB, 64 * MIB)),
         "chunk-bytes": values(
             "chunk_bytes", (32 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, MIB, 4 * MIB)
-        ),
-        # None to all: what the loop does itself needs no hop to a thread.
-        "in-loop-bytes": values(
-            "in_loop_bytes", (0, 8 * KIB, 16 * KIB, 32 * KIB, 64 * KIB, 128 * KIB, 256 * KIB)
         ),
         "gzip": gzip_settings(),
         "in-flight": [Setting(f"in-flight {count}", in_flight=count) for count in (2, 4, 8, 16)],

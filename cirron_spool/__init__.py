@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     )
     from cirron_spool.flush import flush_spool
     from cirron_spool.offline import ClearResult, Inventory, clear_spool, inspect_spool
+    from cirron_spool.pipeline.client import Client
     from cirron_spool.settings.tuning import Tuning
 
 # Where each public name lives; it is imported when it is first asked for.
@@ -51,6 +52,7 @@ _HOMES = {
     ),
     "flush": "flush_spool",
     "offline": "ClearResult Inventory clear_spool inspect_spool",
+    "pipeline.client": "Client",
     "settings.tuning": "Tuning",
     "events": (
         "BatchFailure Ended Failed FlushEvent FlushResult Progress Quarantined Retrying Sending Started Uploaded Warned"
@@ -65,6 +67,7 @@ __all__ = [
     "BatchFailure",
     "CirronSpoolError",
     "ClearResult",
+    "Client",
     "ConfigError",
     "Ended",
     "Failed",

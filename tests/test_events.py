@@ -43,8 +43,8 @@ def test_nothing_to_do() -> None:
 
 def test_all_delivered() -> None:
     flush = tally(2)
-    flush.acknowledge(1000, 300)
-    flush.acknowledge(50, 50)
+    flush.upload(1000, 300)
+    flush.upload(50, 50)
     assert flush.result(1.0) == FlushResult(HERE, uploaded=2, bytes_read=1050, bytes_sent=350, seconds=1.0)
 
 
@@ -59,15 +59,15 @@ def test_the_pages_partial_failure() -> None:
 
 def test_stopped_on_request_with_batches_left_is_for_later() -> None:
     flush = tally(3)
-    flush.acknowledge(1, 1)
+    flush.upload(1, 1)
     result = flush.result(0.0)
     assert (result.skipped, result.untried, result.exit_code) == (2, 2, EXIT_TEMPFAIL)
 
 
 def test_a_batch_passed_over_is_skipped_but_was_tried() -> None:
     flush = tally(2)
-    flush.pass_over()
-    flush.acknowledge(1, 1)
+    flush.skip()
+    flush.upload(1, 1)
     result = flush.result(0.0)
     assert (result.failed, result.skipped, result.untried, result.exit_code) == (0, 1, 0, EXIT_ATTENTION)
 
@@ -84,17 +84,6 @@ def test_vanished_is_no_failure() -> None:
     flush.evicted += 1
     result = flush.result(0.0)
     assert (result.evicted, result.failed, result.skipped, result.exit_code) == (1, 0, 0, EXIT_OK)
-
-
-def test_an_acknowledged_batch_that_stays_is_failed_and_not_uploaded() -> None:
-    flush = tally(2)
-    flush.acknowledge(1000, 300)
-    flush.acknowledge(10, 10)
-    flush.unacknowledge(1000, 300)
-    flush.fail(BatchFailure("1-a.json", None, "kept"), EXIT_ATTENTION)
-    result = flush.result(0.0)
-    assert (result.uploaded, result.failed, result.skipped) == (1, 1, 0)
-    assert (result.bytes_read, result.bytes_sent, result.exit_code) == (10, 10, EXIT_ATTENTION)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +104,7 @@ def test_worst(codes: list[int], code: int) -> None:
 
 
 OUTCOMES = st.sampled_from(
-    ["uploaded", "failed", "auth", "later", "quarantined", "evicted", "passed", "kept", "left"]
+    ["uploaded", "failed", "auth", "later", "quarantined", "evicted", "passed", "left"]
 )
 
 
@@ -126,7 +115,7 @@ def test_the_counts_always_add_up(outcomes: list[str]) -> None:
         failure = BatchFailure(f"{number}-a.json", None, outcome)
         match outcome:
             case "uploaded":
-                flush.acknowledge(number, 1)
+                flush.upload(number, 1)
             case "failed":
                 flush.fail(failure, EXIT_ATTENTION)
             case "auth":
@@ -138,11 +127,7 @@ def test_the_counts_always_add_up(outcomes: list[str]) -> None:
             case "evicted":
                 flush.evicted += 1
             case "passed":
-                flush.pass_over()
-            case "kept":
-                flush.acknowledge(number, 1)
-                flush.unacknowledge(number, 1)
-                flush.fail(failure, EXIT_ATTENTION)
+                flush.skip()
         so_far = flush.result(0.0)
         counts = (so_far.uploaded, so_far.failed, so_far.skipped, so_far.quarantined, so_far.evicted)
         assert sum(counts) == len(outcomes)
@@ -153,7 +138,7 @@ def test_the_counts_always_add_up(outcomes: list[str]) -> None:
         number for number, outcome in enumerate(outcomes) if outcome == "uploaded"
     )
     assert [failure.message for failure in result.failures] == [
-        outcome for outcome in outcomes if outcome in ("failed", "auth", "later", "kept")
+        outcome for outcome in outcomes if outcome in ("failed", "auth", "later")
     ]
     assert result.failed == len(result.failures)
     assert result.untried == outcomes.count("left")
@@ -161,7 +146,7 @@ def test_the_counts_always_add_up(outcomes: list[str]) -> None:
     assert (result.exit_code == EXIT_OK) == (set(outcomes) <= {"uploaded", "evicted"})
     if "auth" in outcomes:
         assert result.exit_code == EXIT_AUTH
-    elif {"failed", "quarantined", "passed", "kept"} & set(outcomes):
+    elif {"failed", "quarantined", "passed"} & set(outcomes):
         assert result.exit_code == EXIT_ATTENTION
 
 

@@ -18,7 +18,7 @@ from benchmarks.settings import DEFAULT, Setting
 from benchmarks.sinks import Network
 from benchmarks.spools import Spool, Workspace
 
-FACTORS = ("prefetch", "prefetch-bytes", "chunk-bytes", "in-loop-bytes", "gzip", "in-flight")
+FACTORS = ("prefetch", "prefetch-bytes", "chunk-bytes", "gzip", "in-flight")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

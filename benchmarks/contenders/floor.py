@@ -13,8 +13,8 @@ import warnings
 import aiohttp
 
 from benchmarks.contenders import harness
+from cirron_spool.pipeline.batch_reader import WHOLE_CHUNKS
 from cirron_spool.pipeline.encoding import Encoder
-from cirron_spool.pipeline.read_ahead import WHOLE_CHUNKS
 from cirron_spool.settings.tuning import Tuning
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TypeGuard
 
@@ -61,20 +62,24 @@ _SHORTEST_SECRET = 8
 _RENEWED = Verdict(Action.ACKNOWLEDGED, None, exit_code=EXIT_OK)
 
 
+Warn = Callable[[str], None]
+
+
 class TokenManager:
-    """The credentials of one flush. ``warn`` is told what a person should know; ``unsaved`` says of a lost rotation."""
+    """The token of one client, for one or several flushes. ``unsaved`` says that a renewed token could not be saved.
+
+    The methods take ``warn``, which gets one line for a person at a time.
+    """
 
     def __init__(
         self,
         settings: Settings,
         credentials: Credentials,
         transport: Transport,
-        warn: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._credentials = credentials
         self._transport = transport
-        self._warn = warn
         self._mutex = asyncio.Lock()
         self._next_renewal: datetime | None = None
         # The failure on which the flush ends: those that wait for the same renewal need not try it again.
@@ -105,23 +110,23 @@ class TokenManager:
         now = datetime.now(UTC)
         return expires_at - now < _RENEW_BEFORE and (self._next_renewal is None or now >= self._next_renewal)
 
-    async def renew_if_due(self) -> None:
+    async def renew_if_due(self, warn: Warn) -> None:
         """Before a flush: renew a token that expires within five minutes. A refusal is left to the 401 it leads to.
 
         Raises TokenRenewalError when the platform cannot renew it now.
         """
         if self.due:
             self._next_renewal = datetime.now(UTC) + _BETWEEN_RENEWALS
-            await self.renew(self.token)
+            await self.renew(self.token, warn)
 
-    async def renew_early(self) -> None:
+    async def renew_early(self, warn: Warn) -> None:
         """During a flush: as :meth:`renew_if_due`, but try once, and leave every failure to the 401 it leads to."""
         if self.due:
             self._next_renewal = datetime.now(UTC) + _BETWEEN_RENEWALS
             async with self._mutex:
-                await self._try_renewal(self.token)
+                await self._try_renewal(self.token, warn)
 
-    async def verify(self) -> None:
+    async def verify(self, warn: Warn) -> None:
         """Ask the platform whether the token is valid, renewing it silently where that helps.
 
         Raises AuthInvalidError when it is refused, TokenRenewalError when the platform cannot renew it now. Any other
@@ -133,20 +138,20 @@ class TokenManager:
             {"Authorization": f"Bearer {token}"},
         )
         if isinstance(outcome, NoAnswer):
-            self._could_not_verify(outcome.message)
+            self._could_not_verify(outcome.message, warn)
             return
         document = _object(outcome) if outcome.status == 200 else None
         if outcome.status == 401 or (document is not None and document.get("valid") is False):
-            if not await self.renew(token):
+            if not await self.renew(token, warn):
                 raise AuthInvalidError(hint=self.hint)
         elif outcome.status == 403:
             raise AuthInvalidError(hint=self.hint)
         elif outcome.status != 200:
-            self._could_not_verify(f"HTTP {outcome.status} {outcome.reason}".rstrip())
+            self._could_not_verify(f"HTTP {outcome.status} {outcome.reason}".rstrip(), warn)
         elif document is None:
-            self._could_not_verify("the answer is not the expected JSON")
+            self._could_not_verify("the answer is not the expected JSON", warn)
 
-    async def renew(self, refused: str) -> bool:
+    async def renew(self, refused: str, warn: Warn) -> bool:
         """Get a token other than ``refused``: from the file, if another process renewed it, or by a refresh.
 
         A temporary failure is retried on the schedule of an upload. False when the platform refuses; then the token in
@@ -158,10 +163,10 @@ class TokenManager:
             if self._credentials.refresh_token is None:
                 return False
             verdict = self._unavailable or await attempt_on_schedule(
-                lambda: self._try_renewal(refused),
+                lambda: self._try_renewal(refused, warn),
                 retries=self._settings.retries,
                 is_temporary=lambda outcome: outcome.action is Action.RETRY,
-                announce=self._announce,
+                announce=partial(self._announce, warn),
             )
             if verdict.action is Action.ACKNOWLEDGED:
                 return True
@@ -178,14 +183,14 @@ class TokenManager:
                 hint=self._without_secrets(hint),
             )
 
-    async def _try_renewal(self, refused: str) -> Verdict:
+    async def _try_renewal(self, refused: str, warn: Warn) -> Verdict:
         """One try, under the lock that other processes respect; ACKNOWLEDGED when another token is in use."""
         lock = await _acquire(self._settings.config_path)
         try:
             if await self._adopt(refused):
                 return _RENEWED
             # From here on the platform may have rotated the token: the new one must not be lost to a cancellation.
-            verdict = await complete(self._rotate(), _ROTATION_GRACE_S)
+            verdict = await complete(self._rotate(warn), _ROTATION_GRACE_S)
             # Refused or lost; a process that does not honour our lock may have been faster after all.
             if verdict.action is not Action.ACKNOWLEDGED and await self._adopt(refused):
                 return _RENEWED
@@ -194,7 +199,7 @@ class TokenManager:
             if lock is not None:
                 await in_thread(lock.give_back)
 
-    async def _rotate(self) -> Verdict:
+    async def _rotate(self, warn: Warn) -> Verdict:
         """One refresh, and its token in use and saved."""
         outcome = await self._transport.post_json(
             self._settings.api_url + REFRESH_PATH, {}, {"refresh_token": self._credentials.refresh_token}
@@ -209,7 +214,7 @@ class TokenManager:
         except (OSError, ConfigError) as error:
             self.unsaved = True
             why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-            self._warn(
+            warn(
                 f"The token was renewed but could not be saved in {printable(str(self._settings.config_path))}: "
                 f"{printable(why)}. This flush goes on with it; run cirron auth login before the next."
             )
@@ -226,14 +231,14 @@ class TokenManager:
         self._credentials = found
         return True
 
-    def _could_not_verify(self, why: str) -> None:
-        self._warn(
+    def _could_not_verify(self, why: str, warn: Warn) -> None:
+        warn(
             f"Could not verify auth before flush: {self._without_secrets(printable(why))}. Proceeding anyway."
         )
 
-    def _announce(self, verdict: Verdict, delay_s: float, number: int) -> None:
+    def _announce(self, warn: Warn, verdict: Verdict, delay_s: float, number: int) -> None:
         """Say that a renewal failed, and that attempt ``number`` follows in ``delay_s`` seconds."""
-        self._warn(f"{self._without_secrets(verdict.message)}. Attempt {number} in {delay_s:.1f} s.")
+        warn(f"{self._without_secrets(verdict.message)}. Attempt {number} in {delay_s:.1f} s.")
 
     def _without_secrets(self, text: str) -> str:
         return hide(text, self._credentials.token, self._credentials.refresh_token)

@@ -42,7 +42,9 @@ _FLAGS = {"api_url": "--api-url", "timeout_ms": "--timeout", "retries": "--retri
 def flush(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     """Flush as the arguments say; the exit code."""
     token = _read_token(options.token_file)
-    tuning = Tuning(**_given(options, *(field.name for field in fields(Tuning))))
+    # The event loop is the command's own, so that nothing else waits for the disk.
+    given = _given(options, *(field.name for field in fields(Tuning)))
+    tuning = Tuning(**{"disk_work": "inline", **given})
     view = _choose_view(options, console)
     run = _Run(view, options, signals)
     try:

@@ -417,11 +417,10 @@ def _add_flush(commands: _Commands) -> None:
         help="bytes read and compressed at a time (default: 262144)",
     )
     speed.add_argument(
-        "--in-loop-bytes",
-        metavar="SIZE",
-        read=_size(0),
-        example="32K",
-        help="largest file that the event loop itself reads, 0 for none (default: 32768)",
+        "--disk-work",
+        metavar="PLACE",
+        example="thread",
+        help="inline reads and deletes small files in the event loop, thread all in a thread (default: inline)",
     )
     speed.add_argument(
         "--gzip-library",

@@ -59,7 +59,7 @@ class FlushView:
                 self.tally = Tally(event.directory, event.batches)
                 self._begun = True
             case Uploaded():
-                self.tally.acknowledge(event.size, event.sent)
+                self.tally.upload(event.size, event.sent)
             case Quarantined():
                 self.tally.set_aside()
             case Failed():

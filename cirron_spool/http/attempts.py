@@ -49,27 +49,25 @@ async def attempt_on_schedule(
 
 
 class Throttle:
-    """Spaces the attempts of one flush, whichever batch they belong to, while the server fails.
+    """Spaces the attempts of all flushes of one client while the server fails.
 
     After a temporary failure no attempt begins within a second, or within the server's own delay. Until one succeeds
-    they begin one at a time, a second apart. Without a failure nothing waits. ``announce`` is called with the seconds
-    of a wait that the server asked for.
+    they begin one at a time, a second apart. Without a failure nothing waits.
     """
 
-    def __init__(self, announce: Callable[[float], None]) -> None:
-        self._announce = announce
+    def __init__(self) -> None:
         self._turn = asyncio.Lock()  # first come, first served
         self._failing = False
         self._not_before = 0.0  # by time.monotonic()
 
-    async def turn(self) -> None:
-        """Return when the next attempt may begin."""
+    async def turn(self, announce: Callable[[float], None]) -> None:
+        """Return when the next attempt may begin. ``announce`` gets the seconds of a wait that the server asked for."""
         if not self._failing and self._wait_s() == 0:
             return
         async with self._turn:
             while (wait_s := self._wait_s()) > 0:  # each failure meanwhile makes it longer
                 if wait_s > schedule.SHORTEST_PAUSE_S:
-                    self._announce(wait_s)
+                    announce(wait_s)
                 await asyncio.sleep(wait_s)
             if self._failing:
                 self._hold(schedule.SHORTEST_PAUSE_S)

@@ -1,12 +1,13 @@
-"""One batch's delivery: its attempts on the schedule, with a token that is renewed where that helps.
+"""The attempts to deliver one batch: on the schedule, with a token renewal where one helps.
 
-What comes out is a verdict; what becomes of the file is not decided here.
+The result is an :class:`Outcome`. The file is not touched here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,62 +15,58 @@ from functools import partial
 
 import anyio
 
-from cirron_spool.auth.token_manager import TokenManager, hide
+from cirron_spool.auth.token_manager import hide
 from cirron_spool.errors import EXIT_AUTH, TokenRenewalError
 from cirron_spool.events import FlushEvent, Progress, Retrying, Warned
-from cirron_spool.http.attempts import Throttle, attempt_on_schedule
-from cirron_spool.pipeline.ingest import Ingest, Stream
-from cirron_spool.pipeline.read_ahead import Prepared
+from cirron_spool.http.attempts import attempt_on_schedule
+from cirron_spool.pipeline.batch import Prepared
+from cirron_spool.pipeline.client import Platform
+from cirron_spool.pipeline.ingest import OpenStream
+from cirron_spool.pipeline.outcome import Outcome
 from cirron_spool.protocol.answer import Answer, NoAnswer
 from cirron_spool.protocol.verdict import Action, Verdict, judge
 
 
 class Delivery:
-    """Delivers the batches of one flush. ``retries`` bounds the attempts of each after its first.
+    """Delivers the batches of one flush to ``platform``.
 
-    What a body of no known length came to, in bytes, is noted in ``streamed`` under its batch's name. ``told`` asks for
-    the progress of each batch. ``stopping`` says whether the flush was asked to stop: then nothing new is begun.
+    ``retries`` bounds the attempts after the first. ``on_sent`` is called each time that a batch has been written and
+    only its answer is missing. ``show_progress`` emits the progress of each batch. ``stopping`` says that the flush
+    was asked to stop: no attempt begins any more.
     """
 
     def __init__(
         self,
-        ingest: Ingest,
-        login: TokenManager,
+        platform: Platform,
         *,
         retries: int,
-        stream: Stream,
-        streamed: dict[str, int],
+        open_stream: OpenStream,
+        on_sent: Callable[[], None],
         emit: Callable[[FlushEvent], None],
-        told: bool = False,
+        show_progress: bool = False,
     ) -> None:
-        self._ingest = ingest
-        self._login = login
+        self._platform = platform
+        self._tokens = platform.tokens
         self._retries = retries
-        self._stream = stream
-        self._streamed = streamed
+        self._open_stream = open_stream
+        self._on_sent = on_sent
         self._emit = emit
-        self._told = told
+        self._show_progress = show_progress
         self._process = os.getpid()
-        self._throttle = Throttle(self._announce_pause)
         self.stopping = False
         self._attempting = 0
         self._idle: asyncio.Event | None = None
 
-    async def deliver(self, batch: Prepared, on_sent: Callable[[], None] | None = None) -> Verdict | OSError:
-        """Attempt until the verdict is not to retry, or the schedule ends; an OSError is the file's own.
-
-        ``on_sent`` is called each time that the body has been written and only its answer is missing.
-        """
+    async def deliver(self, batch: Prepared) -> Outcome:
+        """Attempt until the verdict is not to retry, or the schedule ends."""
+        began = time.monotonic()
         try:
-            verdict = await self._attempt(batch, on_sent)
-            if verdict.action is Action.RETRY and not self.stopping:
-                verdict = await self._retry(batch, verdict, on_sent)
+            outcome = await self._attempt(batch)
+            if self._is_temporary(outcome):
+                outcome = await self._retry(batch, outcome)
         except OSError as error:  # a body that is read while it is sent
-            return error
-        return verdict
-
-    def _announce_pause(self, seconds: float) -> None:
-        self._emit(Warned(f"Waiting {seconds:.0f} s before the next upload, as the server asks."))
+            outcome = Outcome(None, error)
+        return replace(outcome, seconds=time.monotonic() - began)
 
     async def wind_down(self, grace_s: float) -> None:
         """Begin no further attempt, and wait up to ``grace_s`` seconds until none is under way."""
@@ -80,85 +77,105 @@ class Delivery:
                 self._idle.clear()
                 await self._idle.wait()
 
-    async def _retry(self, batch: Prepared, verdict: Verdict, on_sent: Callable[[], None] | None) -> Verdict:
-        """Attempt ``batch`` again on the schedule, after a first attempt that came to ``verdict``."""
-        known = [verdict]
+    def _is_temporary(self, outcome: Outcome) -> bool:
+        """Whether another attempt is due after ``outcome``."""
+        verdict = outcome.verdict
+        return verdict is not None and verdict.action is Action.RETRY and not self.stopping
 
-        async def attempt() -> Verdict:
-            return known.pop() if known else await self._attempt(batch, on_sent)
+    async def _retry(self, batch: Prepared, first: Outcome) -> Outcome:
+        """Attempt ``batch`` again on the schedule, after a ``first`` attempt that failed."""
+        known: list[Outcome] = [first]
+        attempts = 0
 
-        def announce(last: Verdict, delay_s: float, number: int) -> None:
-            self._emit(Retrying(batch.name, last.status, last.message, delay_s, number))
+        async def attempt() -> Outcome:
+            nonlocal attempts
+            attempts += 1
+            return known.pop() if known else await self._attempt(batch)
 
-        return await attempt_on_schedule(
-            attempt,
-            retries=self._retries,
-            is_temporary=lambda outcome: outcome.action is Action.RETRY and not self.stopping,
-            announce=announce,
+        def announce(last: Outcome, delay_s: float, number: int) -> None:
+            if last.verdict is not None:
+                self._emit(Retrying(batch.name, last.verdict.status, last.verdict.message, delay_s, number))
+
+        outcome = await attempt_on_schedule(
+            attempt, retries=self._retries, is_temporary=self._is_temporary, announce=announce
         )
+        return replace(outcome, attempts=attempts)
 
-    async def _attempt(self, batch: Prepared, on_sent: Callable[[], None] | None) -> Verdict:
-        """One attempt; a 401 is answered with one renewal of the token and one more try before it counts."""
-        await self._throttle.turn()
+    async def _attempt(self, batch: Prepared) -> Outcome:
+        """One attempt. A 401 leads to one renewal of the token and one more request before it counts."""
+        await self._platform.throttle.turn(self._announce_pause)
         self._attempting += 1
-        login = self._login
-        renewed = False
+        tokens = self._tokens
+        is_renewed = False
         try:
-            if login.due:
-                await login.renew_early()
+            if tokens.due:
+                await tokens.renew_early(self._warn)
             while True:
                 if os.getpid() != self._process:
                     raise RuntimeError("This flush began in another process. Start a new flush after a fork.")
-                token = login.token
-                progress = partial(self._tell_progress, batch) if self._told else None
-                outcome = await self._ingest.post(batch, token, self._stream, on_sent, progress)
-                verdict = self._judge(batch, token, outcome)
-                if verdict.action is not Action.REFRESH or renewed:
-                    return verdict
+                token = tokens.token
+                answer = await self._platform.ingest.post(
+                    batch, token, self._open_stream, self._on_sent, self._progress_of(batch)
+                )
+                outcome = self._judge(batch, token, answer)
+                if outcome.verdict is None or outcome.verdict.action is not Action.REFRESH or is_renewed:
+                    return outcome
                 try:
-                    renewed = await login.renew(token)
+                    is_renewed = await tokens.renew(token, self._warn)
                 except TokenRenewalError as error:
-                    return Verdict(
-                        Action.STOP,
-                        verdict.status,
-                        f"Auth rejected (401) for {batch.name}. {error}",
-                        error.hint,
-                        exit_code=error.exit_code,
-                    )
-                if not renewed:
-                    return verdict
+                    return Outcome(_cannot_renew(batch, outcome.verdict, error))
+                if not is_renewed:
+                    return outcome
         finally:
             self._attempting -= 1
             if self._attempting == 0 and self._idle is not None:
                 self._idle.set()
 
-    def _tell_progress(self, batch: Prepared, sent: int) -> None:
+    def _judge(self, batch: Prepared, token: str, answer: Answer | NoAnswer) -> Outcome:
+        ingest, throttle = self._platform.ingest, self._platform.throttle
+        verdict = judge(
+            answer, name=batch.name, origin=ingest.origin, path=ingest.path, now=datetime.now(UTC)
+        )
+        if verdict.action is Action.RETRY:
+            throttle.failed(verdict)
+        else:
+            throttle.succeeded()
+        if verdict.action is Action.ACKNOWLEDGED:
+            sent = batch.length if batch.length is not None else _bytes_sent(answer)
+            return Outcome(verdict, bytes_sent=sent)
+        if verdict.exit_code == EXIT_AUTH:
+            verdict = replace(verdict, hint=self._tokens.advice)
+        return Outcome(_without(token, verdict))
+
+    def _progress_of(self, batch: Prepared) -> Callable[[int], None] | None:
+        return partial(self._emit_progress, batch) if self._show_progress else None
+
+    def _emit_progress(self, batch: Prepared, sent: int) -> None:
         try:
             self._emit(Progress(batch.name, batch.share_of_file(sent), batch.size))
-        except Exception as error:  # noqa: BLE001  # the watch over silence, which calls, must go on
+        except Exception as error:  # noqa: BLE001  # the stall watchdog calls this, and must go on
             context = {"message": "on_event raised for Progress", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
 
-    def _judge(self, batch: Prepared, token: str, outcome: Answer | NoAnswer) -> Verdict:
-        if batch.length is None and isinstance(outcome, Answer):
-            self._streamed[batch.name] = outcome.sent
-        verdict = judge(
-            outcome,
-            name=batch.name,
-            origin=self._ingest.origin,
-            path=self._ingest.path,
-            now=datetime.now(UTC),
-        )
-        if verdict.action is Action.RETRY:
-            self._throttle.failed(verdict)
-        else:
-            self._throttle.succeeded()
-        if verdict.exit_code == EXIT_AUTH:
-            verdict = replace(verdict, hint=self._login.advice)
-        return verdict if verdict.action is Action.ACKNOWLEDGED else _without(token, verdict)
+    def _announce_pause(self, seconds: float) -> None:
+        self._warn(f"Waiting {seconds:.0f} s before the next upload, as the server asks.")
+
+    def _warn(self, message: str) -> None:
+        self._emit(Warned(message))
+
+
+def _bytes_sent(answer: Answer | NoAnswer) -> int:
+    return answer.sent if isinstance(answer, Answer) else 0
+
+
+def _cannot_renew(batch: Prepared, verdict: Verdict, error: TokenRenewalError) -> Verdict:
+    """The verdict on a 401 whose token cannot be renewed now."""
+    message = f"Auth rejected (401) for {batch.name}. {error}"
+    return Verdict(Action.STOP, verdict.status, message, error.hint, exit_code=error.exit_code)
 
 
 def _without(token: str, verdict: Verdict) -> Verdict:
+    """``verdict`` without the token that a server's words may repeat."""
     return replace(
         verdict,
         message=hide(verdict.message, token),

@@ -1,4 +1,4 @@
-"""One batch, one POST, one answer. No retry, no order, no disk."""
+"""One batch as one POST: path, headers, idempotency key. No retry, no order, no disk."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from cirron_spool.http.transport import PRODUCT, Transport
 from cirron_spool.http.upload_body import Progress, Upload
-from cirron_spool.pipeline.read_ahead import Prepared
+from cirron_spool.pipeline.batch import Prepared
 from cirron_spool.protocol.answer import Answer, NoAnswer
 from cirron_spool.spool.names import batch_id_of
 
-Stream = Callable[[Prepared], AbstractAsyncContextManager[AsyncIterator[bytes]]]
+OpenStream = Callable[[Prepared], AbstractAsyncContextManager[AsyncIterator[bytes]]]
 
 
 class Ingest:
@@ -23,35 +23,35 @@ class Ingest:
         self.origin = origin
         self.path = path
         self._url = origin + path
-        # Of the last token, since it is nearly always the next one's, too.
+        # The headers of the last token: it is nearly always the next token, too.
         self._token: str | None = None
         self._headers: dict[str, str] = {}
 
     async def resolve(self) -> None:
-        """Look up the way before the first batch: several in flight must not overtake each other on finding it."""
+        """Find the route before the first batch, so that several in flight keep their order."""
         await self._transport.resolve(self._url)
 
     def post(
         self,
-        prepared: Prepared,
+        batch: Prepared,
         token: str,
-        stream: Stream,
+        open_stream: OpenStream,
         on_sent: Callable[[], None] | None = None,
         progress: Progress | None = None,
     ) -> Coroutine[Any, Any, Answer | NoAnswer]:
-        """Upload ``prepared`` under its idempotency key, the batch id in its name. ``stream`` opens an unheld body."""
+        """Upload ``batch`` under its idempotency key, the batch id of its name.
+
+        ``open_stream`` opens a body that is not held. ``on_sent`` is called when a held body has been written.
+        """
         if token != self._token:
             self._token = token
-            self._headers = {
-                "Authorization": f"Bearer {token}",
-                "X-Cirron-SDK-Version": PRODUCT,
-            }
-        name, _, gzip, parts, length, _ = prepared
+            self._headers = {"Authorization": f"Bearer {token}", "X-Cirron-SDK-Version": PRODUCT}
+        name, _, gzip, parts, length, _ = batch
         headers = {**self._headers, "X-Cirron-Batch-Id": batch_id_of(name)}
         if gzip:
             headers["Content-Encoding"] = "gzip"
         if length is None:
-            upload = Upload(length=None, stream=lambda: stream(prepared), progress=progress)
+            upload = Upload(length=None, stream=lambda: open_stream(batch), progress=progress)
         else:
             upload = Upload(parts, length, None, on_sent, progress)
         return self._transport.post(self._url, headers, upload)

@@ -1,19 +1,27 @@
-"""What becomes of a batch once its outcome is known: deleted, set aside, or kept; and what is said about it.
+"""The end of each batch: deleted, set aside, or kept; with one final event.
 
-A batch is handed to the delete only here, and only on its own acknowledgement.
+A file is handed to the delete only here, and only after its own acknowledgement.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 
 from cirron_spool.concurrency.threads import in_thread
-from cirron_spool.errors import EXIT_ATTENTION, EXIT_AUTH, AuthRejectedError, resource_error, resource_errors
+from cirron_spool.errors import (
+    EXIT_ATTENTION,
+    EXIT_AUTH,
+    AuthRejectedError,
+    resource_error,
+    resource_errors,
+)
 from cirron_spool.events import BatchFailure, Failed, FlushEvent, Quarantined, Uploaded, Warned
-from cirron_spool.pipeline.bridge import Ahead
-from cirron_spool.pipeline.read_ahead import Cause, Prepared, Ready, Unsendable
+from cirron_spool.pipeline.batch import Cause, Prepared, Unsendable
+from cirron_spool.pipeline.disk_worker import DiskWorker
+from cirron_spool.pipeline.outcome import Outcome
 from cirron_spool.pipeline.tally import Tally
 from cirron_spool.protocol.verdict import Action, Verdict
 from cirron_spool.settings.paths import quarantine_path
@@ -21,120 +29,114 @@ from cirron_spool.spool.directory import Removal, SpoolDirectory
 from cirron_spool.spool.quarantine import set_aside
 from cirron_spool.text import printable, reason
 
-# So many rejections with no success between them are not the batches' fault: the endpoint is wrong.
+# So many rejections without a success between them are not the batches' fault: the endpoint is wrong.
 MOST_REJECTED_IN_A_ROW = 3
 
-# A batch that was not deleted, though it was acknowledged, and why.
-Kept = tuple[Prepared, Removal | OSError]
 
+class Settlement:
+    """Settles the batches of one flush, one after another, oldest first.
 
-class Conclusions:
-    """Concludes the batches of one flush, one after another, oldest first.
-
-    ``streamed`` is what the bodies of no known length came to, in bytes, by the names of their batches.
-    ``ended`` turns true with the first batch that ends the flush; ``auth_error`` is set when its cause is the login.
+    ``emit`` reports events; an ``Uploaded`` is made only where there ``has_listener``. ``quarantine`` sets rejected
+    batches aside, ``keep_going`` skips a batch that is out of retries. ``ended`` turns true with the first batch that
+    ends the flush. ``auth_error`` is set when the token is the cause.
     """
 
     def __init__(
         self,
         spool: SpoolDirectory,
+        worker: DiskWorker,
         tally: Tally,
         emit: Callable[[FlushEvent], None],
         *,
-        told: bool,
+        has_listener: bool,
         quarantine: bool,
         keep_going: bool,
-        streamed: Mapping[str, int],
     ) -> None:
         self._spool = spool
+        self._worker = worker
         self._tally = tally
         self._emit = emit
-        self._told = told
+        self._has_listener = has_listener
         self._quarantine = quarantine
         self._keep_going = keep_going
-        self._streamed = streamed
-        self._process = os.getpid()
         self._rejected_in_a_row = 0
+        self._listener_error: Exception | None = None
         self.ended = False
         self.auth_error: AuthRejectedError | None = None
 
-    def pass_by(self, batch: Unsendable) -> None:
-        """Conclude a batch that could not be prepared."""
+    async def skip(self, batch: Unsendable) -> None:
+        """Settle a batch that could not be prepared."""
+        await self._worker.drain()  # the deletes before it are reported before it
         if batch.cause is Cause.VANISHED:
             self._tally.evicted += 1
         elif batch.cause is Cause.UNREADABLE:
             self._unreadable(batch.name, printable(batch.message))
             self.ended = not self._keep_going
         else:
-            self._tally.pass_over()
+            self._tally.skip()
             if batch.cause is Cause.EMPTY:
                 why = "the file is empty, perhaps after a power cut. Check it, then delete it"
             else:
                 why = f"it is {batch.message}"
             self._emit(Warned(f"Skipped {batch.name}: {why}."))
 
-    def acknowledged(self, batch: Prepared, disk: Ahead[Ready, Prepared, Kept]) -> None:
-        """Hand an acknowledged batch over to be deleted, and count it: at once, no await can come in between."""
-        disk.put(batch)
+    def acknowledged(self, batch: Prepared, outcome: Outcome) -> None:
+        """Have the file of an acknowledged batch deleted. No await comes between the acknowledgement and this."""
         self._rejected_in_a_row = 0
-        size = batch.fingerprint.size
-        sent = self._sent(batch)
-        self._tally.acknowledge(size, sent)
-        if self._told:
-            self._emit(Uploaded(batch.name, size, sent))
+        self._worker.delete(batch, partial(self._removed, outcome))
 
-    async def conclude(
-        self, batch: Prepared, outcome: Verdict | OSError, disk: Ahead[Ready, Prepared, Kept]
-    ) -> None:
-        """Act on the outcome of a batch. Raises ResourceError when the system could not let it be sent."""
-        if isinstance(outcome, OSError) and (lacking := resource_error(outcome)):
-            raise lacking
-        if isinstance(outcome, FileNotFoundError):
-            self._tally.evicted += 1
-        elif isinstance(outcome, OSError):
-            self._unreadable(batch.name, reason(outcome))
-            self.ended = True
-        elif outcome.action is Action.ACKNOWLEDGED:
-            self.acknowledged(batch, disk)
-        elif outcome.action is Action.REJECTED and self._quarantine:
-            await disk.settled()
-            await self._set_aside(batch, outcome)
+    async def settle(self, batch: Prepared, outcome: Outcome) -> None:
+        """Act on the outcome of a batch. Raises ResourceError when the system lacks a resource to send it."""
+        verdict, error = outcome.verdict, outcome.error
+        if outcome.acknowledged:
+            self.acknowledged(batch, outcome)
+            return
+        await self._worker.drain()  # the deletes before it are reported before it
+        if verdict is None:
+            if error is not None and (lacking := resource_error(error)):
+                raise lacking
+            if isinstance(error, FileNotFoundError):
+                self._tally.evicted += 1
+            else:
+                self._unreadable(batch.name, reason(error or OSError()))
+                self.ended = True
+        elif verdict.action is Action.REJECTED and self._quarantine:
+            await self._set_aside(batch, verdict)
         else:
-            self._fail(batch.name, outcome.status, outcome.message, outcome.exit_code, outcome.hint)
-            if outcome.exit_code == EXIT_AUTH:
-                self.auth_error = AuthRejectedError(outcome.message)
-            if outcome.action is not Action.RETRY or not self._keep_going:
+            self._fail(batch.name, verdict.status, verdict.message, verdict.exit_code, verdict.hint)
+            if verdict.exit_code == EXIT_AUTH:
+                self.auth_error = AuthRejectedError(verdict.message)
+            if verdict.action is not Action.RETRY or not self._keep_going:
                 self.ended = True
 
-    def remove(self, batch: Prepared) -> Kept | None:
-        """Delete an acknowledged batch, unless another file stands there by now. Blocking. None when it is gone."""
-        if os.getpid() != self._process:
-            raise RuntimeError("This flush began in another process.")
-        try:
-            removal = self._spool.delete(batch.name, batch.fingerprint)
-        except OSError as error:
-            return batch, error
-        return (batch, removal) if removal is Removal.CHANGED else None
+    def check_listener(self) -> None:
+        """Raise the exception of a listener that was called for a deleted file."""
+        error, self._listener_error = self._listener_error, None
+        if error is not None:
+            raise error
 
-    def kept(self, batch: Prepared, why: Removal | OSError) -> None:
-        """Take note of a delete that did not happen: it ends the flush."""
-        if isinstance(why, OSError):
-            message = (
-                f"Uploaded {batch.name} but failed to delete local spool file "
-                f"{printable(str(self._spool.path_of(batch.name)))}: {reason(why)}. "
+    def _removed(self, outcome: Outcome, batch: Prepared, removal: Removal | OSError) -> None:
+        """Report the end of an acknowledged batch; ``removal`` is the result of its delete. Never raises."""
+        try:
+            if isinstance(removal, Removal) and removal is not Removal.CHANGED:
+                self._tally.upload(batch.size, outcome.bytes_sent)
+                if self._has_listener:
+                    self._emit(Uploaded(batch.name, batch.size, outcome.bytes_sent))
+            else:
+                self.ended = True  # a delete that failed would fail again
+                self._fail(batch.name, None, self._words_for(batch, removal), EXIT_ATTENTION)
+        except Exception as error:  # noqa: BLE001  # raised by check_listener()
+            self._listener_error = self._listener_error or error
+            self.ended = True
+
+    def _words_for(self, batch: Prepared, removal: Removal | OSError) -> str:
+        if isinstance(removal, OSError):
+            path = printable(str(self._spool.path_of(batch.name)))
+            return (
+                f"Uploaded {batch.name} but failed to delete local spool file {path}: {reason(removal)}. "
                 "It may be re-uploaded on next flush."
             )
-        else:
-            message = (
-                f"Uploaded {batch.name}, but its file changed meanwhile and stays in the spool. Check it."
-            )
-        self._tally.unacknowledge(batch.size, self._sent(batch))
-        self._fail(batch.name, None, message, EXIT_ATTENTION)
-        self.ended = True
-
-    def _sent(self, batch: Prepared) -> int:
-        """The bytes of request body that carried an acknowledged ``batch``."""
-        return batch.length if batch.length is not None else self._streamed[batch.name]
+        return f"Uploaded {batch.name}, but its file changed meanwhile and stays in the spool. Check it."
 
     async def _set_aside(self, batch: Prepared, verdict: Verdict) -> None:
         message = f"{verdict.message}: {verdict.said}" if verdict.said else verdict.message
@@ -173,3 +175,14 @@ class Conclusions:
     def _fail(self, name: str, status: int | None, message: str, exit_code: int, hint: str = "") -> None:
         self._tally.fail(BatchFailure(name, status, message), exit_code)
         self._emit(Failed(name, status, message, hint))
+
+
+def remove_acknowledged(spool: SpoolDirectory, process: int, batch: Prepared) -> Removal:
+    """Delete the file of an acknowledged ``batch``, unless another file has its name by now. Blocking.
+
+    ``process`` is the process id in which the flush began. Raises OSError when the file system refuses, RuntimeError
+    in another process.
+    """
+    if os.getpid() != process:
+        raise RuntimeError("This flush began in another process.")
+    return spool.delete(batch.name, batch.fingerprint)

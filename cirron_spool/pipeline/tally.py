@@ -11,14 +11,14 @@ from cirron_spool.events import BatchFailure, FlushResult
 
 
 def worst(codes: Iterable[int]) -> int:
-    """The exit code of several: credentials before "a person must look" before "later" before nothing."""
+    """The exit code of several, by rank: usage, authentication, attention, temporary, none."""
     rank = {EXIT_OK: 0, EXIT_TEMPFAIL: 1, EXIT_ATTENTION: 2, EXIT_AUTH: 3, EXIT_USAGE: 4}
     return max(codes, key=lambda code: rank.get(code, 2), default=EXIT_OK)
 
 
 @dataclass(slots=True)
 class Tally:
-    """The counts of a flush in progress. Each listed batch is counted once; what is left over was skipped."""
+    """The counts of a flush in progress. Each listed batch is counted once; the rest was skipped."""
 
     directory: Path
     listed: int = 0
@@ -28,43 +28,37 @@ class Tally:
     bytes_read: int = 0
     bytes_sent: int = 0
     failures: list[BatchFailure] = field(default_factory=list)
-    passed_over: int = 0
+    unsendable: int = 0
     exit_codes: set[int] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
     destination: str = ""
     exists: bool = True
 
-    def acknowledge(self, size: int, sent: int) -> None:
-        """One batch of ``size`` bytes was acknowledged; ``sent`` bytes of body carried it."""
+    def upload(self, size: int, sent: int) -> None:
+        """Count a batch of ``size`` bytes that was acknowledged and deleted; its body had ``sent`` bytes."""
         self.uploaded += 1
         self.bytes_read += size
         self.bytes_sent += sent
 
-    def unacknowledge(self, size: int, sent: int) -> None:
-        """A batch that was acknowledged is still in the spool after all: it counts as failed, not uploaded."""
-        self.uploaded -= 1
-        self.bytes_read -= size
-        self.bytes_sent -= sent
-
     def fail(self, failure: BatchFailure, exit_code: int) -> None:
-        """One batch stays in the spool for a reason of its own."""
+        """Count a batch that stays in the spool for a reason of its own."""
         self.failures.append(failure)
         self.exit_codes.add(exit_code)
 
     def set_aside(self) -> None:
-        """One rejected batch went to quarantine; a person must look at it some day."""
+        """Count a rejected batch that went to the quarantine. A person must look at it."""
         self.quarantined += 1
         self.exit_codes.add(EXIT_ATTENTION)
 
-    def pass_over(self) -> None:
-        """One batch that cannot be sent is left where it is, for a person to look at; the flush goes on."""
-        self.passed_over += 1
+    def skip(self) -> None:
+        """Count a batch that cannot be sent and stays. A person must look at it; the flush goes on."""
+        self.unsendable += 1
         self.exit_codes.add(EXIT_ATTENTION)
 
     def result(self, seconds: float) -> FlushResult:
         """The totals so far as a frozen result."""
         skipped = self.listed - self.uploaded - len(self.failures) - self.quarantined - self.evicted
-        untried = skipped - self.passed_over
+        untried = skipped - self.unsendable
         return FlushResult(
             directory=self.directory,
             uploaded=self.uploaded,
@@ -77,7 +71,7 @@ class Tally:
             bytes_sent=self.bytes_sent,
             seconds=seconds,
             failures=tuple(self.failures),
-            # Left over without a failure: the flush was asked to stop, and to go on later is right.
+            # Untried without a failure: the flush was asked to stop, and a later flush goes on.
             exit_code=worst(self.exit_codes) or (EXIT_TEMPFAIL if untried else EXIT_OK),
             warnings=tuple(self.warnings),
             destination=self.destination,

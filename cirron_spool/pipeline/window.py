@@ -1,108 +1,101 @@
-"""The batches in flight, oldest first: begun in order, up to N at a time, and concluded strictly in order."""
+"""The batches in flight, oldest first: begun in order, up to N at a time, and settled strictly in order."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 
-from cirron_spool.pipeline.bridge import Ahead
+from cirron_spool.pipeline.batch import Prepared, Ready, Unsendable
 from cirron_spool.pipeline.delivery import Delivery
-from cirron_spool.pipeline.read_ahead import Prepared, Ready, Unsendable
-from cirron_spool.pipeline.settle import Conclusions, Kept
-from cirron_spool.protocol.verdict import Action, Verdict
+from cirron_spool.pipeline.outcome import Outcome
+from cirron_spool.pipeline.settle import Settlement
+from cirron_spool.protocol.verdict import Action
 
-_Delivering = asyncio.Future["Verdict | OSError"]
+_InFlight = tuple[Prepared, "asyncio.Future[Outcome]"]
 
 
 class Window:
-    """Up to ``most`` batches in flight. What is behind a batch that ends the flush is kept, never deleted."""
+    """Up to ``size`` batches in flight. A batch behind one that ends the flush is kept, never deleted."""
 
-    def __init__(
-        self, disk: Ahead[Ready, Prepared, Kept], delivery: Delivery, conclusions: Conclusions, most: int
-    ) -> None:
-        self._disk = disk
+    def __init__(self, delivery: Delivery, settlement: Settlement, size: int) -> None:
         self._delivery = delivery
-        self._conclusions = conclusions
-        self._most = most
-        self._entries: deque[Unsendable | tuple[Prepared, _Delivering]] = deque()
+        self._settlement = settlement
+        self._size = size
+        self._entries: deque[Unsendable | _InFlight] = deque()
 
-    async def take(self, item: Ready) -> None:
-        """Take in the next batch, and return once another may be."""
-        if self._most > 1:
-            self.begin(item)
+    async def add(self, batch: Ready) -> None:
+        """Add the next batch, and return once there is room for another."""
+        if self._size > 1:
+            self.begin(batch)
             await self.make_room()
-        elif isinstance(item, Unsendable):
-            self._conclusions.pass_by(item)
-        else:  # one alone needs no task, and no place in a row
-            outcome = await self._delivery.deliver(item, self._disk.meanwhile)
-            if _acknowledges(outcome):
-                self._conclusions.acknowledged(item, self._disk)
+        elif isinstance(batch, Unsendable):
+            await self._settlement.skip(batch)
+        else:  # a single batch needs no task
+            outcome = await self._delivery.deliver(batch)
+            if outcome.acknowledged:
+                self._settlement.acknowledged(batch, outcome)
             else:
-                await self._conclude(item, outcome)
+                await self._settle(batch, outcome)
 
-    def begin(self, item: Ready) -> None:
-        """Take in the next batch beside others, and begin to post it if it can be sent."""
-        if isinstance(item, Unsendable):
-            self._entries.append(item)
+    def begin(self, batch: Ready) -> None:
+        """Add the next batch beside others, and begin to send it if it can be sent."""
+        if isinstance(batch, Unsendable):
+            self._entries.append(batch)
         else:
-            delivery = self._delivery.deliver(item, self._disk.meanwhile)
-            self._entries.append((item, asyncio.ensure_future(delivery)))
+            self._entries.append((batch, asyncio.ensure_future(self._delivery.deliver(batch))))
 
     async def make_room(self) -> None:
-        """Conclude the oldest until another may be begun, and those that are done already."""
-        while self._entries and (len(self._entries) >= self._most or _is_done(self._entries[0])):
-            await self._conclude_oldest()
+        """Settle the oldest until there is room for another, and those that are done."""
+        while self._entries and (len(self._entries) >= self._size or _is_done(self._entries[0])):
+            await self._settle_oldest()
 
     async def finish(self) -> None:
-        """Conclude all that is in flight."""
+        """Settle all batches in flight."""
         while self._entries:
-            await self._conclude_oldest()
+            await self._settle_oldest()
 
     async def abandon(self) -> None:
-        """Let go of what is left in flight, whatever the server may have made of it: it stays in the spool.
+        """Cancel the deliveries in flight: their batches stay in the spool.
 
-        But what is acknowledged already, with everything before it, is deleted: ended or not, it was its turn.
+        But the oldest batches that are acknowledged already are deleted.
         """
-        while self._entries and not self._conclusions.ended:
+        while self._entries and not self._settlement.ended:
             oldest = self._entries[0]
             if isinstance(oldest, Unsendable) or not _is_acknowledged(oldest[1]):
                 break
             self._entries.popleft()
-            self._conclusions.acknowledged(oldest[0], self._disk)
+            self._settlement.acknowledged(oldest[0], oldest[1].result())
         tasks = [entry[1] for entry in self._entries if isinstance(entry, tuple)]
         self._entries.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _conclude_oldest(self) -> None:
+    async def _settle_oldest(self) -> None:
         oldest = self._entries[0]
         if isinstance(oldest, Unsendable):
             self._entries.popleft()
-            self._conclusions.pass_by(oldest)
+            await self._settlement.skip(oldest)
         else:
             batch, delivering = oldest
-            outcome = await delivering  # ended in here, it keeps its place before those behind it
+            outcome = await delivering  # cancelled here, the batch keeps its place
             self._entries.popleft()
-            await self._conclude(batch, outcome)
-        if self._conclusions.ended:
+            await self._settle(batch, outcome)
+        if self._settlement.ended:
             await self.abandon()
 
-    async def _conclude(self, batch: Prepared, outcome: Verdict | OSError) -> None:
-        if isinstance(outcome, Verdict) and outcome.action is Action.RETRY and self._delivery.stopping:
-            return  # asked to stop in the midst of its attempts: it stays, untried
-        await self._conclusions.conclude(batch, outcome, self._disk)
+    async def _settle(self, batch: Prepared, outcome: Outcome) -> None:
+        verdict = outcome.verdict
+        if verdict is not None and verdict.action is Action.RETRY and self._delivery.stopping:
+            return  # the flush was asked to stop between two attempts: the batch stays, untried
+        await self._settlement.settle(batch, outcome)
 
 
-def _acknowledges(outcome: Verdict | OSError) -> bool:
-    return isinstance(outcome, Verdict) and outcome.action is Action.ACKNOWLEDGED
-
-
-def _is_acknowledged(delivering: _Delivering) -> bool:
-    """Whether a delivery has come to an acknowledgement."""
+def _is_acknowledged(delivering: asyncio.Future[Outcome]) -> bool:
+    """Whether a delivery has ended with an acknowledgement."""
     has_outcome = delivering.done() and not delivering.cancelled() and delivering.exception() is None
-    return has_outcome and _acknowledges(delivering.result())
+    return has_outcome and delivering.result().acknowledged
 
 
-def _is_done(entry: Unsendable | tuple[Prepared, _Delivering]) -> bool:
+def _is_done(entry: Unsendable | _InFlight) -> bool:
     return isinstance(entry, Unsendable) or entry[1].done()

@@ -710,7 +710,7 @@ async def test_a_token_that_still_works_carries_the_flush_on(
 async def test_the_wait_for_the_next_refresh_can_be_ended(
     spool: Path, config: Path, monkeypatch: pytest.MonkeyPatch, how: str, where: str
 ) -> None:
-    monkeypatch.setattr("cirron_spool.flush.GRACE_S", 0.01)
+    monkeypatch.setattr("cirron_spool.pipeline.runner.GRACE_S", 0.01)
     batches = sdk_batches(spool, 2, spans=TINY)
     write_login(config)
     stop, waits = asyncio.Event(), asyncio.Event()

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cirron_spool import Tuning, __version__, flush_spool
+from cirron_spool import Tuning, __version__
 from cirron_spool.cli.parser import build_parser, parse
-from cirron_spool.errors import ConfigError
 from support.cli import CliResult, clean_environment, command_line, run_cli, spawn, write_config
 from support.scripted import ScriptedServer
 from support.spools import TINY, Sealed, sdk_batches, snapshot
@@ -122,7 +121,6 @@ def test_help_and_version() -> None:
         (["flush", "--in-flight", "65"], "--in-flight needs a whole number from 1 to 64, for example --in-flight 8."),
         (["flush", "--in-flight", "zero"], "for example --in-flight 8. It cannot be 'zero'."),
         (["flush", "--chunk-bytes", "0"], "--chunk-bytes needs a size of 1 or more, with a unit"),
-        (["flush", "--in-loop-bytes", "-1"], "--in-loop-bytes needs a size of 0 or more, with a unit"),
         (["flush", "--quiet", "--verbose"], "--quiet and --verbose exclude each other. Choose one."),
         (["receive"], "cirron-spool receive needs --store received."),
         (["receive", "--store", "x", "--port", "65536"], "--port needs a whole number from 0 to 65535"),
@@ -188,7 +186,6 @@ def test_help_for_each_command(words: str, usage: str) -> None:
         ("chunk-bytes", "64KiB", 64 << 10),
         ("chunk-bytes", "64k", 64 << 10),
         ("chunk-bytes", "64kB", 64 << 10),
-        ("in-loop-bytes", "0", 0),
         ("max-bytes", "1.5G", 3 << 29),
         ("max-bytes", "512mb", 512 << 20),
         ("latency-ms", "0", 0),
@@ -226,32 +223,21 @@ def test_numbers_and_names_that_only_the_flush_can_judge(tmp_path: Path) -> None
         (["--retries", "101"], "100"),
         (["--gzip-library", "lz4\x1b[31m"], "lz4"),
         (["--gzip-level", "77"], "77"),
+        (["--disk-work", "fast"], "thread, inline"),
     ):
         assert said in stopped(tmp_path, *args, env=env), args
     assert snapshot(tmp_path / ".cirron/spool") == written
 
 
-def test_no_work_in_the_loop_is_a_number_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["thread", "inline"])
+def test_the_disk_work_has_two_places(tmp_path: Path, place: str) -> None:
     written = spool(tmp_path)
     with ScriptedServer() as server:
         env = {"CIRRON_API_KEY": TOKEN, "CIRRON_API_ENDPOINT": server.url}
-        done = run_cli("flush", "--in-loop-bytes", "0", home=tmp_path, cwd=tmp_path, env=env)
+        done = run_cli("flush", "--disk-work", place, home=tmp_path, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     assert [request.batch_id for request in server.uploads] == [batch.batch_id for batch in written]
     assert snapshot(tmp_path / ".cirron/spool") == []
-
-
-@pytest.mark.anyio
-async def test_the_library_refuses_less_than_no_work_in_the_loop(tmp_path: Path) -> None:
-    written = spool(tmp_path)
-    with ScriptedServer() as server, pytest.raises(ConfigError) as caught:
-        await flush_spool(
-            tmp_path / ".cirron/spool", api_url=server.url, token=TOKEN, tuning=Tuning(in_loop_bytes=-1)
-        )
-    assert str(caught.value) == "in_loop_bytes must be a whole number, 0 or above."
-    assert caught.value.exit_code == 2
-    assert server.requests == []
-    assert snapshot(tmp_path / ".cirron/spool") == written
 
 
 # -- the directory -----------------------------------------------------------------------------------------------
@@ -424,7 +410,7 @@ def test_the_two_parsers_have_the_same_commands() -> None:
 
 def test_the_help_tells_the_defaults_that_hold() -> None:
     text = " ".join(run_cli("flush", "--help").stdout.split())
-    for option in ("prefetch_batches", "prefetch_bytes", "chunk_bytes", "in_loop_bytes"):
+    for option in ("prefetch_batches", "prefetch_bytes", "chunk_bytes"):
         flag = "--" + option.removesuffix("_batches").replace("_", "-")
         found = re.search(rf"{flag} [A-Z]+ [^-]*\(default: (\d+)\)", text)
         assert found is not None, flag

@@ -197,12 +197,12 @@ def test_a_second_signal_while_the_event_loop_is_closed(
     """A thread of the loop's executor hangs, and the loop's end waits for it."""
     hangs = (
         f"{HANG}"
-        "import asyncio, cirron_spool.flush as room\n"
-        "begin = room._Flush.run\n"
+        "import asyncio, cirron_spool.pipeline.runner as room\n"
+        "begin = room.FlushRun.run\n"
         "async def run(self):\n"
         "    asyncio.get_running_loop().run_in_executor(None, hang)\n"
         "    return await begin(self)\n"
-        "room._Flush.run = run\n"
+        "room.FlushRun.run = run\n"
     )
     with ScriptedServer() as server:
         write_config(tmp_path, apiUrl=server.url, token=TOKEN)

@@ -125,7 +125,7 @@ async def test_several_in_flight_try_one_dead_connection_each(spool: Path) -> No
 async def test_a_streamed_body_is_opened_anew(
     spool: Path, monkeypatch: pytest.MonkeyPatch, death: str
 ) -> None:
-    monkeypatch.setattr("cirron_spool.pipeline.read_ahead.HELD_BYTES", 100_000)
+    monkeypatch.setattr("cirron_spool.pipeline.batch_reader.HELD_BYTES", 100_000)
     data = [random.Random(number).randbytes(2_000_000) for number in range(3)]
     for number, body in enumerate(data):
         write_batch(spool, number, f"{number:02x}", body)

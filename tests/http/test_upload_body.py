@@ -48,7 +48,7 @@ async def test_each_batch_arrives_with_its_own_body(spool: Path, in_flight: int)
 
 async def test_each_batch_arrives_with_its_own_headers(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain, compressed and chunked batches in every order of two."""
-    monkeypatch.setattr("cirron_spool.pipeline.read_ahead.HELD_BYTES", 100_000)
+    monkeypatch.setattr("cirron_spool.pipeline.batch_reader.HELD_BYTES", 100_000)
     sizes = {"plain": 90, "gzip": 5000, "chunked": 3_000_000}
     data = {kind: random.Random(size).randbytes(size) for kind, size in sizes.items()}
     order = ["plain", "plain", "gzip", "plain", "chunked", "gzip", "gzip", "chunked", "chunked", "plain"]

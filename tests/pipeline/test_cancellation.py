@@ -206,7 +206,7 @@ def trial_at(
         config.chmod(0o600)
     if scenario.held_bytes is not None:
         # Sixty megabytes a batch would only be read; what is streamed is not held, whatever its size.
-        patch.setattr("cirron_spool.pipeline.read_ahead.HELD_BYTES", scenario.held_bytes)
+        patch.setattr("cirron_spool.pipeline.batch_reader.HELD_BYTES", scenario.held_bytes)
     ledger.forget()
     threads = set(threading.enumerate())
     before = descriptors()

@@ -34,7 +34,7 @@ from cirron_spool import (
     Warned,
     flush_spool,
 )
-from cirron_spool.pipeline import bridge
+from cirron_spool.pipeline import disk_thread
 from cirron_spool.spool.directory import SpoolDirectory
 from support import audit
 from support.answers import Answer, Gate, json_answer, ok
@@ -87,7 +87,7 @@ class Reader:
             now = frame and (frame.f_code.co_filename, frame.f_lasti)
             same = same + 1 if now == last else 0
             last = now
-            if same == 30 and frame is not None and frame.f_code.co_filename == bridge.__file__:
+            if same == 30 and frame is not None and frame.f_code.co_filename == disk_thread.__file__:
                 return
             await anyio.sleep(0.001)  # no event tells that a thread has begun to wait
         pytest.fail("the thread never rests")
@@ -564,7 +564,7 @@ def incompressible(size: int, seed: int = 0) -> bytes:
 
 async def test_a_batch_too_large_to_hold_is_streamed(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # 8 MB compressed are some 35 MB of JSON; the way out is the same for a limit of 10 KB.
-    monkeypatch.setattr("cirron_spool.pipeline.read_ahead.HELD_BYTES", 10_000)
+    monkeypatch.setattr("cirron_spool.pipeline.batch_reader.HELD_BYTES", 10_000)
     write_batch(spool, 1, "0a", incompressible(300_000))
     write_batch(spool, 2, "0b", incompressible(400_000))
     batches = sdk_batches(spool, 2, spans=TINY)
@@ -589,7 +589,7 @@ async def test_a_batch_too_large_to_hold_is_streamed(spool: Path, monkeypatch: p
 async def test_a_streamed_batch_is_retried_with_the_same_bytes(
     spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cirron_spool.pipeline.read_ahead.HELD_BYTES", 1)  # as above
+    monkeypatch.setattr("cirron_spool.pipeline.batch_reader.HELD_BYTES", 1)  # as above
     body = incompressible(2_000_000)
     write_batch(spool, 1, "0a", body)
     script = [ok(read_only=500_000, reset=True), Answer(500), ok(cut_after=30)]
@@ -609,7 +609,7 @@ async def test_a_streamed_batch_is_retried_with_the_same_bytes(
 async def test_a_streamed_batch_that_changed_is_kept(
     spool: Path, monkeypatch: pytest.MonkeyPatch, how: str, when: str
 ) -> None:
-    monkeypatch.setattr("cirron_spool.pipeline.read_ahead.HELD_BYTES", 1)
+    monkeypatch.setattr("cirron_spool.pipeline.batch_reader.HELD_BYTES", 1)
     path = write_batch(spool, 1, "0a", incompressible(300_000))
     write_batch(spool, 2, "0b", b"{}")
 
@@ -642,8 +642,8 @@ async def test_a_streamed_batch_that_changed_is_kept(
 async def test_a_streamed_batch_that_changes_in_mid_stream_is_kept(
     spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cirron_spool.pipeline.read_ahead.HELD_BYTES", 1)
-    monkeypatch.setattr("cirron_spool.pipeline.read_ahead.STREAM_AHEAD_BYTES", 65536)
+    monkeypatch.setattr("cirron_spool.pipeline.batch_reader.HELD_BYTES", 1)
+    monkeypatch.setattr("cirron_spool.pipeline.batch_reader.STREAM_AHEAD_BYTES", 65536)
     path = write_batch(spool, 1, "0a", incompressible(20_000_000))
     gate = Gate()
     results: list[FlushResult] = []
@@ -666,7 +666,7 @@ async def test_a_streamed_batch_that_changes_in_mid_stream_is_kept(
 async def test_a_streamed_batch_that_vanished_is_no_failure(
     spool: Path, monkeypatch: pytest.MonkeyPatch, deletes: DeleteWatch
 ) -> None:
-    monkeypatch.setattr("cirron_spool.pipeline.read_ahead.HELD_BYTES", 1)
+    monkeypatch.setattr("cirron_spool.pipeline.batch_reader.HELD_BYTES", 1)
     paths = [write_batch(spool, number, f"0{number}", incompressible(300_000)) for number in range(3)]
 
     def hear(event: FlushEvent) -> None:
@@ -683,7 +683,7 @@ async def test_a_streamed_batch_that_vanished_is_no_failure(
 async def test_a_streamed_batch_replaced_by_a_link_is_kept(
     spool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deletes: DeleteWatch
 ) -> None:
-    monkeypatch.setattr("cirron_spool.pipeline.read_ahead.HELD_BYTES", 1)
+    monkeypatch.setattr("cirron_spool.pipeline.batch_reader.HELD_BYTES", 1)
     path = write_batch(spool, 1, "0a", incompressible(300_000))
     secret = tmp_path / "secret"
     secret.write_bytes(incompressible(300_000))

@@ -14,7 +14,6 @@ import anyio
 import pytest
 
 from cirron_spool import AuthRejectedError, Failed, FlushEvent, FlushResult, Sending, Uploaded, flush_spool
-from cirron_spool.settings.tuning import Tuning
 from cirron_spool.spool.directory import SpoolDirectory
 from support.answers import Answer, Gate, ok
 from support.background import SAFETY_NET
@@ -280,10 +279,7 @@ async def test_what_was_acknowledged_is_deleted_when_the_flush_is_ended(
             server,
             {batch.batch_id: ok(stall_before=each) for batch, each in zip(batches, gates, strict=True)},
         )
-        # In the thread, as on a slow disk: in the loop this delete would hold up the test, too.
-        task = asyncio.create_task(
-            flush(server, spool, in_flight=4, stop=stop, tuning=Tuning(in_loop_bytes=0))
-        )
+        task = asyncio.create_task(flush(server, spool, in_flight=4, stop=stop))
         # All four before the first delete begins: the thread that deletes is the one that prefetches.
         await server.arrived(4)
         first.open()
@@ -309,7 +305,7 @@ async def test_stop_keeps_what_is_behind_one_that_is_not_answered(
     spool: Path, deletes: DeleteWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Four seconds of grace would only be waited for.
-    monkeypatch.setattr("cirron_spool.flush.GRACE_S", 0.1)
+    monkeypatch.setattr("cirron_spool.pipeline.runner.GRACE_S", 0.1)
     batches = sdk_batches(spool, 6, spans=TINY)
     stop = anyio.Event()
     results: list[FlushResult] = []

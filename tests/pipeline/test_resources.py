@@ -76,7 +76,7 @@ async def test_an_upload_that_needs_a_further_thread_ends_the_flush_and_keeps_th
     spool: Path, monkeypatch: pytest.MonkeyPatch, threads_again: None
 ) -> None:
     monkeypatch.setattr(
-        "cirron_spool.pipeline.read_ahead.HELD_BYTES", 10_000
+        "cirron_spool.pipeline.batch_reader.HELD_BYTES", 10_000
     )  # a body that has to be streamed
     sdk_batches(spool, 1, spans=TINY)
     written = sdk_batches(spool, 1, spans=1000, seed=1, first_ns=1_800_000_000_000_000_000)

@@ -13,16 +13,17 @@ import pytest
 
 from cirron_spool.errors import EXIT_ATTENTION, EXIT_AUTH, EXIT_TEMPFAIL, AuthRejectedError
 from cirron_spool.events import BatchFailure, Failed, Quarantined, Uploaded, Warned
-from cirron_spool.pipeline.read_ahead import Cause, Prepared, Unsendable
-from cirron_spool.pipeline.settle import Kept
+from cirron_spool.pipeline.batch import Cause, Prepared, Unsendable
+from cirron_spool.pipeline.inline_worker import InlineWorker
 from cirron_spool.pipeline.tally import Tally
+from cirron_spool.pipeline.thread_worker import ThreadWorker
 from cirron_spool.protocol.verdict import Action, Verdict
 from cirron_spool.settings.paths import quarantine_path
 from cirron_spool.spool.directory import Removal, SpoolDirectory
 from cirron_spool.spool.quarantine import entries, set_aside
 from support.background import SAFETY_NET
-from support.concluding import BODY, NAME, SENT, Flush
 from support.monitor import DeleteWatch, watch_deletes
+from support.settling import BODY, NAME, SENT, Flush, outcome
 
 pytestmark = pytest.mark.anyio
 
@@ -44,14 +45,14 @@ def deletes() -> Iterator[DeleteWatch]:
 MakeFlush = Callable[..., Flush]
 
 
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[MakeFlush]:
-    """Makes a flush of a spool of its own, with one batch listed unless told otherwise."""
+@pytest.fixture(params=[ThreadWorker, InlineWorker])
+def make(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MakeFlush]:
+    """Makes a flush of its own spool, with one batch listed by default, for each of the two workers."""
     place = tmp_path / "a spool"
     place.mkdir()
     with SpoolDirectory(place) as spool:
         assert spool.open()
-        yield lambda listed=1, **options: Flush(spool, Tally(place, listed), **options)
+        yield lambda listed=1, **options: Flush(spool, Tally(place, listed), kind=request.param, **options)
 
 
 def counts(flush: Flush) -> dict[str, int]:
@@ -64,52 +65,43 @@ def counts(flush: Flush) -> dict[str, int]:
 # -- acknowledged ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("told", [True, False])
-async def test_an_acknowledged_batch_is_deleted_and_counted(make: MakeFlush, told: bool) -> None:
-    flush = make(told=told)
-    await flush.conclude(ACKNOWLEDGED)
+@pytest.mark.parametrize("has_listener", [True, False])
+async def test_an_acknowledged_batch_is_deleted_and_counted(make: MakeFlush, has_listener: bool) -> None:
+    flush = make(has_listener=has_listener)
+    await flush.settle(ACKNOWLEDGED)
     assert flush.left == []
-    assert (flush.handed_over, flush.kept) == ([NAME], [])
+    assert flush.handed_over == [NAME]
     assert counts(flush) == {"uploaded": 1, "bytes_read": len(BODY), "bytes_sent": SENT}
-    assert flush.events == ([Uploaded(NAME, len(BODY), SENT)] if told else [])
-    assert not flush.conclusions.ended
-
-
-async def test_a_streamed_batch_counts_what_its_body_came_to(make: MakeFlush) -> None:
-    flush = make()
-    flush.streamed[NAME] = 5
-    await flush.conclude(ACKNOWLEDGED, flush.prepared()._replace(parts=(), length=None))
-    assert counts(flush) == {"uploaded": 1, "bytes_read": len(BODY), "bytes_sent": 5}
-    assert flush.events == [Uploaded(NAME, len(BODY), 5)]
+    assert flush.events == ([Uploaded(NAME, len(BODY), SENT)] if has_listener else [])
+    assert not flush.settlement.ended
 
 
 async def test_one_that_is_gone_already_is_uploaded_all_the_same(make: MakeFlush) -> None:
     flush = make()
     batch = flush.prepared()
     flush.spool.path_of(NAME).unlink()
-    await flush.conclude(ACKNOWLEDGED, batch)
-    assert (flush.handed_over, flush.kept) == ([NAME], [])
+    await flush.settle(ACKNOWLEDGED, batch)
+    assert flush.handed_over == [NAME]
     assert counts(flush) == {"uploaded": 1, "bytes_read": len(BODY), "bytes_sent": SENT}
-    assert not flush.conclusions.ended
+    assert not flush.settlement.ended
 
 
 async def test_another_file_than_the_one_that_was_sent_is_kept(make: MakeFlush) -> None:
     flush = make()
     batch = flush.prepared()
     flush.spool.path_of(NAME).write_bytes(BODY + b" ")
-    await flush.conclude(ACKNOWLEDGED, batch)
+    await flush.settle(ACKNOWLEDGED, batch)
     message = (
         f"Uploaded {NAME}, but its file changed meanwhile and stays in the spool. Check it."  # word for word
     )
     assert flush.left == [NAME]
-    assert flush.kept == [(NAME, Removal.CHANGED)]
     assert counts(flush) == {"failed": 1, "exit_code": EXIT_ATTENTION}
     assert flush.tally.failures == [BatchFailure(NAME, None, message)]
-    assert flush.events[1:] == [Failed(NAME, None, message)]
-    assert flush.conclusions.ended
+    assert flush.events == [Failed(NAME, None, message)]
+    assert flush.settlement.ended
 
 
-async def test_a_delete_that_fails_is_told_and_ends_the_flush(
+async def test_a_delete_that_fails_is_one_failure_and_ends_the_flush(
     make: MakeFlush, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flush = make()
@@ -119,17 +111,15 @@ async def test_a_delete_that_fails_is_told_and_ends_the_flush(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", refused)
-        await flush.conclude(ACKNOWLEDGED)
-    [(_, why)] = flush.kept
-    assert isinstance(why, PermissionError)
+        await flush.settle(ACKNOWLEDGED)
     message = (
         f"Uploaded {NAME} but failed to delete local spool file {flush.spool.path}/{NAME}: "
         "Operation not permitted. It may be re-uploaded on next flush."
     )
     assert flush.left == [NAME]
     assert counts(flush) == {"failed": 1, "exit_code": EXIT_ATTENTION}
-    assert flush.events[1:] == [Failed(NAME, None, message)]
-    assert flush.conclusions.ended
+    assert flush.events == [Failed(NAME, None, message)]
+    assert flush.settlement.ended
 
 
 def forked(work: Callable[[], str]) -> str:
@@ -154,7 +144,7 @@ def forked(work: Callable[[], str]) -> str:
 def test_a_fork_deletes_nothing(make: MakeFlush) -> None:
     flush = make()
     batch = flush.prepared()
-    said = forked(lambda: repr(flush.conclusions.remove(batch)))
+    said = forked(lambda: repr(flush.remove(batch)))
     assert said == "RuntimeError: This flush began in another process."
     assert flush.left == [NAME]
 
@@ -172,38 +162,41 @@ def test_a_fork_deletes_nothing(make: MakeFlush) -> None:
         (Unsendable(NAME, Cause.NOT_A_FILE, "a named pipe"), f"Skipped {NAME}: it is a named pipe."),
     ],
 )
-def test_what_is_no_batch_is_passed_by(make: MakeFlush, batch: Unsendable, message: str) -> None:
+async def test_what_is_no_batch_is_passed_by(make: MakeFlush, batch: Unsendable, message: str) -> None:
     flush = make()
-    flush.conclusions.pass_by(batch)
+    async with flush.worker():
+        await flush.settlement.skip(batch)
     assert flush.events == [Warned(message)]
     assert counts(flush) == {"exit_code": EXIT_ATTENTION}
     assert (flush.tally.result(0.0).skipped, flush.tally.result(0.0).untried) == (1, 0)
-    assert not flush.conclusions.ended
+    assert not flush.settlement.ended
 
 
-def test_one_that_vanished_before_it_was_read_is_counted_as_evicted(make: MakeFlush) -> None:
+async def test_one_that_vanished_before_it_was_read_is_counted_as_evicted(make: MakeFlush) -> None:
     flush = make()
-    flush.conclusions.pass_by(Unsendable(NAME, Cause.VANISHED))
-    assert (counts(flush), flush.events, flush.conclusions.ended) == ({"evicted": 1}, [], False)
+    async with flush.worker():
+        await flush.settlement.skip(Unsendable(NAME, Cause.VANISHED))
+    assert (counts(flush), flush.events, flush.settlement.ended) == ({"evicted": 1}, [], False)
 
 
 @pytest.mark.parametrize("keep_going", [False, True])
-def test_one_that_cannot_be_read_ends_the_flush_unless_it_keeps_going(
+async def test_one_that_cannot_be_read_ends_the_flush_unless_it_keeps_going(
     make: MakeFlush, keep_going: bool
 ) -> None:
     flush = make(keep_going=keep_going)
-    flush.conclusions.pass_by(Unsendable(NAME, Cause.UNREADABLE, "Permission\x1b denied"))
+    async with flush.worker():
+        await flush.settlement.skip(Unsendable(NAME, Cause.UNREADABLE, "Permission\x1b denied"))
     message = f"Cannot read {NAME}: Permission\\x1b denied. It stays in the spool."
     assert flush.events == [Failed(NAME, None, message)]
     assert counts(flush) == {"failed": 1, "exit_code": EXIT_ATTENTION}
-    assert flush.conclusions.ended is not keep_going
+    assert flush.settlement.ended is not keep_going
 
 
 async def test_one_that_vanished_while_it_was_sent_is_counted_as_evicted(make: MakeFlush) -> None:
     flush = make()
-    await flush.conclude(FileNotFoundError(f"{NAME} vanished while it was being sent"))
+    await flush.settle(FileNotFoundError(f"{NAME} vanished while it was being sent"))
     assert (counts(flush), flush.events, flush.handed_over) == ({"evicted": 1}, [], [])
-    assert not flush.conclusions.ended
+    assert not flush.settlement.ended
 
 
 @pytest.mark.parametrize("keep_going", [False, True])
@@ -211,12 +204,12 @@ async def test_a_disk_that_fails_while_a_batch_is_sent_ends_the_flush(
     make: MakeFlush, keep_going: bool
 ) -> None:
     flush = make(keep_going=keep_going)
-    await flush.conclude(READ_ERROR)
+    await flush.settle(READ_ERROR)
     message = f"Cannot read {NAME}: Input/output error. It stays in the spool."
     assert flush.left == [NAME]
     assert flush.events == [Failed(NAME, None, message)]
     assert counts(flush) == {"failed": 1, "exit_code": EXIT_ATTENTION}
-    assert flush.conclusions.ended
+    assert flush.settlement.ended
 
 
 @pytest.mark.parametrize("keep_going", [False, True])
@@ -227,14 +220,14 @@ async def test_what_is_not_delivered_stays_and_is_told(
 ) -> None:
     """Only a rejection is set aside, and only a batch whose attempts are used up is gone past."""
     flush = make(quarantine=quarantine, keep_going=keep_going)
-    await flush.conclude(verdict)
+    await flush.settle(verdict)
     assert flush.left == [NAME]
     assert flush.handed_over == []
     assert flush.events == [Failed(NAME, verdict.status, verdict.message, verdict.hint)]
     assert flush.tally.failures == [BatchFailure(NAME, verdict.status, verdict.message)]
     assert counts(flush) == {"failed": 1, "exit_code": verdict.exit_code}
-    assert flush.conclusions.ended is not (keep_going and verdict is RETRY)
-    error = flush.conclusions.auth_error
+    assert flush.settlement.ended is not (keep_going and verdict is RETRY)
+    error = flush.settlement.auth_error
     if verdict is REFUSED:
         assert isinstance(error, AuthRejectedError)
         assert str(error) == REFUSED.message
@@ -250,23 +243,23 @@ async def test_a_rejected_batch_ends_the_flush_unless_it_is_to_be_set_aside(
     make: MakeFlush, keep_going: bool
 ) -> None:
     flush = make(keep_going=keep_going)
-    await flush.conclude(REJECTED)
+    await flush.settle(REJECTED)
     assert flush.left == [NAME]
     assert flush.events == [Failed(NAME, 400, REJECTED.message, "A hint.")]
     assert counts(flush) == {"failed": 1, "exit_code": EXIT_ATTENTION}
-    assert flush.conclusions.ended
+    assert flush.settlement.ended
 
 
 @pytest.mark.parametrize(("said", "message"), [("no", f"{REJECTED.message}: no"), ("", REJECTED.message)])
 async def test_a_rejected_batch_is_set_aside(make: MakeFlush, said: str, message: str) -> None:
     flush = make(quarantine=True)
-    await flush.conclude(Verdict(Action.REJECTED, 400, REJECTED.message, hint="A hint.", said=said))
+    await flush.settle(Verdict(Action.REJECTED, 400, REJECTED.message, hint="A hint.", said=said))
     [rejection] = entries(flush.spool.path)
     assert flush.left == []
     assert (rejection.name, rejection.status, rejection.message) == (NAME, 400, message)
     assert flush.events == [Quarantined(NAME, 400, message, quarantine_path(flush.spool.path))]
     assert counts(flush) == {"quarantined": 1, "exit_code": EXIT_ATTENTION}
-    assert not flush.conclusions.ended
+    assert not flush.settlement.ended
 
 
 async def test_what_is_acknowledged_is_deleted_before_the_next_is_set_aside(
@@ -278,19 +271,22 @@ async def test_what_is_acknowledged_is_deleted_before_the_next_is_set_aside(
     order: list[str] = []
     gate = threading.Event()
 
-    def late(batch: Prepared) -> Kept | None:
-        assert gate.wait(SAFETY_NET)
+    real = flush.remove
+
+    def late(batch: Prepared) -> Removal:
+        assert flush.kind is InlineWorker or gate.wait(SAFETY_NET)
         order.append("deleted")
-        return flush.conclusions.remove(batch)
+        return real(batch)
 
     def noted(spool: SpoolDirectory, name: str, status: int | None, message: str) -> Path:
         order.append("set aside")
         return set_aside(spool, name, status, message)
 
     monkeypatch.setattr("cirron_spool.pipeline.settle.set_aside", noted)
-    async with flush.prefetch.ahead([], late) as disk:
-        await flush.conclusions.conclude(first, ACKNOWLEDGED, disk)
-        rejecting = asyncio.ensure_future(flush.conclusions.conclude(second, REJECTED, disk))
+    monkeypatch.setattr(flush, "remove", late)
+    async with flush.worker():
+        await flush.settlement.settle(first, outcome(ACKNOWLEDGED))
+        rejecting = asyncio.ensure_future(flush.settlement.settle(second, outcome(REJECTED)))
         for _ in range(1000):  # time enough to begin with it, if it did not wait
             await asyncio.sleep(0)
         gate.set()
@@ -302,8 +298,8 @@ async def test_one_that_vanished_before_it_was_set_aside(make: MakeFlush) -> Non
     flush = make(quarantine=True)
     batch = flush.prepared()
     flush.spool.path_of(NAME).unlink()
-    await flush.conclude(REJECTED, batch)
-    assert (counts(flush), flush.events, flush.conclusions.ended) == ({"evicted": 1}, [], False)
+    await flush.settle(REJECTED, batch)
+    assert (counts(flush), flush.events, flush.settlement.ended) == ({"evicted": 1}, [], False)
 
 
 async def test_one_that_cannot_be_set_aside_stays_and_ends_the_flush(make: MakeFlush) -> None:
@@ -312,7 +308,7 @@ async def test_one_that_cannot_be_set_aside_stays_and_ends_the_flush(make: MakeF
     aside = quarantine_path(flush.spool.path)
     aside.mkdir()
     (aside / NAME).write_bytes(b"another")
-    await flush.conclude(REJECTED, batch)
+    await flush.settle(REJECTED, batch)
     message = (
         f"{REJECTED.message}, and it could not be set aside: a batch of that name is in quarantine already. "
         "It stays in the spool"
@@ -324,15 +320,15 @@ async def test_one_that_cannot_be_set_aside_stays_and_ends_the_flush(make: MakeF
     assert failed == Failed(NAME, 400, message, failed.hint)
     assert failed.hint.startswith(f"The quarantine {aside} must be ")
     assert counts(flush) == {"failed": 1, "exit_code": EXIT_ATTENTION}
-    assert flush.conclusions.ended
+    assert flush.settlement.ended
 
 
 async def test_the_first_three_may_be_too_many(make: MakeFlush) -> None:
     flush = make(listed=3, quarantine=True)
     for number in range(3):
-        assert not flush.conclusions.ended
-        await flush.conclude(REJECTED, flush.prepared(f"{number:020d}-0a.json"))
-    assert flush.conclusions.ended
+        assert number == 0 or not flush.settlement.ended
+        await flush.settle(REJECTED, flush.prepared(f"{number:020d}-0a.json"))
+    assert flush.settlement.ended
 
 
 async def test_three_rejections_in_a_row_end_the_flush(make: MakeFlush) -> None:
@@ -340,16 +336,16 @@ async def test_three_rejections_in_a_row_end_the_flush(make: MakeFlush) -> None:
     names = [f"{number:020d}-0a.json" for number in range(9)]
 
     async def rejected(name: str) -> None:
-        await flush.conclude(REJECTED, flush.prepared(name))
+        await flush.settle(REJECTED, flush.prepared(name))
 
     for name in names[:2]:
         await rejected(name)
-    await flush.conclude(ACKNOWLEDGED, flush.prepared(names[2]))  # begins the count anew
+    await flush.settle(ACKNOWLEDGED, flush.prepared(names[2]))  # begins the count anew
     for name in names[3:5]:
         await rejected(name)
-        assert not flush.conclusions.ended
+        assert not flush.settlement.ended
     await rejected(names[5])
-    assert flush.conclusions.ended
+    assert flush.settlement.ended
     assert [event for event in flush.events if isinstance(event, Warned)] == [
         Warned(
             "3 batches were rejected in a row, so the endpoint may be wrong. "

@@ -15,15 +15,19 @@ from typing import Any, cast
 import pytest
 
 from cirron_spool.errors import EXIT_TEMPFAIL
-from cirron_spool.events import Failed, Uploaded, Warned
+from cirron_spool.events import Failed, FlushEvent, Uploaded, Warned
+from cirron_spool.pipeline.batch import Cause, Prepared, Unsendable
 from cirron_spool.pipeline.delivery import Delivery
-from cirron_spool.pipeline.read_ahead import Cause, Prepared, Unsendable
+from cirron_spool.pipeline.disk_worker import DiskWorker
+from cirron_spool.pipeline.inline_worker import InlineWorker
+from cirron_spool.pipeline.outcome import Outcome
 from cirron_spool.pipeline.tally import Tally
+from cirron_spool.pipeline.thread_worker import ThreadWorker
 from cirron_spool.pipeline.window import Window
 from cirron_spool.protocol.verdict import Action, Verdict
 from cirron_spool.spool.directory import SpoolDirectory
-from support.concluding import Flush
 from support.monitor import DeleteWatch, watch_deletes
+from support.settling import Flush, outcome
 from support.turns import a_few_turns
 
 pytestmark = pytest.mark.anyio
@@ -48,11 +52,11 @@ class Deliveries:
         self.begun: list[str] = []
         self.cancelled: list[str] = []
         self.stopping = False
-        self.outcomes: dict[str, asyncio.Future[Verdict | OSError]] = {
+        self.outcomes: dict[str, asyncio.Future[Outcome]] = {
             name: asyncio.get_running_loop().create_future() for name in NAMES
         }
 
-    async def deliver(self, batch: Prepared, meanwhile: object) -> Verdict | OSError:
+    async def deliver(self, batch: Prepared) -> Outcome:
         self.begun.append(batch.name)
         try:
             return await self.outcomes[batch.name]
@@ -66,6 +70,7 @@ class Flight(Flush):
 
     window: Window
     deliveries: Deliveries
+    disk: DiskWorker
 
     def begin(self, *items: int | Unsendable) -> None:
         """Begin batches by their numbers, and those that cannot be sent."""
@@ -74,15 +79,20 @@ class Flight(Flush):
 
     async def take(self, number: int, *, finish: bool = False) -> None:
         """Take a batch as a flush does, by its number; and the last, as it does at its end."""
-        await self.window.take(self.prepared(NAMES[number]))
+        await self.window.add(self.prepared(NAMES[number]))
         if finish:
             await self.window.finish()
 
     async def ends(self, **outcomes: Verdict | OSError) -> None:
         """Let deliveries end, by their numbers: ``_2=ACKNOWLEDGED``."""
-        for name, outcome in outcomes.items():
-            self.deliveries.outcomes[NAMES[int(name[1:])]].set_result(outcome)
+        for name, result in outcomes.items():
+            self.deliveries.outcomes[NAMES[int(name[1:])]].set_result(outcome(result))
         await a_few_turns()
+
+    async def reported(self) -> list[type[FlushEvent]]:
+        """The kinds of all events, once the acknowledged batches are deleted."""
+        await self.disk.drain()
+        return [type(event) for event in self.events]
 
     @property
     def gone(self) -> list[int]:
@@ -93,8 +103,8 @@ class Flight(Flush):
 Fly = Callable[..., contextlib.AbstractAsyncContextManager[Flight]]
 
 
-@pytest.fixture
-def fly(tmp_path: Path) -> Fly:
+@pytest.fixture(params=[ThreadWorker, InlineWorker])
+def fly(tmp_path: Path, request: pytest.FixtureRequest) -> Fly:
     """Opens a window of ``most`` batches; at its end everything that was acknowledged is deleted."""
 
     @contextlib.asynccontextmanager
@@ -105,11 +115,11 @@ def fly(tmp_path: Path) -> Fly:
             (place / name).write_bytes(b'{"spans":[]}')
         with SpoolDirectory(place) as spool:
             assert spool.open()
-            flight = Flight(spool, Tally(place, len(NAMES)), **options)
-            async with flight.disk() as disk:
+            flight = Flight(spool, Tally(place, len(NAMES)), kind=request.param, **options)
+            async with flight.worker() as flight.disk:
                 flight.deliveries = Deliveries()
                 delivery = cast("Delivery", flight.deliveries)
-                flight.window = Window(disk, delivery, flight.conclusions, most)
+                flight.window = Window(delivery, flight.settlement, most)
                 yield flight
 
     return flown
@@ -140,7 +150,7 @@ async def test_one_at_a_time_takes_no_task(fly: Fly) -> None:
         assert flight.deliveries.begun == NAMES[:1]
         await flight.ends(_0=ACKNOWLEDGED)
         assert taking.done()
-        assert [type(event) for event in flight.events] == [Uploaded]
+        assert await flight.reported() == [Uploaded]
     assert flight.gone == [0]
 
 
@@ -153,7 +163,7 @@ async def test_room_is_made_by_the_oldest_alone(fly: Fly) -> None:
         await flight.ends(_0=ACKNOWLEDGED)
         await making
         assert flight.deliveries.cancelled == []
-        assert len(flight.events) == 2  # the one behind was done as well
+        assert len(await flight.reported()) == 2  # the one behind was done as well
     assert flight.gone == [0, 1]
 
 
@@ -163,8 +173,9 @@ async def test_what_is_done_is_concluded_though_there_is_room(fly: Fly) -> None:
         flight.begin(0, 1)
         await flight.ends(_0=ACKNOWLEDGED)
         await flight.window.make_room()
+        await flight.disk.drain()
         assert [event.name for event in flight.events if isinstance(event, Uploaded)] == NAMES[:1]
-        flight.deliveries.outcomes[NAMES[1]].set_result(STOP)
+        flight.deliveries.outcomes[NAMES[1]].set_result(outcome(STOP))
         await flight.window.finish()
     assert flight.gone == [0]
 
@@ -190,7 +201,7 @@ async def test_one_that_cannot_be_sent_keeps_its_place(fly: Fly) -> None:
         assert flight.events == []
         await flight.ends(_0=ACKNOWLEDGED)
         await flight.window.finish()
-        assert [type(event) for event in flight.events] == [Uploaded, Warned, Uploaded]
+        assert await flight.reported() == [Uploaded, Warned, Uploaded]
     assert flight.gone == [0, 2]
 
 
@@ -198,7 +209,7 @@ async def test_one_that_cannot_be_sent_is_passed_by_at_once_where_it_is_the_olde
     async with fly(3) as flight:
         flight.begin(Unsendable(NAMES[0], Cause.EMPTY), 1)
         await flight.window.make_room()
-        assert [type(event) for event in flight.events] == [Warned]
+        assert await flight.reported() == [Warned]
         await flight.window.abandon()
 
 
@@ -207,11 +218,11 @@ async def test_batches_are_taken_one_after_another(fly: Fly, most: int) -> None:
     async with fly(most) as flight:
         await flight.ends(_0=ACKNOWLEDGED, _1=ACKNOWLEDGED, _2=ACKNOWLEDGED, _3=STOP)
         await flight.take(0)
-        await flight.window.take(Unsendable(NAMES[1], Cause.EMPTY))
+        await flight.window.add(Unsendable(NAMES[1], Cause.EMPTY))
         await flight.take(2)
         await flight.take(3, finish=True)
-        assert [type(event) for event in flight.events] == [Uploaded, Warned, Uploaded, Failed]
-        assert flight.conclusions.ended
+        assert await flight.reported() == [Uploaded, Warned, Uploaded, Failed]
+        assert flight.settlement.ended
     assert flight.gone == [0, 2]
 
 
@@ -233,51 +244,51 @@ async def test_a_batch_is_taken_once_there_is_room_for_another(fly: Fly, most: i
 
 
 @pytest.mark.parametrize(
-    "outcome", [STOP, RETRY, OSError(5, "Input/output error")], ids=["stop", "retry", "disk"]
+    "result", [STOP, RETRY, OSError(5, "Input/output error")], ids=["stop", "retry", "disk"]
 )
 async def test_the_first_that_ends_the_flush_keeps_what_is_behind_it(
-    fly: Fly, outcome: Verdict | OSError
+    fly: Fly, result: Verdict | OSError
 ) -> None:
     async with fly(4) as flight:
         flight.begin(0, 1, 2, 3)
-        await flight.ends(_2=ACKNOWLEDGED, _1=outcome, _0=ACKNOWLEDGED)
+        await flight.ends(_2=ACKNOWLEDGED, _1=result, _0=ACKNOWLEDGED)
         await flight.window.make_room()
-        assert flight.conclusions.ended
+        assert flight.settlement.ended
         assert flight.deliveries.cancelled == NAMES[3:4]
-        assert [type(event) for event in flight.events] == [Uploaded, Failed]
+        assert await flight.reported() == [Uploaded, Failed]
         await flight.window.finish()  # nothing is left in it
     assert flight.gone == [0]
     assert flight.left == NAMES[1:]
 
 
 @pytest.mark.parametrize(
-    "outcome", [STOP, RETRY, OSError(5, "Input/output error")], ids=["stop", "retry", "disk"]
+    "result", [STOP, RETRY, OSError(5, "Input/output error")], ids=["stop", "retry", "disk"]
 )
-async def test_one_alone_that_ends_the_flush_stays(fly: Fly, outcome: Verdict | OSError) -> None:
+async def test_one_alone_that_ends_the_flush_stays(fly: Fly, result: Verdict | OSError) -> None:
     async with fly(1) as flight:
-        await flight.ends(_0=outcome)
+        await flight.ends(_0=result)
         await flight.take(0, finish=True)
-        assert flight.conclusions.ended
-        assert [type(event) for event in flight.events] == [Failed]
+        assert flight.settlement.ended
+        assert await flight.reported() == [Failed]
     assert (flight.gone, flight.left) == ([], NAMES)
 
 
 @pytest.mark.parametrize(
-    "outcome", [None, STOP, RETRY, OSError(5, "Input/output error")], ids=["open", "stop", "retry", "disk"]
+    "result", [None, STOP, RETRY, OSError(5, "Input/output error")], ids=["open", "stop", "retry", "disk"]
 )
 async def test_what_is_acknowledged_up_to_the_first_that_is_not_is_deleted_when_it_is_abandoned(
-    fly: Fly, outcome: Verdict | OSError | None
+    fly: Fly, result: Verdict | OSError | None
 ) -> None:
     async with fly(4) as flight:
         flight.begin(0, 1, 2, 3)
         await flight.ends(_0=ACKNOWLEDGED, _1=ACKNOWLEDGED, _3=ACKNOWLEDGED)
-        if outcome is not None:
-            await flight.ends(_2=outcome)
+        if result is not None:
+            await flight.ends(_2=result)
         await flight.window.abandon()
-        assert flight.deliveries.cancelled == ([] if outcome else NAMES[2:3])
+        assert flight.deliveries.cancelled == ([] if result else NAMES[2:3])
         # It was not told of: the flush ends for another reason.
-        assert [type(event) for event in flight.events] == [Uploaded, Uploaded]
-        assert not flight.conclusions.ended
+        assert await flight.reported() == [Uploaded, Uploaded]
+        assert not flight.settlement.ended
         await flight.window.abandon()  # again: nothing is left in it
     assert flight.gone == [0, 1]
     assert flight.left == NAMES[2:]
@@ -338,8 +349,8 @@ async def test_one_that_was_asked_to_stop_between_its_attempts_is_untried(
         flight.deliveries.stopping = stopped
         await flight.ends(_0=RETRY)
         await flight.take(0, finish=True)
-    assert flight.conclusions.ended is not stopped
-    assert [type(event) for event in flight.events] == ([] if stopped else [Failed])
+    assert flight.settlement.ended is not stopped
+    assert await flight.reported() == ([] if stopped else [Failed])
 
 
 async def test_one_that_was_decided_is_told_though_the_flush_was_asked_to_stop(fly: Fly) -> None:
@@ -348,5 +359,5 @@ async def test_one_that_was_decided_is_told_though_the_flush_was_asked_to_stop(f
         flight.deliveries.stopping = True
         await flight.ends(_0=ACKNOWLEDGED, _1=STOP)
         await flight.window.finish()
-    assert [type(event) for event in flight.events] == [Uploaded, Failed]
+    assert await flight.reported() == [Uploaded, Failed]
     assert flight.gone == [0]

@@ -159,7 +159,7 @@ class Kills:
         share = left / FILL[1]
         self._vault.plan = None
         # A body beyond this is streamed while it is compressed: both ways are to be killed.
-        patch = {"cirron_spool.pipeline.read_ahead:HELD_BYTES": 2000} if self._rng.random() < 0.25 else {}
+        patch = {"cirron_spool.pipeline.batch_reader:HELD_BYTES": 2000} if self._rng.random() < 0.25 else {}
         when: dict[str, int | float] = {}
         if mode == "instant":
             when["delay"] = self._rng.uniform(0, 1.05 * (self._fixed_s + left * self._each_s))

@@ -191,7 +191,7 @@ class Spool(RuleBasedStateMachine):
         """Bodies that are streamed while they are compressed, as only huge ones are otherwise."""
         self.stock()
         began = self.on_disk()
-        with patch("cirron_spool.pipeline.read_ahead.HELD_BYTES", 500 if streamed else 8 << 20):
+        with patch("cirron_spool.pipeline.batch_reader.HELD_BYTES", 500 if streamed else 8 << 20):
             self.run_flush(plan)
         self.in_order(began)
 

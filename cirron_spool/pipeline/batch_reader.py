@@ -1,0 +1,164 @@
+"""Read and compress one batch, or stream a batch that is too large to hold. Blocking, apart from the stream.
+
+An expected failure is a value in the batch's place in the order, so that a bad next file never disturbs the upload
+in flight.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+from cirron_spool.errors import resource_error
+from cirron_spool.pipeline.batch import Cause, Prepared, Ready, Unsendable
+from cirron_spool.pipeline.encoding import GZIP_ABOVE_BYTES, Encoder
+from cirron_spool.pipeline.part_stream import PartStream
+from cirron_spool.settings.tuning import Tuning
+from cirron_spool.spool.directory import Fingerprint, NotABatch, SpoolDirectory, Vanished, close
+from cirron_spool.text import reason
+
+# A compressed body up to this is held in memory and sent with a length. A larger one is streamed, chunked.
+# 8 MiB of gzip are some 35 MB of JSON. With one in flight and one ahead, a flush stays below 64 MB of memory.
+HELD_BYTES = 8 * 1024 * 1024
+# A file of up to so many chunks is read and compressed in one call, one to two milliseconds of work.
+WHOLE_CHUNKS = 4
+# Compressed bytes that wait for a streamed body's sending.
+STREAM_AHEAD_BYTES = 1024 * 1024
+
+
+def _nothing() -> None:
+    pass
+
+
+class BatchReader:
+    """Reads the batches of one spool directory with the chunks and the compression of ``tuning``."""
+
+    def __init__(self, spool: SpoolDirectory, tuning: Tuning) -> None:
+        self._spool = spool
+        self._chunk_bytes = tuning.chunk_bytes
+        self._whole_bytes = max(min(WHOLE_CHUNKS * tuning.chunk_bytes, HELD_BYTES), GZIP_ABOVE_BYTES)
+        self._encoder = Encoder(tuning.gzip_library, tuning.gzip_level)
+
+    def close(self) -> None:
+        """End the threads that compress large batches."""
+        self._encoder.close()
+
+    def read(self, name: str, between: Callable[[], None] = _nothing) -> Ready:
+        """Open, read and compress one batch; ``between`` is called between the chunks of a large one.
+
+        Raises ResourceError when the system lacks a descriptor or memory.
+        """
+        opened = self._open(name)
+        return opened if isinstance(opened, Unsendable) else self._read(name, *opened, between)
+
+    def read_if_small(self, name: str, limit: int) -> Ready | None:
+        """As :meth:`read`; None for a file of more than ``limit`` bytes, which stays unread."""
+        opened = self._open(name)
+        if isinstance(opened, Unsendable):
+            return opened
+        fd, fingerprint = opened
+        if fingerprint.size > limit:
+            close(fd)
+            return None
+        return self._read(name, fd, fingerprint, _nothing)
+
+    def stream(self, prepared: Prepared) -> PartStream:
+        """The compressed body of a batch that is not held, opened anew for each attempt.
+
+        Iterating raises OSError for a file that cannot be read, or that is not the prepared one any more.
+        """
+        return PartStream(self._encoder.gzip_parts(self._same_file(prepared)), STREAM_AHEAD_BYTES)
+
+    def _open(self, name: str) -> tuple[int, Fingerprint] | Unsendable:
+        try:
+            return self._spool.open_batch(name)
+        except Vanished:
+            return Unsendable(name, Cause.VANISHED)
+        except NotABatch as error:
+            return Unsendable(name, Cause.NOT_A_FILE, str(error))
+        except OSError as error:
+            if lacking := resource_error(error):
+                raise lacking from None
+            return Unsendable(name, Cause.UNREADABLE, reason(error))
+
+    def _read(self, name: str, fd: int, fingerprint: Fingerprint, between: Callable[[], None]) -> Ready:
+        """The batch in the open file ``fd``, which is closed."""
+        size = fingerprint.size
+        try:
+            try:
+                if size == 0:
+                    return Unsendable(name, Cause.EMPTY)
+                if size > self._whole_bytes:
+                    return self._encode(name, fd, fingerprint, between)
+                # One byte more than the size shows whether the file has grown.
+                body = os.read(fd, size + 1)
+            finally:
+                close(fd)
+        except OSError as error:
+            return Unsendable(name, Cause.UNREADABLE, reason(error))
+        if len(body) != size:
+            return _changing(name)
+        gzip = size > GZIP_ABOVE_BYTES
+        if gzip:
+            body = self._encoder.gzip(body)
+        return Prepared(name, fingerprint, gzip, (body,), len(body))
+
+    def _encode(self, name: str, fd: int, fingerprint: Fingerprint, between: Callable[[], None]) -> Ready:
+        """Compress a file in blocks. Its body is held if it is small enough, and streamed later otherwise."""
+        size = fingerprint.size
+        chunks = _Chunks(fd, size, self._chunk_bytes)
+        parts: list[bytes] = []
+        length = 0
+        with closing(self._encoder.gzip_parts(chunks)) as compressed:
+            for part in compressed:
+                between()
+                parts.append(part)
+                length += len(part)
+                # The ratio so far tells early that the body will be too large to hold.
+                estimate = int(length * (size / chunks.read))
+                if length > HELD_BYTES or (length > HELD_BYTES // 8 and estimate > HELD_BYTES * 1.25):
+                    return Prepared(name, fingerprint, True, (), None, estimate)
+        if chunks.read != size:
+            return _changing(name)
+        return Prepared(name, fingerprint, True, tuple(parts), length)
+
+    def _same_file(self, prepared: Prepared) -> Iterator[bytes]:
+        """The chunks of the file that was prepared. Raises OSError for any other file under its name."""
+        try:
+            fd, fingerprint = self._spool.open_batch(prepared.name)
+        except Vanished:
+            raise FileNotFoundError(f"{prepared.name} vanished while it was being sent") from None
+        except NotABatch as error:
+            raise OSError(f"{prepared.name} is {error} now") from None
+        try:
+            if not self._spool.is_same(prepared.name, fingerprint, prepared.fingerprint):
+                raise OSError(f"{prepared.name} changed while it was being sent")
+            chunks = _Chunks(fd, prepared.size, self._chunk_bytes)
+            yield from chunks
+            if chunks.read != prepared.size:
+                raise OSError(f"{prepared.name} changed while it was being sent")
+        finally:
+            close(fd)
+
+
+class _Chunks(Iterator[bytes]):
+    """A file of ``size`` bytes in chunks. ``read`` counts the bytes, and exceeds ``size`` where the file has grown."""
+
+    def __init__(self, fd: int, size: int, chunk_bytes: int) -> None:
+        self._fd = fd
+        self._size = size
+        self._chunk_bytes = chunk_bytes
+        self.read = 0
+
+    def __next__(self) -> bytes:
+        # One byte beyond the size shows that there is more; further bytes are of no use.
+        chunk = os.read(self._fd, min(self._chunk_bytes, self._size + 1 - self.read))
+        if not chunk:
+            raise StopIteration
+        self.read += len(chunk)
+        return chunk
+
+
+def _changing(name: str) -> Unsendable:
+    return Unsendable(name, Cause.UNREADABLE, "it changes while it is read")

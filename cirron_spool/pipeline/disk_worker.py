@@ -1,0 +1,221 @@
+"""The interface of the disk work: batches are read ahead, and files are deleted behind.
+
+Two strategies implement it: :mod:`~cirron_spool.pipeline.thread_worker` and
+:mod:`~cirron_spool.pipeline.inline_worker`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Self, TypeVar
+
+from cirron_spool.concurrency.shield import complete
+from cirron_spool.pipeline.batch import Prepared, Ready, held_bytes
+from cirron_spool.pipeline.batch_reader import BatchReader
+from cirron_spool.pipeline.disk_thread import DiskThread
+from cirron_spool.settings.tuning import Tuning
+from cirron_spool.spool.directory import Removal
+
+T = TypeVar("T")
+
+# Longest delay of deferred work. A file that is not deleted yet would be sent again after a crash.
+_LONGEST_DELAY_S = 0.005
+
+Remove = Callable[[Prepared], Removal]
+Removed = Callable[[Prepared, Removal | OSError], None]
+
+
+class DiskWorker(ABC):
+    """Reads the batches that it is fed, in order and ahead of their use, and deletes those that are handed to it.
+
+    A context manager: entering raises NoThreadError, leaving finishes every delete and calls ``last`` in the thread.
+    ``remove`` deletes one file and raises OSError. ``in_flight`` batches are sent at a time.
+    """
+
+    def __init__(
+        self,
+        reader: BatchReader,
+        remove: Remove,
+        tuning: Tuning,
+        *,
+        in_flight: int = 1,
+        last: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._reader = reader
+        self._remove = remove
+        self._tuning = tuning
+        self._in_flight = in_flight
+        self._last = last
+        self._loop = asyncio.get_running_loop()
+        self._thread = DiskThread()
+        self._names: deque[str] = deque()  # fed, and not being read yet
+        self._is_reading = False  # in the thread
+        self._ready: deque[Ready] = deque()
+        self._ready_bytes = 0
+        self._deferred: deque[tuple[Prepared, Removed]] = deque()  # deletes that wait for the next poll
+        self._deleting = 0  # deletes in the thread's hands
+        self._error: BaseException | None = None  # a bug or a lack of resources
+        self._is_raised = False
+        self._is_broken = False  # written by the thread: a delete raised
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await complete(self._leave())
+        if error is None:
+            self._raise_error()
+
+    async def run(self, job: Callable[[], T]) -> T:
+        """The result of a blocking ``job`` in the thread, or its exception."""
+        return await self._thread.run(job)
+
+    def feed(self, names: Sequence[str]) -> None:
+        """Have these batches read after those that were fed before; the first of them at once."""
+        self._names.extend(names)
+        self._start_reading()
+
+    async def next(self) -> Ready | None:
+        """The next batch in order; None when all that were fed were taken. Raises what reading raised."""
+        while not self._ready:
+            if self._error is not None or not (self._names or self._is_reading):
+                self._raise_error()
+                return None
+            self._read_ahead()
+            if not self._ready:
+                await self._change()
+        batch = self._ready.popleft()
+        self._ready_bytes -= held_bytes(batch)
+        return batch
+
+    def delete(self, batch: Prepared, removed: Removed) -> None:
+        """Have the file of ``batch`` deleted at the next poll, after those before it. Returns at once.
+
+        ``removed`` is called in the event loop with the batch and the result; it must not raise.
+        """
+        self._deferred.append((batch, removed))
+        if self._timer is None:
+            self._timer = self._loop.call_later(_LONGEST_DELAY_S, self._poll_late)
+
+    def poll(self) -> None:
+        """Do or hand over the deferred work. For a time at which the caller waits for something else. Never raises."""
+        if self._deferred and self._error is None:
+            self._delete_deferred()
+        self._read_ahead()
+
+    @property
+    def undeleted(self) -> int:
+        """The number of files that were handed over and are not deleted yet."""
+        return len(self._deferred) + self._deleting
+
+    async def drain(self, at_most: int = 0) -> None:
+        """Wait until at most ``at_most`` files are undeleted. Raises what a delete raised beside an OSError."""
+        while self.undeleted > at_most and self._error is None:
+            self.poll()
+            if self.undeleted > at_most and self._error is None:
+                await self._change()
+        self._raise_error()
+
+    # -- for the strategies ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _start_reading(self) -> None:
+        """Begin with the first batches, before anything is sent."""
+
+    @abstractmethod
+    def _read_ahead(self) -> None:
+        """Read more, or have more read, if there is room."""
+
+    @abstractmethod
+    def _delete_deferred(self) -> None:
+        """Delete the deferred files, or have them deleted, in their order."""
+
+    def _add(self, batches: Iterable[Ready]) -> None:
+        for batch in batches:
+            self._ready.append(batch)
+            self._ready_bytes += held_bytes(batch)
+
+    def _delete_in_thread(self) -> None:
+        batches = tuple(self._deferred)
+        self._deferred.clear()
+        self._deleting += len(batches)
+        self._thread.submit(partial(self._remove_all, batches), self._removed)
+
+    def _remove_all(
+        self, batches: tuple[tuple[Prepared, Removed], ...]
+    ) -> list[tuple[Prepared, Removed, Removal | OSError]]:
+        """For the thread: delete a group of files; none behind a delete that raised."""
+        if self._is_broken:
+            return []
+        try:
+            return [(batch, removed, self._try_remove(batch)) for batch, removed in batches]
+        except BaseException:
+            self._is_broken = True
+            raise
+
+    def _try_remove(self, batch: Prepared) -> Removal | OSError:
+        try:
+            return self._remove(batch)
+        except OSError as error:
+            return error
+
+    def _removed(
+        self,
+        results: list[tuple[Prepared, Removed, Removal | OSError]] | None,
+        error: BaseException | None,
+    ) -> None:
+        if results is None:
+            self._fail(error)
+            return
+        for batch, removed, result in results:
+            self._deleting -= 1
+            removed(batch, result)
+        self._changed()
+
+    def _fail(self, error: BaseException | None) -> None:
+        self._error = self._error or error
+        self._names.clear()
+        self._changed()
+
+    def _changed(self) -> None:
+        """Resume the coroutine that waits, if one does."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # -- small parts -------------------------------------------------------------------------------------------------
+
+    def _poll_late(self) -> None:
+        self._timer = None
+        self.poll()
+
+    async def _change(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _raise_error(self) -> None:
+        if self._error is not None and not self._is_raised:
+            self._is_raised = True
+            raise self._error
+
+    async def _leave(self) -> None:
+        self._names.clear()
+        if self._deferred and self._error is None:
+            self._delete_deferred()
+        while self.undeleted and self._error is None:
+            await self._change()
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._thread.stop(self._last)

@@ -1,0 +1,67 @@
+"""The disk work in the event loop: for a loop that serves nothing else, as the command's.
+
+A small batch is read, compressed and deleted while the previous request waits for its answer, which saves two thread
+switches a batch. A large one goes to the thread, and at most one at a time, so that the order is kept.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from cirron_spool.pipeline.batch import Ready
+from cirron_spool.pipeline.disk_worker import DiskWorker
+
+# A file of up to so many bytes is small: reading, compressing and deleting it takes 30 to 300 µs on a local disk.
+SMALL_BYTES = 128 * 1024
+# Batches that are ready beside those in flight. One more than the next keeps the thread at work on large batches.
+_AHEAD = 2
+
+
+class InlineWorker(DiskWorker):
+    """Reads and deletes small files in the event loop, and large ones in the thread.
+
+    See :class:`~cirron_spool.pipeline.disk_worker.DiskWorker`. A hung file system can block the loop.
+    """
+
+    def _start_reading(self) -> None:
+        self._read_ahead()
+
+    def _read_ahead(self) -> None:
+        while self._names and not self._is_reading and self._has_room():
+            name = self._names.popleft()
+            try:
+                batch = self._reader.read_if_small(name, SMALL_BYTES)
+            except BaseException as error:  # noqa: BLE001  # raised by next() and drain()
+                self._fail(error)
+                return
+            if batch is not None:
+                self._add((batch,))
+            else:
+                self._is_reading = True
+                self._thread.submit(partial(self._reader.read, name, self._thread.serve), self._was_read)
+
+    def _has_room(self) -> bool:
+        ahead = min(self._in_flight - 1 + _AHEAD, self._tuning.prefetch_batches)
+        return len(self._ready) < ahead and self._ready_bytes < self._tuning.prefetch_bytes
+
+    def _was_read(self, batch: Ready | None, error: BaseException | None) -> None:
+        self._is_reading = False
+        if batch is None:
+            self._fail(error)
+            return
+        self._add((batch,))
+        self._read_ahead()
+        self._changed()
+
+    def _delete_deferred(self) -> None:
+        # A delete behind one in the thread follows it there: files are deleted in their order.
+        while self._deferred and not self._deleting and self._deferred[0][0].size <= SMALL_BYTES:
+            batch, removed = self._deferred.popleft()
+            try:
+                result = self._try_remove(batch)
+            except BaseException as error:  # noqa: BLE001  # raised by next() and drain()
+                self._fail(error)
+                return
+            removed(batch, result)
+        if self._deferred:
+            self._delete_in_thread()

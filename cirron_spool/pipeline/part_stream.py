@@ -1,0 +1,109 @@
+"""The parts of a large body, made by a thread ahead of their sending."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Generator
+from types import TracebackType
+from typing import Self
+
+from cirron_spool.concurrency.shield import complete
+from cirron_spool.concurrency.threads import call, start
+
+# Leaving waits so long for a thread inside the file system. A thread that a dead mount holds is left behind.
+_LEAVE_S = 2.0
+
+
+class PartStream:
+    """An async iterator over ``parts``, which a thread makes up to ``max_bytes`` ahead while the context is open.
+
+    An exception of ``parts`` is raised where its part would have been taken. Entering raises NoThreadError.
+    """
+
+    def __init__(self, parts: Generator[bytes, None, None], max_bytes: int) -> None:
+        self._parts = parts
+        self._max_bytes = max_bytes
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._main, name="cirron-spool stream", daemon=True)
+        # Guards the two fields below it, which the thread and the event loop share.
+        self._room = threading.Condition()
+        self._ahead_bytes = 0
+        self._closed = False
+        # The event loop's own: parts that wait, the end, and the coroutine that waits for either.
+        self._waiting: deque[bytes] = deque()
+        self._end: BaseException | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        start(self._thread)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._room:
+            self._closed = True
+            self._room.notify()
+        await complete(self._leave())
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._waiting:
+            if self._end is not None:
+                raise self._end
+            await self._change()
+        part = self._waiting.popleft()
+        with self._room:
+            self._ahead_bytes -= len(part)
+            self._room.notify()
+        return part
+
+    async def _leave(self) -> None:
+        try:
+            async with asyncio.timeout(_LEAVE_S):
+                while self._end is None:
+                    await self._change()
+        except TimeoutError:
+            pass
+
+    async def _change(self) -> None:
+        """Wait for the thread's next report."""
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _report(self, part: bytes, end: BaseException | None) -> None:
+        if end is None:
+            self._waiting.append(part)
+        else:
+            self._end = end
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # -- in the thread -----------------------------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        end: BaseException = StopAsyncIteration()
+        try:
+            for part in self._parts:
+                if not self._wait_for_room(len(part)):
+                    break
+                call(self._loop, self._report, part, None)
+        except BaseException as error:  # noqa: BLE001  # raised where the part is taken
+            end = error
+        finally:
+            self._parts.close()
+        call(self._loop, self._report, b"", end)
+
+    def _wait_for_room(self, size: int) -> bool:
+        """Wait until ``size`` bytes may be ahead; False when nobody takes them any more."""
+        with self._room:
+            self._room.wait_for(lambda: self._closed or self._ahead_bytes < self._max_bytes)
+            self._ahead_bytes += size
+            return not self._closed

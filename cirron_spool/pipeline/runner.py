@@ -1,0 +1,327 @@
+"""One flush of one spool: preflight, sign-in check beside the listing, delivery in order, report."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+
+from cirron_spool.concurrency.threads import in_thread
+from cirron_spool.errors import (
+    EXIT_ATTENTION,
+    AuthInvalidError,
+    CirronSpoolError,
+    ResourceError,
+    TokenRenewalError,
+    resource_errors,
+    sole,
+)
+from cirron_spool.events import (
+    Ended,
+    Failed,
+    FlushEvent,
+    FlushResult,
+    Quarantined,
+    Sending,
+    Started,
+    Warned,
+    describe,
+    warning_in,
+)
+from cirron_spool.pipeline.batch import Prepared
+from cirron_spool.pipeline.batch_reader import BatchReader
+from cirron_spool.pipeline.client import Platform
+from cirron_spool.pipeline.delivery import Delivery
+from cirron_spool.pipeline.disk_worker import DiskWorker
+from cirron_spool.pipeline.inline_worker import InlineWorker
+from cirron_spool.pipeline.preflight import Cleared, Contents, clear_for_flush, list_contents
+from cirron_spool.pipeline.settle import Settlement, remove_acknowledged
+from cirron_spool.pipeline.source import BatchSource, ListedOnce
+from cirron_spool.pipeline.tally import Tally
+from cirron_spool.pipeline.thread_worker import ThreadWorker
+from cirron_spool.pipeline.window import Window
+from cirron_spool.settings.load import Settings
+from cirron_spool.settings.tuning import Tuning
+from cirron_spool.spool.directory import SpoolDirectory
+from cirron_spool.spool.snapshots import snapshots_left
+from cirron_spool.text import count
+
+if TYPE_CHECKING:
+    import aiohttp
+
+LOGGER = logging.getLogger("cirron_spool")
+# A library prints nothing by itself. Without any handler, logging prints warnings to standard error.
+LOGGER.addHandler(logging.NullHandler())
+
+# A flush that is asked to stop waits so long for the batch in flight: less than the five seconds after which a person
+# or a job scheduler kills.
+GRACE_S = 4.0
+# Deletes that may be pending while the next batch is sent. One keeps a crash's resends at two: the batch in flight,
+# and one that is acknowledged but not yet deleted.
+_DELETES_BEHIND = 1
+
+DISK_WORKERS: dict[str, type[DiskWorker]] = {"thread": ThreadWorker, "inline": InlineWorker}
+
+
+class StopSignal(Protocol):
+    """The signal that asks a flush to stop gracefully: an ``anyio.Event`` or ``asyncio.Event``."""
+
+    async def wait(self) -> object:
+        """Return once the flush is to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlushOptions:
+    """The options of one flush; see :func:`cirron_spool.flush_spool`."""
+
+    quarantine: bool
+    keep_going: bool
+    in_flight: int
+    verify: bool
+    tuning: Tuning
+    platform: Platform | None
+    session: aiohttp.ClientSession | None
+    on_event: Callable[[FlushEvent], None] | None
+    stop: StopSignal | None
+
+
+class FlushRun:
+    """One flush of ``spool``.
+
+    ``load`` returns the settings; it may block. ``warning`` is for a person, or empty.
+    """
+
+    def __init__(
+        self,
+        spool: SpoolDirectory,
+        load: Callable[[], Settings],
+        options: FlushOptions,
+        warning: str,
+    ) -> None:
+        self._spool = spool
+        self._load = load
+        self._options = options
+        self._warning = warning
+        self._listener = options.on_event or _log
+        # An event for each batch is made only for a listener.
+        self._has_listener = options.on_event is not None or LOGGER.isEnabledFor(logging.DEBUG)
+        self._tally = Tally(spool.path)
+        self._reader = BatchReader(spool, options.tuning)
+        self._worker = DISK_WORKERS[options.tuning.disk_work](
+            self._reader,
+            partial(remove_acknowledged, spool, os.getpid()),
+            options.tuning,
+            in_flight=options.in_flight,
+            last=self._leave_spool,
+        )
+        self._settlement = Settlement(
+            spool,
+            self._worker,
+            self._tally,
+            self._emit,
+            has_listener=self._has_listener,
+            quarantine=options.quarantine,
+            keep_going=options.keep_going,
+        )
+        self._snapshots_left = ""
+        self._began = time.monotonic()
+
+    async def run(self) -> FlushResult:
+        """Flush; see :func:`cirron_spool.flush_spool`."""
+        cleared: Cleared | None = None
+        self._warn(self._warning)
+        try:
+            with resource_errors():
+                async with AsyncExitStack() as stack:
+                    stack.callback(self._reader.close)
+                    await stack.enter_async_context(self._worker)
+                    cleared = await self._worker.run(
+                        partial(
+                            clear_for_flush,
+                            self._spool,
+                            self._load,
+                            find_route=self._options.session is None and self._options.platform is None,
+                        )
+                    )
+                    if cleared is not None:
+                        await self._send(cleared)
+            self._settlement.check_listener()
+        except CirronSpoolError as error:
+            if cleared is None and not isinstance(error, ResourceError):
+                raise
+            if not self._tally.listed:  # ended before the listing: the result says how much is left
+                with suppress(CirronSpoolError):
+                    self._tally.listed = len((await in_thread(self._spool.listing)).names)
+            self._end(error)
+            raise
+        except BaseException:
+            if cleared is not None:
+                self._end()
+            raise
+        if cleared is None:
+            self._tally.exists = self._spool.exists
+            self._emit(Started(self._spool.path, 0, 0))
+        rejected = self._settlement.auth_error
+        result = self._end(rejected)
+        if rejected is not None:
+            raise rejected
+        return result
+
+    # -- the steps ---------------------------------------------------------------------------------------------------
+
+    async def _send(self, cleared: Cleared) -> None:
+        """Connect to the platform, and deliver."""
+        self._warn(cleared.warning)
+        if cleared.error is not None:
+            raise cleared.error
+        async with AsyncExitStack() as stack:
+            platform = self._options.platform
+            if platform is None:
+                platform = await stack.enter_async_context(
+                    Platform(cleared.settings, self._options.session, cleared.route)
+                )
+            self._tally.destination = platform.settings.ingest_origin
+            for warning in platform.settings.warnings:
+                self._warn(warning)
+            try:
+                await self._sign_in_and_deliver(platform)
+            except BaseExceptionGroup as group:
+                raise sole(group) from None
+
+    async def _sign_in_and_deliver(self, platform: Platform) -> None:
+        """List the spool beside the check of the token, then deliver."""
+        options = self._options
+        delivery = Delivery(
+            platform,
+            retries=platform.settings.retries,
+            open_stream=self._reader.stream,
+            on_sent=self._worker.poll,
+            emit=self._emit,
+            show_progress=options.on_event is not None,
+        )
+        refused: list[CirronSpoolError] = []
+        signed_in = anyio.Event()
+
+        async def sign_in() -> None:
+            try:
+                await platform.tokens.renew_if_due(self._warn)
+                if options.verify:
+                    await platform.tokens.verify(self._warn)
+            except (AuthInvalidError, TokenRenewalError) as error:  # an outcome, not a crash of the group
+                refused.append(error)
+            finally:
+                signed_in.set()
+
+        async with anyio.create_task_group() as beside:
+            beside.start_soon(sign_in)
+            contents = await self._worker.run(partial(list_contents, self._spool, sizes=self._has_listener))
+            self._note(contents)
+            source = ListedOnce(contents.listing.names)
+            with anyio.CancelScope() as delivering:
+                if options.stop is not None:
+                    beside.start_soon(self._watch_stop, options.stop, delivery, delivering)
+                group = await source.next_group()
+                if group is not None:
+                    self._worker.feed(group)
+                await signed_in.wait()
+                if not refused:
+                    await platform.ingest.resolve()
+                    await self._deliver(delivery, source)
+            beside.cancel_scope.cancel()
+        if self._settlement.auth_error is not None:
+            self._settlement.auth_error.hint = platform.tokens.hint
+        if platform.tokens.unsaved:
+            # Delivered or not, the next flush will find a refresh token that was used up.
+            self._tally.exit_codes.add(EXIT_ATTENTION)
+        if refused:
+            raise refused[0]
+
+    async def _deliver(self, delivery: Delivery, source: BatchSource) -> None:
+        """Send the batches, oldest first and up to ``in_flight`` at a time; settle them strictly oldest first."""
+        worker, settlement = self._worker, self._settlement
+        window = Window(delivery, settlement, self._options.in_flight)
+        # The first delete proves that the directory allows deletes. Then some may be pending.
+        may_be_pending = 0
+        try:
+            while True:
+                batch = await worker.next()
+                if batch is None:
+                    group = await source.next_group()
+                    if group is None:
+                        break
+                    worker.feed(group)
+                    continue
+                if worker.undeleted > may_be_pending:
+                    await worker.drain(may_be_pending)
+                    may_be_pending = _DELETES_BEHIND + self._options.in_flight - 1
+                settlement.check_listener()
+                if settlement.ended or delivery.stopping:
+                    break
+                if self._has_listener and isinstance(batch, Prepared):
+                    self._emit(Sending(batch.name, batch.size))
+                await window.add(batch)
+                if settlement.ended:
+                    break
+            await window.finish()
+            worker.poll()  # the last delete goes beside the closing of the connection
+        finally:
+            await window.abandon()
+
+    async def _watch_stop(self, stop: StopSignal, delivery: Delivery, delivering: anyio.CancelScope) -> None:
+        await stop.wait()
+        await delivery.wind_down(GRACE_S)
+        delivering.cancel()
+
+    # -- the report --------------------------------------------------------------------------------------------------
+
+    def _note(self, contents: Contents) -> None:
+        """Report the listing."""
+        names, strangers = contents.listing
+        self._tally.listed = len(names)
+        self._emit(Started(self._spool.path, len(names), contents.total_bytes))
+        if strangers:
+            odd = "is not a regular file" if len(strangers) == 1 else "are not regular files"
+            entries = f"{count(len(strangers), 'entry', 'entries')} with a batch's name {odd}"
+            self._warn(f"{entries}, such as {strangers[0]} ({contents.strange}). Move that out of the spool.")
+
+    def _end(self, error: CirronSpoolError | None = None) -> FlushResult:
+        """Emit the result; ``error`` is the exception that the caller will see."""
+        if self._tally.evicted:
+            vanished = count(self._tally.evicted, "batch")
+            self._warn(
+                f"{vanished} vanished before the upload. The SDK deletes the oldest when the spool is full."
+            )
+        self._warn(self._snapshots_left)
+        result = self._tally.result(time.monotonic() - self._began)
+        if error is not None:
+            error.result = result = replace(result, exit_code=error.exit_code)
+        self._emit(Ended(result))
+        return result
+
+    def _leave_spool(self) -> None:
+        """The last step of the disk thread."""
+        self._spool.unlock()
+        if self._tally.uploaded:
+            self._snapshots_left = snapshots_left(self._spool.path)
+
+    def _emit(self, event: FlushEvent) -> None:
+        if warning := warning_in(event):
+            self._tally.warnings.append(warning)
+        self._listener(event)
+
+    def _warn(self, message: str) -> None:
+        if message:
+            self._emit(Warned(message))
+
+
+def _log(event: FlushEvent) -> None:
+    """Log an event, for a flush without a listener."""
+    is_for_person = isinstance(event, Failed | Quarantined | Warned)
+    LOGGER.log(logging.WARNING if is_for_person else logging.DEBUG, "%s", describe(event))
