@@ -55,6 +55,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_content",
         "_had_exchange",
+        "_is_tls",
         "_protocol",
         "_reused",
         "_socket",
@@ -69,6 +70,7 @@ class Connection(asyncio.Protocol):
         self._protocol = protocol
         self._transport = transport
         self._socket: Any = transport.get_extra_info("socket")
+        self._is_tls = transport.get_extra_info("ssl_object") is not None
         self._content: aiohttp.StreamReader | None = None
         self._had_exchange = self._reused = False
         self.received: bytearray | None = None
@@ -107,8 +109,7 @@ class Connection(asyncio.Protocol):
         if aiohttp_compat.has_left_over(self._protocol):
             return True
         # A new TLS connection may hold unread session tickets: its unread bytes prove nothing.
-        can_ask = self._reused or self._transport.get_extra_info("ssl_object") is None
-        return can_ask and _has_unread_bytes(self._socket)
+        return (self._reused or not self._is_tls) and _has_unread_bytes(self._socket)
 
     def end_reading_at_loss(self, content: aiohttp.StreamReader) -> None:
         """From now on a read of ``content`` ends when the connection does."""

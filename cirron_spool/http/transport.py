@@ -239,7 +239,9 @@ class Transport:
         return defaults
 
     def _defaults_for(self, route: Route) -> RequestDefaults:
-        options: dict[str, Any] = {"url": route.url, "allow_redirects": False, "ssl": route.tls}
+        options: dict[str, Any] = {"url": route.url, "allow_redirects": False}
+        if route.tls is not True:
+            options["ssl"] = route.tls
         if route.proxy_url is not None:
             options |= {"proxy": route.proxy_url, "proxy_headers": route.proxy_headers}
         headers = route.own_headers

@@ -52,17 +52,18 @@ class UploadBody(Exchange, aiohttp.Payload):
     had one. ``connection_rejected``: nothing was sent on it. ``stream_error``: the error of the upload's own stream.
     """
 
+    connection_reused = False
+    connection_rejected = False
+    stream_error: OSError | None = None
+    _sent = False
+    _stream_closed: asyncio.Future[None] | None = None
+    _written_since_yield = 0
+    _confirmed: int | None = None
+
     def __init__(self, upload: Upload, *, require_new: bool = False) -> None:
-        Exchange.__init__(self)
-        aiohttp.Payload.__init__(self, None, content_type="application/json")
+        super().__init__(None, content_type="application/json")
         self._upload = upload
         self._require_new = require_new
-        self.stream_error: OSError | None = None
-        self.connection_reused = self.connection_rejected = False
-        self._sent = False
-        self._stream_closed: asyncio.Future[None] | None = None
-        self._written_since_yield = 0
-        self._confirmed: int | None = None
 
     # -- the payload -------------------------------------------------------------------------------------------
 

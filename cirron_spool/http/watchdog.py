@@ -26,26 +26,14 @@ class Exchange:
     has ended the exchange.
     """
 
-    __slots__ = (
-        "_cancel_requests",
-        "_task",
-        "_watched",
-        "connection",
-        "last_progress",
-        "timed_out",
-        "written",
-    )
-
-    # aiohttp.Payload, which UploadBody inherits from, has no slots and no types for these.
+    # Defaults of the class: each batch has an exchange of its own, and most fields never change.
+    connection: Connection | None = None
+    last_progress = 0.0
+    written = 0
+    timed_out = False
     _task: asyncio.Task[Any]
+    _cancel_requests: int
     _watched: set[Exchange]
-
-    def __init__(self) -> None:
-        self.connection: Connection | None = None
-        self.last_progress = 0.0
-        self.written = 0
-        self.timed_out = False
-        self._cancel_requests = 0
 
     @property
     def fully_sent(self) -> bool:
