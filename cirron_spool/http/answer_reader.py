@@ -73,7 +73,7 @@ async def read_answer(
         whole and (delimited or connection is None or connection.closed_in_order),
         delimited,
         early,
-        http_proxy.shown if http_proxy is not None else "",
+        http_proxy.display_url if http_proxy is not None else "",
         exchange.written,
         http_proxy.source if http_proxy is not None else "",
     )

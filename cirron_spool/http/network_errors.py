@@ -16,6 +16,7 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
 from cirron_spool.errors import NoThreadError
+from cirron_spool.http.hosts import host_and_port
 from cirron_spool.http.proxies import Proxy
 from cirron_spool.protocol.answer import Answer, NoAnswer
 from cirron_spool.protocol.verdict import is_temporary
@@ -55,11 +56,6 @@ class TunnelError(aiohttp.ClientConnectionError):
         self.outcome = outcome
 
 
-def address(host: str | None, port: int | None) -> str:
-    """``host:port`` as URLs have it, with brackets around an IPv6 address."""
-    return f"[{host}]:{port}" if host is not None and ":" in host else f"{host}:{port}"
-
-
 def translate(
     error: BaseException, *, peer: str, proxy: Proxy | None = None, connected: bool = True, sent: bool = True
 ) -> Answer | NoAnswer:
@@ -70,7 +66,7 @@ def translate(
     """
     if isinstance(error, TunnelError):
         return error.outcome
-    shown = proxy.shown if proxy is not None else ""
+    shown = proxy.display_url if proxy is not None else ""
     if isinstance(error, aiohttp.ClientHttpProxyError):
         if error.status == 407:
             source = proxy.source if proxy is not None else ""
@@ -80,7 +76,7 @@ def translate(
             return NoAnswer(words)
         return NoAnswer(words, True, f"Have the proxy allow {peer}, or exempt the host in NO_PROXY.")
     if isinstance(error, aiohttp.ClientConnectorError):
-        peer = address(error.host, error.port)
+        peer = host_and_port(error.host, error.port)
     known = next(filter(None, (_known(cause, peer) for cause in _causes(error))), None)
     if known is not None:
         return known

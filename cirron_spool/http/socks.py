@@ -17,8 +17,9 @@ from aiohttp_socks import ProxyConnector, ProxyType
 from python_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
 from python_socks.async_.asyncio import Proxy as SocksClient
 
+from cirron_spool.http.hosts import parse_address
 from cirron_spool.http.network_errors import TunnelError
-from cirron_spool.http.proxies import Proxy, address_of
+from cirron_spool.http.proxies import Proxy
 from cirron_spool.protocol.answer import NoAnswer
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class SocksConnector(ProxyConnector):
         kind = ProxyType.SOCKS5 if proxy.socks_version == 5 else ProxyType.SOCKS4
         target = await self._target(host)
         refused: OSError | None = None
-        for address in await self._resolve(proxy.host, f"the proxy {proxy.shown}"):
+        for address in await self._resolve(proxy.host, f"the proxy {proxy.display_url}"):
             # A name is passed on as it is: what is to be looked up here was.
             client = SocksClient(kind, address, proxy.port, proxy.user, proxy.password, rdns=True)
             try:
@@ -100,19 +101,19 @@ class SocksConnector(ProxyConnector):
                 raise TunnelError(_not_socks(proxy)) from error
             except OSError as error:
                 raise TunnelError(
-                    NoAnswer(f"the proxy {proxy.shown} ended the connection: {_words(error)}")
+                    NoAnswer(f"the proxy {proxy.display_url} ended the connection: {_words(error)}")
                 ) from error
         raise TunnelError(
-            NoAnswer(f"cannot connect to the proxy {proxy.shown}: {_words(refused)}")
+            NoAnswer(f"cannot connect to the proxy {proxy.display_url}: {_words(refused)}")
         ) from refused
 
     async def _target(self, host: str) -> str:
         """What the proxy is told to connect to: the name ``host``, or an address."""
         proxy = self._via
-        address = address_of(host)
+        address = parse_address(host)
         if proxy.socks_version == 4 and address is not None and address.version == 6:
             raise TunnelError(
-                NoAnswer(f"SOCKS4 knows no IPv6 addresses: {proxy.shown} cannot reach {host}", True)
+                NoAnswer(f"SOCKS4 knows no IPv6 addresses: {proxy.display_url} cannot reach {host}", True)
             )
         if address is None and proxy.resolves_names:
             try:
@@ -131,7 +132,7 @@ class SocksConnector(ProxyConnector):
         self, host: str, what: str, family: socket.AddressFamily = socket.AF_UNSPEC, hint: str = ""
     ) -> list[str]:
         """The addresses of ``host``, at least one. ``what`` names the host for a person."""
-        if address_of(host) is not None:
+        if parse_address(host) is not None:
             return [host]
         try:
             return [result["host"] for result in await self._names.resolve(host, 0, family)]
@@ -147,20 +148,20 @@ def _refusal(proxy: Proxy, peer: str, error: ProxyError) -> NoAnswer:
         hint = f"Correct {proxy.source}, or exempt the host in NO_PROXY."
         if not proxy.user:
             return NoAnswer(
-                f"the proxy {proxy.shown} in {proxy.source} asks for a user and a password", True, hint
+                f"the proxy {proxy.display_url} in {proxy.source} asks for a user and a password", True, hint
             )
         return NoAnswer(
-            f"the proxy {proxy.shown} refused the user or the password in {proxy.source}", True, hint
+            f"the proxy {proxy.display_url} refused the user or the password in {proxy.source}", True, hint
         )
     if code not in _REPLIES:
         return _not_socks(proxy)
     words, fatal = _REPLIES[code]
-    return NoAnswer(f"the proxy {proxy.shown} cannot connect to {peer}: {words}", fatal)
+    return NoAnswer(f"the proxy {proxy.display_url} cannot connect to {peer}: {words}", fatal)
 
 
 def _not_socks(proxy: Proxy) -> NoAnswer:
     return NoAnswer(
-        f"the proxy {proxy.shown} closed the connection or did not answer in SOCKS{proxy.socks_version}"
+        f"the proxy {proxy.display_url} closed the connection or did not answer in SOCKS{proxy.socks_version}"
     )
 
 

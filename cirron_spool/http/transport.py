@@ -24,9 +24,11 @@ from cirron_spool.concurrency.threads import in_daemon_thread
 from cirron_spool.http.aiohttp_compat import REQUEST_ERRORS, protocol_of
 from cirron_spool.http.answer_reader import read_answer
 from cirron_spool.http.connection import Connection, had_exchange
-from cirron_spool.http.network_errors import address, translate
-from cirron_spool.http.proxies import Proxy, Route, look_up
+from cirron_spool.http.hosts import host_and_port
+from cirron_spool.http.network_errors import translate
+from cirron_spool.http.proxies import Proxy
 from cirron_spool.http.resolver import Resolver
+from cirron_spool.http.route import Route, find_route
 from cirron_spool.http.upload_body import Upload, UploadBody
 from cirron_spool.http.watchdog import Exchange, StallWatchdog
 from cirron_spool.protocol.answer import Answer, NoAnswer
@@ -71,7 +73,7 @@ class Transport:
         self._routes: dict[URL, Route] = {}
         self._tls: ssl.SSLContext | None = None
         if route is not None:
-            self._keep(route)
+            self._remember_route(route)
         self._watchdog = StallWatchdog(self._limit_s)
         self._resolver = Resolver()
         # The window bounds the number of connections. Without a cache a later attempt finds a corrected address.
@@ -189,11 +191,11 @@ class Transport:
             hosts = {target.raw_host} if proxy is None else {target.raw_host, proxy.host}
             names = hosts & self._resolver.unanswered if exchange.connection is None else ()
             at = f" while looking up {next(iter(names))}" if names else ""
-            through = f" through the proxy {proxy.shown}" if proxy is not None else ""
+            through = f" through the proxy {proxy.display_url}" if proxy is not None else ""
             return NoAnswer(f"timed out after {self._timeout_ms}ms{at}{through}")
         return translate(
             error,
-            peer=address(target.host, target.port),
+            peer=host_and_port(target.host, target.port),
             proxy=proxy,
             connected=exchange.connection is not None,
             sent=exchange.fully_sent,
@@ -233,8 +235,8 @@ class Transport:
         elif not self._own:
             route = Route(target)
         else:
-            route = await in_daemon_thread(partial(look_up, url, self._tls), "cirron-spool route")
-        self._keep(route)
+            route = await in_daemon_thread(partial(find_route, url, self._tls), "cirron-spool route")
+        self._remember_route(route)
         defaults = self._defaults[url] = self._defaults_for(route)
         return defaults
 
@@ -244,13 +246,13 @@ class Transport:
             options["ssl"] = route.tls
         if route.proxy_url is not None:
             options |= {"proxy": route.proxy_url, "proxy_headers": route.proxy_headers}
-        headers = route.own_headers
+        headers = route.request_headers
         if not self._own:  # a caller's session has defaults of its own
             headers = {**_COMMON_HEADERS, **headers}
             options |= {"timeout": self._timeout, "auto_decompress": False, "raise_for_status": False}
         return RequestDefaults(route, self._session_for(route), headers, options)
 
-    def _keep(self, route: Route) -> None:
+    def _remember_route(self, route: Route) -> None:
         """Know the way to an origin, and the certificates for all of them."""
         self._routes[route.url.origin()] = route
         if isinstance(route.tls, ssl.SSLContext):

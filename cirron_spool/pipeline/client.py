@@ -12,7 +12,7 @@ from cirron_spool.auth.token_manager import TokenManager
 from cirron_spool.concurrency.threads import in_thread
 from cirron_spool.errors import NotAuthenticatedError
 from cirron_spool.http.attempts import Throttle
-from cirron_spool.http.proxies import Route, look_up
+from cirron_spool.http.route import Route, find_route
 from cirron_spool.http.transport import Transport
 from cirron_spool.pipeline.ingest import Ingest
 from cirron_spool.settings.load import Settings, load_settings
@@ -79,7 +79,7 @@ class Client:
 
     def _prepare(self) -> tuple[Settings, Route | None]:
         settings = self._load()
-        return settings, look_up(settings.api_url) if self._session is None else None
+        return settings, find_route(settings.api_url) if self._session is None else None
 
 
 class Platform:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cirron_spool.errors import CirronSpoolError
-from cirron_spool.http.proxies import Route, look_up
+from cirron_spool.http import route as routes
+from cirron_spool.http.route import Route
 from cirron_spool.settings.load import Settings
 from cirron_spool.spool.directory import Listing, SpoolDirectory
 
@@ -54,7 +55,7 @@ def clear_for_flush(
     try:
         spool.check_writable()
         warning = spool.lock()
-        return Cleared(settings, look_up(settings.api_url) if find_route else None, warning)
+        return Cleared(settings, routes.find_route(settings.api_url) if find_route else None, warning)
     except CirronSpoolError as error:
         return Cleared(settings, warning=warning, error=error)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from cirron_spool import ConfigError, Failed, FlushEvent, FlushResult, Retrying, Warned, flush_spool
-from cirron_spool.http.proxies import Route, find_route
+from cirron_spool.http.proxies import Proxy, find_proxy
 from cirron_spool.http.transport import Transport
 from cirron_spool.http.upload_body import Upload
 from support import tls
@@ -392,11 +392,11 @@ async def test_the_way_to_an_origin_is_looked_up_once(spool: Path, monkeypatch: 
     sdk_batches(spool, 1, spans=TINY)
     looked_up: list[str] = []
 
-    def counted(target: URL, tls: Any) -> Route:
+    def counted(target: URL) -> Proxy | None:
         looked_up.append(target.path)
-        return find_route(target, tls)
+        return find_proxy(target)
 
-    monkeypatch.setattr("cirron_spool.http.proxies.find_route", counted)
+    monkeypatch.setattr("cirron_spool.http.route.find_proxy", counted)
     with ScriptedServer() as server:
         assert (await flush(server.url, spool)).uploaded == 1
     assert [request.path for request in server.requests] == ["/api/cli/status", "/api/traces"]

@@ -20,7 +20,8 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from cirron_spool.http.proxies import Proxy, Route
+from cirron_spool.http.proxies import Proxy
+from cirron_spool.http.route import Route
 from cirron_spool.http.transport import Transport
 from cirron_spool.http.upload_body import Upload
 from cirron_spool.protocol.answer import Answer, NoAnswer
@@ -228,7 +229,7 @@ async def _run(case: Case, number: int, server: Server, ports: dict[str, int]) -
 def _by_proxy(transport: Transport, url: str, port: int) -> None:
     """The environment is one for all cases; these alone go by way of a proxy."""
     proxy = Proxy("http", "127.0.0.1", port, f"http://127.0.0.1:{port}", "HTTPS_PROXY")
-    transport._keep(Route(URL(url), tls.client_context(), proxy))
+    transport._remember_route(Route(URL(url), tls.client_context(), proxy))
 
 
 async def _listen(converse: Any, stack: AsyncExitStack) -> int:
