@@ -1,7 +1,7 @@
 """Show, upload and empty the spool that the Cirron Python SDK writes.
 
-``flush_spool`` uploads (asyncio); ``inspect_spool`` and ``clear_spool`` work offline. What is imported is only what
-is used: ``inspect`` starts without the HTTP client.
+``flush_spool`` uploads (asyncio). ``inspect_spool`` and ``clear_spool`` work offline. A name is imported at its first
+use, so ``inspect`` starts without the HTTP client.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from cirron_spool.pipeline.client import Client
     from cirron_spool.settings.tuning import Tuning
 
-# Where each public name lives; it is imported when it is first asked for.
+# The module of each public name.
 _HOMES = {
     "errors": (
         "AuthError AuthInvalidError AuthRejectedError CirronSpoolError ConfigError NotAuthenticatedError "

@@ -1,4 +1,7 @@
-"""The first flush of a process that asks for it in a running event loop: what it needs is imported beside the loop."""
+"""``flush_spool`` for an event loop in which nothing is imported yet: a thread imports the HTTP client.
+
+The import takes a quarter of a second. Nothing else in the event loop waits for it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 
 
 async def flush_spool(*arguments: Any, **options: Any) -> FlushResult:
-    """Upload a spool as :func:`cirron_spool.flush.flush_spool` does, whose arguments, result and errors these are."""
+    """Upload a spool; see :func:`cirron_spool.flush.flush_spool` for arguments, result and errors."""
     load = partial(import_module, "cirron_spool.flush")
     try:
         flush = await in_daemon_thread(load, "cirron-spool import")

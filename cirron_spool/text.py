@@ -6,11 +6,11 @@ import re
 from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# The Gregorian calendar repeats after 400 years, which lets a time beyond datetime's year 9999 be shown too.
+# The Gregorian calendar repeats after 400 years, so times beyond the year 9999 can be shown.
 _CYCLE_MS = 146_097 * 86_400_000
 _NS_IN_MS = 1_000_000
 
-# C0, DEL and C1 controls, and the Unicode marks that reorder or break lines: what may drive a terminal.
+# C0, DEL and C1 controls, and Unicode marks that reorder or break lines: they could control a terminal.
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -19,7 +19,7 @@ _UNPRINTABLE = re.compile(
 def iso_utc(created_ns: int) -> str:
     """``2026-04-18T04:29:58.051Z``: UTC, milliseconds, cut and not rounded.
 
-    Years above 9999 are written with their sign (``+010000-01-01…``), as ISO 8601 and JavaScript do.
+    Years above 9999 have a sign (``+010000-01-01…``), as ISO 8601 and JavaScript do.
     """
     cycles, ms = divmod(created_ns // _NS_IN_MS, _CYCLE_MS)
     moment = _EPOCH + timedelta(milliseconds=ms)
@@ -51,7 +51,7 @@ def count(number: int, singular: str, plural: str | None = None) -> str:
 
 
 def printable(text: str) -> str:
-    r"""``text`` with everything that could drive a terminal escaped (``\x1b``, ``\n``, ``\u202e``)."""
+    r"""``text`` with escapes for all characters that could control a terminal (``\x1b``, ``\n``, ``\u202e``)."""
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 

@@ -1,4 +1,4 @@
-"""The first flush of a process, asked for in a running event loop."""
+"""The first flush of a process, in a running event loop: a thread imports the HTTP client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.scripted import ScriptedServer
 from support.spools import TINY, sdk_batches, snapshot
 
 TOKEN = "sk-first"
-# Tells which modules the event loop's own thread has imported.
+# Prints the heavy modules that the event loop's own thread has imported.
 PROGRAM = """
 import asyncio, sys, threading
 import cirron_spool
@@ -40,6 +40,12 @@ CALLS = {
         "await cirron_spool.flush_spool(options['directory'] + '/none'); "
         "print((await cirron_spool.flush_spool(**options)).uploaded)"
     ),
+    "client": (
+        "client = cirron_spool.Client(api_url=options.pop('api_url'), token=options.pop('token')); "
+        "await client.__aenter__(); "
+        "print((await cirron_spool.flush_spool(**options, client=client)).uploaded); "
+        "await client.__aexit__(None, None, None)"
+    ),
 }
 
 
@@ -55,7 +61,7 @@ def run(call: str, spool: Path, url: str, token: str = TOKEN) -> tuple[int, str,
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_the_loop_imports_nothing_that_takes_long(tmp_path: Path, call: str) -> None:
+def test_the_loop_imports_nothing_heavy(tmp_path: Path, call: str) -> None:
     spool = tmp_path / "spool"
     sdk_batches(spool, 2, spans=TINY)
     with ScriptedServer() as server:

@@ -1,1 +1,1 @@
-"""Coroutines that outlive a cancellation, and work in threads that nobody waits for."""
+"""Coroutines that finish despite cancellation, and blocking work in daemon threads."""

@@ -13,10 +13,10 @@ R = TypeVar("R")
 
 
 async def complete(work: Awaitable[R], grace_s: float | None = None) -> R:
-    """Await ``work`` to its end even if the awaiting task is cancelled meanwhile; the cancellation follows it.
+    """Await ``work`` to its end, even if the awaiting task is cancelled; then raise the cancellation.
 
-    With ``grace_s`` the work is cancelled itself so many seconds after the awaiting task. An error of the work's own
-    goes before the cancellation.
+    ``grace_s`` seconds after the cancellation the work itself is cancelled, or never with None. An error of the work
+    is raised in place of the cancellation.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -24,8 +24,7 @@ async def complete(work: Awaitable[R], grace_s: float | None = None) -> R:
     except asyncio.CancelledError:
         if grace_s is not None:
             asyncio.get_running_loop().call_later(grace_s, task.cancel)
-        # anyio cancels a scope's tasks again at each turn of the loop until they have left it, asyncio as often as it
-        # is asked to.
+        # anyio cancels a task again at each turn of the loop until the task has left its scope.
         with anyio.CancelScope(shield=True):
             while not task.done():
                 with suppress(asyncio.CancelledError):

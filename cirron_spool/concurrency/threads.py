@@ -1,4 +1,4 @@
-"""What awaits and what is awaited: to its end in spite of a cancellation, and told from another thread."""
+"""Run blocking work in daemon threads, and resolve futures from a thread."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 
 async def in_daemon_thread(work: Callable[[], R], name: str) -> R:
-    """What blocking ``work`` returns or raises, in a thread of its own that nobody waits for.
+    """Run blocking ``work`` in its own daemon thread; return its result or raise its exception.
 
-    Cancelled, this returns at once and leaves the thread to itself; it holds up neither the event loop's end nor the
-    interpreter's. Raises NoThreadError when no thread can be started.
+    A cancellation returns at once. The thread then goes on alone, and delays neither the end of the event loop nor of
+    the interpreter. Raises NoThreadError when no thread can be started.
     """
     outcome: asyncio.Future[R | BaseException] = asyncio.get_running_loop().create_future()
 
@@ -47,10 +47,10 @@ def start(thread: threading.Thread) -> None:
 
 
 class _DiskThreads(Executor):
-    """Runs each call in a daemon thread of its own; where none can be started, at once in the caller's thread.
+    """Runs each call in its own daemon thread, or in the caller's thread where no thread can be started.
 
-    The threads of other executors are waited for at the end of the event loop and of the interpreter: a dead network
-    mount would hold up both.
+    The event loop and the interpreter wait at their end for the threads of other executors. A dead network mount
+    would block both.
     """
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
@@ -72,27 +72,30 @@ class _DiskThreads(Executor):
         return future
 
 
-# For single calls into the file system, which are few: a thread costs some 50 µs.
+# For rare calls into the file system: a thread costs some 50 µs.
 DISK_THREADS = _DiskThreads()
 
 
 async def in_thread(work: Callable[..., R], *args: Any) -> R:
-    """What blocking ``work`` returns or raises, from DISK_THREADS. A cancellation waits until it has ended."""
+    """Run blocking ``work`` in DISK_THREADS; return its result or raise its exception.
+
+    A cancellation is raised after the work has ended.
+    """
     return await complete(asyncio.wrap_future(DISK_THREADS.submit(work, *args)))
 
 
 def tell(future: asyncio.Future[T], outcome: T) -> None:
-    """From a thread: let ``future`` come to ``outcome`` in its event loop, unless it is done or the loop is closed."""
+    """From a thread: resolve ``future`` with ``outcome``, unless it is done or its event loop is closed."""
     call(future.get_loop(), resolve, future, outcome)
 
 
 def call(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *args: Any) -> None:
-    """Have ``loop`` call ``callback``."""
-    with suppress(RuntimeError):  # it was closed under us: nobody is there to be told
+    """From a thread: call ``callback`` in the event loop ``loop``, unless the loop is closed."""
+    with suppress(RuntimeError):  # the loop is closed
         loop.call_soon_threadsafe(callback, *args)
 
 
 def resolve(future: asyncio.Future[T], outcome: T) -> None:
-    """Let ``future`` come to ``outcome``, unless it is done."""
+    """Resolve ``future`` with ``outcome``, unless it is done."""
     if not future.done():
         future.set_result(outcome)

@@ -20,9 +20,9 @@ from cirron_spool.errors import EXIT_AUTH, TokenRenewalError
 from cirron_spool.events import FlushEvent, Progress, Retrying, Warned
 from cirron_spool.http.attempts import attempt_on_schedule
 from cirron_spool.pipeline.batch import Prepared
-from cirron_spool.pipeline.client import Platform
 from cirron_spool.pipeline.ingest import OpenStream
 from cirron_spool.pipeline.outcome import Outcome
+from cirron_spool.pipeline.platform import Platform
 from cirron_spool.protocol.answer import Answer, NoAnswer
 from cirron_spool.protocol.verdict import Action, Verdict, judge
 

@@ -37,10 +37,10 @@ from cirron_spool.events import (
 )
 from cirron_spool.pipeline.batch import Prepared
 from cirron_spool.pipeline.batch_reader import BatchReader
-from cirron_spool.pipeline.client import Platform
 from cirron_spool.pipeline.delivery import Delivery
 from cirron_spool.pipeline.disk_worker import DiskWorker
 from cirron_spool.pipeline.inline_worker import InlineWorker
+from cirron_spool.pipeline.platform import Platform
 from cirron_spool.pipeline.preflight import Cleared, Contents, clear_for_flush, list_contents
 from cirron_spool.pipeline.settle import Settlement, remove_acknowledged
 from cirron_spool.pipeline.source import BatchSource, ListedOnce

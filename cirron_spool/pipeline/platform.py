@@ -1,0 +1,45 @@
+"""The open connections to one platform, with the token and the throttle of the flushes that use them."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from cirron_spool.auth.token_manager import TokenManager
+from cirron_spool.errors import NotAuthenticatedError
+from cirron_spool.http.attempts import Throttle
+from cirron_spool.http.route import Route
+from cirron_spool.http.transport import Transport
+from cirron_spool.pipeline.ingest import Ingest
+from cirron_spool.settings.load import Settings
+
+if TYPE_CHECKING:
+    import aiohttp
+
+
+class Platform:
+    """The open connections to one platform, with the settings they follow. A context manager.
+
+    Raises NotAuthenticatedError when ``settings`` have no credentials. ``session`` is used in place of an own session,
+    and stays open. ``route`` is the known route to the platform.
+    """
+
+    def __init__(
+        self, settings: Settings, session: aiohttp.ClientSession | None, route: Route | None
+    ) -> None:
+        if settings.credentials is None:
+            raise NotAuthenticatedError(hint=settings.missing_hint)
+        self.settings = settings
+        self._transport = Transport(timeout_ms=settings.timeout_ms, session=session, route=route)
+        self.tokens = TokenManager(settings, settings.credentials, self._transport)
+        self.ingest = Ingest(self._transport, settings.ingest_origin, settings.ingest_path)
+        self.throttle = Throttle()
+
+    async def __aenter__(self) -> Self:
+        await self._transport.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._transport.__aexit__(kind, error, trace)
