@@ -1,4 +1,4 @@
-"""The parts of aiohttp that its documentation does not name. tests/http/test_aiohttp_compat.py checks each of them."""
+"""The private parts of aiohttp that the package needs. tests/http/test_aiohttp_compat.py checks each of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from aiohttp.http_exceptions import HttpProcessingError
 # The protocol of one connection: aiohttp.client_proto.ResponseHandler.
 Protocol = Any
 
-# All that a request can raise. HttpProcessingError is no ClientError: the parser in Python lets it through.
+# The errors of a request. HttpProcessingError is no ClientError, but the parser in Python raises it.
 REQUEST_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
 
 
 def protocol_of(response: aiohttp.ClientResponse) -> Protocol | None:
-    """The protocol of the connection that an answer came on, also when the connection is free again."""
-    return response._protocol  # noqa: SLF001  # response.connection is None once the answer is read
+    """The protocol of the connection that an answer arrived on, even after the answer was read."""
+    return response._protocol  # noqa: SLF001  # response.connection is None after the answer was read
 
 
 def protocol_of_writer(writer: Any) -> Protocol | None:
@@ -26,31 +26,32 @@ def protocol_of_writer(writer: Any) -> Protocol | None:
 
 
 def transport_of(protocol: Protocol) -> asyncio.Transport | None:
-    """The transport of a protocol; None once the connection is lost."""
+    """The transport of a protocol; None after the connection was lost."""
     transport: asyncio.Transport | None = protocol.transport
     return transport
 
 
 def has_left_over(protocol: Protocol) -> bool:
-    """Whether an answer that nobody asked for was parsed, or the connection is no use for another reason."""
+    """Whether the connection cannot be reused, for example because an unsolicited answer was parsed."""
     return bool(protocol.should_close)
 
 
 def has_failed(protocol: Protocol) -> bool:
-    """Whether the parser refused what came, or the connection is lost."""
+    """Whether the parser refused some bytes, or the connection was lost."""
     return protocol.exception() is not None
 
 
 def has_unfinished_body(protocol: Protocol) -> bool:
-    """Whether the body of the last answer is not at its end."""
-    payload = protocol._payload  # noqa: SLF001  # None when there is no body, or aiohttp let go of it
+    """Whether the body of the last answer is incomplete."""
+    payload = protocol._payload  # noqa: SLF001  # None without a body, and after aiohttp dropped it
     return payload is not None and not payload.is_eof()
 
 
 def end_body(content: aiohttp.StreamReader, *, refused: bool) -> None:
-    """Let reading an unfinished body raise; a finished or failed one stays as it is.
+    """Make reads of an unfinished body raise. A finished or failed body stays as it is.
 
-    HttpProcessingError when the parser ``refused`` it, else ClientPayloadError: the connection is lost.
+    ``refused``: the parser refused the body, and reads raise HttpProcessingError. Otherwise the connection was lost,
+    and they raise ClientPayloadError.
     """
     if not content.is_eof() and content.exception() is None:
         content.set_exception(HttpProcessingError() if refused else aiohttp.ClientPayloadError())

@@ -1,4 +1,4 @@
-"""Attempts on the schedule, and the throttle that keeps a flush from hammering a server that fails."""
+"""Repeats attempts on the retry schedule, and spaces the attempts of all batches while the server fails."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ async def attempt_on_schedule(
     is_temporary: Callable[[W], bool],
     announce: Callable[[W, float, int], None],
 ) -> W:
-    """The outcome of the first attempt that ``is_temporary`` is false for, or of the last one.
+    """The outcome of the first attempt for which ``is_temporary`` is false, or of the last attempt.
 
     ``announce`` is called before each wait with the outcome, the seconds to wait, and the number of the next attempt.
+    Raises the errors of ``attempt``.
     """
 
-    async def attempt_once() -> W:  # backoff asks whether it is a coroutine function
+    async def attempt_once() -> W:  # backoff accepts coroutine functions only
         return await attempt()
 
     async def on_backoff(details: Any) -> None:
         announce(details["value"], details["wait"], details["tries"] + 1)
 
-    # As backoff's types have it nothing is sent into a schedule; it does send each outcome (its _common.py).
+    # backoff sends each outcome into the generator of waits (its _common.py), against its own type hints.
     waits: Any = partial(delays, retries=retries, random=random.random)
     attempts = backoff.on_predicate(
         waits,
         is_temporary,
-        jitter=None,  # the schedule's own: backoff's would shorten a Retry-After
+        jitter=None,  # the schedule has its own; backoff's would shorten a Retry-After
         on_backoff=on_backoff,
         logger=None,
     )(attempt_once)
@@ -51,12 +52,12 @@ async def attempt_on_schedule(
 class Throttle:
     """Spaces the attempts of all flushes of one client while the server fails.
 
-    After a temporary failure no attempt begins within a second, or within the server's own delay. Until one succeeds
-    they begin one at a time, a second apart. Without a failure nothing waits.
+    After a temporary failure no attempt begins within a second, or within the delay that the server asked for. Until
+    an attempt succeeds, attempts begin one at a time, a second apart. Without a failure nothing waits.
     """
 
     def __init__(self) -> None:
-        self._turn = asyncio.Lock()  # first come, first served
+        self._turn = asyncio.Lock()  # its waiters take turns in order
         self._failing = False
         self._not_before = 0.0  # by time.monotonic()
 
@@ -65,7 +66,7 @@ class Throttle:
         if not self._failing and self._wait_s() == 0:
             return
         async with self._turn:
-            while (wait_s := self._wait_s()) > 0:  # each failure meanwhile makes it longer
+            while (wait_s := self._wait_s()) > 0:  # a failure during the wait prolongs it
                 if wait_s > schedule.SHORTEST_PAUSE_S:
                     announce(wait_s)
                 await asyncio.sleep(wait_s)
@@ -73,12 +74,12 @@ class Throttle:
                 self._hold(schedule.SHORTEST_PAUSE_S)
 
     def failed(self, outcome: Waitable) -> None:
-        """Take note of a temporary failure."""
+        """Record a temporary failure."""
         self._failing = True
         self._hold(pause_after(outcome))
 
     def succeeded(self) -> None:
-        """Take note of an answer that is no temporary failure."""
+        """Record an answer that is no temporary failure."""
         self._failing = False
 
     def _wait_s(self) -> float:

@@ -1,7 +1,7 @@
-"""The errors of aiohttp, of TLS and of sockets in plain words: translated here, once.
+"""Translates the errors of aiohttp, TLS and sockets into messages for people.
 
-No text of a library is passed on: it holds addresses of objects, file names and line numbers. What the operating system
-says about an errno is kept, and what OpenSSL says about a certificate.
+The libraries' own texts hold addresses of objects, file names and line numbers, so they are not shown. Shown are the
+operating system's text for an errno, and OpenSSL's text for a certificate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cirron_spool.http.proxies import Proxy
 from cirron_spool.protocol.answer import Answer, NoAnswer
 from cirron_spool.protocol.verdict import is_temporary
 
-# OpenSSL's reasons. The first bytes that came are no TLS: what a plain http port answers.
+# OpenSSL's reasons for an answer that is not TLS, such as that of a port for plain http.
 _NO_TLS = {
     *("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "UNKNOWN_PROTOCOL", "BAD_RECORD_TYPE"),
     *("PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "RECORD_TOO_SMALL", "UNEXPECTED_MESSAGE"),
@@ -34,13 +34,13 @@ _WANTS_A_CERTIFICATE = {
     *("TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_BAD_CERTIFICATE", "TLSV1_ALERT_UNKNOWN_CA"),
     *("SSLV3_ALERT_CERTIFICATE_UNKNOWN", "SSLV3_ALERT_CERTIFICATE_EXPIRED", "TLSV1_ALERT_ACCESS_DENIED"),
 }
-# Bytes were damaged on their way, or the connection ended: the next attempt may do better.
+# Bytes were damaged on their way, or the connection ended: a retry may succeed.
 _TEMPORARY = {
     *("BAD_RECORD_MAC", "SSLV3_ALERT_BAD_RECORD_MAC", "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"),
     *("UNEXPECTED_EOF_WHILE_READING", "TLSV1_ALERT_INTERNAL_ERROR", "APPLICATION_DATA_AFTER_CLOSE_NOTIFY"),
 }
 _ALERT = re.compile("^(SSLV3|TLSV1|TLSV13)_ALERT_")
-# X509_V_ERR_… of OpenSSL's x509_vfy.h.
+# X509_V_ERR_… in OpenSSL's x509_vfy.h.
 _NOT_YET_VALID, _EXPIRED, _OTHER_NAME, _OTHER_ADDRESS = 9, 10, 62, 64
 
 _TRUST = "Set SSL_CERT_FILE to a file with the certificate of the authority that signed it."
@@ -49,7 +49,7 @@ _THREADS = "Raise the limit of processes of this user (ulimit -u) or of the cont
 
 
 class TunnelError(aiohttp.ClientConnectionError):
-    """A SOCKS proxy made no connection: ``outcome`` says why."""
+    """A SOCKS proxy made no connection. ``outcome`` has the reason."""
 
     def __init__(self, outcome: NoAnswer) -> None:
         super().__init__(outcome.message)
@@ -59,10 +59,10 @@ class TunnelError(aiohttp.ClientConnectionError):
 def translate(
     error: BaseException, *, peer: str, proxy: Proxy | None = None, connected: bool = True, sent: bool = True
 ) -> Answer | NoAnswer:
-    """What a request that raised ``error`` came to: for a person, and whether a retry can help.
+    """The outcome of a request that raised ``error``: a message for a person, and whether a retry can help.
 
-    ``peer`` is the ``host:port`` that was asked, by way of ``proxy`` if there is one. ``connected``: there
-    was a connection to send the request on; ``sent``: the request went out whole.
+    ``peer`` is the ``host:port`` of the request. ``connected``: the request had a connection. ``sent``: the whole
+    request had left this process.
     """
     if isinstance(error, TunnelError):
         return error.outcome
@@ -94,7 +94,7 @@ def translate(
 
 
 def _broken_answer(error: BaseException, proxy: str) -> str:
-    """What was wrong with an answer, or with a part of one; empty when none had begun."""
+    """The fault of an answer that had begun; empty when none had."""
     if isinstance(error, HttpProcessingError):
         return "the answer is not HTTP from some point on"
     if isinstance(error, aiohttp.ClientPayloadError):
@@ -106,9 +106,9 @@ def _broken_answer(error: BaseException, proxy: str) -> str:
 
 
 def _known(cause: BaseException, peer: str) -> NoAnswer | None:
-    """What a cause means by itself, wherever it comes up; None for most."""
+    """The outcome of a cause that means the same wherever it occurs; None for other causes."""
     if isinstance(cause, aiohttp.ClientError):
-        return None  # some of them are an SSLError in name, without what it says
+        return None  # some inherit from SSLError, but lack its fields
     if isinstance(cause, ssl.SSLCertVerificationError):
         return _untrusted(cause, peer)
     if isinstance(cause, ssl.SSLError):
@@ -119,7 +119,7 @@ def _known(cause: BaseException, peer: str) -> NoAnswer | None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """``error`` and what led to it, as far as it says so."""
+    """``error`` and its causes."""
     seen: set[int] = set()
     pending: list[BaseException | None] = [error]
     while pending:
@@ -131,7 +131,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _system_words(error: BaseException) -> str:
-    """What the operating system calls the first errno among the causes; empty when there is none."""
+    """The operating system's text for the first errno among the causes; empty without one."""
     for cause in _causes(error):
         if isinstance(cause, socket.gaierror):
             return cause.strerror or ""
@@ -162,7 +162,7 @@ def _not_connected(error: aiohttp.ClientConnectorError, peer: str, proxy: str) -
 
 def _untrusted(error: ssl.SSLCertVerificationError, peer: str) -> NoAnswer:
     host = peer.rpartition(":")[0].strip("[]")
-    # Only OpenSSL fills these in, not each verifier of an operating system.
+    # OpenSSL sets these fields; the verifiers of some operating systems do not.
     why = (getattr(error, "verify_message", "") or "it cannot be verified").rstrip(".")
     code = getattr(error, "verify_code", None)
     hint = _TRUST

@@ -1,7 +1,7 @@
-"""Names become addresses in threads that nobody waits for.
+"""Resolves host names in daemon threads.
 
-``getaddrinfo`` cannot be interrupted. In asyncio's default executor it holds up the end of the event loop and of the
-interpreter, both of which join its threads: 20 s and more where no name server answers.
+``getaddrinfo`` cannot be interrupted, and may take 20 s where no name server answers. asyncio's default executor would
+delay the end of the event loop and of the interpreter by that time, since both join its threads.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ _Key = tuple[str, int, int]
 
 
 @dataclass(slots=True)
-class _LookUp:
-    """One look-up, and how many coroutines wait for it."""
+class _Lookup:
+    """One lookup, and the number of coroutines that wait for it."""
 
     task: asyncio.Future[list[ResolveResult]]
     waiting: int = 0
 
 
 class Resolver(AbstractResolver):
-    """Asks the system for addresses, anew for each connection: nothing is remembered.
+    """Asks the operating system for addresses, anew for each connection: there is no cache.
 
-    Connections that ask for the same name at the same time share one look-up. ``unanswered`` are the names whose last
-    look-up was given up.
+    Connections that ask for the same name at the same time share one lookup. ``unanswered``: the names whose last
+    lookup has no result, for example because its request timed out.
     """
 
     def __init__(self) -> None:
-        self._pending: dict[_Key, _LookUp] = {}
+        self._pending: dict[_Key, _Lookup] = {}
         self.unanswered: set[str] = set()
 
     async def resolve(
@@ -43,31 +43,31 @@ class Resolver(AbstractResolver):
     ) -> list[ResolveResult]:
         """The addresses of ``host``. Raises OSError: socket.gaierror, or when no thread can be started."""
         key = (host, port, family)
-        look_up = self._pending.get(key)
-        if look_up is None:
-            work = in_daemon_thread(partial(_look_up, host, port, family), "cirron-spool look-up")
-            look_up = self._pending[key] = _LookUp(asyncio.ensure_future(work))
-        look_up.waiting += 1
+        lookup = self._pending.get(key)
+        if lookup is None:
+            work = in_daemon_thread(partial(_ask_system, host, port, family), "cirron-spool lookup")
+            lookup = self._pending[key] = _Lookup(asyncio.ensure_future(work))
+        lookup.waiting += 1
         self.unanswered.add(host)
         try:
-            await asyncio.wait([look_up.task])  # cancelled, this leaves the task alone
+            await asyncio.wait([lookup.task])  # a cancellation does not reach the shared task
             self.unanswered.discard(host)
-            return look_up.task.result()
+            return lookup.task.result()
         finally:
-            look_up.waiting -= 1
-            if not look_up.waiting:
-                # A later attempt asks anew: the network may have come back with other name servers.
-                if not look_up.task.cancel() and not look_up.task.cancelled():
-                    look_up.task.exception()  # nobody may be left to be told
-                if self._pending.get(key) is look_up:
+            lookup.waiting -= 1
+            if not lookup.waiting:
+                # A later attempt asks anew: the network may have other name servers by then.
+                if not lookup.task.cancel() and not lookup.task.cancelled():
+                    lookup.task.exception()  # marked as retrieved: no coroutine may be left to do so
+                if self._pending.get(key) is lookup:
                     del self._pending[key]
 
     async def close(self) -> None:
         """Nothing to close."""
 
 
-def _look_up(host: str, port: int, family: int) -> list[ResolveResult]:
-    """Blocking. Raises OSError."""
+def _ask_system(host: str, port: int, family: int) -> list[ResolveResult]:
+    """The addresses of ``host``. Blocking. Raises OSError."""
     try:
         found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
     except UnicodeError:
@@ -81,7 +81,7 @@ def _result(
     host: str, family: int, kind: int, proto: int, name: str, address: tuple[str | int | bytes, ...]
 ) -> ResolveResult:
     del kind, name
-    # An IPv6 address of one link only is no use without its interface, which only getnameinfo() writes out.
+    # A link-local IPv6 address needs its interface, and only getnameinfo() writes that into the address.
     scope = address[3] if family == socket.AF_INET6 and len(address) > 3 else 0
     numeric = str(address[0])
     if scope:

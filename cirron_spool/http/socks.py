@@ -1,6 +1,6 @@
 """Connections through a SOCKS proxy: the only module that calls aiohttp_socks and python_socks.
 
-The extra ``socks`` brings both. Their errors become TunnelError here, once.
+Both come with the extra ``socks``. Their errors become TunnelError here.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from cirron_spool.protocol.answer import NoAnswer
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
 
-# python_socks has a limit of a minute of its own unless it is given another.
+# Without a limit of the caller's, python_socks gives up after a minute. The stall watchdog sets the limit here.
 _NO_LIMIT_S = 86_400.0
 
-# python_socks has no codes for these. tests/http/test_socks.py meets each of them.
+# python_socks reports these by their text only. tests/http/test_socks.py provokes each of them.
 _LOGIN_REFUSED = (
     "No acceptable authentication methods",
     "Unexpected SOCKS authentication method",
     "Username and password authentication failure",
 )
-# SOCKS4: identd does not confirm the user.
+# Replies of SOCKS4: identd does not confirm the user.
 _USER_REFUSED = frozenset({0x5C, 0x5D})
-# The replies of SOCKS5 (RFC 1928, section 6) and SOCKS4, and whether a retry is useless.
+# Replies of SOCKS5 (RFC 1928, section 6) and SOCKS4: the text, and whether a retry is useless.
 _REPLIES = {
     0x01: ("it failed", False),
     0x02: ("its rules do not allow it", True),
@@ -53,8 +53,8 @@ _REPLIES = {
 class SocksConnector(ProxyConnector):
     """Opens the connections of a session through ``proxy``.
 
-    ``resolver`` looks up the proxy's name, and a host's where the proxy resolves none. ``options`` are those of
-    aiohttp.TCPConnector.
+    ``resolver`` resolves the proxy's name, and the host's name for a proxy that resolves none. ``options`` are those
+    of aiohttp.TCPConnector.
     """
 
     def __init__(self, proxy: Proxy, resolver: AbstractResolver, **options: Any) -> None:
@@ -69,9 +69,8 @@ class SocksConnector(ProxyConnector):
         ssl: tls.SSLContext | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # aiohttp_socks's signature
     ) -> tuple[asyncio.Transport, ResponseHandler]:
-        """Connect to ``host``. Raises TunnelError, and an OSError for a fault behind the proxy."""
-        # Private to aiohttp_socks, whose own version cannot be cancelled in a look-up or a TLS handshake: it waits for
-        # the loop's threads, or for the end of a connection that nobody reports.
+        """Connect to ``host``. Raises TunnelError, or OSError for a fault behind the proxy."""
+        # A private method of aiohttp_socks. Its own version cannot be cancelled in a lookup or a TLS handshake.
         async with asyncio.timeout(timeout):
             return await self._loop.create_connection(
                 partial(ResponseHandler, self._loop),
@@ -87,17 +86,17 @@ class SocksConnector(ProxyConnector):
         target = await self._target(host)
         refused: OSError | None = None
         for address in await self._resolve(proxy.host, f"the proxy {proxy.display_url}"):
-            # A name is passed on as it is: what is to be looked up here was.
+            # The proxy gets `target` unchanged: _target() has resolved the name where that is needed.
             client = SocksClient(kind, address, proxy.port, proxy.user, proxy.password, rdns=True)
             try:
                 return await client.connect(target, port, timeout=_NO_LIMIT_S)
-            except ProxyTimeoutError:  # the system gave the connection up
+            except ProxyTimeoutError:  # the operating system's time limit
                 raise TimeoutError from None
             except ProxyConnectionError as error:
                 refused = error
             except ProxyError as error:
                 raise TunnelError(_refusal(proxy, f"{host}:{port}", error)) from error
-            except ValueError as error:  # the reply holds a name that is none
+            except ValueError as error:  # the reply holds a malformed name
                 raise TunnelError(_not_socks(proxy)) from error
             except OSError as error:
                 raise TunnelError(
@@ -108,7 +107,7 @@ class SocksConnector(ProxyConnector):
         ) from refused
 
     async def _target(self, host: str) -> str:
-        """What the proxy is told to connect to: the name ``host``, or an address."""
+        """The name or address that the proxy connects to. Raises TunnelError."""
         proxy = self._via
         address = parse_address(host)
         if proxy.socks_version == 4 and address is not None and address.version == 6:
@@ -125,13 +124,13 @@ class SocksConnector(ProxyConnector):
         asking = "socks4a" if proxy.socks_version == 4 else "socks5h"
         hint = f"Write {asking}:// in {proxy.source} for a proxy that looks names up itself."
         found = await self._resolve(host, host, family, hint)
-        # IPv4 first, if there is: what the proxy's network can do is not known here.
+        # IPv4 first: the proxy's network may have no IPv6.
         return min(found, key=lambda found: ":" in found)
 
     async def _resolve(
         self, host: str, what: str, family: socket.AddressFamily = socket.AF_UNSPEC, hint: str = ""
     ) -> list[str]:
-        """The addresses of ``host``, at least one. ``what`` names the host for a person."""
+        """The addresses of ``host``, at least one. ``what`` names it in the error. Raises TunnelError."""
         if parse_address(host) is not None:
             return [host]
         try:
@@ -142,7 +141,7 @@ class SocksConnector(ProxyConnector):
 
 
 def _refusal(proxy: Proxy, peer: str, error: ProxyError) -> NoAnswer:
-    """What a reply of the proxy means that makes no connection."""
+    """The outcome of a reply that refuses the connection."""
     code = error.error_code
     if code in _USER_REFUSED or str(error).startswith(_LOGIN_REFUSED):
         hint = f"Correct {proxy.source}, or exempt the host in NO_PROXY."

@@ -1,6 +1,6 @@
-"""One HTTP request, one answer. No retry, no redirect, no cookie, no decompression, no disk.
+"""One HTTP request, one answer: no retry, no redirect, no cookie, no decompression.
 
-An exchange is the request and its answer. The stall watchdog bounds each of them, in every state of its connection.
+An exchange is a request and its answer. The stall watchdog bounds each exchange in every state of its connection.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _UNSOLICITED = NoAnswer("the server talks without being asked")
 
 @dataclass(frozen=True, slots=True)
 class RequestDefaults:
-    """The route, session, headers and options that all requests to one URL share. Made once for each URL."""
+    """The route, session, headers and options of all requests to one URL."""
 
     route: Route
     session: aiohttp.ClientSession
@@ -51,10 +51,10 @@ class RequestDefaults:
 
 
 class Transport:
-    """A client for one flush: an aiohttp session, its TLS context, proxies, and the watch over silence.
+    """Sends requests through one connection pool. A context manager.
 
-    ``timeout_ms`` bounds silence as SPEC section 4 defines it. With ``session`` the caller's own session is used and
-    left open; its cookies and proxies are the caller's. ``route`` is one that was looked up already.
+    ``timeout_ms`` is the longest time without progress (docs/contract.md, Upload). With ``session`` the caller's
+    session sends the requests, with its own cookies, proxies and TLS, and stays open. ``route`` is a known route.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class Transport:
         self._resolver = Resolver()
         # The window bounds the number of connections. Without a cache a later attempt finds a corrected address.
         self._pool_options: dict[str, Any] = {"limit": 0, "limit_per_host": 0, "use_dns_cache": False}
-        self._tunnels: dict[Proxy, aiohttp.ClientSession] = {}
-        # The watch bounds all of an exchange: aiohttp's own limits are off, those of a caller's session, too.
+        self._socks_sessions: dict[Proxy, aiohttp.ClientSession] = {}
+        # The watchdog bounds an exchange, so aiohttp's own time limits are off, also those of a caller's session.
         self._timeout = aiohttp.ClientTimeout(total=None)
 
     async def __aenter__(self) -> Self:
@@ -93,8 +93,8 @@ class Transport:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watchdog.close()
-        for tunnel in self._tunnels.values():
-            await tunnel.close()
+        for session in self._socks_sessions.values():
+            await session.close()
         if self._own and self._session is not None:
             await self._session.close()
 
@@ -103,8 +103,8 @@ class Transport:
     async def post(self, url: str, headers: Mapping[str, str], upload: Upload) -> Answer | NoAnswer:
         """POST ``upload``; the answer, or the reason why there is none.
 
-        Raises only the OSError of the upload's own stream. A stale connection costs no attempt: the upload is sent
-        again on a new one.
+        Raises ConfigError for a proxy or certificates that cannot be used, and the OSError of the upload's own
+        stream. A stale connection costs no attempt: the upload is sent again on a new connection.
         """
         outcome = await self._post(url, headers, UploadBody(upload))
         while outcome is None:  # each turn closes one connection of the pool
@@ -112,7 +112,7 @@ class Transport:
         return outcome
 
     async def _post(self, url: str, headers: Mapping[str, str], body: UploadBody) -> Answer | NoAnswer | None:
-        """As :meth:`post`; None when the connection was stale or unfit before the upload began."""
+        """As :meth:`post`; None when the connection was stale or unfit."""
         outcome: Answer | NoAnswer | None = None
         try:
             outcome = await self._exchange("POST", url, headers, body, body)
@@ -125,12 +125,12 @@ class Transport:
             if body.has_open_stream:
                 await complete(body.wait_until_stream_closed())
         if outcome is None or body.connection_rejected or body.connection is None:
-            # Nothing was sent, or no byte came back. An answer that came all the same belongs to no request.
+            # Nothing was sent, or no byte came back. An answer that arrived anyway belongs to no request.
             return None if body.connection_reused else _UNSOLICITED
         return outcome
 
     async def get(self, url: str, headers: Mapping[str, str]) -> Answer | NoAnswer:
-        """GET ``url``; as :meth:`post`, but aiohttp itself replaces a stale connection."""
+        """GET ``url``; as :meth:`post`, but aiohttp replaces a stale connection."""
         exchange = Exchange()
         try:
             return await self._exchange("GET", url, headers, exchange, None)
@@ -144,9 +144,9 @@ class Transport:
         return await self.post(url, headers, Upload((body,), len(body)))
 
     async def resolve(self, url: str) -> None:
-        """Look up how ``url`` is reached, so that requests begun one after another go out in that order."""
+        """Find the route to ``url``, so that the first requests need not wait for it and keep their order."""
         if url not in self._defaults:
-            with suppress(OSError):  # the request itself will say so
+            with suppress(OSError):  # the request will report it
                 async with asyncio.timeout(self._limit_s):
                     await self._find_defaults(url)
 
@@ -177,14 +177,14 @@ class Transport:
                 response.close()
                 raise
             reusable = isinstance(outcome, Answer) and outcome.complete and not outcome.early
-            if not (reusable and response.closed):  # after a 101 aiohttp does not close it
+            if not (reusable and response.closed):  # aiohttp leaves the answer open after a 101
                 response.close()
                 if exchange.connection is not None:
                     exchange.connection.abort()  # an orderly close waits until the peer has read the rest
             return outcome
 
     def _translate(self, error: BaseException, url: str, exchange: Exchange) -> Answer | NoAnswer:
-        """The outcome of an exchange that ended with ``error``."""
+        """The outcome of an exchange that raised ``error``."""
         target, defaults = URL(url, encoded=True), self._defaults.get(url)
         proxy = defaults.route.proxy if defaults is not None else None
         if exchange.timed_out:
@@ -202,18 +202,18 @@ class Transport:
         )
 
     def _session_for(self, route: Route) -> aiohttp.ClientSession:
-        """The session whose connections go by ``route``: each SOCKS proxy has one of its own."""
+        """The session for ``route``: each SOCKS proxy has its own."""
         if self._session is None:
             raise RuntimeError("the transport is not open")
         proxy = route.proxy
         if proxy is None or not proxy.is_socks:
             return self._session
-        if proxy not in self._tunnels:
+        if proxy not in self._socks_sessions:
             from cirron_spool.http.socks import SocksConnector
 
             connector = SocksConnector(proxy, self._resolver, **self._pool_options)
-            self._tunnels[proxy] = self._new_session(connector)
-        return self._tunnels[proxy]
+            self._socks_sessions[proxy] = self._new_session(connector)
+        return self._socks_sessions[proxy]
 
     def _new_session(self, connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -227,7 +227,7 @@ class Transport:
     # -- routes ----------------------------------------------------------------------------------------------
 
     async def _find_defaults(self, url: str) -> RequestDefaults:
-        """Look up proxies and certificates for ``url``, once for an origin. Raises ConfigError when they are no use."""
+        """The defaults for ``url``; the route is looked up once for an origin. Raises ConfigError."""
         target = URL(url, encoded=True)
         known = self._routes.get(target.origin())
         if known is not None:
@@ -253,7 +253,7 @@ class Transport:
         return RequestDefaults(route, self._session_for(route), headers, options)
 
     def _remember_route(self, route: Route) -> None:
-        """Know the way to an origin, and the certificates for all of them."""
+        """Keep the route for its origin, and its TLS context for all origins."""
         self._routes[route.url.origin()] = route
         if isinstance(route.tls, ssl.SSLContext):
             self._tls = route.tls
