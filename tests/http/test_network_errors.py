@@ -136,14 +136,6 @@ class Handshakes:
 
 TLS_FAILURES: dict[str, tuple[Callable[[], ssl.SSLContext], bool, str, str]] = {
     # what the server is like, whether its authority is trusted, the message, the hint
-    "untrusted": (tls.server_context, False, "is not trusted: ", "SSL_CERT_FILE"),
-    "another name": (lambda: tls.server_context("elsewhere"), True, "is not trusted: ", "another name"),
-    "expired": (
-        lambda: tls.server_context("expired"),
-        True,
-        "is not trusted: certificate has expired",
-        "clock",
-    ),
     "old versions": (
         old_versions_only,
         True,
@@ -161,7 +153,9 @@ TLS_FAILURES: dict[str, tuple[Callable[[], ssl.SSLContext], bool, str, str]] = {
 
 
 @pytest.mark.parametrize("kind", TLS_FAILURES)
-async def test_tls_that_fails(spool: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_tls_handshake_is_explained(
+    spool: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context, trusted, message, hint = TLS_FAILURES[kind]
     batches = sdk_batches(spool, 2, spans=TINY)
     if trusted:
@@ -176,7 +170,9 @@ async def test_tls_that_fails(spool: Path, kind: str, monkeypatch: pytest.Monkey
     assert snapshot(spool) == batches
 
 
-async def test_tls_that_does_not_know_the_name(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_does_not_know_the_host_name(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     batches = sdk_batches(spool, 1, spans=TINY)
     monkeypatch.setenv("SSL_CERT_FILE", str(tls.AUTHORITY))
     with Handshakes(knows_no_name()) as server:
@@ -208,7 +204,7 @@ async def test_a_port_that_does_not_speak_tls(spool: Path, first: bytes) -> None
 
 
 @pytest.mark.parametrize("first", [b"", b"\x16"])
-async def test_a_tls_handshake_that_is_cut_may_be_tried_again(spool: Path, first: bytes) -> None:
+async def test_a_cut_tls_handshake_is_a_temporary_failure(spool: Path, first: bytes) -> None:
     batches = sdk_batches(spool, 1, spans=TINY)
     with Says(first) as server:
         result, told = await flush(f"https://127.0.0.1:{server.port}", spool)
@@ -228,7 +224,7 @@ async def test_a_plain_request_to_a_tls_port(spool: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_a_proxy_that_speaks_the_other_of_plain_and_tls(
+async def test_a_proxy_that_speaks_tls_where_plain_http_is_expected_or_the_reverse(
     spool: Path, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches = sdk_batches(spool, 1, spans=TINY)
@@ -255,7 +251,7 @@ async def test_a_proxy_with_a_certificate_that_is_not_trusted(
     assert snapshot(spool) == batches
 
 
-async def test_several_addresses_that_fail_in_several_ways(
+async def test_addresses_that_fail_for_different_reasons(
     spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches = sdk_batches(spool, 1, spans=TINY)
@@ -330,7 +326,7 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
 
 @pytest.mark.parametrize("sent", [True, False])
 @pytest.mark.parametrize("kind", ERRORS)
-def test_no_error_passes_its_own_text_on(kind: str, sent: bool) -> None:
+def test_no_text_of_a_library_is_shown(kind: str, sent: bool) -> None:
     outcome = translate(ERRORS[kind](), peer="h.test:443", sent=sent)
     assert isinstance(outcome, NoAnswer)
     assert outcome.message
@@ -352,7 +348,7 @@ def test_no_error_passes_its_own_text_on(kind: str, sent: bool) -> None:
         ("UNEXPECTED_EOF_WHILE_READING", "was cut or its bytes were damaged", False),
     ],
 )
-def test_what_openssl_says(reason: str, words: str, fatal: bool) -> None:
+def test_the_reasons_of_openssl_are_translated(reason: str, words: str, fatal: bool) -> None:
     error = ssl.SSLError(1, f"[SSL: {reason}] (_ssl.c:1000)")
     error.reason = reason
     for raised in (aiohttp.ClientConnectorSSLError(KEY, error), _raised(aiohttp.ClientOSError, error)):
@@ -362,7 +358,7 @@ def test_what_openssl_says(reason: str, words: str, fatal: bool) -> None:
         assert (outcome.fatal, "h.test:443" in outcome.message) == (fatal, True)
 
 
-def test_an_ipv6_address_is_told_from_its_port() -> None:
+def test_an_ipv6_address_has_brackets() -> None:
     key = KEY._replace(host="::1", port=8443)
     refused = aiohttp.ClientConnectorError(key, ConnectionRefusedError(111, "Connect call failed"))
     assert translate(refused, peer="?") == NoAnswer("cannot connect to [::1]:8443: Connection refused")
@@ -381,7 +377,7 @@ def test_an_ipv6_address_is_told_from_its_port() -> None:
     ],
     ids=["a letter", "an empty size", "an overlong chunk", "a sign", "no trailer", "a long trailer"],
 )
-def test_the_command_ends_on_broken_chunks(
+def test_broken_chunks_end_the_command(
     spool: Path, tmp_path: Path, broken: bytes, without_extensions: str
 ) -> None:
     """The head comes in a segment of its own, and the server stays on the line."""

@@ -40,7 +40,7 @@ def proxy_to(url: str) -> Proxy | None:
         ({"HTTPS_PROXY": "https", "REQUEST_METHOD": "GET"}, "HTTPS_PROXY"),
     ],
 )
-def test_the_variable_that_names_the_proxy(
+def test_the_precedence_of_the_variables(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], source: str | None
 ) -> None:
     for name, value in variables.items():
@@ -59,7 +59,7 @@ def test_the_variable_that_names_the_proxy(
         ({"HTTP_PROXY": "client", "ALL_PROXY": "all"}, "ALL_PROXY"),
     ],
 )
-def test_a_cgi_scripts_http_proxy_is_its_clients(
+def test_http_proxy_is_ignored_in_a_cgi_script(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], source: str | None
 ) -> None:
     for name, value in {**variables, "REQUEST_METHOD": "POST"}.items():
@@ -69,7 +69,7 @@ def test_a_cgi_scripts_http_proxy_is_its_clients(
 
 
 @pytest.mark.parametrize("scheme", ["https", "all"])
-def test_the_systems_settings_count_without_variables(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+def test_without_variables_the_systems_settings_apply(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     # What macOS and Windows answer can only be put in place of the functions of urllib.request.
     monkeypatch.setattr(urllib.request, "getproxies", lambda: {scheme: "http://system.test:3128"})
     monkeypatch.setattr(urllib.request, "proxy_bypass", lambda host: host == "inside.test:443")
@@ -146,7 +146,7 @@ UNUSABLE = [
 @pytest.mark.anyio
 @pytest.mark.parametrize("value", UNUSABLE)
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "all_proxy"])
-async def test_a_proxy_that_cannot_be_used(
+async def test_an_unusable_proxy_is_a_configuration_error(
     spool: Path, monkeypatch: pytest.MonkeyPatch, value: str, variable: str
 ) -> None:
     batches = sdk_batches(spool, 1, spans=TINY)
@@ -163,7 +163,7 @@ async def test_a_proxy_that_cannot_be_used(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("value", [*UNUSABLE, "socks5h://localhost:1080", "http://192.0.2.1:3128"])
-async def test_a_proxy_that_is_no_use_for_this_machine_stands_in_no_ones_way(
+async def test_a_platform_on_this_machine_needs_no_usable_proxy(
     spool: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     sdk_batches(spool, 1, spans=TINY)
@@ -174,15 +174,13 @@ async def test_a_proxy_that_is_no_use_for_this_machine_stands_in_no_ones_way(
 
 
 @pytest.mark.parametrize("value", [*UNUSABLE, "socks5://proxy.test"])
-def test_a_proxy_that_cannot_be_used_is_not_looked_at_for_an_exempt_host(
-    monkeypatch: pytest.MonkeyPatch, value: str
-) -> None:
+def test_an_exempt_host_needs_no_usable_proxy(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("ALL_PROXY", value)
     monkeypatch.setenv("NO_PROXY", "platform.test")
     assert proxy_to("https://platform.test") is None
 
 
-def test_an_https_platform_on_this_machine_is_not_reached_by_way_of_another(
+def test_a_platform_on_this_machine_is_not_reached_through_another_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://192.0.2.1:3128")

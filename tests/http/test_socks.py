@@ -402,7 +402,7 @@ async def test_a_fault_that_passes(
 
 @pytest.mark.usefixtures("short_delays")
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_a_proxy_that_is_not_there(spool: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+async def test_an_unreachable_proxy_is_named(spool: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     address = f"socks5h://{host}:{closed_port()}"
     message, result = await failed_flush(spool, monkeypatch, address)
     assert (message, result.exit_code) == (
@@ -593,7 +593,7 @@ def run_without(command: list[str], spool: Path, home: Path, env: dict[str, str]
         return run.finish()
 
 
-async def test_the_callers_session_has_its_own_proxies(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_callers_session_has_its_own_proxies(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sdk_batches(spool, 1, spans=TINY)
     monkeypatch.setenv("ALL_PROXY", f"socks5h://127.0.0.1:{closed_port()}")
     with ScriptedServer() as server:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import gzip
 import random
 import sys
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import anyio
+import anyio.lowlevel
 import pytest
+from aiohttp.client_proto import ResponseHandler
 
 from cirron_spool import FlushResult, flush_spool
 from cirron_spool.http.transport import Transport
-from cirron_spool.http.upload_body import Upload
+from cirron_spool.http.upload_body import Upload, UploadBody
 from cirron_spool.protocol.answer import Answer as Heard
+from cirron_spool.protocol.answer import NoAnswer
 from support.answers import Answer, Gate, json_answer, ok
+from support.background import SAFETY_NET, closed_port
 from support.scripted import ScriptedServer
 from support.spools import TINY, sdk_batches, snapshot, write_batch
 from support.wire import Request
@@ -141,3 +149,131 @@ async def test_an_answered_body_is_not_held() -> None:
             headers = {"X-Cirron-Batch-Id": "01"}
             await transport.post(f"{server.url}/api/traces", headers, Upload((part,), len(part)))
             assert sys.getrefcount(part) == references
+
+
+# -- the write, and the call after it --------------------------------------------------------------------------
+
+
+async def test_on_sent_is_called_after_the_write_and_before_the_answer() -> None:
+    gate = Gate()
+    moments: list[str] = []
+
+    def on_sent() -> None:
+        moments.append("now")
+        gate.open()  # which the answer waits for
+
+    with ScriptedServer(ok(stall_before=gate)) as server:
+        async with Transport(timeout_ms=10_000) as transport:
+            heard = await transport.post(
+                f"{server.url}/api/traces",
+                {"X-Cirron-Batch-Id": "0a"},
+                Upload((b"{", b"}"), 2, on_sent=on_sent),
+            )
+    assert isinstance(heard, Heard)
+    assert heard.status == 200
+    assert moments == ["now"]
+
+
+async def test_on_sent_is_not_called_without_a_connection() -> None:
+    moments: list[str] = []
+    upload = Upload((b"{}",), 2, on_sent=lambda: moments.append("now"))
+    async with Transport(timeout_ms=10_000) as transport:
+        assert isinstance(
+            await transport.post(f"http://127.0.0.1:{closed_port()}/api/traces", {}, upload), NoAnswer
+        )
+    assert moments == []
+
+
+async def test_a_connection_that_closes_at_the_end_of_a_stream_leaves_no_unretrieved_exception() -> None:
+    """And not an exception of a task that nobody asks: people would see its traceback."""
+    unheard: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"x" * 1000
+        [body] = transport._watchdog._watched
+        async with asyncio.timeout(SAFETY_NET):
+            while not isinstance(body, UploadBody) or body.connection is None or body.connection.is_open:
+                await anyio.lowlevel.checkpoint()
+
+    @contextlib.asynccontextmanager
+    async def stream() -> AsyncIterator[AsyncIterator[bytes]]:
+        yield parts()
+
+    with ScriptedServer(ok(read_only=500, reset=True)) as server:
+        async with Transport(timeout_ms=60_000) as transport:
+            outcome = await transport.post(server.url + "/api/traces", {}, Upload(length=None, stream=stream))
+    assert isinstance(outcome, NoAnswer)
+    gc.collect()  # an exception that nobody retrieved is told when its task goes
+    await asyncio.sleep(0)
+    assert unheard == []
+
+
+class OpenTransport(asyncio.Transport):
+    """Open, and always empty."""
+
+    def __init__(self, protocol: asyncio.BaseProtocol) -> None:
+        super().__init__()
+        self._protocol = protocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self._protocol
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+class UnlimitedWriter:
+    """A connection whose kernel has room for everything at once: no write ever waits."""
+
+    def __init__(self) -> None:
+        self.written = 0
+        self.protocol = ResponseHandler(asyncio.get_running_loop())
+        self.protocol.transport = OpenTransport(self.protocol)
+
+    async def write(self, piece: bytes | memoryview) -> None:
+        self.written += len(piece)
+
+
+@pytest.mark.parametrize("part", [8 * 1024 * 1024, 100_000, 1000], ids=["whole", "in parts", "in crumbs"])
+async def test_other_tasks_get_turns_during_a_large_write(part: int) -> None:
+    size = 8 * 1024 * 1024
+    parts = tuple(bytes(min(part, size - start)) for start in range(0, size, part))
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    writer: Any = UnlimitedWriter()
+    body = UploadBody(Upload(parts, size))
+    neighbour = asyncio.ensure_future(other())
+    await body.write(writer)
+    neighbour.cancel()
+    assert writer.written == size
+    # A turn after each 256 KiB; a smaller part may run over that.
+    assert turns >= size // (256 * 1024 + (part if part < 256 * 1024 else 0)) - 1
+
+
+async def test_the_stall_limit_starts_with_the_write_and_not_with_the_connection() -> None:
+    """A connection has a limit of its own: what it took is no silence of the upload."""
+    body = UploadBody(Upload((b"{}",), 2))
+    connected = time.monotonic()
+    seen: list[float] = []
+
+    class Writer(UnlimitedWriter):
+        async def write(self, piece: bytes | memoryview) -> None:
+            seen.append(body.last_progress)
+
+    writer: Any = Writer()
+    await body.write(writer)
+    assert seen
+    assert seen[0] >= connected

@@ -77,6 +77,13 @@ def write_batch(directory: Path, created_ns: int, batch_id: str, body: bytes = b
     return path
 
 
+def random_batch(spool: Path, size: int, created_ns: int = 1) -> bytes:
+    """A batch of `size` random bytes: its body is no smaller, so it does not vanish into the kernel's buffers."""
+    body = random.Random(size).randbytes(size)
+    write_batch(spool, created_ns, f"{created_ns:02x}", body)
+    return body
+
+
 def profiled_run(directory: Path, *, batches: int = 3, steps: int = 20) -> list[Sealed]:
     """Run a short loop under the real ``ci.profile()`` in a process of its own; return what it sealed.
 

@@ -1,18 +1,16 @@
-"""The silence limit fires in every state of a connection, and a dead connection is noticed without it."""
+"""Lookups of host names: shared, not cached, and given up without a trace."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import subprocess
-import sys
+import socket
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cirron_spool import FlushEvent, Retrying, flush_spool
 from cirron_spool.concurrency.threads import in_daemon_thread
 from cirron_spool.errors import NoThreadError
 from cirron_spool.http.resolver import Resolver
@@ -20,30 +18,12 @@ from cirron_spool.http.transport import Transport
 from cirron_spool.http.upload_body import Upload
 from cirron_spool.protocol.answer import NoAnswer
 from support.background import SAFETY_NET
-from support.exchanges import cases, expected
+from support.scripted import ScriptedServer
+from support.spools import TINY, sdk_batches
 
-PARSERS = {"": "aiohttp._http_parser", "1": "aiohttp.http_parser"}
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("short_delays")]
 
-
-@pytest.mark.parametrize("without_extensions", PARSERS, ids=["parser in C", "parser in Python"])
-def test_every_state_of_a_connection_comes_to_its_end(without_extensions: str) -> None:
-    """All cases run at the same time, in a process of their own; its end waits for no look-up either."""
-    done = subprocess.run(
-        [sys.executable, "-m", "support.exchanges"],
-        cwd=Path(__file__).parent.parent,
-        env={**os.environ, "AIOHTTP_NO_EXTENSIONS": without_extensions},
-        capture_output=True,
-        timeout=4 * SAFETY_NET,
-        check=True,
-    )
-    result: dict[str, Any] = json.loads(done.stdout)
-    if not without_extensions and result["parser"] != PARSERS[""]:
-        pytest.skip("aiohttp has no parser in C here")
-    assert result["parser"] == PARSERS[without_extensions]
-    assert result["outcomes"] == {str(case): expected(case) for case in cases()}
-
-
-# -- look-ups ---------------------------------------------------------------------------------------------------
+TOKEN = "sk-resolver-secret"
 
 
 class NameServers:
@@ -76,14 +56,16 @@ def name_servers(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.anyio
-async def test_a_look_up_that_is_not_answered_says_so(name_servers: NameServers) -> None:
+async def test_a_timeout_names_the_lookup_that_has_no_answer(name_servers: NameServers) -> None:
     async with Transport(timeout_ms=200) as transport:
         heard = await transport.post("http://a.looked-up.test:9/", {}, Upload((b"{}",), 2))
     assert heard == NoAnswer("timed out after 200ms while looking up a.looked-up.test")
 
 
 @pytest.mark.anyio
-async def test_connections_share_a_look_up_and_later_ones_ask_anew(name_servers: NameServers) -> None:
+async def test_concurrent_connections_share_a_lookup_and_later_ones_ask_again(
+    name_servers: NameServers,
+) -> None:
     resolver = Resolver()
     waiting = [asyncio.ensure_future(resolver.resolve("a.looked-up.test", 80)) for _ in range(3)]
     assert await asyncio.to_thread(name_servers.first.wait, SAFETY_NET)
@@ -100,7 +82,7 @@ async def test_connections_share_a_look_up_and_later_ones_ask_anew(name_servers:
 
 
 @pytest.mark.anyio
-async def test_a_look_up_that_everybody_gave_up_is_not_joined(name_servers: NameServers) -> None:
+async def test_an_abandoned_lookup_is_not_joined(name_servers: NameServers) -> None:
     resolver = Resolver()
     for _ in range(2):
         with pytest.raises(TimeoutError):
@@ -109,7 +91,7 @@ async def test_a_look_up_that_everybody_gave_up_is_not_joined(name_servers: Name
 
 
 @pytest.mark.anyio
-async def test_a_name_that_no_name_server_can_know() -> None:
+async def test_a_name_with_an_overlong_label_cannot_be_resolved() -> None:
     async with Transport(timeout_ms=10_000) as transport:
         heard = await transport.post(f"http://{'a' * 64}.test:9/", {}, Upload((b"{}",), 2))
     assert isinstance(heard, NoAnswer)
@@ -117,7 +99,7 @@ async def test_a_name_that_no_name_server_can_know() -> None:
 
 
 @pytest.mark.anyio
-async def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_thread_the_host_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -134,3 +116,48 @@ async def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None
         False,
     )
     assert "ulimit -u" in heard.hint
+
+
+async def test_a_later_attempt_finds_a_corrected_address(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = sdk_batches(spool, 2, spans=TINY)
+    addresses = iter(["127.0.0.2", "127.0.0.1"])
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *args: Any, **options: Any) -> Any:
+        return real(next(addresses) if host == "moved.test" else host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr("cirron_spool.settings.load.is_loopback", lambda host: True)
+    with ScriptedServer() as server:
+        events: list[FlushEvent] = []
+        result = await flush_spool(
+            spool,
+            api_url=f"http://moved.test:{server.port}",
+            token=TOKEN,
+            retries=1,
+            verify=False,
+            on_event=events.append,
+        )
+    assert (result.uploaded, result.exit_code) == (2, 0)
+    [retry] = [event for event in events if isinstance(event, Retrying)]
+    assert retry.message.endswith(f"cannot connect to moved.test:{server.port}: Connection refused")
+    assert server.delivered == {batch.batch_id: batch.data for batch in batches}
+
+
+async def test_an_unknown_host_is_named(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = sdk_batches(spool, 1, spans=TINY)
+
+    # No name server is asked by a test: the resolver fails as it does without a network.
+    def getaddrinfo(*args: object, **more: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    result = await flush_spool(
+        spool, api_url="http://spool.localhost:9", token=TOKEN, retries=0, verify=False
+    )
+    assert [failure.message for failure in result.failures] == [
+        f"Network error uploading {batches[0].name}: cannot resolve spool.localhost: Name or service not known"
+    ]
+    assert result.exit_code == 4

@@ -102,6 +102,8 @@ UNREADABLE = {
         ("the same length twice", [LENGTH, LENGTH], "accepted"),
         ("a list of lengths", ["Content-Length: 8, 8"], "accepted"),
         ("a signed length", ["Content-Length: +8"], "accepted"),
+        ("a negative length", ["Content-Length: -8"], "accepted"),
+        ("a length in letters", ["Content-Length: x"], "accepted"),
         ("no length", ["Content-Length:"], "accepted"),
         ("a length in hexadecimal", ["Content-Length: 0x8"], "accepted"),
         ("a length with a blank inside", ["Content-Length: 0 8"], "accepted"),
@@ -124,7 +126,7 @@ async def heard(answer: bytes, ending: str) -> Heard | NoAnswer:
 
 
 @pytest.mark.parametrize("name", READ)
-async def test_what_is_read(name: str) -> None:
+async def test_a_known_framing_is_read(name: str) -> None:
     answer = await heard(READ[name], "close")
     assert isinstance(answer, Heard)
     assert (answer.complete, answer.delimited) == (True, True)
@@ -133,7 +135,7 @@ async def test_what_is_read(name: str) -> None:
 
 @pytest.mark.parametrize("ending", ["close", "reset"])
 @pytest.mark.parametrize("name", NOT_HTTP)
-async def test_what_is_not_http(name: str, ending: str) -> None:
+async def test_an_answer_that_is_not_http_is_no_answer(name: str, ending: str) -> None:
     answer = await heard(NOT_HTTP[name], ending)
     assert isinstance(answer, NoAnswer)
     assert not answer.fatal
@@ -143,14 +145,14 @@ async def test_what_is_not_http(name: str, ending: str) -> None:
 
 @pytest.mark.parametrize("ending", ["close", "reset"])
 @pytest.mark.parametrize("name", UNREADABLE)
-async def test_what_has_no_end_that_can_be_read(name: str, ending: str) -> None:
+async def test_an_unknown_framing_is_no_answer(name: str, ending: str) -> None:
     answer = await heard(UNREADABLE[name], ending)
     assert isinstance(answer, NoAnswer)
     assert not answer.fatal
 
 
 @pytest.mark.parametrize("ending", ["close", "reset"])
-async def test_an_end_that_only_the_close_marks(ending: str) -> None:
+async def test_an_answer_that_only_the_close_ends_is_not_delimited(ending: str) -> None:
     """It is read, but a cut cannot be seen; and a reset, or our own giving up, is no close."""
     answer = await heard(raw(OK), ending)
     if ending == "close":
@@ -161,7 +163,7 @@ async def test_an_end_that_only_the_close_marks(ending: str) -> None:
 
 
 @pytest.mark.skipif("AIOHTTP_NO_EXTENSIONS" in os.environ, reason="this is that run")
-def test_the_same_with_the_parser_in_python() -> None:
+def test_the_parser_in_python_gives_the_same_results() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__],
         cwd=Path(__file__).parent.parent,
