@@ -6,13 +6,22 @@ import asyncio
 from typing import Any
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
 # The protocol of one connection: aiohttp.client_proto.ResponseHandler.
 Protocol = Any
 
-# The errors of a request. HttpProcessingError is no ClientError, but the parser in Python raises it.
-REQUEST_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
+# The parser's error. It is no ClientError, but a request may raise it with the parser in Python.
+ParserError = HttpProcessingError
+
+# The errors of a request.
+REQUEST_ERRORS = (aiohttp.ClientError, ParserError, OSError)
+
+
+def create_protocol(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
+    """The protocol for a connection that is opened for aiohttp."""
+    return ResponseHandler(loop)
 
 
 def protocol_of(response: aiohttp.ClientResponse) -> Protocol | None:
@@ -50,8 +59,8 @@ def has_unfinished_body(protocol: Protocol) -> bool:
 def end_body(content: aiohttp.StreamReader, *, refused: bool) -> None:
     """Make reads of an unfinished body raise. A finished or failed body stays as it is.
 
-    ``refused``: the parser refused the body, and reads raise HttpProcessingError. Otherwise the connection was lost,
+    ``refused``: the parser refused the body, and reads raise ParserError. Otherwise the connection was lost,
     and they raise ClientPayloadError.
     """
     if not content.is_eof() and content.exception() is None:
-        content.set_exception(HttpProcessingError() if refused else aiohttp.ClientPayloadError())
+        content.set_exception(ParserError() if refused else aiohttp.ClientPayloadError())

@@ -49,8 +49,10 @@ async def read_answer(
     if framed is None:
         return _UNKNOWN_FRAMING
     content = response.content
-    if content.is_eof() and content.total_bytes <= _LONGEST_BODY:  # nearly all arrive whole with their head
-        body, whole = content.read_nowait(), True
+    if content.is_eof():  # nearly all answers arrive whole with their head
+        body = content.read_nowait()
+        whole = len(body) <= _LONGEST_BODY
+        body = body[:_LONGEST_BODY]
     else:
         body, whole = await _read_body(response, connection)
     # Without a mark the connection's end was taken for the body's: a cut is not visible then.

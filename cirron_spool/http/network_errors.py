@@ -13,9 +13,9 @@ import ssl
 from collections.abc import Iterator
 
 import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
 
 from cirron_spool.errors import NoThreadError
+from cirron_spool.http.aiohttp_compat import ParserError
 from cirron_spool.http.hosts import host_and_port
 from cirron_spool.http.proxies import Proxy
 from cirron_spool.protocol.answer import Answer, NoAnswer
@@ -95,7 +95,7 @@ def translate(
 
 def _broken_answer(error: BaseException, proxy: str) -> str:
     """The fault of an answer that had begun; empty when none had."""
-    if isinstance(error, HttpProcessingError):
+    if isinstance(error, ParserError):
         return "the answer is not HTTP from some point on"
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the answer was cut"

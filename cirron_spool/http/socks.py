@@ -12,11 +12,11 @@ import ssl as tls
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aiohttp.client_proto import ResponseHandler
 from aiohttp_socks import ProxyConnector, ProxyType
 from python_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
 from python_socks.async_.asyncio import Proxy as SocksClient
 
+from cirron_spool.http.aiohttp_compat import Protocol, create_protocol
 from cirron_spool.http.hosts import parse_address
 from cirron_spool.http.network_errors import TunnelError
 from cirron_spool.http.proxies import Proxy
@@ -68,12 +68,12 @@ class SocksConnector(ProxyConnector):
         port: int,
         ssl: tls.SSLContext | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # aiohttp_socks's signature
-    ) -> tuple[asyncio.Transport, ResponseHandler]:
+    ) -> tuple[asyncio.Transport, Protocol]:
         """Connect to ``host``. Raises TunnelError, or OSError for a fault behind the proxy."""
         # A private method of aiohttp_socks. Its own version cannot be cancelled in a lookup or a TLS handshake.
         async with asyncio.timeout(timeout):
             return await self._loop.create_connection(
-                partial(ResponseHandler, self._loop),
+                partial(create_protocol, self._loop),
                 sock=await self._open_tunnel(host, port),
                 ssl=ssl,
                 server_hostname=host.rstrip(".") if ssl is not None else None,

@@ -1,4 +1,4 @@
-"""What aiohttp_compat builds on still holds: no documentation of aiohttp promises it."""
+"""The contract of aiohttp_compat: the private parts of aiohttp that it uses behave as expected."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from cirron_spool.http import aiohttp_compat
@@ -22,7 +21,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
 
 
 class Peer:
-    """A server in this loop that answers each request with what `say` holds then, and takes more by `writers`."""
+    """A server in this event loop. It answers each request with `say`; `writers` send more."""
 
     def __init__(self) -> None:
         self.say = b""
@@ -49,14 +48,14 @@ async def peer() -> AsyncIterator[Peer]:
 
 
 async def until(happened: Callable[[], bool], what: str) -> None:
-    """Wait for what aiohttp tells nobody of. Fails with `what` is wrong instead."""
+    """Wait for a state of aiohttp that has no event. Fails with `what`."""
     deadline = time.monotonic() + SAFETY_NET
     while not happened():
         assert time.monotonic() < deadline, what
         await asyncio.sleep(0.001)
 
 
-async def test_an_answer_leads_to_its_protocol_also_once_it_was_read() -> None:
+async def test_an_answer_that_was_read_has_its_protocol() -> None:
     async with peer() as there, aiohttp.ClientSession() as session:
         there.say = HEAD + b"done"
         async with session.get(there.url) as response:
@@ -80,7 +79,7 @@ async def test_the_transport_is_none_once_the_connection_is_lost() -> None:
         assert aiohttp_compat.has_failed(protocol), "ResponseHandler.exception() is None after the end"
 
 
-async def test_a_writer_leads_to_its_protocol() -> None:
+async def test_a_writer_has_its_protocol() -> None:
     found: list[Any] = []
 
     class Body(aiohttp.Payload):
@@ -106,18 +105,21 @@ async def test_a_writer_leads_to_its_protocol() -> None:
             assert found == [aiohttp_compat.protocol_of(response)], "StreamWriter.protocol is another one"
 
 
-async def test_a_left_over_is_seen_on_the_protocol() -> None:
+async def test_the_protocol_reports_an_unsolicited_answer() -> None:
     async with peer() as there, aiohttp.ClientSession() as session:
         there.say = HEAD + b"done"
         async with session.get(there.url) as response:
             await response.read()
             protocol = aiohttp_compat.protocol_of(response)
-        assert not aiohttp_compat.has_left_over(protocol), "should_close is true of a good connection"
+        assert not aiohttp_compat.has_left_over(protocol), "should_close is true for a reusable connection"
         there.writers[0].write(HEAD + b"more")
-        await until(lambda: aiohttp_compat.has_left_over(protocol), "should_close tells of no left-over")
+        await until(
+            lambda: aiohttp_compat.has_left_over(protocol),
+            "should_close is false after an unsolicited answer",
+        )
 
 
-async def test_a_parser_that_refuses_a_later_segment_is_seen_on_the_protocol() -> None:
+async def test_the_protocol_reports_a_later_segment_that_the_parser_refused() -> None:
     async with peer() as there, aiohttp.ClientSession() as session:
         there.say = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
         async with session.get(there.url) as response:
@@ -127,13 +129,13 @@ async def test_a_parser_that_refuses_a_later_segment_is_seen_on_the_protocol() -
             )
             there.writers[0].write(b"Z\r\n")
             await until(
-                lambda: aiohttp_compat.has_failed(protocol), "exception() does not tell of a parser's error"
+                lambda: aiohttp_compat.has_failed(protocol), "exception() is None after a parser's error"
             )
 
 
 @pytest.mark.parametrize("refused", [True, False])
 async def test_reading_a_body_can_be_ended(refused: bool) -> None:
-    kind = HttpProcessingError if refused else aiohttp.ClientPayloadError
+    kind = aiohttp_compat.ParserError if refused else aiohttp.ClientPayloadError
     async with peer() as there, aiohttp.ClientSession() as session:
         there.say = HEAD + b"x"
         async with session.get(there.url) as response:
@@ -143,7 +145,7 @@ async def test_reading_a_body_can_be_ended(refused: bool) -> None:
             aiohttp_compat.end_body(response.content, refused=refused)
             with pytest.raises(kind):
                 await reading
-            # The first end counts.
+            # Only the first call has an effect.
             aiohttp_compat.end_body(response.content, refused=not refused)
             assert isinstance(response.content.exception(), kind)
 
@@ -154,13 +156,23 @@ async def test_a_body_at_its_end_stays_readable() -> None:
         async with session.get(there.url) as response:
             await until(response.content.is_eof, "a whole body is not at its end")
             aiohttp_compat.end_body(response.content, refused=True)
-            assert response.content.total_bytes == 4
             assert await response.content.read() == b"done"
 
 
-async def test_what_a_request_raises_is_one_of_request_errors() -> None:
-    assert issubclass(HttpProcessingError, Exception)
-    assert not issubclass(HttpProcessingError, aiohttp.ClientError), (
-        "HttpProcessingError needs no mention any more"
+async def test_a_created_protocol_serves_a_connection() -> None:
+    async with peer() as there:
+        loop = asyncio.get_running_loop()
+        protocol = aiohttp_compat.create_protocol(loop)
+        transport, _ = await loop.create_connection(lambda: protocol, "127.0.0.1", there.url.port or 0)
+        assert aiohttp_compat.transport_of(protocol) is transport, "connection_made() sets no transport"
+        assert not aiohttp_compat.has_left_over(protocol), "a new protocol cannot be used"
+        transport.close()
+        await until(lambda: aiohttp_compat.transport_of(protocol) is None, "ResponseHandler.transport stays")
+
+
+async def test_the_parsers_error_is_no_client_error() -> None:
+    assert issubclass(aiohttp_compat.ParserError, Exception)
+    assert not issubclass(aiohttp_compat.ParserError, aiohttp.ClientError), (
+        "ParserError is not needed any more"
     )
-    assert HttpProcessingError in aiohttp_compat.REQUEST_ERRORS
+    assert aiohttp_compat.ParserError in aiohttp_compat.REQUEST_ERRORS

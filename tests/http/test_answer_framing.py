@@ -1,4 +1,4 @@
-"""Which answers are read at all: HTTP/1.0 and 1.1, with an end that the client really decoded. Both parsers."""
+"""Only answers in HTTP/1.0 and 1.1 with a known framing are read. Run with both of aiohttp's parsers."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ async def test_an_unknown_framing_is_no_answer(name: str, ending: str) -> None:
 
 @pytest.mark.parametrize("ending", ["close", "reset"])
 async def test_an_answer_that_only_the_close_ends_is_not_delimited(ending: str) -> None:
-    """It is read, but a cut cannot be seen; and a reset, or our own giving up, is no close."""
+    """A cut is not visible in it, and a reset is no orderly close."""
     answer = await heard(raw(OK), ending)
     if ending == "close":
         assert isinstance(answer, Heard)

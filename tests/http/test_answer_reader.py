@@ -67,7 +67,7 @@ def _behaviour(answer: Answer) -> dict[str, bool]:
 
 
 async def test_an_answer_without_a_body_cut_at_any_byte_is_no_acknowledgement(spool: Path) -> None:
-    """204 has no body: nothing of it but its head can be missing."""
+    """A 204 has only a head."""
     wire = Answer(204).render()
     [batch] = sdk_batches(spool, 1, spans=TINY)
     with ScriptedServer() as server:
@@ -89,7 +89,7 @@ async def test_an_http10_answer_that_ends_with_the_connection_acknowledges(spool
 async def test_an_http10_answer_without_an_orderly_end_is_no_acknowledgement(
     spool: Path, how: str, left: int
 ) -> None:
-    """Only the close marks the end of such an answer: a reset, and our own giving up, are no close."""
+    """Only an orderly close marks the end of such an answer. A reset and a timeout do not."""
     batches = sdk_batches(spool, 1, spans=TINY)
     text: dict[str, Any] = {"headers": [("Content-Type", "text/plain")], "body": b"accepted", "http10": True}
     size = len(Answer(**text).render()) - left
@@ -198,11 +198,11 @@ async def test_an_early_refusal_is_read_although_the_next_write_fails() -> None:
         with sock:
             sock.recv(1)
             sock.sendall(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 4\r\n\r\nfull")
-        closed.set()  # with unread bytes of the request: a reset
+        closed.set()  # a reset, since bytes of the request are unread
 
     async def parts() -> AsyncIterator[bytes]:
         yield b"x" * 1000
-        closed.wait(SAFETY_NET)  # without a turn of the loop, in which the answer would be read
+        closed.wait(SAFETY_NET)  # blocks the event loop, which would read the answer
         yield b"x" * 1000
 
     @contextlib.asynccontextmanager
@@ -237,7 +237,7 @@ async def test_a_huge_answer_is_read_up_to_64_kb(spool: Path) -> None:
 
 @pytest.mark.parametrize("over", [0, 1])
 async def test_an_answer_in_one_segment_is_read_up_to_64_kb(over: int) -> None:
-    """The event loop, busy with other things, finds all of it in the kernel with the headers."""
+    """The whole answer is in the kernel before the event loop reads."""
     body = b"x" * (64 * 1024 + over)
     answer = Answer(200, body=body)
     whole = len(answer.render())
@@ -262,7 +262,7 @@ async def test_an_answer_in_one_segment_is_read_up_to_64_kb(over: int) -> None:
 
 
 async def test_an_endless_answer_is_not_read_to_its_end(spool: Path) -> None:
-    """The server would send a hundred megabytes; it gets rid of what its and our kernel hold, and then an end."""
+    """The server cannot send its 100 MB: the client ends the connection."""
     batches = sdk_batches(spool, 1, spans=TINY)
     endless = Answer(500, body=b"x" * 100_000_000)
     with ScriptedServer(endless) as server:

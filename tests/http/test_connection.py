@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("short_delays")]
 TOKEN = "sk-connection-secret"
 
 
-# The server reads the request, or some of it, and ends the connection without a byte of an answer.
+# The server reads the request, or a part of it, and ends the connection without a byte of an answer.
 DEATHS = {
     "closed": ok(cut_after=0),
     "reset": ok(cut_after=0, reset=True),
@@ -115,7 +115,7 @@ async def test_a_server_that_closes_after_each_answer_without_notice_costs_no_at
 
 
 async def test_each_batch_in_flight_tries_one_stale_connection_at_most(spool: Path) -> None:
-    """Each connection answers one upload and dies of the next: no batch tries several of the old ones."""
+    """Each connection answers one upload and ends at the next one. No batch tries a second old connection."""
     batches = sdk_batches(spool, 30, spans=TINY)
     answered: set[int] = set()
 
@@ -182,11 +182,11 @@ async def test_a_closed_connection_is_freed() -> None:
 # -- unsolicited bytes -----------------------------------------------------------------------------------------
 
 
-LEFT_OVER = ok().render()
+UNSOLICITED = ok().render()
 
 
 def busy_loop() -> aiohttp.TraceConfig:
-    """A session's way to wait a little before each request: what has come on its connections is read meanwhile."""
+    """Give the event loop some turns before each request, so that it reads the bytes that have arrived."""
 
     async def turn(*args: object) -> None:
         for _ in range(20):
@@ -201,10 +201,10 @@ def busy_loop() -> aiohttp.TraceConfig:
 async def test_an_unsolicited_answer_in_the_same_segment_acknowledges_nothing(
     spool: Path, status: int
 ) -> None:
-    """The second answer comes with the first. The next batch's own answer is a refusal: no 200 is left for it."""
+    """The second answer arrives with the first. The next batch's own answer is a refusal."""
     batches = sdk_batches(spool, 3, spans=TINY)
-    left_over = json_answer({"success": True}, status).render()
-    with ScriptedServer(ok(extra=left_over), Answer(404)) as server:
+    unsolicited = json_answer({"success": True}, status).render()
+    with ScriptedServer(ok(extra=unsolicited), Answer(404)) as server:
         result, _ = await flush(server, spool, retries=3)
     assert (result.uploaded, [failure.status for failure in result.failures]) == (1, [404])
     assert [request.batch_id for request in server.uploads] == [batch.batch_id for batch in batches[:2]]
@@ -216,11 +216,11 @@ async def test_an_unsolicited_answer_in_the_same_segment_acknowledges_nothing(
 async def test_an_unsolicited_answer_on_an_idle_connection_acknowledges_nothing(
     spool: Path, seen_by: str, after: str
 ) -> None:
-    """It arrives while the connection is idle: unread by the event loop, or read already."""
+    """It arrives while the connection is idle. The event loop has read it, or it is still in the kernel."""
     batches = sdk_batches(spool, 3, spans=TINY)
-    first = 1 if after == "upload" else 0  # the batch that must not take the left-over for its own answer
+    first = 1 if after == "upload" else 0  # the batch that must not take it for its own answer
     gate = Gate()
-    talkative = ok(extra=LEFT_OVER, extra_gate=gate)
+    talkative = ok(extra=UNSOLICITED, extra_gate=gate)
     heard: list[FlushEvent] = []
 
     def hear(event: FlushEvent) -> None:
@@ -232,17 +232,17 @@ async def test_an_unsolicited_answer_on_an_idle_connection_acknowledges_nothing(
     with ScriptedServer(*[talkative] * first, Answer(404)) as server:
         if after == "verification":
             server.on(
-                "GET", "/api/cli/status", json_answer({"valid": True}, extra=LEFT_OVER, extra_gate=gate)
+                "GET", "/api/cli/status", json_answer({"valid": True}, extra=UNSOLICITED, extra_gate=gate)
             )
         if seen_by == "loop":
-            # A busy harness: the loop turns a few times between the flush's wish to send and the sending.
+            # The event loop reads the bytes before the request is sent.
             async with aiohttp.ClientSession(trace_configs=[busy_loop()]) as session:
                 result, _ = await flush(server, spool, retries=3, on_event=hear, session=session)
         else:
             result, _ = await flush(server, spool, retries=3, on_event=hear)
     assert (result.uploaded, [failure.status for failure in result.failures]) == (first, [404])
     assert snapshot(spool) == batches[first:]
-    # The stale connection costs no attempt and no delay: a fresh one takes the batch at once.
+    # No attempt and no delay: the batch is sent on a new connection at once.
     assert not [event for event in heard if isinstance(event, Retrying)]
     assert server.uploads[-1].connection == 2
 
@@ -256,7 +256,7 @@ async def test_garbage_between_two_answers_costs_no_batch(spool: Path) -> None:
 
 
 async def test_bytes_after_an_answer_without_a_body_end_the_connection() -> None:
-    """An empty line behind an answer is no part of the next one: that is asked for on a fresh connection."""
+    """The empty line is not part of the next answer: the next request uses a new connection."""
     with ScriptedServer(Answer(204, extra=b"\r\n"), Answer(204)) as server:
         async with Transport(timeout_ms=10_000) as transport:
             for number in range(2):
@@ -267,7 +267,7 @@ async def test_bytes_after_an_answer_without_a_body_end_the_connection() -> None
 
 
 class Greeter:
-    """Says something on every connection before it is asked anything, as an SSH server does; here, a success."""
+    """Sends a success on every connection before the first request, as an SSH server sends its banner."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -289,7 +289,7 @@ class Greeter:
         with contextlib.suppress(OSError):  # the listener is closed
             while True:
                 sock, _ = self._listener.accept()
-                sock.sendall(LEFT_OVER)
+                sock.sendall(UNSOLICITED)
                 greeted.append(sock)
         for sock in greeted:
             sock.close()
@@ -306,7 +306,7 @@ async def test_a_server_that_sends_before_the_first_request_acknowledges_nothing
         for _ in range(20 if seen_by == "loop" else 0):
             await asyncio.sleep(0)
 
-    # Between the connection and the first request on it, its greeting comes.
+    # The answer arrives between the connection and its first request.
     trace = aiohttp.TraceConfig()
     trace.on_connection_create_end.append(greeted)
     with Greeter() as server:

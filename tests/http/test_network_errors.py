@@ -1,4 +1,4 @@
-"""What goes wrong below HTTP, in plain words: nothing of a library's own text reaches a person."""
+"""Network and TLS errors have plain messages, and no text of a library is shown."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("short_delays")]
 
 TOKEN = "sk-words-secret"
 
-# Addresses of objects, tracebacks, files of OpenSSL and Python, names of exceptions and of a library's objects.
+# Traces of a library's text: addresses of objects, file names, names of exceptions and modules.
 LIBRARY = re.compile(
     r"0x[0-9a-f]{6}|object at|\.c:\d|\.py|ssl:|\[SSL|_ssl|\[Errno|Error\(|Exception|[a-z]Error\b|asyncio|aiohttp"
 )
 
 
 async def flush(url: str, spool: Path, **options: Any) -> tuple[FlushResult, list[str]]:
-    """The result, and all that a person is told."""
+    """The result, and all messages for a person."""
     events: list[FlushEvent] = []
     result = await flush_spool(
         spool, **{"api_url": url, "token": TOKEN, "retries": 0, "on_event": events.append, **options}
     )
-    told = [text for event in events if isinstance(event, Failed) for text in (event.message, event.hint)]
-    told += [event.message for event in events if isinstance(event, Warned)]
-    return result, told
+    messages = [text for event in events if isinstance(event, Failed) for text in (event.message, event.hint)]
+    messages += [event.message for event in events if isinstance(event, Warned)]
+    return result, messages
 
 
-class Says(BackgroundServer):
-    """Says `first` to whatever comes, and closes."""
+class Talker(BackgroundServer):
+    """Sends `first` after the first bytes of a client, and closes."""
 
     def __init__(self, first: bytes, **options: Any) -> None:
         super().__init__(**options)
@@ -95,7 +95,7 @@ def knows_no_name() -> ssl.SSLContext:
 
 
 class Handshakes:
-    """A TLS server of blocking sockets: unlike asyncio's it sends the alert of a handshake that fails."""
+    """A TLS server of blocking sockets: unlike asyncio's it sends the alert of a failed handshake."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self.heard = b""
@@ -128,20 +128,20 @@ class Handshakes:
                         encrypted.do_handshake()
                         self.heard += encrypted.recv(65536)
                     except ssl.SSLError:
-                        # Closing with something unread would reset the connection, and the alert could be lost.
+                        # A close with unread bytes would reset the connection, and the alert could be lost.
                         socket.socket.shutdown(encrypted, socket.SHUT_WR)
                         while socket.socket.recv(encrypted, 65536):
                             pass
 
 
 TLS_FAILURES: dict[str, tuple[Callable[[], ssl.SSLContext], bool, str, str]] = {
-    # what the server is like, whether its authority is trusted, the message, the hint
+    # the server's context, whether its authority is trusted, part of the message, part of the hint
     "old versions": (
         old_versions_only,
         True,
         "TLS failed: 127.0.0.1:",
         "apiUrl",
-    ),  # OpenSSLs say it differently
+    ),  # the rest depends on the version of OpenSSL
     "a client certificate": (wants_a_certificate, True, "asks for a certificate", "apiUrl"),
     "a client certificate, TLS 1.2": (
         lambda: wants_a_certificate(ssl.TLSVersion.TLSv1_2),
@@ -161,11 +161,11 @@ async def test_a_failed_tls_handshake_is_explained(
     if trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(tls.AUTHORITY))
     with Handshakes(context()) as server:
-        result, told = await flush(f"https://127.0.0.1:{server.port}", spool)
-    assert message in told[0]
-    assert hint in told[1]
+        result, messages = await flush(f"https://127.0.0.1:{server.port}", spool)
+    assert message in messages[0]
+    assert hint in messages[1]
     assert result.exit_code == 1
-    assert not [text for text in told if LIBRARY.search(text)]
+    assert not [text for text in messages if LIBRARY.search(text)]
     assert server.heard == b""
     assert snapshot(spool) == batches
 
@@ -176,10 +176,10 @@ async def test_a_server_that_does_not_know_the_host_name(
     batches = sdk_batches(spool, 1, spans=TINY)
     monkeypatch.setenv("SSL_CERT_FILE", str(tls.AUTHORITY))
     with Handshakes(knows_no_name()) as server:
-        result, told = await flush(f"https://localhost:{server.port}", spool)
+        result, messages = await flush(f"https://localhost:{server.port}", spool)
     assert result.exit_code == 1
-    assert f"localhost:{server.port} does not know this host name" in told[0]
-    assert not [text for text in told if LIBRARY.search(text)]
+    assert f"localhost:{server.port} does not know this host name" in messages[0]
+    assert not [text for text in messages if LIBRARY.search(text)]
     assert snapshot(spool) == batches
 
 
@@ -194,11 +194,11 @@ async def test_a_server_that_does_not_know_the_host_name(
 )
 async def test_a_port_that_does_not_speak_tls(spool: Path, first: bytes) -> None:
     batches = sdk_batches(spool, 1, spans=TINY)
-    with Says(first) as server:
-        result, told = await flush(f"https://127.0.0.1:{server.port}", spool)
-    assert told[0].endswith(f"TLS failed: 127.0.0.1:{server.port} does not speak TLS")
-    assert told[1] == "Check apiUrl: it may be the port of plain http."
-    assert not [text for text in told if LIBRARY.search(text)]
+    with Talker(first) as server:
+        result, messages = await flush(f"https://127.0.0.1:{server.port}", spool)
+    assert messages[0].endswith(f"TLS failed: 127.0.0.1:{server.port} does not speak TLS")
+    assert messages[1] == "Check apiUrl: it may be the port of plain http."
+    assert not [text for text in messages if LIBRARY.search(text)]
     assert result.exit_code == 1
     assert snapshot(spool) == batches
 
@@ -206,19 +206,19 @@ async def test_a_port_that_does_not_speak_tls(spool: Path, first: bytes) -> None
 @pytest.mark.parametrize("first", [b"", b"\x16"])
 async def test_a_cut_tls_handshake_is_a_temporary_failure(spool: Path, first: bytes) -> None:
     batches = sdk_batches(spool, 1, spans=TINY)
-    with Says(first) as server:
-        result, told = await flush(f"https://127.0.0.1:{server.port}", spool)
-    assert "TLS" in told[0]
-    assert not [text for text in told if LIBRARY.search(text)]
+    with Talker(first) as server:
+        result, messages = await flush(f"https://127.0.0.1:{server.port}", spool)
+    assert "TLS" in messages[0]
+    assert not [text for text in messages if LIBRARY.search(text)]
     assert result.exit_code == 4
     assert snapshot(spool) == batches
 
 
 async def test_a_plain_request_to_a_tls_port(spool: Path) -> None:
     batches = sdk_batches(spool, 1, spans=TINY)
-    with Says(b"", tls=tls.server_context()) as server:
-        result, told = await flush(f"http://127.0.0.1:{server.port}", spool)
-    assert not [text for text in told if LIBRARY.search(text)]
+    with Talker(b"", tls=tls.server_context()) as server:
+        result, messages = await flush(f"http://127.0.0.1:{server.port}", spool)
+    assert not [text for text in messages if LIBRARY.search(text)]
     assert result.exit_code == 4
     assert snapshot(spool) == batches
 
@@ -228,12 +228,12 @@ async def test_a_proxy_that_speaks_tls_where_plain_http_is_expected_or_the_rever
     spool: Path, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches = sdk_batches(spool, 1, spans=TINY)
-    with Says(b"nonsense\r\n\r\n", tls=tls.server_context() if scheme == "http" else None) as proxy:
+    with Talker(b"nonsense\r\n\r\n", tls=tls.server_context() if scheme == "http" else None) as proxy:
         address = f"{scheme}://127.0.0.1:{proxy.port}"
         monkeypatch.setenv("HTTPS_PROXY", address)
-        _, told = await flush("https://192.0.2.1", spool)
-    assert f"127.0.0.1:{proxy.port}" in told[0]
-    assert not [text for text in told if LIBRARY.search(text)]
+        _, messages = await flush("https://192.0.2.1", spool)
+    assert f"127.0.0.1:{proxy.port}" in messages[0]
+    assert not [text for text in messages if LIBRARY.search(text)]
     assert snapshot(spool) == batches
 
 
@@ -241,12 +241,12 @@ async def test_a_proxy_with_a_certificate_that_is_not_trusted(
     spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches = sdk_batches(spool, 1, spans=TINY)
-    with Says(b"", tls=tls.server_context()) as proxy:
+    with Talker(b"", tls=tls.server_context()) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"https://127.0.0.1:{proxy.port}")
-        result, told = await flush("https://192.0.2.1", spool)
-    assert "the certificate of 127.0.0.1 is not trusted" in told[0]
-    assert "SSL_CERT_FILE" in told[1]
-    assert not [text for text in told if LIBRARY.search(text)]
+        result, messages = await flush("https://192.0.2.1", spool)
+    assert "the certificate of 127.0.0.1 is not trusted" in messages[0]
+    assert "SSL_CERT_FILE" in messages[1]
+    assert not [text for text in messages if LIBRARY.search(text)]
     assert result.exit_code == 1
     assert snapshot(spool) == batches
 
@@ -262,17 +262,15 @@ async def test_addresses_that_fail_for_different_reasons(
             return real(host, port, *args, **options)
         return [
             (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
-            for address in (
-                "127.0.0.1",
-                "224.0.0.1",
-            )  # refused; and a group, which the system connects to nothing
+            # The first refuses the connection. The second is a multicast group, which takes none.
+            for address in ("127.0.0.1", "224.0.0.1")
         ]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     port = closed_port()
-    result, told = await flush(f"https://several.test:{port}", spool)
-    assert f"cannot connect to several.test:{port}: " in told[0]
-    assert not [text for text in told if LIBRARY.search(text)]
+    result, messages = await flush(f"https://several.test:{port}", spool)
+    assert f"cannot connect to several.test:{port}: " in messages[0]
+    assert not [text for text in messages if LIBRARY.search(text)]
     assert result.exit_code == 4
     assert snapshot(spool) == batches
 
@@ -380,7 +378,7 @@ def test_an_ipv6_address_has_brackets() -> None:
 def test_broken_chunks_end_the_command(
     spool: Path, tmp_path: Path, broken: bytes, without_extensions: str
 ) -> None:
-    """The head comes in a segment of its own, and the server stays on the line."""
+    """The head arrives in a segment of its own, and the server keeps the connection open."""
     batches = sdk_batches(spool, 1, spans=TINY)
     write_config(tmp_path, retries=0, token=TOKEN)
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -398,7 +396,7 @@ def test_broken_chunks_end_the_command(
 
 
 class ChunkFaults(BackgroundServer):
-    """Answers each request with `head`; with `broken` once that was received; and then waits for the client."""
+    """Answers each request with `head` and, in a later segment, `broken`; then waits for the client."""
 
     def __init__(self, head: bytes, broken: bytes) -> None:
         super().__init__()
@@ -410,9 +408,8 @@ class ChunkFaults(BackgroundServer):
         if await read_head(reader, number) is None:
             return
         writer.write(self._head)
-        await asyncio.sleep(
-            0.1
-        )  # in which the client reads it: the fault, if it came with it, is judged as well
+        # The client reads the head in this time. A client that does not reads both together, which must fail as well.
+        await asyncio.sleep(0.1)
         writer.write(self._broken)
         while await reader.read(65536):
             pass

@@ -1,4 +1,4 @@
-"""Which proxy an origin is reached by: variables, exemptions, and values that are no proxy."""
+"""The proxy for a URL: the precedence of the variables, and the values that they may have."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ def proxy_to(url: str) -> Proxy | None:
         ({"HTTPS_PROXY": "upper", "https_proxy": "lower"}, "https_proxy"),
         ({"all_proxy": "lower", "ALL_PROXY": "upper"}, "all_proxy"),
         ({"Https_Proxy": "mixed"}, "Https_Proxy"),
-        ({"https_proxy": "", "HTTPS_PROXY": "upper"}, None),  # lower case wins, and says none
+        (
+            {"https_proxy": "", "HTTPS_PROXY": "upper"},
+            None,
+        ),  # lower case wins, and an empty value means no proxy
         ({"https_proxy": "", "ALL_PROXY": "all"}, "ALL_PROXY"),
         ({"http_proxy": "http", "FTP_PROXY": "ftp"}, None),
         ({"HTTPS_PROXY": "https", "REQUEST_METHOD": "GET"}, "HTTPS_PROXY"),
@@ -54,7 +57,7 @@ def test_the_precedence_of_the_variables(
 @pytest.mark.parametrize(
     ("variables", "source"),
     [
-        ({"HTTP_PROXY": "client"}, None),  # the header "Proxy: client" of a request
+        ({"HTTP_PROXY": "client"}, None),  # a client may set it with the header "Proxy"
         ({"HTTP_PROXY": "client", "http_proxy": "ours"}, "http_proxy"),
         ({"HTTP_PROXY": "client", "ALL_PROXY": "all"}, "ALL_PROXY"),
     ],
@@ -70,7 +73,7 @@ def test_http_proxy_is_ignored_in_a_cgi_script(
 
 @pytest.mark.parametrize("scheme", ["https", "all"])
 def test_without_variables_the_systems_settings_apply(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
-    # What macOS and Windows answer can only be put in place of the functions of urllib.request.
+    # Stands for the settings of macOS and Windows.
     monkeypatch.setattr(urllib.request, "getproxies", lambda: {scheme: "http://system.test:3128"})
     monkeypatch.setattr(urllib.request, "proxy_bypass", lambda host: host == "inside.test:443")
     proxy = proxy_to("https://platform.test")

@@ -27,7 +27,7 @@ TOKEN = "sk-resolver-secret"
 
 
 class NameServers:
-    """Look-ups of `*.looked-up.test` wait until `answer` is set, and are counted; all others are the system's."""
+    """Lookups of `*.looked-up.test` wait until `answer` is set, and are recorded. The system does all others."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         import socket
@@ -149,7 +149,7 @@ async def test_a_later_attempt_finds_a_corrected_address(
 async def test_an_unknown_host_is_named(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = sdk_batches(spool, 1, spans=TINY)
 
-    # No name server is asked by a test: the resolver fails as it does without a network.
+    # Tests ask no name server: the lookup fails as it does without a network.
     def getaddrinfo(*args: object, **more: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 

@@ -1,4 +1,4 @@
-"""TLS with its certificates, and proxies from the environment: what is trusted, refused, and said."""
+"""TLS with its certificates, and HTTP proxies from the environment, in whole flushes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def spool_test_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`*.spool.test` are this machine, without a name server; everything else is looked up as ever."""
+    """Resolve `*.spool.test` to this machine, without a name server."""
     real = socket.getaddrinfo
 
     def getaddrinfo(host: Any, *args: Any, **more: Any) -> Any:
@@ -125,7 +125,7 @@ async def test_an_untrusted_certificate_stops_the_flush(
     assert (result.exit_code, result.failed, result.skipped) == (1, 1, 2)
     assert [event.hint for event in events if isinstance(event, Failed)] == [hint]
     assert server.requests == []
-    # No retry makes a certificate better.
+    # A retry cannot help.
     assert not [event for event in events if isinstance(event, Retrying)]
     [warning] = warnings_in(events)
     assert warning.startswith(
@@ -179,7 +179,7 @@ def test_an_unwritable_sslkeylogfile_is_ignored(spool: Path, tmp_path: Path) -> 
 def test_a_broken_openssl_configuration_is_a_one_line_error(spool: Path, tmp_path: Path) -> None:
     batches = sdk_batches(spool, 2, spans=TINY)
     settings = tmp_path / "openssl.cnf"
-    # The list of providers is there, and the default one is not in it.
+    # A list of providers without the default one.
     settings.write_text(
         "openssl_conf = a\n[a]\nproviders = b\n[b]\nlegacy = c\n[c]\nactivate = 1\n", encoding="ascii"
     )
@@ -241,7 +241,7 @@ async def test_https_goes_through_a_tunnel(
         b"CONNECT app.spool.test:443 HTTP/1.1",
     ]
     assert server.delivered == {batch.batch_id: batch.data for batch in batches}
-    # What the proxy hears holds nothing of ours: not even the token.
+    # The proxy does not see the token.
     assert not any(TOKEN.encode() in request.head for request in proxy.requests)
 
 

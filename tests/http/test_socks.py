@@ -41,13 +41,13 @@ API, APP = "api.spool.test", "app.spool.test"
 
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
-    """A platform with TLS, which this machine knows no name of."""
+    """A platform with TLS, whose names only the proxy can resolve."""
     with ScriptedServer(tls=tls.server_context()) as server:
         yield server
 
 
 def names(server: ScriptedServer) -> dict[str, tuple[str, int]]:
-    """What the proxy's side calls the server."""
+    """The names of the server on the proxy's side."""
     return dict.fromkeys((API, APP), ("127.0.0.1", server.port))
 
 
@@ -67,7 +67,7 @@ def flush_command(spool: Path, *more: str, env: dict[str, str], **options: Any) 
 @pytest.mark.parametrize("drip", [False, True], ids=["", "byte by byte"])
 @pytest.mark.parametrize("login", ["", LOGIN], ids=["open", "login"])
 @pytest.mark.parametrize("scheme", ["socks5h", "socks", "socks4a", "SOCKS5H"])
-def test_names_are_the_proxys_to_resolve(
+def test_the_proxy_resolves_names(
     spool: Path, server: ScriptedServer, scheme: str, login: str, drip: bool
 ) -> None:
     batches = sdk_batches(spool, 3, spans=TINY)
@@ -77,15 +77,14 @@ def test_names_are_the_proxys_to_resolve(
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == "Uploaded: 3  Failed: 0  Skipped: 0\n"
     assert server.deliveries == [(batch.batch_id, batch.data) for batch in batches]
-    # One connection each to the two hosts, and nothing that went past the proxy.
+    # One connection for each of the two hosts, and none that bypassed the proxy.
     assert (proxy.tunnels, server.connections) == (2, 2)
     version, user = 4 if scheme == "socks4a" else 5, "alice" if login else None
-    # The second is opened ahead, beside the first.
-    assert set(proxy.asked) == {Asked(version, host, 443, user) for host in (API, APP)}
+    assert proxy.asked == [Asked(version, host, 443, user) for host in (API, APP)]
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
-def test_http_goes_through_the_tunnel_as_well(spool: Path, variable: str) -> None:
+def test_http_requests_go_through_the_tunnel(spool: Path, variable: str) -> None:
     sdk_batches(spool, 2, spans=TINY)
     with ScriptedServer() as server, SocksServer(names=names(server)) as proxy:
         env = {"CIRRON_API_ENDPOINT": f"http://{API}:{server.port}"}
@@ -93,11 +92,11 @@ def test_http_goes_through_the_tunnel_as_well(spool: Path, variable: str) -> Non
         result = flush_command(spool, "--allow-http", env=env)
     assert (result.returncode, len(server.uploads)) == (0, 2), result.stderr
     assert {asked.host for asked in proxy.asked} == {API, APP}
-    # The request is the server's to read: it is not in a proxy's form.
+    # The server reads the request, so its target is no absolute URL as for an HTTP proxy.
     assert {request.target for request in server.requests} == {"/api/cli/status", "/api/traces"}
 
 
-def test_verify_refresh_and_upload_go_the_same_way(
+def test_verify_refresh_and_upload_go_through_the_proxy(
     spool: Path, server: ScriptedServer, tmp_path: Path
 ) -> None:
     sdk_batches(spool, 1, spans=TINY)
@@ -115,7 +114,7 @@ def test_verify_refresh_and_upload_go_the_same_way(
 
 
 @pytest.mark.parametrize("scheme", ["socks5", "socks4"])
-async def test_names_are_ours_to_resolve(
+async def test_the_client_resolves_names_for_socks5_and_socks4(
     spool: Path, server: ScriptedServer, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sdk_batches(spool, 2, spans=TINY)
@@ -127,15 +126,15 @@ async def test_names_are_ours_to_resolve(
     assert result.uploaded == 2
     assert [asked.host for asked in proxy.asked] == ["127.0.0.1", "127.0.0.1"]
     assert set(looked_up) == {API, APP}
-    # The certificate is asked for by name all the same, and so is the host.
+    # The Host header still has the name.
     assert {request.headers["host"] for request in server.requests} == {
         f"{name}:{server.port}" for name in (API, APP)
     }
 
 
 @pytest.mark.parametrize("scheme", ["socks5h", "socks5", "socks4"])
-async def test_tls_is_set_up_with_the_name(spool: Path, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the proxy was told to connect to: the server hears the name, and its certificate is held against it."""
+async def test_tls_uses_the_name(spool: Path, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server receives the name (SNI), and its certificate must have it, also where the proxy gets an address."""
     sdk_batches(spool, 1, spans=TINY)
     heard: list[str | None] = []
     context = tls.server_context()
@@ -149,7 +148,7 @@ async def test_tls_is_set_up_with_the_name(spool: Path, scheme: str, monkeypatch
 
 
 @pytest.mark.parametrize("scheme", ["socks5h", "socks4a"])
-async def test_nothing_is_looked_up_here(
+async def test_only_the_proxys_own_name_is_looked_up(
     spool: Path, server: ScriptedServer, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sdk_batches(spool, 2, spans=TINY)
@@ -163,7 +162,7 @@ async def test_nothing_is_looked_up_here(
 
 
 def patched_names(monkeypatch: pytest.MonkeyPatch, addresses: dict[str, str]) -> list[str]:
-    """Let the names have these addresses, without a name server, and no others any; the names that are asked for."""
+    """Resolve only the names in `addresses`, without a name server. Returns the list of names that are looked up."""
     looked_up: list[str] = []
     real = socket.getaddrinfo
 
@@ -185,10 +184,10 @@ def test_a_proxy_with_an_ipv6_address(spool: Path, server: ScriptedServer) -> No
     assert (result.returncode, proxy.tunnels) == (0, 2), result.stderr
 
 
-async def test_a_proxy_on_one_of_the_addresses_of_its_name(
+async def test_each_address_of_the_proxy_is_tried(
     spool: Path, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with localhost, which may be ::1 first."""
+    """The first address may refuse the connection, as ::1 for localhost."""
     sdk_batches(spool, 1, spans=TINY)
     addresses = [
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 0)) for host in ("127.0.0.9", "127.0.0.1")
@@ -213,8 +212,8 @@ def test_addresses_reach_the_proxy_as_addresses(spool: Path, address: str) -> No
 
 
 @pytest.mark.parametrize("exempt", ["", ".spool.test"])
-def test_an_exempt_platform_is_reached_past_the_proxy(spool: Path, exempt: str) -> None:
-    """A platform on the loopback is, whatever NO_PROXY says: behind a tunnel the loopback is another machine's."""
+def test_an_exempt_platform_is_reached_directly(spool: Path, exempt: str) -> None:
+    """A platform on the loopback is exempt without NO_PROXY: behind a tunnel the loopback is another machine's."""
     sdk_batches(spool, 1, spans=TINY)
     with ScriptedServer() as server, SocksServer() as proxy:
         env = {"CIRRON_API_ENDPOINT": server.url, "NO_PROXY": exempt}
@@ -222,11 +221,11 @@ def test_an_exempt_platform_is_reached_past_the_proxy(spool: Path, exempt: str) 
     assert (result.returncode, proxy.connections) == (0, 0), result.stderr
 
 
-# -- the connections are like any other ----------------------------------------------------------------------------
+# -- reuse of connections ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("in_flight", [1, 3])
-def test_order_and_the_number_of_connections(spool: Path, server: ScriptedServer, in_flight: int) -> None:
+def test_order_and_number_of_connections(spool: Path, server: ScriptedServer, in_flight: int) -> None:
     batches = sdk_batches(spool, 9, spans=TINY)
     with SocksServer(names=names(server)) as proxy:
         env = {"ALL_PROXY": proxy.address("socks5h")}
@@ -244,7 +243,7 @@ def test_order_and_the_number_of_connections(spool: Path, server: ScriptedServer
     "answer", [ok(close=True), ok(), html(503, close=True)], ids=["close", "keep", "503"]
 )
 @pytest.mark.usefixtures("short_delays")
-async def test_a_connection_that_the_server_closes(
+async def test_a_closed_connection_gets_a_new_tunnel(
     spool: Path, answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches = sdk_batches(spool, 4, spans=TINY)
@@ -258,10 +257,10 @@ async def test_a_connection_that_the_server_closes(
     assert proxy.tunnels == server.connections
 
 
-async def test_an_answer_that_nobody_asked_for_is_no_acknowledgement(
+async def test_an_unsolicited_answer_is_no_acknowledgement(
     spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether it comes with the proxy's reply or after it: it belongs to no batch."""
+    """It may arrive with the proxy's reply or after it."""
     batches = sdk_batches(spool, 1, spans=TINY)
     early = GRANTED_5 + ok().render()
     with SocksServer(faults=itertools.repeat(Fault("request", early, "silence"))) as proxy:
@@ -285,9 +284,9 @@ async def test_an_answer_that_nobody_asked_for_is_no_acknowledgement(
 async def failed_flush(
     spool: Path, monkeypatch: pytest.MonkeyPatch, address: str, **options: Any
 ) -> tuple[str, FlushResult]:
-    """Flush through ``address``; what is said of the first batch, without its beginning, and the result.
+    """Flush through `address`. Returns the message for the first batch without its start, and the result.
 
-    A fault that may pass is retried, once; one that stays is not.
+    A temporary fault is retried once, a lasting one is not.
     """
     batches = sdk_batches(spool, 2, spans=TINY)
     monkeypatch.setenv("ALL_PROXY", address)
@@ -387,7 +386,7 @@ async def test_a_fault_of_a_proxy_with_users(
 
 
 @pytest.mark.usefixtures("short_delays")
-async def test_a_fault_that_passes(
+async def test_a_temporary_fault_is_retried(
     spool: Path, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches = sdk_batches(spool, 2, spans=TINY)
@@ -420,7 +419,7 @@ async def test_an_unreachable_proxy_is_named(spool: Path, monkeypatch: pytest.Mo
         ("socks4", "cannot resolve app.spool.test: Name or service not known"),
     ],
 )
-async def test_a_name_that_is_not_found(
+async def test_a_name_that_cannot_be_resolved(
     spool: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, words: str
 ) -> None:
     patched_names(monkeypatch, {})
@@ -428,7 +427,7 @@ async def test_a_name_that_is_not_found(
     assert (message, result.exit_code) == (words, LATER)
 
 
-async def test_socks4_and_an_ipv6_address(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_socks4_cannot_connect_to_an_ipv6_address(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     message, result = await failed_flush(
         spool, monkeypatch, "socks4a://127.0.0.1:9", api_url="https://[2001:db8::7]"
     )
@@ -437,10 +436,8 @@ async def test_socks4_and_an_ipv6_address(spool: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("scheme", ["socks5h", "socks4a"])
-async def test_whatever_a_proxy_replies_is_told_in_words(
-    scheme: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each reply with each of its bytes changed, and random ones: no exception of a library comes through."""
+async def test_any_reply_of_a_proxy_has_a_plain_message(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reply with each of its bytes changed, and random replies: the library's exceptions are never shown."""
     granted = GRANTED_5 if scheme == "socks5h" else b"\0\x5a" + bytes(6)
     changed = [
         granted[:place] + bytes([value]) + granted[place + 1 :]
@@ -455,7 +452,7 @@ async def test_whatever_a_proxy_replies_is_told_in_words(
     with SocksServer(faults=faults, users={"alice": PASSWORD}) as proxy:
         monkeypatch.setenv("ALL_PROXY", proxy.address(scheme, LOGIN))
         async with Transport(timeout_ms=60_000) as transport:
-            while proxy.connections < len(faults):  # aiohttp asks again where one has ended
+            while proxy.connections < len(faults):  # aiohttp connects again after some faults
                 outcome = await transport.get(f"http://{API}/", {})
                 assert isinstance(outcome, NoAnswer)
                 assert outcome.message.isprintable()
@@ -475,7 +472,7 @@ SILENCES = {
 @pytest.mark.usefixtures("short_delays")
 @pytest.mark.parametrize("step", SILENCES)
 @pytest.mark.parametrize("verify", [False, True], ids=["upload", "verify"])
-async def test_a_proxy_that_goes_silent(
+async def test_a_proxy_that_stalls_times_out(
     spool: Path, monkeypatch: pytest.MonkeyPatch, step: str, verify: bool
 ) -> None:
     with SocksServer(users={"alice": PASSWORD}, faults=itertools.repeat(SILENCES[step])) as proxy:
@@ -487,8 +484,8 @@ async def test_a_proxy_that_goes_silent(
 
 
 @pytest.mark.parametrize("step", SILENCES)
-async def test_a_limit_of_aiohttps_is_a_timeout(step: str) -> None:
-    """Also the system's own, when a connection is given up in the handshake, reaches the transport as one."""
+async def test_a_time_limit_of_aiohttp_is_a_timeout(step: str) -> None:
+    """So is the time limit of the operating system."""
     with SocksServer(users={"alice": PASSWORD}, faults=[SILENCES[step]]) as server:
         shown = server.address("socks5h")
         proxy = Proxy("socks5h", "127.0.0.1", server.port, shown, "ALL_PROXY", "alice", PASSWORD)
@@ -502,7 +499,7 @@ async def test_a_limit_of_aiohttps_is_a_timeout(step: str) -> None:
 
 
 @pytest.mark.parametrize("step", SILENCES)
-def test_a_signal_while_the_proxy_is_silent(spool: Path, step: str) -> None:
+def test_a_signal_while_the_proxy_stalls(spool: Path, step: str) -> None:
     batches = sdk_batches(spool, 2, spans=TINY)
     with SocksServer(users={"alice": PASSWORD}, faults=itertools.repeat(SILENCES[step])) as proxy:
         env = {"ALL_PROXY": proxy.address("socks5h", LOGIN), "CIRRON_API_KEY": TOKEN}
@@ -518,7 +515,7 @@ def test_a_signal_while_the_proxy_is_silent(spool: Path, step: str) -> None:
 
 @pytest.mark.usefixtures("short_delays")
 @pytest.mark.parametrize("certificate", ["elsewhere", "expired"])
-async def test_a_certificate_that_is_not_trusted(
+async def test_an_untrusted_certificate_behind_the_proxy(
     spool: Path, monkeypatch: pytest.MonkeyPatch, certificate: Literal["elsewhere", "expired"]
 ) -> None:
     with ScriptedServer(tls=tls.server_context(certificate)) as server:
@@ -529,7 +526,7 @@ async def test_a_certificate_that_is_not_trusted(
 
 
 @pytest.mark.usefixtures("short_delays")
-async def test_a_server_without_tls(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_without_tls_behind_the_proxy(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Fault("request", GRANTED_5 + html(400).render(), "silence")
     with SocksServer(faults=itertools.repeat(plain)) as proxy:
         message, result = await failed_flush(spool, monkeypatch, proxy.address("socks5h"))
@@ -541,7 +538,7 @@ async def test_a_server_without_tls(spool: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def without_extra(tmp_path: Path) -> list[str]:
-    """The command line of an installation that lacks the extra: this one's packages, but for two."""
+    """The command line of an installation without the extra: all packages of this one but two."""
     packages = tmp_path / "site"
     packages.mkdir()
     import aiohttp_socks
@@ -552,13 +549,13 @@ def without_extra(tmp_path: Path) -> list[str]:
         for entry in place.iterdir():
             if entry not in left_out and not entry.name.startswith(("aiohttp_socks-", "python_socks-")):
                 (packages / entry.name).symlink_to(entry)
-    # -S: no other packages than those of PYTHONPATH.
+    # -S: only the packages in PYTHONPATH.
     return [str(packages), sys.executable, "-S", "-m", "cirron_spool"]
 
 
 @pytest.mark.parametrize("variable", ["ALL_PROXY", "https_proxy"])
 @pytest.mark.parametrize("scheme", ["socks5h", "socks4"])
-def test_without_the_extra(
+def test_without_the_extra_the_remedy_is_named(
     spool: Path, without_extra: list[str], tmp_path: Path, variable: str, scheme: str
 ) -> None:
     batches = sdk_batches(spool, 2, spans=TINY)

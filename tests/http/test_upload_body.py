@@ -160,7 +160,7 @@ async def test_on_sent_is_called_after_the_write_and_before_the_answer() -> None
 
     def on_sent() -> None:
         moments.append("now")
-        gate.open()  # which the answer waits for
+        gate.open()  # the answer waits for it
 
     with ScriptedServer(ok(stall_before=gate)) as server:
         async with Transport(timeout_ms=10_000) as transport:
@@ -185,7 +185,7 @@ async def test_on_sent_is_not_called_without_a_connection() -> None:
 
 
 async def test_a_connection_that_closes_at_the_end_of_a_stream_leaves_no_unretrieved_exception() -> None:
-    """And not an exception of a task that nobody asks: people would see its traceback."""
+    """The event loop would print the traceback of an exception that was never retrieved."""
     unheard: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
 
@@ -204,13 +204,13 @@ async def test_a_connection_that_closes_at_the_end_of_a_stream_leaves_no_unretri
         async with Transport(timeout_ms=60_000) as transport:
             outcome = await transport.post(server.url + "/api/traces", {}, Upload(length=None, stream=stream))
     assert isinstance(outcome, NoAnswer)
-    gc.collect()  # an exception that nobody retrieved is told when its task goes
+    gc.collect()  # asyncio reports the exception when its task is freed
     await asyncio.sleep(0)
     assert unheard == []
 
 
 class OpenTransport(asyncio.Transport):
-    """Open, and always empty."""
+    """A transport that is open and whose buffer is always empty."""
 
     def __init__(self, protocol: asyncio.BaseProtocol) -> None:
         super().__init__()
@@ -230,7 +230,7 @@ class OpenTransport(asyncio.Transport):
 
 
 class UnlimitedWriter:
-    """A connection whose kernel has room for everything at once: no write ever waits."""
+    """A writer on which no write ever waits, as with a kernel that has room for all."""
 
     def __init__(self) -> None:
         self.written = 0
@@ -259,12 +259,12 @@ async def test_other_tasks_get_turns_during_a_large_write(part: int) -> None:
     await body.write(writer)
     neighbour.cancel()
     assert writer.written == size
-    # A turn after each 256 KiB; a smaller part may run over that.
+    # A turn after each 256 KiB, or after the part that exceeds them.
     assert turns >= size // (256 * 1024 + (part if part < 256 * 1024 else 0)) - 1
 
 
 async def test_the_stall_limit_starts_with_the_write_and_not_with_the_connection() -> None:
-    """A connection has a limit of its own: what it took is no silence of the upload."""
+    """The time to connect is no stall of the upload."""
     body = UploadBody(Upload((b"{}",), 2))
     connected = time.monotonic()
     seen: list[float] = []

@@ -42,7 +42,7 @@ PARSERS = {"": "aiohttp._http_parser", "1": "aiohttp.http_parser"}
 
 @pytest.mark.parametrize("without_extensions", PARSERS, ids=["parser in C", "parser in Python"])
 def test_a_stall_in_any_state_of_a_connection_times_out(without_extensions: str) -> None:
-    """All cases run at the same time, in a process of their own; its end waits for no look-up either."""
+    """All cases run at the same time, in a process of their own. Its end waits for no lookup."""
     done = subprocess.run(
         [sys.executable, "-m", "support.exchanges"],
         cwd=Path(__file__).parent.parent,
@@ -65,7 +65,7 @@ def test_a_stall_in_any_state_of_a_connection_times_out(without_extensions: str)
         ok(stall_after_bytes=0),
         ok(stall_after_bytes=20),
         ok(stall_after_bytes=len(ok().render()) - 1),
-        ok(drip=0.02),  # each byte comes soon after the last one: the whole answer does not come in time
+        ok(drip=0.02),  # each byte arrives soon after the last, but the whole answer takes too long
     ],
     ids=["hang", "before", "head", "last byte", "drip"],
 )
@@ -117,7 +117,7 @@ async def test_a_connection_that_is_not_accepted_times_out(spool: Path) -> None:
 
 
 class SlowSink:
-    """Reads one upload in small sips, with a pause before each, then answers 200. A link that is slow, not dead."""
+    """A slow link: reads one upload in small pieces, with a pause before each, then answers 200."""
 
     def __init__(self, sips: int, pause_s: float, sip_bytes: int = 65536) -> None:
         self._sips, self._pause_s, self._sip_bytes = sips, pause_s, sip_bytes
@@ -147,7 +147,7 @@ class SlowSink:
                 head += stream.read(1) or b"\r\n\r\n"
             length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
             for _ in range(self._sips):
-                time.sleep(self._pause_s)  # the slowness itself, not a wait for something
+                time.sleep(self._pause_s)  # the slow link itself
                 self.body += stream.read(self._sip_bytes) or b""
             while len(self.body) < length and (piece := stream.read(65536)):
                 self.body += piece
@@ -160,7 +160,7 @@ class SlowSink:
 
 
 async def test_a_slow_upload_does_not_time_out(spool: Path) -> None:
-    """It takes three times the limit, and for most of that time no byte leaves this process's own buffers."""
+    """It takes three times the limit. For most of that time no byte leaves the process's own buffers."""
     body = random_batch(spool, 6_000_000)
     with SlowSink(sips=30, pause_s=0.1) as sink:
         began = time.monotonic()
@@ -173,21 +173,21 @@ async def test_a_slow_upload_does_not_time_out(spool: Path) -> None:
 
 
 async def test_the_progress_of_a_slow_upload_is_reported() -> None:
-    """Compared with what the peer has read: its kernel and ours may hold some more, never less."""
+    """The number of bytes grows with each report, and stays within the length of the body."""
     body = gzip.compress(random.Random(1).randbytes(3_000_000))
-    told: list[int] = []
+    reported: list[int] = []
     with SlowSink(sips=20, pause_s=0.1) as sink:
         async with Transport(timeout_ms=1000) as transport:
-            upload = Upload((body,), len(body), progress=told.append)
+            upload = Upload((body,), len(body), progress=reported.append)
             heard = await transport.post(f"{sink.url}/api/traces", {}, upload)
     assert isinstance(heard, Heard)
-    assert len(told) > 3
-    assert told == sorted(set(told))
-    assert 0 < told[0] < told[-1] <= len(body)
+    assert len(reported) > 3
+    assert reported == sorted(set(reported))
+    assert 0 < reported[0] < reported[-1] <= len(body)
 
 
 async def test_a_slow_upload_in_a_single_write_does_not_time_out(spool: Path) -> None:
-    """A batch of 200 KB that the kernel has no room for: most waits in this process, in the midst of its write."""
+    """The kernel has no room for the 200 KB, so most of them wait in the process during the write."""
     body = random_batch(spool, 200_000)
 
     def narrow(address: Any) -> socket.socket:
