@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import socket
@@ -218,6 +219,41 @@ async def test_an_early_refusal_is_read_although_the_next_write_fails() -> None:
         server.join()
     assert isinstance(outcome, Heard), outcome
     assert (outcome.status, outcome.body, outcome.early) == (413, b"full", True)
+
+
+async def test_an_early_answer_ends_the_connection_although_the_server_reads_no_more() -> None:
+    """An orderly close would wait until the server has read the rest of the body."""
+    done = asyncio.Event()
+
+    def unsent_bytes() -> int:
+        [exchange] = transport._watchdog._watched
+        return 0 if exchange.connection is None else exchange.connection.unsent_bytes()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        unsent = 0
+        while not unsent or unsent != unsent_bytes():  # until the kernel takes no more of the body
+            unsent = unsent_bytes()
+            for _ in range(100):
+                await asyncio.sleep(0)
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nfull")
+        await done.wait()
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0, limit=4096)
+    port = server.sockets[0].getsockname()[1]
+    body = bytes(12_000_000)
+    async with Transport(timeout_ms=60_000) as transport:
+        heard = await transport.post(f"http://127.0.0.1:{port}/api/traces", {}, Upload((body,), len(body)))
+        assert isinstance(heard, Heard)
+        assert (heard.status, heard.early) == (413, True)
+        async with asyncio.timeout(SAFETY_NET):
+            while open_sockets := client_sockets(port):
+                for sock in open_sockets:
+                    sock.close()
+                await asyncio.sleep(0)
+    done.set()
+    server.close()
 
 
 # -- limits ----------------------------------------------------------------------------------------------------

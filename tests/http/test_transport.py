@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,20 @@ async def test_a_callers_session_follows_no_redirect(spool: Path) -> None:
             result = await flush(server, spool, session=session, verify=False)
     assert (result.exit_code, elsewhere.requests) == (1, [])
     assert snapshot(spool) == batches
+
+
+async def test_a_callers_session_decodes_no_answer() -> None:
+    """A decoded answer could be any number of times longer than the 64 KB that are read."""
+    packed = gzip.compress(b'{"success": true}')
+    headers = [("Content-Encoding", "gzip"), ("Content-Type", "application/json")]
+    with ScriptedServer(Answer(200, headers=headers, body=packed)) as server:
+        async with aiohttp.ClientSession() as session:
+            async with Transport(timeout_ms=10_000, session=session) as transport:
+                heard = await transport.post(
+                    f"{server.url}/api/traces", {"X-Cirron-Batch-Id": "0a"}, Upload((b"{}",), 2)
+                )
+    assert isinstance(heard, Heard)
+    assert heard.body == packed
 
 
 async def test_a_closed_session_raises_and_keeps_the_batches(spool: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import os
@@ -20,6 +21,7 @@ import pytest
 from cirron_spool import FlushResult, flush_spool
 from cirron_spool.http.transport import Transport
 from cirron_spool.http.upload_body import Upload
+from cirron_spool.http.watchdog import Exchange, StallWatchdog
 from cirron_spool.protocol.answer import Answer as Heard
 from support import ledger
 from support.answers import Answer, ok
@@ -111,6 +113,49 @@ async def test_a_connection_that_is_not_accepted_times_out(spool: Path) -> None:
     [failure] = result.failures
     assert failure.message == f"Network error uploading {batches[0].name}: timed out after 300ms"
     assert result.exit_code == 4
+
+
+async def test_a_timeout_leaves_no_cancellation_behind() -> None:
+    watchdog = StallWatchdog(0.01)
+    task = asyncio.current_task()
+    assert task is not None
+    with pytest.raises(TimeoutError):
+        with watchdog.watch(Exchange()):
+            await asyncio.Event().wait()
+    assert task.cancelling() == 0
+    watchdog.close()
+
+
+async def test_a_cancellation_during_a_timeout_stays_a_cancellation() -> None:
+    watchdog = StallWatchdog(60)
+    exchange = Exchange()
+
+    async def stall() -> None:
+        with watchdog.watch(exchange):
+            await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(stall())
+    await asyncio.sleep(0)
+    exchange.cancel()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    watchdog.close()
+
+
+async def test_a_cancellation_without_a_timeout_stays_a_cancellation() -> None:
+    watchdog = StallWatchdog(60)
+
+    async def stall() -> None:
+        with watchdog.watch(Exchange()):
+            await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(stall())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    watchdog.close()
 
 
 # -- slow uploads ----------------------------------------------------------------------------------------------
