@@ -22,7 +22,7 @@ from cirron_spool.protocol.answer import Answer, NoAnswer
 from cirron_spool.protocol.verdict import is_temporary
 
 # OpenSSL's reasons for an answer that is not TLS, such as that of a port for plain http.
-_NO_TLS = {
+_NOT_TLS = {
     *("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "UNKNOWN_PROTOCOL", "BAD_RECORD_TYPE"),
     *("PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "RECORD_TOO_SMALL", "UNEXPECTED_MESSAGE"),
 }
@@ -71,29 +71,29 @@ def translate(
         if error.status == 407:
             source = proxy.source if proxy is not None else ""
             return Answer(407, error.message, proxy=shown, proxy_source=source)
-        words = f"the proxy {shown} answered {error.status} {error.message}"
+        text = f"the proxy {shown} answered {error.status} {error.message}"
         if is_temporary(error.status):
-            return NoAnswer(words)
-        return NoAnswer(words, True, f"Have the proxy allow {peer}, or exempt the host in NO_PROXY.")
+            return NoAnswer(text)
+        return NoAnswer(text, True, f"Have the proxy allow {peer}, or exempt the host in NO_PROXY.")
     if isinstance(error, aiohttp.ClientConnectorError):
         peer = host_and_port(error.host, error.port)
-    known = next(filter(None, (_known(cause, peer) for cause in _causes(error))), None)
+    known = next(filter(None, (_outcome_of_cause(cause, peer) for cause in _causes(error))), None)
     if known is not None:
         return known
     if isinstance(error, aiohttp.ClientConnectorError):
-        return NoAnswer(_not_connected(error, peer, shown))
-    broken = _broken_answer(error, shown)
+        return NoAnswer(_connect_failure(error, peer, shown))
+    broken = _answer_fault(error, shown)
     if broken:
         return NoAnswer(broken)
     if isinstance(error, aiohttp.InvalidURL):
         return NoAnswer(f"the address {peer} cannot be used", fatal=True, hint=_CHECK_URL)
-    words = _system_words(error)
+    text = _errno_text(error)
     if proxy is not None and not connected:
-        return NoAnswer(f"the proxy {shown} made no connection: {words or 'it ended the conversation'}")
-    return NoAnswer(words or _ended(error, sent=sent))
+        return NoAnswer(f"the proxy {shown} made no connection: {text or 'it ended the conversation'}")
+    return NoAnswer(text or _connection_end(error, sent=sent))
 
 
-def _broken_answer(error: BaseException, proxy: str) -> str:
+def _answer_fault(error: BaseException, proxy: str) -> str:
     """The fault of an answer that had begun; empty when none had."""
     if isinstance(error, ParserError):
         return "the answer is not HTTP from some point on"
@@ -105,14 +105,14 @@ def _broken_answer(error: BaseException, proxy: str) -> str:
     return ""
 
 
-def _known(cause: BaseException, peer: str) -> NoAnswer | None:
+def _outcome_of_cause(cause: BaseException, peer: str) -> NoAnswer | None:
     """The outcome of a cause that means the same wherever it occurs; None for other causes."""
     if isinstance(cause, aiohttp.ClientError):
         return None  # some inherit from SSLError, but lack its fields
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return _untrusted(cause, peer)
+        return _certificate_failure(cause, peer)
     if isinstance(cause, ssl.SSLError):
-        return _tls(cause, peer)
+        return _tls_failure(cause, peer)
     if isinstance(cause, NoThreadError):
         return NoAnswer(f"cannot reach {peer}: no thread can be started", hint=_THREADS)
     return None
@@ -130,7 +130,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             pending += [cause.__cause__, getattr(cause, "os_error", None)]
 
 
-def _system_words(error: BaseException) -> str:
+def _errno_text(error: BaseException) -> str:
     """The operating system's text for the first errno among the causes; empty without one."""
     for cause in _causes(error):
         if isinstance(cause, socket.gaierror):
@@ -140,7 +140,7 @@ def _system_words(error: BaseException) -> str:
     return ""
 
 
-def _ended(error: BaseException, *, sent: bool) -> str:
+def _connection_end(error: BaseException, *, sent: bool) -> str:
     if isinstance(error, TimeoutError):
         return "the connection timed out"
     if sent:
@@ -148,19 +148,19 @@ def _ended(error: BaseException, *, sent: bool) -> str:
     return "the server closed the connection while the request was sent"
 
 
-def _not_connected(error: aiohttp.ClientConnectorError, peer: str, proxy: str) -> str:
-    words = _system_words(error)
+def _connect_failure(error: aiohttp.ClientConnectorError, peer: str, proxy: str) -> str:
+    text = _errno_text(error)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return f"cannot resolve {error.host}: {words or 'no address was found'}"
+        return f"cannot resolve {error.host}: {text or 'no address was found'}"
     where = f"the proxy {proxy}" if isinstance(error, aiohttp.ClientProxyConnectionError) else peer
-    if not words and isinstance(error.os_error, ConnectionResetError):
-        words = "the connection was closed during the TLS handshake"
-    elif not words and isinstance(error.os_error, ConnectionAbortedError):
-        words = "the TLS handshake took too long"
-    return f"cannot connect to {where}: {words or 'none of its addresses can be reached'}"
+    if not text and isinstance(error.os_error, ConnectionResetError):
+        text = "the connection was closed during the TLS handshake"
+    elif not text and isinstance(error.os_error, ConnectionAbortedError):
+        text = "the TLS handshake took too long"
+    return f"cannot connect to {where}: {text or 'none of its addresses can be reached'}"
 
 
-def _untrusted(error: ssl.SSLCertVerificationError, peer: str) -> NoAnswer:
+def _certificate_failure(error: ssl.SSLCertVerificationError, peer: str) -> NoAnswer:
     host = peer.rpartition(":")[0].strip("[]")
     # OpenSSL sets these fields; the verifiers of some operating systems do not.
     why = (getattr(error, "verify_message", "") or "it cannot be verified").rstrip(".")
@@ -173,20 +173,20 @@ def _untrusted(error: ssl.SSLCertVerificationError, peer: str) -> NoAnswer:
     return NoAnswer(f"the certificate of {host} is not trusted: {why}", fatal=True, hint=hint)
 
 
-def _tls(error: ssl.SSLError, peer: str) -> NoAnswer:
+def _tls_failure(error: ssl.SSLError, peer: str) -> NoAnswer:
     reason = getattr(error, "reason", None) or ""
     if reason in _TEMPORARY or isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return NoAnswer(f"TLS failed: the connection to {peer} was cut or its bytes were damaged")
-    if reason in _NO_TLS:
-        words, hint = f"{peer} does not speak TLS", "Check apiUrl: it may be the port of plain http."
+    if reason in _NOT_TLS:
+        text, hint = f"{peer} does not speak TLS", "Check apiUrl: it may be the port of plain http."
     elif reason in _NO_COMMON_VERSION:
-        words, hint = f"{peer} and this machine have no TLS version in common", _CHECK_URL
+        text, hint = f"{peer} and this machine have no TLS version in common", _CHECK_URL
     elif reason in _WANTS_A_CERTIFICATE:
-        words, hint = f"{peer} asks for a certificate of the client's, which is not supported", _CHECK_URL
+        text, hint = f"{peer} asks for a certificate of the client's, which is not supported", _CHECK_URL
     elif reason == "TLSV1_UNRECOGNIZED_NAME":
-        words, hint = f"{peer} does not know this host name", _CHECK_URL
+        text, hint = f"{peer} does not know this host name", _CHECK_URL
     else:
         plain = _ALERT.sub("", reason).replace("_", " ").lower()
-        words = f"{peer} and this machine do not agree ({plain or 'no reason given'})"
+        text = f"{peer} and this machine do not agree ({plain or 'no reason given'})"
         hint = _CHECK_URL
-    return NoAnswer(f"TLS failed: {words}", fatal=True, hint=hint)
+    return NoAnswer(f"TLS failed: {text}", fatal=True, hint=hint)

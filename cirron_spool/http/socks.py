@@ -59,8 +59,8 @@ class SocksConnector(ProxyConnector):
 
     def __init__(self, proxy: Proxy, resolver: AbstractResolver, **options: Any) -> None:
         super().__init__(proxy.host, proxy.port, **options)
-        self._via = proxy
-        self._names = resolver
+        self._socks_proxy = proxy
+        self._own_resolver = resolver
 
     async def _connect_via_proxy(
         self,
@@ -81,7 +81,7 @@ class SocksConnector(ProxyConnector):
 
     async def _open_tunnel(self, host: str, port: int) -> socket.socket:
         """A socket that the proxy has connected to ``host``."""
-        proxy = self._via
+        proxy = self._socks_proxy
         kind = ProxyType.SOCKS5 if proxy.socks_version == 5 else ProxyType.SOCKS4
         target = await self._target(host)
         refused: OSError | None = None
@@ -100,15 +100,15 @@ class SocksConnector(ProxyConnector):
                 raise TunnelError(_not_socks(proxy)) from error
             except OSError as error:
                 raise TunnelError(
-                    NoAnswer(f"the proxy {proxy.display_url} ended the connection: {_words(error)}")
+                    NoAnswer(f"the proxy {proxy.display_url} ended the connection: {_errno_text(error)}")
                 ) from error
         raise TunnelError(
-            NoAnswer(f"cannot connect to the proxy {proxy.display_url}: {_words(refused)}")
+            NoAnswer(f"cannot connect to the proxy {proxy.display_url}: {_errno_text(refused)}")
         ) from refused
 
     async def _target(self, host: str) -> str:
         """The name or address that the proxy connects to. Raises TunnelError."""
-        proxy = self._via
+        proxy = self._socks_proxy
         address = parse_address(host)
         if proxy.socks_version == 4 and address is not None and address.version == 6:
             raise TunnelError(
@@ -128,16 +128,16 @@ class SocksConnector(ProxyConnector):
         return min(found, key=lambda found: ":" in found)
 
     async def _resolve(
-        self, host: str, what: str, family: socket.AddressFamily = socket.AF_UNSPEC, hint: str = ""
+        self, host: str, label: str, family: socket.AddressFamily = socket.AF_UNSPEC, hint: str = ""
     ) -> list[str]:
-        """The addresses of ``host``, at least one. ``what`` names it in the error. Raises TunnelError."""
+        """The addresses of ``host``, at least one. ``label`` names it in the error. Raises TunnelError."""
         if parse_address(host) is not None:
             return [host]
         try:
-            return [result["host"] for result in await self._names.resolve(host, 0, family)]
+            return [result["host"] for result in await self._own_resolver.resolve(host, 0, family)]
         except socket.gaierror as error:
-            words = error.strerror or "no address was found"
-            raise TunnelError(NoAnswer(f"cannot resolve {what}: {words}", hint=hint)) from error
+            text = error.strerror or "no address was found"
+            raise TunnelError(NoAnswer(f"cannot resolve {label}: {text}", hint=hint)) from error
 
 
 def _refusal(proxy: Proxy, peer: str, error: ProxyError) -> NoAnswer:
@@ -154,8 +154,8 @@ def _refusal(proxy: Proxy, peer: str, error: ProxyError) -> NoAnswer:
         )
     if code not in _REPLIES:
         return _not_socks(proxy)
-    words, fatal = _REPLIES[code]
-    return NoAnswer(f"the proxy {proxy.display_url} cannot connect to {peer}: {words}", fatal)
+    text, fatal = _REPLIES[code]
+    return NoAnswer(f"the proxy {proxy.display_url} cannot connect to {peer}: {text}", fatal)
 
 
 def _not_socks(proxy: Proxy) -> NoAnswer:
@@ -164,7 +164,7 @@ def _not_socks(proxy: Proxy) -> NoAnswer:
     )
 
 
-def _words(error: OSError | None) -> str:
+def _errno_text(error: OSError | None) -> str:
     if error is None or not error.errno:
         return "the connection was closed"
     return os.strerror(error.errno)

@@ -156,10 +156,10 @@ async def test_an_answered_body_is_not_held() -> None:
 
 async def test_on_sent_is_called_after_the_write_and_before_the_answer() -> None:
     gate = Gate()
-    moments: list[str] = []
+    calls: list[str] = []
 
     def on_sent() -> None:
-        moments.append("now")
+        calls.append("sent")
         gate.open()  # the answer waits for it
 
     with ScriptedServer(ok(stall_before=gate)) as server:
@@ -171,17 +171,17 @@ async def test_on_sent_is_called_after_the_write_and_before_the_answer() -> None
             )
     assert isinstance(heard, Heard)
     assert heard.status == 200
-    assert moments == ["now"]
+    assert calls == ["sent"]
 
 
 async def test_on_sent_is_not_called_without_a_connection() -> None:
-    moments: list[str] = []
-    upload = Upload((b"{}",), 2, on_sent=lambda: moments.append("now"))
+    calls: list[str] = []
+    upload = Upload((b"{}",), 2, on_sent=lambda: calls.append("sent"))
     async with Transport(timeout_ms=10_000) as transport:
         assert isinstance(
             await transport.post(f"http://127.0.0.1:{closed_port()}/api/traces", {}, upload), NoAnswer
         )
-    assert moments == []
+    assert calls == []
 
 
 async def test_a_connection_that_closes_at_the_end_of_a_stream_leaves_no_unretrieved_exception() -> None:
