@@ -9,16 +9,15 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from benchmarks import plot, report, spools
+from benchmarks import report, spools
 from benchmarks.errors import BenchmarkError
 from benchmarks.session import Command, Findings, Session
 
 COMMANDS = {
-    "throughput": "deliver spools, ours beside the floor and the peers (the default)",
+    "throughput": "deliver spools: both disk strategies beside the floor and Node (the default)",
     "lateness": "how late a 1 ms ticker is in the event loop that runs the flush",
     "memory": "peak resident memory of flushes of many and of large batches",
     "startup": "how long inspect takes to start, and to list 100,000 batches",
-    "links": "gzip libraries and levels on slow and fast links",
     "window": "what several requests in flight bring",
     "tune": "which settings are best on this machine and link",
     "goals": "everything that the project's goals speak of, in one run",
@@ -67,15 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, options: argparse.Namespace) -> int:
-    target = getattr(options, "plot", None)
-    if target:
-        plot.require()
     run: Command = module(command).run
     with Session(options) as session:
         findings = run(session)
         session.show(report.goals_text(findings.goals))
-        if target:
-            plot.draw(findings.cells, target)
     if options.json:
         report.write_json(options.json, _document(command, options, findings))
     return 1 if findings.failed else 0
@@ -83,7 +77,7 @@ def _run(command: str, options: argparse.Namespace) -> int:
 
 def _document(command: str, options: argparse.Namespace, findings: Findings) -> dict[str, Any]:
     """The document for ``--json``; what was asked for is in it, but no path."""
-    asked = {name: value for name, value in vars(options).items() if name not in ("json", "plot", "quiet")}
+    asked = {name: value for name, value in vars(options).items() if name not in ("json", "quiet")}
     for name in ("where", "spool", "directory"):
         if name in asked:
             asked[name] = _without_paths(asked[name])

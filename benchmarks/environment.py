@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-LIBRARIES = ("cirron-spool", "aiohttp", "anyio", "aiofiles", "isal", "zlib-ng", "cirron-sdk", "requests")
+LIBRARIES = ("cirron-spool", "aiohttp", "anyio", "aiofiles", "isal", "zlib-ng", "cirron-sdk")
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 

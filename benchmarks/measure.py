@@ -51,16 +51,16 @@ class Contender:
         return [environment.interpreter(), "-m", f"benchmarks.contenders.{self.program}", str(job)]
 
 
-def ours(name: str = "ours", **options: Any) -> Contender:
+def ours(name: str = "thread", **options: Any) -> Contender:
     """``flush_spool`` with ``options`` (``in_flight``, ``tuning``, ``verify``)."""
     return Contender(name, "ours", options)
 
 
 FLOOR = Contender("floor", "floor", deletes=False)
-NAIVE = Contender("naive", "naive")
 NODE = Contender("node", "node")
-SDK = Contender("sdk", "sdk", exact=False)
-CONTENDERS = {each.name: each for each in (FLOOR, ours(), NAIVE, NODE, SDK)}
+CONTENDERS = {
+    each.name: each for each in (FLOOR, ours("thread"), ours("inline", tuning={"disk_work": "inline"}), NODE)
+}
 
 
 @dataclass(frozen=True)

@@ -98,14 +98,14 @@ def where(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def network(parser: argparse.ArgumentParser, latency: float = 0.0) -> None:
+def network(parser: argparse.ArgumentParser, latency: Sequence[float] = (0.0,)) -> None:
     """What the sink's answers are like."""
     parser.add_argument(
         "--latency-ms",
         type=milliseconds,
-        default=[latency],
+        default=list(latency),
         metavar="MS",
-        help=f"delay of every answer; several with commas (default: {latency:g})",
+        help=f"delay of every answer; several with commas (default: {','.join(format(each, 'g') for each in latency)})",
     )
     parser.add_argument(
         "--bandwidth",

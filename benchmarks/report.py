@@ -113,21 +113,21 @@ def _peers(cell: Cell) -> str:
     parts = []
     for pair, ratio in ratios(cell).items():
         mine, _, other = pair.partition("/")
-        if mine == "ours" and other in ("node", "sdk", "naive"):
+        if mine in ("thread", "inline") and other == "node":
             parts.append(
-                f"{ratio['times_as_fast']:.1f} x {other} ({ratio['cpu_seconds']:.2f} of its CPU seconds)"
+                f"{mine} {ratio['times_as_fast']:.1f} x {other} ({ratio['cpu_seconds']:.2f} of its CPU seconds)"
             )
-    return f"  ours is as fast as {', '.join(parts)}" if parts else ""
+    return f"  as fast as Node: {', '.join(parts)}" if parts else ""
 
 
 def _beginning(cell: Cell) -> str:
-    ours = cell.of("ours")
+    ours = cell.of("thread")
     first = ours.median("first_request_ms") if ours else None
     verified = ours.median("verified_ms") if ours else None
     if first is None or verified is None:
         return ""
     answered = f"its token's verification was answered after {verified:.1f} ms"
-    return f"  ours begins the first batch after {first:.1f} ms; {answered}"
+    return f"  thread begins the first batch after {first:.1f} ms; {answered}"
 
 
 def goals_text(goals: Sequence[Goal]) -> str:

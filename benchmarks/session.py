@@ -19,7 +19,7 @@ from benchmarks.spools import Shape, Spool, Workspace
 
 @dataclass
 class Findings:
-    """What a command found: figures for ``--json``, goals, and the cells that ``--plot`` draws."""
+    """What a command found: figures for ``--json``, goals, and the cells."""
 
     body: dict[str, Any] = field(default_factory=dict)
     goals: list[Goal] = field(default_factory=list)

@@ -10,29 +10,28 @@ from benchmarks.session import Findings, Session
 
 # The command, and its arguments. On tmpfs; where a disk stands beside it, no goal is judged by it.
 FULL = (
-    ("throughput", "--spool typical,tiny --latency-ms 0 --repeat 7 --in-flight 8"),
-    ("throughput", "--spool big,huge --latency-ms 0 --repeat 3"),
-    ("throughput", "--spool typical,tiny,big --latency-ms 20 --repeat 3 --contenders floor,ours"),
-    ("throughput", "--spool typical,tiny,big --where disk --repeat 3 --contenders floor,ours,node"),
-    ("lateness", "--repeat 5"),
-    ("memory", "--repeat 3"),
-    ("window", "--spool typical,tiny --repeat 3"),
-    ("startup", ""),
-    ("links", "--repeat 3"),
-)
-# The same shapes with fewer runs and batches: minutes, for a look; the figures are noisier and fixed costs weigh more.
-QUICK = (
-    ("throughput", "--spool typical,tiny,big --latency-ms 0 --repeat 3"),
-    ("throughput", "--spool huge --latency-ms 0 --repeat 1 --contenders floor,ours,node"),
+    ("throughput", "--spool typical,tiny --latency-ms 0,1 --repeat 7"),
     (
         "throughput",
-        "--spool typical,tiny,big --batches 200,200,10 --latency-ms 20 --repeat 1 --contenders floor,ours",
+        "--spool typical,tiny --batches 200 --latency-ms 20 --repeat 3 --contenders floor,thread,inline",
+    ),
+    ("throughput", "--spool big,huge --latency-ms 0 --repeat 3"),
+    ("lateness", "--repeat 5"),
+    ("memory", "--repeat 3"),
+    ("window", "--spool typical --repeat 3"),
+    ("startup", ""),
+)
+# The same shapes with fewer runs and batches: a look of some minutes, with noisier figures.
+QUICK = (
+    ("throughput", "--spool typical,tiny --latency-ms 0,1 --repeat 3 --contenders floor,thread,inline"),
+    (
+        "throughput",
+        "--spool typical,tiny --batches 100 --latency-ms 20 --repeat 1 --contenders floor,thread,inline",
     ),
     ("lateness", "--repeat 2"),
     ("memory", "--counts 1000,20000 --repeat 1"),
     ("window", "--batches 400 --in-flight 8,16 --repeat 1"),
     ("startup", "--repeat 3"),
-    ("links", "--batches 40 --repeat 1"),
 )
 
 
@@ -47,9 +46,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="COMMANDS",
         help="only these of the commands, with commas (default: all)",
-    )
-    parser.add_argument(
-        "--plot", metavar="FILE.png", help="draw the comparisons with the floor and the peers"
     )
 
 

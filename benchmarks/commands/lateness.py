@@ -15,7 +15,6 @@ from benchmarks.sinks import Network
 PEERS = {
     "ours": "ours",
     "first": "ours, first flush of a process",
-    "naive": "naive",
 }
 
 
@@ -30,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=options.words,
         default=["ours", "first"],
         metavar="NAMES",
-        help="ours, first (ours, with the imports of a process's first flush), naive (default: ours,first)",
+        help="ours, first (ours, with the imports of a process's first flush) (default: ours,first)",
     )
 
 

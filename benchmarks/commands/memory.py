@@ -42,7 +42,7 @@ def run(session: Session) -> Findings:
     findings = Findings()
     session.show(environment.one_line())
     contenders = [measure.ours()] + [
-        measure.ours(f"ours, {n} in flight", in_flight=n) for n in asked.in_flight
+        measure.ours(f"thread, {n} in flight", in_flight=n) for n in asked.in_flight
     ]
     for where in asked.where:
         workspace = session.workspace(where)
@@ -125,7 +125,7 @@ def _goals(cells: Sequence[Cell]) -> list[Goal]:
     peaks = {
         cell.spool: peak / MB
         for cell in cells
-        if (ours := cell.of("ours")) and (peak := ours.median("peak_bytes"))
+        if (ours := cell.of("thread")) and (peak := ours.median("peak_bytes"))
     }
     found = []
     smallest = min((count for count in COUNTS if f"{count:,} typical" in peaks), default=None)

@@ -1,4 +1,4 @@
-"""Deliver spools: ours beside the floor, Node's way, the SDK's own client, and what one would write first."""
+"""Deliver spools with both disk strategies, beside the floor and the official tool's way."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from benchmarks.sinks import Network
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    options.spool(parser)
-    options.network(parser)
+    options.spool(parser, default="typical,tiny")
+    options.network(parser, latency=(0.0, 1.0, 20.0))
     options.where(parser)
     options.repeat(parser)
     options.verification(parser)
@@ -34,7 +34,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="answer-only",
         help="what to deliver to: a server that only answers, or the real receiver, which stores durably",
     )
-    parser.add_argument("--plot", metavar="FILE.png", help="draw the comparison")
 
 
 def contenders(names: Sequence[str], in_flight: Sequence[int] = (), verify: bool = True) -> list[Contender]:
@@ -49,7 +48,7 @@ def contenders(names: Sequence[str], in_flight: Sequence[int] = (), verify: bool
         chosen.append(contender)
         if contender.program == "ours":
             chosen += [
-                measure.ours(f"ours, {number} in flight", **{**contender.options, "in_flight": number})
+                measure.ours(f"{name}, {number} in flight", **{**contender.options, "in_flight": number})
                 for number in in_flight
             ]
     if not chosen:

@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     options.spool(parser)
     parser.set_defaults(batches=[200])
-    options.network(parser, latency=20.0)
+    options.network(parser, latency=(20.0,))
     options.where(parser)
     options.repeat(parser)
     options.verification(parser)

@@ -16,7 +16,7 @@ SIZES = (2, 4, 8, 16)
 def configure(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     options.spool(parser)
-    options.network(parser, latency=goals.WINDOW_LATENCY_MS)
+    options.network(parser, latency=(goals.WINDOW_LATENCY_MS,))
     options.where(parser)
     options.repeat(parser, default=3)
     parser.add_argument(
@@ -26,7 +26,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how many, with commas (default: 2,4,8,16)",
     )
-    parser.add_argument("--plot", metavar="FILE.png", help="draw the comparison")
 
 
 def run(session: Session) -> Findings:
@@ -34,8 +33,8 @@ def run(session: Session) -> Findings:
     asked = session.options
     findings = Findings()
     session.show(environment.one_line())
-    strict = measure.ours("ours")
-    windows = [measure.ours(f"ours, {n} in flight", in_flight=n) for n in asked.in_flight if n > 1]
+    strict = measure.ours()
+    windows = [measure.ours(f"thread, {n} in flight", in_flight=n) for n in asked.in_flight if n > 1]
     for where in asked.where:
         workspace = session.workspace(where)
         for spool in session.spools(workspace):
@@ -52,7 +51,7 @@ def run(session: Session) -> Findings:
 
 
 def _text(cell: Cell) -> str:
-    strict = cell.of("ours")
+    strict = cell.of("thread")
     slowest = strict.median("seconds") if strict else None
     rows = [["in flight", "seconds (min..max)", "times as fast", "CPU s", "peak MB", "seen in flight"]]
     for each in cell.results:
@@ -74,7 +73,7 @@ def _text(cell: Cell) -> str:
 
 
 def _goals(cell: Cell) -> list[Goal]:
-    strict = cell.of("ours")
+    strict = cell.of("thread")
     slowest = strict.median("seconds") if strict else None
     if slowest is None or cell.network.latency_ms != goals.WINDOW_LATENCY_MS or cell.network.bandwidth:
         return []

@@ -106,7 +106,7 @@ def peak_bytes() -> int:
 
 
 def headers(token: str, batch_id: str, gzipped: bool) -> dict[str, str]:
-    """The headers of one upload, as SPEC'd by the platform."""
+    """The headers of one upload, as the contract has them."""
     fields = {
         "Authorization": f"Bearer {token}",
         "Content-Type": "application/json",

@@ -2,7 +2,7 @@
 
 The ticker asks to be woken in a millisecond and notes how much later than that it was, again and again. It is what a
 training harness's own coroutines would feel. The option ``peer`` is ``ours``, ``first`` (ours, in a process that has
-not flushed before, so that what the first flush imports is felt, too) or ``naive``.
+not flushed before, so that what the first flush imports is felt, too).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 from array import array
 from typing import Self, TypedDict
 
-from benchmarks.contenders import harness, naive, ours
+from benchmarks.contenders import harness, ours
 
 TICK_SECONDS = 0.001
 ALONE_SECONDS = 1.0
@@ -79,7 +79,7 @@ async def measure(job: harness.Job, clock: harness.Clock) -> None:
     async with Ticker() as alone:
         await asyncio.sleep(ALONE_SECONDS)
     async with Ticker() as beside:
-        await (naive.deliver(job, clock) if peer == "naive" else ours.deliver(job, clock))
+        await ours.deliver(job, clock)
     clock.outcome["lateness"] = {"alone": alone.lateness(), "flush": beside.lateness()}
 
 

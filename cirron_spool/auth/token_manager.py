@@ -44,7 +44,7 @@ from cirron_spool.text import printable
 STATUS_PATH = "/api/cli/status"
 REFRESH_PATH = "/api/cli/auth/refresh"
 
-# SPEC section 3: "Refresh when the access token expires within 5 minutes".
+# docs/contract.md, Settings and tokens: renew when the token expires within five minutes.
 _RENEW_BEFORE = timedelta(minutes=5)
 # A token that lives shorter than that, or a refresh that fails, must not lead to a refresh for every batch.
 _BETWEEN_RENEWALS = timedelta(minutes=1)
@@ -335,7 +335,7 @@ def _reread(path: Path) -> Credentials | None:
 
 
 def _renewed(answer: Answer, old: Credentials) -> Credentials | None:
-    """The credentials in a refresh's answer, or None when it is not one (SPEC section 3)."""
+    """The credentials in a refresh's answer, or None when it is not one (docs/contract.md, Settings and tokens)."""
     document = _object(answer) if answer.status == 200 else None
     if document is None:
         return None

@@ -88,11 +88,17 @@ def _command(prog: str, arguments: Sequence[str], console: Console, signals: Sig
         from cirron_spool.cli.receive import receive
 
         return receive(options, signals)
-    from cirron_spool.cli import offline
+    run_offline: Callable[[argparse.Namespace, Console], int]
+    if options.run == "inspect":
+        from cirron_spool.cli.inspect import run as run_offline
+    elif options.run == "clear":
+        from cirron_spool.cli.clear import run as run_offline
+    else:
+        from cirron_spool.cli.quarantine import run as run_offline
 
     # A short life with one big list in it: looking for garbage in 100,000 entries only costs time.
     gc.disable()
-    return offline.run(options, console)
+    return run_offline(options, console)
 
 
 def _unloadable(error: ImportError) -> CirronSpoolError:

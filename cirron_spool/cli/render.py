@@ -208,7 +208,7 @@ def sent_line(result: FlushResult) -> str:
 
 
 def result_json(result: FlushResult) -> dict[str, object]:
-    """SPEC section 7's form."""
+    """The object of ``flush --json``; docs/contract.md has its keys."""
     return {
         "dir": str(result.directory),
         "uploaded": result.uploaded,

@@ -133,7 +133,7 @@ class Log(Lines):
 
 
 class JsonEvents(FlushView):
-    """One JSON object a line on standard output (SPEC section 7)."""
+    """One JSON object a line on standard output (docs/contract.md, JSON forms)."""
 
     def show(self, event: FlushEvent) -> None:
         """Show one event."""

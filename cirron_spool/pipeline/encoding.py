@@ -20,7 +20,7 @@ from cirron_spool.errors import ConfigError
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-# SPEC section 4: "Content-Encoding: gzip when the file is larger than 1024 bytes".
+# docs/contract.md, Upload: a file of more than 1024 bytes is compressed.
 GZIP_ABOVE_BYTES = 1024
 
 # zlib's way to say "in a gzip envelope": added to the bits of the window; without any envelope they are negative.

@@ -13,15 +13,15 @@ from typing import Protocol
 
 from cirron_spool.protocol.http_date import parse_http_date
 
-# SPEC section 4: 1, 2, 4 s with jitter, at most 10 s.
+# docs/contract.md, Retry and waiting: 1, 2, 4 s with jitter, at most 10 s.
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 10.0
 # Up to a quarter more, never less: enough to pull apart the ranks of a run that failed together, and the n-th
 # delay is still recognisably 2 ** n seconds.
 JITTER = 0.25
-# A server's own delay is never shorter, and no attempt of a failing flush follows another sooner: SPEC section 4.
+# A server's own delay is never shorter, and no attempt of a failing flush follows another sooner.
 SHORTEST_PAUSE_S = 1.0
-# Beyond this a flush ends (exit code 4) rather than sit and wait: SPEC section 4.
+# Beyond this a flush ends (exit code 4) and does not wait.
 LONGEST_RETRY_AFTER_S = 120.0
 
 

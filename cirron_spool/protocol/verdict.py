@@ -1,6 +1,6 @@
 """What an answer to an upload means.
 
-An HTTP answer, or its absence, becomes one :class:`Verdict`. The tables below are SPEC section 4, in its order; a
+An HTTP answer, or its absence, becomes one :class:`Verdict`. The tables below are those of docs/contract.md, Answers; a
 reader can check them by eye. Nothing here knows the HTTP client, the attempt's number or the clock.
 """
 

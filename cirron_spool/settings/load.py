@@ -372,7 +372,7 @@ def is_loopback(host: str | None) -> bool:
 
 
 def _check_url(url: str, source: str, *, http_allowed: bool) -> tuple[str, str]:
-    """The origin of the API, whose path is dropped, and the ingest origin that follows from it (SPEC section 4)."""
+    """The origin of the API, whose path is dropped, and the ingest origin that follows from it."""
     url = url.strip()
     if any(mark in url for mark in "@?#\\"):
         # Not shown: it may hold a password.

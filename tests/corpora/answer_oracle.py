@@ -1,4 +1,4 @@
-"""Which raw answers may delete a batch: RFC 9112's framing and SPEC section 4, read from the bytes alone.
+"""Which raw answers may delete a batch: RFC 9112's framing and docs/contract.md, read from the bytes alone.
 
 It shares no line with the package. MAY is strict: what RFC 9110 or 9112 calls malformed may not delete, unless they
 allow a recipient to read past it. MUST is what no client has a reason to doubt.
@@ -139,7 +139,7 @@ def read_chunks(rest: bytes) -> tuple[bytes | None, bytes, bool, bool]:
 
 
 def acknowledges(headers: dict[str, list[str]], body: bytes, delimited: bool) -> bool:
-    """Whether a whole 2xx answer says yes: SPEC section 4's table."""
+    """Whether a whole 2xx answer says yes: the table of docs/contract.md."""
     kinds, encodings = (set(headers.get(name, [])) for name in ("content-type", "content-encoding"))
     if not body and delimited:
         return True

@@ -1,4 +1,4 @@
-"""What an answer means: every row of SPEC section 4 and of the failure cases that an answer decides."""
+"""What an answer means: every row of docs/contract.md and of the failure cases that an answer decides."""
 
 from __future__ import annotations
 
