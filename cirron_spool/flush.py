@@ -14,7 +14,8 @@ from cirron_spool.errors import ConfigError
 from cirron_spool.events import FlushEvent, FlushResult
 from cirron_spool.pipeline.client import Client
 from cirron_spool.pipeline.runner import DISK_WORKERS, FlushOptions, FlushRun, StopSignal
-from cirron_spool.settings.load import Settings, load_settings
+from cirron_spool.settings.load import load_settings
+from cirron_spool.settings.model import Settings
 from cirron_spool.settings.paths import find_spool
 from cirron_spool.settings.tuning import Tuning
 from cirron_spool.spool.directory import SpoolDirectory

@@ -8,22 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import secrets
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import TypeGuard
 
-import aiofiles
-import aiofiles.os
-
+from cirron_spool.auth.secrets import hide
+from cirron_spool.auth.token_store import acquire_lock, read_credentials, save
 from cirron_spool.concurrency.shield import complete
-from cirron_spool.concurrency.threads import DISK_THREADS, in_thread
+from cirron_spool.concurrency.threads import in_thread
 from cirron_spool.errors import (
     EXIT_AUTH,
     EXIT_OK,
@@ -36,9 +30,8 @@ from cirron_spool.http.attempts import attempt_on_schedule
 from cirron_spool.http.transport import Transport
 from cirron_spool.protocol.answer import Answer, NoAnswer
 from cirron_spool.protocol.verdict import Action, Verdict, judge_renewal
-from cirron_spool.settings.files import require_config
-from cirron_spool.settings.load import Credentials, Settings, check_token, credentials_in
-from cirron_spool.spool.lock import FileLock, HeldError, lock_file
+from cirron_spool.settings.model import Credentials, Settings
+from cirron_spool.settings.sources import check_token
 from cirron_spool.text import printable
 
 STATUS_PATH = "/api/cli/status"
@@ -48,16 +41,10 @@ REFRESH_PATH = "/api/cli/auth/refresh"
 _RENEW_BEFORE = timedelta(minutes=5)
 # A token that lives shorter than that, or a refresh that fails, must not lead to a refresh for every batch.
 _BETWEEN_RENEWALS = timedelta(minutes=1)
-# How long another process may hold the lock for its own refresh before we go on without it.
-_LOCK_WAIT_S = 10.0
-_LOCK_POLL_S = 0.05
 # How long the answer to a refresh under way is waited for once the flush is cancelled: a few round trips, and within
 # what is left of the five seconds that a flush has to end, after the four that its batch in flight has.
 _ROTATION_GRACE_S = 0.8
 
-
-# A test receiver's "t" is no secret, and taking it out of a sentence would garble it.
-_SHORTEST_SECRET = 8
 
 _RENEWED = Verdict(Action.ACKNOWLEDGED, None, exit_code=EXIT_OK)
 
@@ -81,6 +68,8 @@ class TokenManager:
         self._credentials = credentials
         self._transport = transport
         self._mutex = asyncio.Lock()
+        self._verifying = asyncio.Lock()
+        self._verified: str | None = None
         self._next_renewal: datetime | None = None
         # The failure on which the flush ends: those that wait for the same renewal need not try it again.
         self._unavailable: Verdict | None = None
@@ -93,12 +82,12 @@ class TokenManager:
 
     @property
     def hint(self) -> str:
-        """Where the token in use came from, and how to replace it: for a person whose token was refused."""
+        """The origin of the token in use and its remedy, for a person whose token was refused."""
         return self._settings.refusal_hint(self._credentials)
 
     @property
     def advice(self) -> str:
-        """The hint where it says more than "Run cirron auth login", which the message of a 401 says; else empty."""
+        """The hint where it adds to "Run cirron auth login", the message of a 401; else empty."""
         return self.hint if self._settings.remedy else ""
 
     @property
@@ -127,11 +116,16 @@ class TokenManager:
                 await self._try_renewal(self.token, warn)
 
     async def verify(self, warn: Warn) -> None:
-        """Ask the platform whether the token is valid, renewing it silently where that helps.
+        """Ask the platform whether the token is valid, and renew a refused one.
 
-        Raises AuthInvalidError when it is refused, TokenRenewalError when the platform cannot renew it now. Any other
-        failure is a warning: the flush itself will tell.
+        A token that was found valid is not asked about again. Raises AuthInvalidError when the platform refuses the
+        token, TokenRenewalError when the platform cannot renew it now. Any other failure is a warning.
         """
+        async with self._verifying:
+            if self.token != self._verified:
+                await self._verify(warn)
+
+    async def _verify(self, warn: Warn) -> None:
         token = self.token
         outcome = await self._transport.get(
             self._settings.api_url + STATUS_PATH,
@@ -150,6 +144,8 @@ class TokenManager:
             self._could_not_verify(f"HTTP {outcome.status} {outcome.reason}".rstrip(), warn)
         elif document is None:
             self._could_not_verify("the answer is not the expected JSON", warn)
+        else:
+            self._verified = token
 
     async def renew(self, refused: str, warn: Warn) -> bool:
         """Get a token other than ``refused``: from the file, if another process renewed it, or by a refresh.
@@ -185,7 +181,7 @@ class TokenManager:
 
     async def _try_renewal(self, refused: str, warn: Warn) -> Verdict:
         """One try, under the lock that other processes respect; ACKNOWLEDGED when another token is in use."""
-        lock = await _acquire(self._settings.config_path)
+        lock = await acquire_lock(self._settings.config_path)
         try:
             if await self._adopt(refused):
                 return _RENEWED
@@ -223,7 +219,7 @@ class TokenManager:
     async def _adopt(self, refused: str) -> bool:
         """Use the token in the file if it is another one than ``refused``."""
         try:
-            found = await in_thread(_reread, self._settings.config_path)
+            found = await in_thread(read_credentials, self._settings.config_path)
         except ConfigError:
             return False
         if found is None or found.token == refused:
@@ -242,96 +238,6 @@ class TokenManager:
 
     def _without_secrets(self, text: str) -> str:
         return hide(text, self._credentials.token, self._credentials.refresh_token)
-
-
-def hide(text: str, *secrets: str | None) -> str:
-    """``text`` as it can be shown: a server that repeats a token must not make us print it."""
-    for secret in secrets:
-        if secret is not None and len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, "…")
-    return text
-
-
-async def save(path: Path, credentials: Credentials) -> None:
-    """Write the credentials into the configuration's ``auth``, keeping every other key. Atomic, mode 0600.
-
-    Raises OSError when it cannot be written, ConfigError when the file has become unreadable: then it is left alone.
-    """
-    document = await in_thread(require_config, path)
-    auth = document.get("auth")
-    document["auth"] = {
-        **(auth if isinstance(auth, dict) else {}),
-        "accessToken": credentials.token,
-        "refreshToken": credentials.refresh_token,
-        "expiresAt": _iso(credentials.expires_at),
-    }
-    # A link, as dotfile managers make them, stays one.
-    target = Path(await in_thread(os.path.realpath, path))
-    await aiofiles.os.makedirs(target.parent, mode=0o700, exist_ok=True, executor=DISK_THREADS)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    try:
-        # A home directory can be a slow network mount: the harness that awaits us must not feel it.
-        # UTF-8 has no half of a surrogate pair, which JSON may hold: it is escaped again.
-        file = await aiofiles.open(
-            temporary,
-            "x",
-            encoding="utf-8",
-            errors="backslashreplace",
-            opener=_private,
-            executor=DISK_THREADS,
-        )
-        try:
-            await file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-            await file.flush()
-            await in_thread(_make_durable, file.fileno(), target)
-        finally:
-            await file.close()  # aiofiles' own block closes in a thread that the loop's end waits for
-        await aiofiles.os.replace(temporary, target, executor=DISK_THREADS)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def _private(name: str, flags: int) -> int:
-    return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
-
-
-def _make_durable(fd: int, target: Path) -> None:
-    os.fsync(fd)
-    with suppress(OSError, AttributeError):  # root saving for the file's owner
-        status = os.stat(target)
-        if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
-            os.fchown(fd, status.st_uid, status.st_gid)
-
-
-async def _acquire(config_path: Path) -> FileLock | None:
-    """The lock beside the configuration; None where there can be none, which costs at most a second refresh."""
-    taken: list[FileLock] = []
-
-    def take() -> None:
-        taken.append(lock_file(f"{os.path.realpath(config_path)}.lock"))
-
-    give_up = time.monotonic() + _LOCK_WAIT_S
-    # Asked again and again: a thread that waits in the kernel cannot be cancelled.
-    while True:
-        try:
-            await in_thread(take)
-            return taken[0]
-        except asyncio.CancelledError:
-            for lock in taken:  # the thread took it for a task that never hears of it
-                await in_thread(lock.give_back)
-            raise
-        except HeldError:
-            if time.monotonic() >= give_up:
-                return None
-            await asyncio.sleep(_LOCK_POLL_S)
-        except OSError:
-            return None
-
-
-def _reread(path: Path) -> Credentials | None:
-    return credentials_in(require_config(path), printable(str(path)))
 
 
 def _renewed(answer: Answer, old: Credentials) -> Credentials | None:
@@ -379,7 +285,3 @@ def _object(answer: Answer) -> dict[str, object] | None:
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.000Z") if moment is not None else None

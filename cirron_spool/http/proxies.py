@@ -12,7 +12,7 @@ from yarl import URL
 from cirron_spool.errors import ConfigError
 from cirron_spool.http.hosts import host_and_port
 from cirron_spool.http.no_proxy import exempts
-from cirron_spool.settings.load import is_loopback
+from cirron_spool.settings.urls import is_loopback
 
 _SYSTEM = "the system's settings"
 _HTTP_SCHEMES = frozenset({"http", "https"})

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from cirron_spool.http.route import Route
     from cirron_spool.pipeline.platform import Platform
-    from cirron_spool.settings.load import Settings
+    from cirron_spool.settings.model import Settings
 
 
 class Client:

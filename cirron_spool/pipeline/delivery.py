@@ -15,7 +15,7 @@ from functools import partial
 
 import anyio
 
-from cirron_spool.auth.token_manager import hide
+from cirron_spool.auth.secrets import hide
 from cirron_spool.errors import EXIT_AUTH, TokenRenewalError
 from cirron_spool.events import FlushEvent, Progress, Retrying, Warned
 from cirron_spool.http.attempts import attempt_on_schedule

@@ -11,7 +11,7 @@ from cirron_spool.http.attempts import Throttle
 from cirron_spool.http.route import Route
 from cirron_spool.http.transport import Transport
 from cirron_spool.pipeline.ingest import Ingest
-from cirron_spool.settings.load import Settings
+from cirron_spool.settings.model import Settings
 
 if TYPE_CHECKING:
     import aiohttp

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from cirron_spool.errors import CirronSpoolError
 from cirron_spool.http import route as routes
 from cirron_spool.http.route import Route
-from cirron_spool.settings.load import Settings
+from cirron_spool.settings.model import Settings
 from cirron_spool.spool.directory import Listing, SpoolDirectory
 
 

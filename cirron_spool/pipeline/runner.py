@@ -47,7 +47,7 @@ from cirron_spool.pipeline.source import BatchSource, ListedOnce
 from cirron_spool.pipeline.tally import Tally
 from cirron_spool.pipeline.thread_worker import ThreadWorker
 from cirron_spool.pipeline.window import Window
-from cirron_spool.settings.load import Settings
+from cirron_spool.settings.model import Settings
 from cirron_spool.settings.tuning import Tuning
 from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.snapshots import snapshots_left

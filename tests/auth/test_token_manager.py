@@ -31,9 +31,9 @@ from cirron_spool import (
     Warned,
     flush_spool,
 )
-from cirron_spool.auth import token_manager
-from cirron_spool.auth.token_manager import save
-from cirron_spool.settings.load import Credentials
+from cirron_spool.auth import token_manager, token_store
+from cirron_spool.auth.token_store import save
+from cirron_spool.settings.model import Credentials
 from cirron_spool.spool.lock import FileLock, HeldError, lock_file
 from support.answers import HTML, JSON, Answer, Gate, html, json_answer, ok
 from support.background import SAFETY_NET
@@ -757,17 +757,17 @@ async def test_no_lock_is_held_while_a_refresh_waits(spool: Path, config: Path) 
 async def test_the_wait_for_another_processs_refresh_can_be_cancelled(
     spool: Path, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cirron_spool.auth.token_manager._LOCK_WAIT_S", 1e6)
+    monkeypatch.setattr("cirron_spool.auth.token_store._LOCK_WAIT_S", 1e6)
     sdk_batches(spool, 1, spans=TINY)
     write_login(config, minutes=1)
     waits = asyncio.Event()
-    real = token_manager._acquire
+    real = token_store.acquire_lock
 
     async def acquire(path: Path) -> FileLock | None:
         waits.set()
         return await real(path)
 
-    monkeypatch.setattr(token_manager, "_acquire", acquire)
+    monkeypatch.setattr(token_manager, "acquire_lock", acquire)
     lock = lock_file(f"{config}.lock")
     with ScriptedServer() as server:
         task = asyncio.create_task(flush(server, spool, config))
@@ -991,13 +991,13 @@ async def test_two_flushes_that_refresh_at_once_rotate_once(
 ) -> None:
     write_login(config, minutes=1)
     both = threading.Barrier(2)  # both want to refresh before the first one has
-    lock = token_manager._acquire
+    lock = token_store.acquire_lock
 
     async def acquire(path: Path) -> FileLock | None:
         await asyncio.to_thread(both.wait, SAFETY_NET)
         return await lock(path)
 
-    monkeypatch.setattr(token_manager, "_acquire", acquire)
+    monkeypatch.setattr(token_manager, "acquire_lock", acquire)
     batches = {name: sdk_batches(tmp_path / name, 3, spans=TINY) for name in ("one", "two")}
     results: list[FlushResult] = []
     with ScriptedServer(check_auth=True) as server:
@@ -1068,7 +1068,7 @@ async def test_a_lock_that_another_process_keeps_does_not_keep_us(
     spool: Path, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Ten seconds would only be waited for; going on without the lock is the same after fifty milliseconds.
-    monkeypatch.setattr("cirron_spool.auth.token_manager._LOCK_WAIT_S", 0.05)
+    monkeypatch.setattr("cirron_spool.auth.token_store._LOCK_WAIT_S", 0.05)
     sdk_batches(spool, 1, spans=TINY)
     write_login(config, minutes=1)
     lock = lock_file(f"{config}.lock")
@@ -1084,7 +1084,7 @@ async def test_a_lock_that_another_user_left_beside_the_configuration_is_taken_o
     with shared_folder() as folder:
         (folder / "config.json.lock").touch(mode)
         with as_user(NOBODY):
-            lock = await token_manager._acquire(folder / "config.json")
+            lock = await token_store.acquire_lock(folder / "config.json")
             assert lock is not None
             with pytest.raises(HeldError):
                 lock_file(str(folder / "config.json.lock"))

@@ -129,7 +129,7 @@ async def test_a_later_attempt_finds_a_corrected_address(
         return real(next(addresses) if host == "moved.test" else host, *args, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    monkeypatch.setattr("cirron_spool.settings.load.is_loopback", lambda host: True)
+    monkeypatch.setattr("cirron_spool.settings.urls.is_loopback", lambda host: True)
     with ScriptedServer() as server:
         events: list[FlushEvent] = []
         result = await flush_spool(

@@ -38,6 +38,7 @@ async def test_flushes_one_after_another_use_one_connection(tmp_path: Path) -> N
         async with Client(api_url=server.url, token=TOKEN) as client:
             results = [await flush_spool(directory, client=client) for directory in (first, second)]
         assert server.connections == 1
+        assert len(server.seen("/api/cli/status")) == 1  # a token that was found valid is not verified again
     assert [result.uploaded for result in results] == [3, 3]
     assert ids(server) == ["a0", "a1", "a2", "b0", "b1", "b2"]
     assert {request.token for request in server.uploads} == {TOKEN}
@@ -49,6 +50,7 @@ async def test_flushes_at_once_deliver_each_batch_once(tmp_path: Path) -> None:
     with ScriptedServer() as server:
         async with Client(api_url=server.url, token=TOKEN) as client:
             results = await asyncio.gather(*(flush_spool(each, client=client) for each in directories))
+        assert len(server.seen("/api/cli/status")) == 1
     assert [result.uploaded for result in results] == [3, 3, 3]
     assert sorted(ids(server)) == [f"{name}{index}" for name in "abc" for index in range(3)]
     assert [snapshot(each) for each in directories] == [[], [], []]

@@ -25,11 +25,11 @@ from cirron_spool import (
     Started,
     flush_spool,
 )
-from cirron_spool.auth.token_manager import save
+from cirron_spool.auth.token_store import save
 from cirron_spool.errors import NoThreadError, resource_error
 from cirron_spool.pipeline import encoding
 from cirron_spool.pipeline.encoding import Encoder
-from cirron_spool.settings.load import Credentials
+from cirron_spool.settings.model import Credentials
 from support.answers import Answer
 from support.cli import CliResult, clean_environment, spawn, write_config
 from support.scripted import ScriptedServer

@@ -23,7 +23,10 @@ from hypothesis import strategies as st
 
 from cirron_spool.errors import ConfigError
 from cirron_spool.settings.files import read_config
-from cirron_spool.settings.load import Credentials, Settings, check_token, is_loopback, load_settings
+from cirron_spool.settings.load import load_settings
+from cirron_spool.settings.model import Credentials, Settings
+from cirron_spool.settings.sources import check_token
+from cirron_spool.settings.urls import is_loopback
 from support.cli import clean_environment, run_cli, write_config
 
 # Python 3.13 writes the last half of such an address with dots.

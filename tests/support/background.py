@@ -107,6 +107,8 @@ class BackgroundServer:
         self._ready.set_result(sock.getsockname()[1])
         await self.passes(self._release)
         server.close()
+        # The task of a connection that is being accepted owns its socket once it has begun.
+        await asyncio.sleep(0)
         # All of this loop's: a connection that is being accepted is a task of asyncio's own.
         while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in tasks:
