@@ -190,7 +190,7 @@ def test_tune(place: Path) -> None:
 
 def test_every_setting_worth_trying_can_be_pasted() -> None:
     from benchmarks import settings
-    from cirron_spool.cli.parser import parse
+    from cirron_spool.cli.arguments import parse
 
     for values in settings.factors().values():
         assert values

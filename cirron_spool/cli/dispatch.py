@@ -8,8 +8,9 @@ import os
 from collections.abc import Callable, Sequence
 
 from cirron_spool import __version__
+from cirron_spool.cli.arguments import parse, suggestion
 from cirron_spool.cli.console import INTERRUPTED, Console, Fault, OutputError
-from cirron_spool.cli.parser import UsageError, parse, suggestion
+from cirron_spool.cli.parser import UsageError
 from cirron_spool.cli.signals import Signals
 from cirron_spool.errors import (
     EXIT_OK,

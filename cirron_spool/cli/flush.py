@@ -23,6 +23,7 @@ from cirron_spool.cli.views import FlushView, JsonEvents, Lines, Log
 from cirron_spool.errors import (
     EXIT_OK,
     EXIT_TEMPFAIL,
+    AuthRejectedError,
     CirronSpoolError,
     ConfigError,
     ResourceError,
@@ -67,8 +68,8 @@ def flush(options: argparse.Namespace, console: Console, signals: Signals) -> in
         if error.result is None and not (isinstance(error, ResourceError) or signals.number):
             raise
         fault = Fault.of(error)
-        # A batch that was rejected has been told of already, as it happened.
-        if not any(failure.message == fault.message for failure in result.failures):
+        # The failure of the batch was shown when it happened.
+        if not isinstance(error, AuthRejectedError):
             console.error(fault.message)
             if error.hint:
                 console.warning(error.hint)

@@ -217,3 +217,9 @@ def test_cirron_spool_hands_nothing_over(official: Path, tmp_path: Path) -> None
     assert done.returncode == 2
     assert done.stderr.startswith("Error: There is no command 'auth'. There are: inspect, flush, ")
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_version_behind_spool_is_ours(option: str) -> None:
+    done = run_cli("spool", option, prog="cirron")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"cirron-spool {__version__}")

@@ -25,11 +25,11 @@ from cirron_spool import (
     Uploaded,
     flush_spool,
 )
+from cirron_spool.cli.arguments import parse
 from cirron_spool.cli.console import Console
 from cirron_spool.cli.flush import _choose_view
 from cirron_spool.cli.main import cirron_spool
 from cirron_spool.cli.meter import Meter
-from cirron_spool.cli.parser import parse
 from cirron_spool.cli.views import FlushView, JsonEvents, Lines, Log
 from support.answers import Answer, Gate, ok
 from support.cli import run_cli, spawn_cli, write_config

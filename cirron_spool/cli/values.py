@@ -1,0 +1,87 @@
+"""Option values with units: whole numbers, times, sizes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class Reader(Protocol):
+    """Makes a value of an option's text; raises ValueError for a text that is none. ``wants`` says what is right."""
+
+    wants: str
+
+    def __call__(self, text: str) -> object:
+        """The value."""
+
+
+class Whole:
+    """Reads a whole number within bounds."""
+
+    def __init__(self, least: int, most: int = 2**63) -> None:
+        self._least = least
+        self._most = most
+        self.wants = "a whole number " + (
+            f"of {least} or more" if most == 2**63 else f"from {least} to {most}"
+        )
+
+    def __call__(self, text: str) -> int:
+        """The number."""
+        if re.fullmatch("[0-9]{1,19}", text) is None or not self._least <= int(text) <= self._most:
+            raise ValueError(text)
+        return int(text)
+
+
+class Measure:
+    """Reads a number with one of ``units``, down to the whole; a number alone is in the first unit."""
+
+    def __init__(
+        self, units: Mapping[str, int], wants: str, *, least: int, most: int = 2**63, suffix: str = ""
+    ) -> None:
+        self._units = units
+        self._least = least
+        self._most = most
+        self._suffix = suffix
+        self.wants = wants
+
+    def __call__(self, text: str) -> int:
+        """The measure in the smallest unit."""
+        found = re.fullmatch(
+            r"([0-9]{1,19})(?:\.([0-9]{1,9}))? ?([A-Za-z]*)", text.removesuffix(self._suffix)
+        )
+        if found is None:
+            raise ValueError(text)
+        whole, fraction, unit = found[1], found[2] or "", found[3]
+        if unit not in self._units or (fraction and not unit):
+            raise ValueError(text)
+        measure = int(whole + fraction) * self._units[unit]
+        for _ in fraction:
+            measure //= 10
+        if not self._least <= measure <= self._most:
+            raise ValueError(text)
+        return measure
+
+
+_TIMES = {"": 1, "ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+
+
+# As sizes are shown: 1024-based. "Mb" is left out: it may mean bits.
+_SIZES = {"": 1, "B": 1} | {
+    prefix + unit: 1024**power
+    for power, letter in enumerate("kmgt", start=1)
+    for prefix, units in ((letter, ("", "B", "iB", "b", "ib")), (letter.upper(), ("", "B", "iB")))
+    for unit in units
+}
+
+
+def time_value(least: int) -> Measure:
+    """A reader of times from ``least`` milliseconds to a day, in milliseconds."""
+    wants = f"a time from {least}ms to 24h, with a unit (ms, s, m or h; milliseconds without one)"
+    return Measure(_TIMES, wants, least=least, most=24 * _TIMES["h"])
+
+
+def size_value(least: int, suffix: str = "") -> Measure:
+    """A reader of sizes from ``least`` bytes, in bytes; ``suffix`` may follow."""
+    wants = f"a size of {least} or more, with a unit (K, M or G; bytes without one)"
+    return Measure(_SIZES, wants, least=least, suffix=suffix)
