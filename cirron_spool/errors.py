@@ -1,4 +1,4 @@
-"""The errors that reach a caller, and the exit codes. Each message is one line that says what to do next."""
+"""The errors that reach a caller, and the exit codes. Each message is one line that names the next step."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What happened to each batch, the totals, and the exit code that follows.
+"""The events of a flush, and its result.
 
-Events are what a flush tells while it runs, :class:`FlushResult` is what it comes to. Nothing here prints.
+A flush emits events while it runs, and returns a :class:`FlushResult`. Nothing here prints.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class BatchFailure:
 
 @dataclass(frozen=True, slots=True)
 class FlushResult:
-    """What a flush came to.
+    """The result of a flush.
 
     ``uploaded``, ``failed``, ``skipped`` (listed, but not delivered and not failed), ``quarantined`` and ``evicted``
     (vanished under us, no failure) count batches and add up to those listed; ``untried`` are those of the skipped
@@ -72,8 +72,8 @@ class Sending:
 class Progress:
     """``name`` is on its way: the peer has taken about ``sent`` of its file's ``total`` bytes in this attempt.
 
-    Comes a few times a second, only while a body takes that long, and only to a listener. What the listener raises
-    then goes to the event loop's exception handler.
+    Comes a few times a second, only while a body takes that long, and only to a listener. An exception of the
+    listener then goes to the event loop's exception handler.
     """
 
     name: str

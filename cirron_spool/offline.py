@@ -1,7 +1,6 @@
-"""Inspect and clear: what can be done with a spool without a network.
+"""Inspect and clear: the work on a spool that needs no network.
 
-What is imported for them holds named tuples where other rooms have data classes: to import those takes a sixth of the
-time in which ``inspect`` starts.
+Named tuples stand here in place of data classes: their import takes a sixth of the start of ``inspect``.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Inventory(NamedTuple):
 
 
 class ClearResult(NamedTuple):
-    """What a clear came to: batches and bytes deleted, and those that could not be, with the system's reason.
+    """The result of a clear: batches and bytes deleted, and the failures with the system's reason.
 
     ``exists`` is False where there is no such directory.
     """
@@ -78,7 +77,7 @@ def inspect_spool(directory: str | os.PathLike[str] | None = None) -> Inventory:
 def clear_spool(
     directory: str | os.PathLike[str] | None = None, *, inventory: Inventory | None = None
 ) -> ClearResult:
-    """Delete every batch in the spool, or just those of an ``inventory`` that somebody has agreed to.
+    """Delete every batch in the spool, or only those of an ``inventory``.
 
     Anything that is not a batch is left alone; a batch that is gone already counts as deleted. Blocking; works
     offline. Raises SpoolError, and SpoolBusyError while a flush or another clear works on the spool.

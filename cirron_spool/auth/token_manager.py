@@ -1,4 +1,4 @@
-"""The token: verify it before a flush, renew it before and during one, save what was renewed.
+"""The token: verify it before a flush, renew it before and during one, save the renewed one.
 
 A renewal is one for all: coroutines share it through a mutex, processes through a lock beside the configuration.
 The second to come finds the first one's token in the file and uses it.
@@ -150,8 +150,8 @@ class TokenManager:
     async def renew(self, refused: str, warn: Warn) -> bool:
         """Get a token other than ``refused``: from the file, if another process renewed it, or by a refresh.
 
-        A temporary failure is retried on the schedule of an upload. False when the platform refuses; then the token in
-        use stays what it was. Raises TokenRenewalError when it cannot renew the token now.
+        A temporary failure is retried on the schedule of an upload. False when the platform refuses; then the token
+        in use stays. Raises TokenRenewalError when it cannot renew the token now.
         """
         async with self._mutex:
             if self.token != refused:

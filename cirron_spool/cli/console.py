@@ -164,7 +164,7 @@ class Console:
         return dimension("LINES", 1, sys.stdout) if self.is_for_person else 0
 
     def close(self) -> None:
-        """Write what is still buffered."""
+        """Write the buffered text."""
         self._write("")
 
     def _write(self, text: str) -> None:

@@ -36,7 +36,7 @@ from cirron_spool.settings.tuning import Tuning
 from cirron_spool.text import count, printable
 
 _LARGEST_TOKEN_BYTES = 64 * 1024
-# What the options of flush_spool() are called here.
+# The names of flush_spool()'s options on the command line.
 _FLAGS = {"api_url": "--api-url", "timeout_ms": "--timeout", "retries": "--retries"}
 
 

@@ -15,8 +15,8 @@ _DESCRIPTORS_OF_A_LOOP = 3
 
 
 def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run ``main`` in an event loop of its own. Raises OSError when there are no descriptors for one."""
-    # A loop that is made halfway complains on standard error when it is let go.
+    """Run ``main`` in a new event loop. Raises OSError when there are no descriptors for one."""
+    # A loop that lacks descriptors prints an error when it is collected.
     with ExitStack() as stack:
         for _ in range(_DESCRIPTORS_OF_A_LOOP):
             stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from cirron_spool.cli.signals import Signals
 
-# As in cirron_spool.errors, which may be what cannot be loaded.
+# As in cirron_spool.errors: that module may be the one that cannot be loaded.
 _EXIT_TEMPFAIL = 4
 
 
@@ -35,7 +35,7 @@ def _run(prog: str, arguments: Sequence[str] | None) -> int:
         except KeyboardInterrupt:  # outside of the command proper
             exit_code = signals.exit_code
         if signals.number:
-            # What still hangs in a thread must not hold up an end that was asked for.
+            # A thread that hangs must not delay an end that a signal asked for.
             os._exit(exit_code)
         return exit_code
     from cirron_spool.cli.dispatch import run

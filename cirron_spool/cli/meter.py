@@ -23,7 +23,10 @@ _RATE_OVER_S = 10.0
 
 
 class Meter:
-    """The progress of one flush. ``total`` and ``done`` are bytes of batches; ``done`` includes what is on its way."""
+    """The progress of one flush.
+
+    ``total`` and ``done`` are bytes of batches; ``done`` includes bytes that are on their way.
+    """
 
     def __init__(self) -> None:
         self.total = 0

@@ -1,4 +1,4 @@
-"""argparse with errors in plain words: one line that says what to do."""
+"""argparse with errors in plain words: one line that names the next step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN_CHARS = 60
 
 
 class UsageError(Exception):
-    """The arguments are wrong; the message is one line that says what to do. ``help`` is a help text to show."""
+    """The arguments are wrong; the message is one line that names the next step. ``help`` is a help text to show."""
 
     def __init__(self, message: str, help: str = "") -> None:  # noqa: A002  # argparse's word for it
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""What the commands print, as lines of text and as JSON."""
+"""The output of the commands, as lines of text and as JSON."""
 
 from __future__ import annotations
 

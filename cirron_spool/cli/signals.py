@@ -31,7 +31,7 @@ def _nothing() -> None:
 
 
 class Signals:
-    """What the signals do at the moment: interrupt the command, ask it to stop, or end the process.
+    """The present effect of the signals: interrupt the command, ask it to stop, or end the process.
 
     ``number`` is the first signal that came, 0 before that.
     """

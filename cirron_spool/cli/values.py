@@ -8,7 +8,10 @@ from typing import Protocol
 
 
 class Reader(Protocol):
-    """Makes a value of an option's text; raises ValueError for a text that is none. ``wants`` says what is right."""
+    """Makes a value of an option's text.
+
+    Raises ValueError for a text that is none. ``wants`` describes a right text.
+    """
 
     wants: str
 

@@ -1,4 +1,4 @@
-"""How a flush is shown while it runs: a bar on a terminal, lines of JSON, lines for a log, or only what went wrong."""
+"""How a flush is shown while it runs: a bar on a terminal, lines of JSON, lines for a log, or only errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _PERIOD_S = 10.0
 
 
 class FlushView:
-    """Tells only what a person must know: errors, warnings, and what was set aside. Base of the other views."""
+    """Shows only errors, warnings, and batches that were set aside. Base of the other views."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -69,7 +69,7 @@ class FlushView:
             self.console.warning(warning)
 
     def so_far(self) -> FlushResult | None:
-        """What the flush has come to until now; None before it began."""
+        """The result so far; None before the flush began."""
         return self.tally.result(time.monotonic() - self._began) if self._begun else None
 
     def pause(self) -> None:
@@ -144,7 +144,7 @@ class JsonEvents(FlushView):
 
 
 def _event_json(event: FlushEvent) -> tuple[str, dict[str, Any]] | None:
-    """An event's name and its fields. Warnings and the end are the console's to tell."""
+    """An event's name and its fields. The console writes the warnings and the end."""
     match event:
         case Started():
             return "start", {

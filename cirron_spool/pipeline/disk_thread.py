@@ -1,7 +1,6 @@
 """One thread that works on the disk for an event loop: jobs in their order, each reported to the loop.
 
-A hop into a thread pool and back takes 55 to 78 µs, half of a small upload on a fast link. One thread for the whole
-flush, woken once for a group of work, takes a fraction of that.
+One thread serves the whole flush. A thread pool costs half of a small upload for each call (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class DiskThread:
         start(self._thread)
 
     def submit(self, job: Callable[[], T], done: Callable[[T, BaseException | None], None]) -> None:
-        """Have ``job`` run; ``done`` is called in the event loop with its result and its exception, one of them None.
+        """Queue ``job``. The event loop calls ``done`` with its result and its exception; one of them is None.
 
         Never waits.
         """
@@ -61,7 +60,7 @@ class DiskThread:
         return await result
 
     async def stop(self, last: Callable[[], None]) -> None:
-        """End the thread after the job in hand, which :meth:`serve` can cut; ``last`` is its last call.
+        """End the thread after the current job; :meth:`serve` ends a long one early. ``last`` is the last call.
 
         Returns when the thread has ended, or after two seconds.
         """

@@ -86,7 +86,7 @@ class DiskWorker(ABC):
         self._start_reading()
 
     async def next(self) -> Ready | None:
-        """The next batch in order; None when all that were fed were taken. Raises what reading raised."""
+        """The next batch in order; None when all that were fed were taken. Raises an exception of the reading."""
         while not self._ready:
             if self._error is not None or not (self._names or self._is_reading):
                 self._raise_error()
@@ -119,7 +119,10 @@ class DiskWorker(ABC):
         return len(self._deferred) + self._deleting
 
     async def drain(self, at_most: int = 0) -> None:
-        """Wait until at most ``at_most`` files are undeleted. Raises what a delete raised beside an OSError."""
+        """Wait until at most ``at_most`` files are undeleted.
+
+        Raises an exception of a delete other than an OSError.
+        """
         while self.undeleted > at_most and self._error is None:
             self.poll()
             if self.undeleted > at_most and self._error is None:

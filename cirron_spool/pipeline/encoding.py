@@ -50,10 +50,10 @@ class Compressor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GzipLibrary:
-    """One gzip implementation: its name, the levels it knows and the default one, and what it is made of.
+    """One gzip implementation: its name, levels, default level and functions.
 
     ``compress`` makes a gzip member of bytes at a level; ``deflater`` is a raw deflate stream at a level that may refer
-    to the bytes before it, as far back as 2**``window_bits``; ``crc32`` goes on from the CRC of what came before.
+    to the bytes before it, as far back as 2**``window_bits``; ``crc32`` continues a CRC.
     """
 
     name: str
@@ -68,13 +68,8 @@ class GzipLibrary:
 def _isal() -> GzipLibrary:
     from isal import isal_zlib
 
-    # Level 1: 917 MB/s at 4.59 on typical batches; level 3 halves the speed for 1 % fewer bytes. One level for every
-    # link: at 1, 10 and 100 MB/s with 20 ms it takes 1.02, 1.00 and 1.00 times as long as the best of 13 fixed
-    # libraries and levels on typical batches, 1.03, 1.03 and 1.00 on 10 MB ones (`python -m benchmarks links`).
-    # It takes the nearest match that it finds, and a trace repeats itself from record to record: with a window of 4 KB
-    # there are fewer far ones, which cost bits, and less to search. Typical batches: 32 KB 840 MB/s at 4.44, 8 KB 905
-    # at 4.57, 2 KB 938 at 4.53; those of a real run 1154 at 5.69 and 1288 at 5.83; mostly snapshots 515 at 2.92 and 611
-    # at 3.03; batches of 10 MB 863 at 4.77 and 1003 at 4.94.
+    # One level for every link: docs/performance.md has the rates and ratios. A small window suits traces, which
+    # repeat themselves from record to record: there are fewer far matches, and less to search.
     bits = 12
     return GzipLibrary(
         name="isal",
@@ -94,8 +89,7 @@ def _isal() -> GzipLibrary:
 def _zlib_ng() -> GzipLibrary:
     from zlib_ng import zlib_ng
 
-    # Level 2: 301 MB/s at 4.49 (with a window of 32 KB 269 at 4.34, of 4 KB 292 at 4.43); level 1 is faster but sends
-    # 40 % more bytes.
+    # Level 1 is faster, but sends 40 % more bytes (docs/performance.md).
     bits = 13
     return GzipLibrary(
         name="zlib-ng",
@@ -113,7 +107,7 @@ def _zlib_ng() -> GzipLibrary:
 
 
 def _zlib() -> GzipLibrary:
-    # Level 1: 199 MB/s at 3.95 (with a window of 8 KB 156 at 4.09); level 6 is 2.7 times slower for 12 % fewer bytes.
+    # Level 6 is 2.7 times slower for 12 % fewer bytes (docs/performance.md).
     bits = 15
     return GzipLibrary(
         name="zlib",
@@ -189,7 +183,7 @@ class Encoder:
                 ):
                     yield head + _bytes_of(parts.popleft())
                     head = b""
-            # What the helper has not begun yet is done here, beside what it is at.
+            # A block that the helper has not begun is compressed here.
             for index in reversed(range(len(parts))):
                 part = parts[index]
                 if isinstance(part, Future):
@@ -220,9 +214,7 @@ class Encoder:
 
     def _deflate(self, block: bytes, before: bytes) -> bytes:
         """One block, ended on a byte's border so that the next can follow it."""
-        # Blocks follow each other without a pause, so a thread would have its core for the scheduler's whole slice of
-        # some 3 ms, and an event loop that is to wake would wait for it: 99 of 100 ticks were late by up to 3.0 ms on
-        # two busy cores, and are by up to 1.3 with this.
+        # A thread that never pauses keeps its core for 3 ms. The event loop would wake late: docs/performance.md.
         _give_way()
         deflater = self.library.deflater(self.level, before)
         return deflater.compress(block) + deflater.flush(zlib.Z_SYNC_FLUSH)

@@ -19,7 +19,7 @@ _LEAVE_S = 2.0
 class PartStream:
     """An async iterator over ``parts``, which a thread makes up to ``max_bytes`` ahead while the context is open.
 
-    An exception of ``parts`` is raised where its part would have been taken. Entering raises NoThreadError.
+    An exception of ``parts`` is raised in place of the next part. Entering raises NoThreadError.
     """
 
     def __init__(self, parts: Generator[bytes, None, None], max_bytes: int) -> None:
@@ -102,7 +102,7 @@ class PartStream:
         call(self._loop, self._report, b"", end)
 
     def _wait_for_room(self, size: int) -> bool:
-        """Wait until ``size`` bytes may be ahead; False when nobody takes them any more."""
+        """Wait until ``size`` bytes may be ahead; False when the stream is closed."""
         with self._room:
             self._room.wait_for(lambda: self._closed or self._ahead_bytes < self._max_bytes)
             self._ahead_bytes += size

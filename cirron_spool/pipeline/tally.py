@@ -41,7 +41,7 @@ class Tally:
         self.bytes_sent += sent
 
     def fail(self, failure: BatchFailure, exit_code: int) -> None:
-        """Count a batch that stays in the spool for a reason of its own."""
+        """Count a batch that failed and stays in the spool."""
         self.failures.append(failure)
         self.exit_codes.add(exit_code)
 

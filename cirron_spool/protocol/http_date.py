@@ -33,8 +33,8 @@ _FURTHEST_AHEAD_YEARS = 50
 def parse_http_date(value: str, now: datetime) -> datetime | None:
     """The moment (aware, UTC) that an HTTP date names, or None when ``value`` is none.
 
-    ``now`` (aware) tells the century of a two-digit year. The name of the day is not compared with the date, as
-    RFC 9110 encourages recipients to be robust. A leap second is the first moment of the next minute.
+    ``now`` (aware) decides the century of a two-digit year. The name of the day is not compared with the date, as RFC
+    9110 encourages recipients to be robust. A leap second is the first moment of the next minute.
     """
     parts = next((match.groupdict() for form in _FORMS if (match := form.fullmatch(value))), None)
     if parts is None:

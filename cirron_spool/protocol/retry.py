@@ -26,7 +26,7 @@ LONGEST_RETRY_AFTER_S = 120.0
 
 
 class Waitable(Protocol):
-    """What an attempt came to, as far as waiting goes."""
+    """The part of an outcome that decides the wait."""
 
     @property
     def retry_after_s(self) -> float | None:

@@ -1,4 +1,4 @@
-"""What an answer to an upload means.
+"""The meaning of an answer to an upload.
 
 An HTTP answer, or its absence, becomes one :class:`Verdict`. The tables below are those of docs/contract.md, Answers; a
 reader can check them by eye. Nothing here knows the HTTP client, the attempt's number or the clock.
@@ -19,7 +19,7 @@ from cirron_spool.protocol.answer import Answer, NoAnswer
 from cirron_spool.protocol.retry import LONGEST_RETRY_AFTER_S, parse_retry_after
 from cirron_spool.text import printable
 
-# The ingest route, where nobody sets another.
+# The default ingest route.
 INGEST_PATH = "/api/traces"
 
 # A server's own words are shown up to this many characters: enough for a sentence, too few to flood a terminal.
@@ -27,7 +27,7 @@ _SHOWN_CHARS = 200
 
 
 class Action(Enum):
-    """What the flush does next."""
+    """The next step of the flush."""
 
     ACKNOWLEDGED = auto()  # delete the file
     RETRY = auto()  # the batch stays; the same bytes again after a delay
@@ -152,12 +152,12 @@ def _judge_success(answer: Answer, name: str) -> Verdict:
 _Doubt = Callable[[int, str], Verdict]
 
 
-# A platform answers each batch alike: what was read once is not read again. Each other word would be another entry.
+# A platform gives each batch the same answer, so a known one is not parsed again.
 @lru_cache(maxsize=4)
 def _doubt(
     content_type: str, content_encoding: str, body: bytes, complete: bool, delimited: bool
 ) -> _Doubt | None:
-    """What speaks against an acknowledgement in an answer of these words, if anything does."""
+    """The doubt about an acknowledgement with this type, encoding and body; None without a doubt."""
     kind = content_type.partition(";")[0].strip().lower()
     is_plain_encoding = content_encoding.strip().lower() in ("", "identity")
     if not body:

@@ -124,7 +124,7 @@ async def _serve_until_signal(options: ReceiverOptions) -> None:
 
 
 async def serve_until(stop: asyncio.Event, options: ReceiverOptions) -> None:
-    """Run a receiver until ``stop`` is set, and print as :func:`serve` does. Raises what :func:`running` raises."""
+    """Run a receiver until ``stop`` is set, and print as :func:`serve` does. Raises the errors of :func:`running`."""
     async with running(options, report=lambda line: _say(line, sys.stderr)) as receiver:
         if options.token is None and options.refresh_token is None:
             if receiver.loopback:

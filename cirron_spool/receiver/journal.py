@@ -1,4 +1,4 @@
-"""What a receiver has done: counts, and lines with a time for its operator."""
+"""The deeds of a receiver: counts, and lines with a time for its operator."""
 
 from __future__ import annotations
 

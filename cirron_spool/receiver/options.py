@@ -1,4 +1,4 @@
-"""What a receiver is started with."""
+"""The options of a receiver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configuration files in ``~/.cirron``, found, read and checked. What their keys mean is not known here.
+"""The configuration files in ``~/.cirron``, found, read and checked. The meaning of their keys is decided elsewhere.
 
 ``inspect`` imports this module, so a parser is imported only for a file that is there.
 """
@@ -26,8 +26,8 @@ Document = dict[str, object]
 class UnusableFileError(Exception):
     """A configuration file that cannot be used, which a caller makes a warning or a ConfigError.
 
-    ``what`` is the message without the remedy. ``exists`` is False where it is unknown whether there
-    is a file: below a file, or in a folder that is closed to this user.
+    ``what`` holds the message without the remedy. ``exists`` is False where it is unknown whether there is a file:
+    below a file, or in a folder that is closed to this user.
     """
 
     def __init__(self, what: str, remedy: str, *, exists: bool = True) -> None:
@@ -120,7 +120,7 @@ def _parse_toml(text: bytes) -> object:
 def _read(
     path: Path, parse: Callable[[bytes], object], language: str, remedy: str
 ) -> tuple[object, os.stat_result] | None:
-    """What is in the file, parsed, and its stat; None where there is no file. Raises UnusableFileError."""
+    """The parsed content of the file, and its stat; None where there is no file. Raises UnusableFileError."""
     where = printable(str(path))
     not_a_file = UnusableFileError(f"{where} is not a file", "Move it away.")
     try:

@@ -1,4 +1,4 @@
-"""What a flush is set to, and where each value came from.
+"""Load the settings of a flush; each value knows its origin.
 
 Defaults, then ``~/.cirron/config.toml`` (the SDK's own), ``~/.cirron/config.json`` (shared with the official tool), the
 environment, and the caller. Reading never changes a file; the token manager writes ``config.json``.
@@ -38,7 +38,7 @@ def load_settings(
     """Lay the arguments over the environment, that over the files, and those over the defaults. Blocking.
 
     ``origins`` names the arguments in messages. A file that cannot be used is a warning where the token is an
-    argument or in the environment. Raises ConfigError, whose message names what is wrong and where it stands.
+    argument or in the environment. Raises ConfigError, whose message names the value and its origin.
     """
     layers = Layers(
         environ,

@@ -12,7 +12,7 @@ from cirron_spool.protocol.verdict import INGEST_PATH
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A bearer token and, for a login, what renews it. ``expires_at`` (aware, UTC) is a hint: the 401 decides.
+    """A bearer token and, for a login, its refresh token. ``expires_at`` (aware, UTC) is a hint: the 401 decides.
 
     ``source`` says where the token stands. It makes no two credentials differ.
     """

@@ -11,9 +11,9 @@ from cirron_spool.errors import ConfigError
 from cirron_spool.settings.files import SDK_CONFIG_NAME, UnusableFileError, home_file, read_output_dir
 from cirron_spool.text import printable
 
-# What the SDK calls the folder in its output directory.
+# The SDK's name for the folder in its output directory.
 SPOOL_NAME = "spool"
-# The source of the place that nobody has set.
+# The origin of the default place.
 DEFAULT = "the default"
 _QUARANTINE = "quarantine"
 

@@ -25,7 +25,7 @@ from cirron_spool.settings.files import (
 from cirron_spool.settings.model import Credentials
 from cirron_spool.text import printable
 
-# The origin of a value that nobody has set.
+# The origin of a default value.
 DEFAULT = "the default"
 
 

@@ -15,8 +15,8 @@ class Tuning:
     A file is read and compressed ``chunk_bytes`` at a time.
 
     ``disk_work`` "thread" leaves all disk work to one thread, so that the caller's event loop never touches the disk.
-    "inline" reads, compresses and deletes small batches in the event loop: faster without latency, for a loop of its
-    own.
+    "inline" reads, compresses and deletes small batches in the event loop: faster without latency, for an event loop
+    that serves nothing else.
     """
 
     # The defaults are results of `python -m benchmarks tune`: docs/performance.md has the figures.

@@ -1,8 +1,7 @@
 """The spool directory: list it, open its batches, delete them; hold its lock.
 
-The directory is resolved once and then held open, so that every later call speaks of the same directory even when
-its path is renamed or re-pointed meanwhile. All calls here are blocking: for a thread, or for an event loop
-whose disk has proved quick.
+The directory is opened once, so every later call means the same directory, even when its path is renamed. All calls
+block.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from cirron_spool.spool.lock import FileLock, take_lock
 from cirron_spool.spool.names import match_batch_name, oldest_first
 from cirron_spool.text import printable, reason
 
-# A final symbolic link is refused, a FIFO does not block, a terminal does not become ours. Windows has none of them.
+# A final symbolic link is refused, a FIFO does not block, no terminal is acquired. Windows has none of them.
 _OPEN_FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_NOFOLLOW", 0)
@@ -45,10 +44,9 @@ _WRONG_PATH = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOL
 _TYPE_BITS = stat.S_IFMT(0xFFFF)
 _REGULAR = stat.S_IFREG
 
-# So many entries of a listing are looked at together: few enough to stay in the processor's cache.
+# Entries of a listing that are examined together: few enough for the processor's cache.
 _PORTION = 64
-# A listing gives up the interpreter lock after so many entries, which are one to two milliseconds, so that an event
-# loop beside it is not held up. Each time costs 70 µs: after 256 it would be a tenth of what 100,000 batches take.
+# A listing yields the interpreter lock after so many entries, one to two milliseconds of work. A yield costs 70 µs.
 _YIELD_EVERY = 1024
 
 _KINDS = (
@@ -60,7 +58,7 @@ _KINDS = (
 
 
 class Fingerprint(NamedTuple):
-    """What tells a file that was sent from one that was put in its place: device, inode, bytes, mtime in ns.
+    """The identity of a file: device, inode, bytes, mtime in ns.
 
     Two of them are compared by :meth:`SpoolDirectory.is_same`: not every file system has inode numbers that last.
     """
@@ -78,15 +76,15 @@ class Fingerprint(NamedTuple):
 
 
 class Vanished(Exception):
-    """The batch is not there any more: evicted by the SDK, or delivered by somebody else. No failure."""
+    """The batch is not there any more: evicted by the SDK, or delivered by another flush. No failure."""
 
 
 class NotABatch(Exception):
-    """Something that is no regular file stands under a batch's name; it is left alone."""
+    """The entry under a batch's name is no regular file; it is left alone."""
 
 
 class Removal(Enum):
-    """How a delete came out."""
+    """The result of a delete."""
 
     DELETED = auto()
     GONE = auto()  # already gone counts as deleted
@@ -110,8 +108,8 @@ class Entry(NamedTuple):
 class SpoolDirectory:
     """A spool directory. A context manager that closes what was opened; ``path`` is absolute, as people see it.
 
-    ``exists`` is False once :meth:`open` has found no such directory. ``remedy`` is what a person is to do where
-    something else than a directory stands there.
+    ``exists`` is False once :meth:`open` has found no such directory. ``remedy`` ends the error for a path that is no
+    directory.
     """
 
     def __init__(self, path: Path, *, remedy: str = "Pass --dir the spool directory.") -> None:
@@ -121,8 +119,8 @@ class SpoolDirectory:
         self._numbers_last = True
         self._fd: int | None = None
         self._lock: FileLock | None = None
-        # A cancelled task does not wait for the thread that opens or locks for it: what comes after the close is
-        # given back at once.
+        # A cancelled task does not wait for its thread: a descriptor or lock that comes after the close is released
+        # at once.
         self._guard = threading.Lock()
         self._closed = False
 
@@ -172,7 +170,7 @@ class SpoolDirectory:
     # -- listing ---------------------------------------------------------------------------------------------------
 
     def listing(self) -> Listing:
-        """The batches by name alone, without a stat where the directory itself tells what is a regular file."""
+        """The batches by name, without a stat where the directory entry holds the type."""
         names: list[str] = []
         strangers: list[str] = []
         for entry, regular in self._looked_at():
@@ -187,8 +185,7 @@ class SpoolDirectory:
         """
         found: list[Entry] = []
         failed: list[tuple[str, OSError]] = []
-        # In one flat loop: at 100,000 batches each call in it is a tenth of a second, and a named tuple's own way to be
-        # made a fortieth.
+        # One flat loop: at 100,000 batches each call in it costs a tenth of a second.
         make_entry = partial(tuple.__new__, Entry)
         for portion in self._named_like_batches():
             for entry in portion:
@@ -213,7 +210,7 @@ class SpoolDirectory:
         return any(regular for _, regular in self._looked_at())
 
     def _looked_at(self) -> Iterator[tuple[os.DirEntry[str], bool]]:
-        """Each entry that is named like a batch, and whether it is a regular file, as far as can be told."""
+        """Each entry with a batch's name, and whether it is a regular file."""
         for entry in chain.from_iterable(self._named_like_batches()):
             try:
                 regular = entry.is_file(follow_symlinks=False)
@@ -260,7 +257,7 @@ class SpoolDirectory:
         except OSError as error:
             if error.errno in _GONE:
                 raise Vanished(name) from None
-            # A link, a socket: each system refuses them with errors of its own.
+            # Each system refuses links and sockets with other errors.
             if (mode := self._mode_of(name)) is not None and not stat.S_ISREG(mode):
                 raise NotABatch(_kind(mode)) from None
             raise
@@ -298,7 +295,7 @@ class SpoolDirectory:
     def is_same(self, name: str, opened: Fingerprint, sent: Fingerprint) -> bool:
         """Whether the file that was just ``opened`` under ``name`` is the one with fingerprint ``sent``.
 
-        Where inode and device numbers do not last, which some network and union file systems have, size and mtime tell.
+        Some network and union file systems have unstable inode numbers: there size and mtime decide.
         """
         return opened == sent or (opened[2:] == sent[2:] and not self._do_numbers_last(name))
 
@@ -336,7 +333,7 @@ class SpoolDirectory:
         return opened[:2] == named[:2] or opened[2:] != named[2:]
 
     def kind_of(self, name: str) -> str:
-        """What stands under ``name``, in words."""
+        """The kind of the entry ``name``, in words."""
         mode = self._mode_of(name)
         return "gone" if mode is None else _kind(mode)
 

@@ -1,7 +1,7 @@
 """The lock on a spool: one flush or ``clear`` works on it at a time.
 
 It is the kernel's (flock), so it ends with the process that holds it, however that ends. A lock file that was left
-behind is never stale, whoever made it.
+behind is never stale.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 from cirron_spool.errors import SpoolBusyError
 from cirron_spool.text import printable, reason
 
-# Matches neither the SDK's ``*.json*`` nor a batch's name; hidden, because it is nobody's data.
+# Matches neither the SDK's ``*.json*`` nor a batch's name; hidden, because it holds no data.
 LOCK_NAME = ".cirron-spool.lock"
 
-# How a file system says that somebody else holds the lock. Any other error says that it has no locks.
+# The errors of a file system for a lock that another process holds. Any other error says that it has no locks.
 _HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
 # Each further try finds that another process has given its lock back in between.
 _MOST_TRIES = 10
@@ -65,7 +65,7 @@ def take_lock(directory: Path) -> tuple[FileLock | None, str]:
 def lock_file(path: str) -> FileLock:
     """Take the lock whose file is ``path``, without waiting. The file need not exist.
 
-    Raises HeldError when somebody else holds it, OSError where there can be none.
+    Raises HeldError when another process holds it, OSError where no lock is possible.
     """
     return FileLock(_take(path))
 
@@ -134,7 +134,7 @@ else:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
 
     def _open_existing(path: str) -> int:
-        """A descriptor of what stands at ``path``; writable if it can be, as network file systems want it."""
+        """A descriptor of the entry ``path``; writable if it can be, as network file systems want it."""
         try:
             return os.open(path, os.O_RDWR | _FLAGS)
         except FileNotFoundError:
@@ -143,7 +143,7 @@ else:
             return os.open(path, os.O_RDONLY | _FLAGS)
 
     def _make_way(path: str, error: OSError) -> None:
-        """Remove what stands at ``path`` and could not be opened, if it is in the way and nobody holds it.
+        """Remove the entry ``path`` that could not be opened, unless a process holds its lock.
 
         Raises HeldError, ``error`` where the file is not the reason, or OSError where it cannot be removed.
         """

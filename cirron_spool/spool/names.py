@@ -2,7 +2,7 @@
 
 A batch is a file whose whole name is ``<created_ns>-<batch_id>.json``: decimal digits (nanoseconds since the
 epoch, which the SDK pads to 20), a hyphen, lower-case hexadecimal digits of any length. Any other entry of the
-directory belongs to somebody else.
+directory is left alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rejected batches, set aside beside the spool with a note of why, until somebody decides.
+"""Rejected batches, set aside beside the spool with a note of the reason, until a person decides.
 
 ``.cirron/quarantine/`` holds each batch under its own name with its own bytes, moved there by a rename, and beside it
 ``<name without .json>.rejection.json`` (which no batch is called) with when, status and answer.
@@ -62,7 +62,7 @@ def set_aside(spool: SpoolDirectory, name: str, status: int | None, message: str
 
 
 def entries(spool: Path) -> list[Rejection]:
-    """What is in the quarantine of a spool directory, oldest first. Blocking. Raises SpoolError."""
+    """The batches in the quarantine of a spool directory, oldest first. Blocking. Raises SpoolError."""
     folder = quarantine_path(spool)
     with SpoolDirectory(folder, remedy="Move it away: rejected batches are kept there.") as opened:
         found = opened.entries() if opened.open() else []
@@ -148,7 +148,7 @@ def _write(path: Path, note: dict[str, object]) -> None:
 
 
 def _unblocking(name: str, flags: int) -> int:
-    # A named pipe that somebody put there must not hold up an inspect.
+    # A named pipe in that place must not block an inspect.
     return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 
