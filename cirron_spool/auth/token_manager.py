@@ -1,20 +1,20 @@
-"""The token: verify it before a flush, renew it before and during one, save the renewed one.
+"""The token of a client: verify it before a flush, renew it before and during a flush.
 
-A renewal is one for all: coroutines share it through a mutex, processes through a lock beside the configuration.
-The second to come finds the first one's token in the file and uses it.
+Coroutines share a request through SingleFlight, processes through a lock beside the configuration. A process that
+waited for the lock finds the renewed token in the file, and uses it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TypeGuard
+from typing import NamedTuple, TypeGuard
 
 from cirron_spool.auth.secrets import hide
+from cirron_spool.auth.single_flight import SingleFlight
 from cirron_spool.auth.token_store import acquire_lock, read_credentials, save
 from cirron_spool.concurrency.shield import complete
 from cirron_spool.concurrency.threads import in_thread
@@ -37,25 +37,36 @@ from cirron_spool.text import printable
 STATUS_PATH = "/api/cli/status"
 REFRESH_PATH = "/api/cli/auth/refresh"
 
-# docs/contract.md, Settings and tokens: renew when the token expires within five minutes.
+# docs/contract.md, Settings and tokens.
 _RENEW_BEFORE = timedelta(minutes=5)
-# A token that lives shorter than that, or a refresh that fails, must not lead to a refresh for every batch.
+# The shortest time between two renewals by expiry. A short-lived token must not cost a renewal for each batch.
 _BETWEEN_RENEWALS = timedelta(minutes=1)
-# How long the answer to a refresh under way is waited for once the flush is cancelled: a few round trips, and within
-# what is left of the five seconds that a flush has to end, after the four that its batch in flight has.
+# Seconds that a cancelled flush waits for the answer to a renewal. A flush has five seconds to end, and the batch in
+# flight uses four.
 _ROTATION_GRACE_S = 0.8
 
-
 _RENEWED = Verdict(Action.ACKNOWLEDGED, None, exit_code=EXIT_OK)
-
+_NOT_RENEWABLE = Verdict(Action.STOP, None, exit_code=EXIT_AUTH)
+_LATER = "The platform could not renew the token. Nothing is lost: run the flush again later."
 
 Warn = Callable[[str], None]
 
 
-class TokenManager:
-    """The token of one client, for one or several flushes. ``unsaved`` says that a renewed token could not be saved.
+class _Check(NamedTuple):
+    """The platform's answer about a token. ``problem`` says why there is none, or is empty."""
 
-    The methods take ``warn``, which gets one line for a person at a time.
+    is_refused: bool = False
+    may_renew: bool = False
+    problem: str = ""
+
+
+class TokenManager:
+    """The token of one client, for one or several flushes.
+
+    Concurrent verifications of a token share one request, and so do concurrent renewals. ``unsaved`` is a warning for
+    a person: it says why the token in use could not be saved. It is empty for a token that is in the file.
+
+    ``warn`` gets one line for a person at a time.
     """
 
     def __init__(
@@ -67,13 +78,13 @@ class TokenManager:
         self._settings = settings
         self._credentials = credentials
         self._transport = transport
-        self._mutex = asyncio.Lock()
-        self._verifying = asyncio.Lock()
+        self._verification: SingleFlight[_Check] = SingleFlight()
+        self._renewal: SingleFlight[Verdict] = SingleFlight()
         self._verified: str | None = None
         self._next_renewal: datetime | None = None
-        # The failure on which the flush ends: those that wait for the same renewal need not try it again.
-        self._unavailable: Verdict | None = None
-        self.unsaved = False
+        # Tokens that a renewal replaced. The file still holds one of them after a failed save.
+        self._replaced: set[str] = set()
+        self.unsaved = ""
 
     @property
     def token(self) -> str:
@@ -92,102 +103,112 @@ class TokenManager:
 
     @property
     def due(self) -> bool:
-        """Whether the token is near its expiry and could be renewed now. Cheap: asked before every upload."""
+        """Whether to renew the token now, because it expires within five minutes. Cheap: read before each upload."""
+        return self._expires_soon and (self._next_renewal is None or datetime.now(UTC) >= self._next_renewal)
+
+    @property
+    def _expires_soon(self) -> bool:
         expires_at = self._credentials.expires_at
         if expires_at is None or self._credentials.refresh_token is None:
             return False
-        now = datetime.now(UTC)
-        return expires_at - now < _RENEW_BEFORE and (self._next_renewal is None or now >= self._next_renewal)
+        return expires_at - datetime.now(UTC) < _RENEW_BEFORE
 
     async def renew_if_due(self, warn: Warn) -> None:
-        """Before a flush: renew a token that expires within five minutes. A refusal is left to the 401 it leads to.
+        """Before a flush: renew a token that expires within five minutes. A refusal is left to the upload's 401.
 
-        Raises TokenRenewalError when the platform cannot renew it now.
+        Raises TokenRenewalError when the platform cannot renew the token now.
         """
-        if self.due:
+        if self.due or (self._expires_soon and self._renewal.lock.locked()):
             self._next_renewal = datetime.now(UTC) + _BETWEEN_RENEWALS
             await self.renew(self.token, warn)
 
-    async def renew_early(self, warn: Warn) -> None:
-        """During a flush: as :meth:`renew_if_due`, but try once, and leave every failure to the 401 it leads to."""
+    async def renew_early(self) -> None:
+        """During a flush: try :meth:`renew_if_due` once. Each failure is left to the upload's 401."""
         if self.due:
             self._next_renewal = datetime.now(UTC) + _BETWEEN_RENEWALS
-            async with self._mutex:
-                await self._try_renewal(self.token, warn)
+            async with self._renewal.lock:
+                await self._try_renewal(self.token)
 
     async def verify(self, warn: Warn) -> None:
         """Ask the platform whether the token is valid, and renew a refused one.
 
-        A token that was found valid is not asked about again. Raises AuthInvalidError when the platform refuses the
-        token, TokenRenewalError when the platform cannot renew it now. Any other failure is a warning.
+        A token that the platform found valid is not verified again until it is refused. Raises AuthInvalidError when
+        the platform refuses the token, TokenRenewalError when it cannot renew the token now. Each other failure is a
+        warning.
         """
-        async with self._verifying:
-            if self.token != self._verified:
-                await self._verify(warn)
-
-    async def _verify(self, warn: Warn) -> None:
-        token = self.token
-        outcome = await self._transport.get(
-            self._settings.api_url + STATUS_PATH,
-            {"Authorization": f"Bearer {token}"},
-        )
-        if isinstance(outcome, NoAnswer):
-            self._could_not_verify(outcome.message, warn)
+        credentials = self._credentials
+        token = credentials.token
+        if token == self._verified:
             return
-        document = _object(outcome) if outcome.status == 200 else None
-        if outcome.status == 401 or (document is not None and document.get("valid") is False):
-            if not await self.renew(token, warn):
-                raise AuthInvalidError(hint=self.hint)
-        elif outcome.status == 403:
-            raise AuthInvalidError(hint=self.hint)
-        elif outcome.status != 200:
-            self._could_not_verify(f"HTTP {outcome.status} {outcome.reason}".rstrip(), warn)
-        elif document is None:
-            self._could_not_verify("the answer is not the expected JSON", warn)
-        else:
-            self._verified = token
+        check = await self._verification.run(token, partial(self._check, credentials))
+        if check.is_refused and not (check.may_renew and await self.renew(token, warn)):
+            raise AuthInvalidError(hint=self._settings.refusal_hint(credentials))
+        if check.problem:
+            warn(f"Could not verify auth before flush: {check.problem}. Proceeding anyway.")
 
     async def renew(self, refused: str, warn: Warn) -> bool:
-        """Get a token other than ``refused``: from the file, if another process renewed it, or by a refresh.
+        """Replace the token ``refused``: by the token of another process in the file, or by a renewal.
 
         A temporary failure is retried on the schedule of an upload. False when the platform refuses; then the token
-        in use stays. Raises TokenRenewalError when it cannot renew the token now.
+        in use stays. Raises TokenRenewalError when the platform cannot renew the token now.
         """
-        async with self._mutex:
-            if self.token != refused:
-                return True
-            if self._credentials.refresh_token is None:
-                return False
-            verdict = self._unavailable or await attempt_on_schedule(
-                lambda: self._try_renewal(refused, warn),
-                retries=self._settings.retries,
-                is_temporary=lambda outcome: outcome.action is Action.RETRY,
-                announce=partial(self._announce, warn),
-            )
-            if verdict.action is Action.ACKNOWLEDGED:
-                return True
-            if verdict.exit_code == EXIT_AUTH:
-                return False
-            self._unavailable = verdict
-            hint = verdict.hint
-            if verdict.exit_code == EXIT_TEMPFAIL:
-                later = "The platform could not renew the token. Nothing is lost: run the flush again later."
-                hint = f"{hint} {later}".lstrip()
-            raise TokenRenewalError(
-                self._without_secrets(f"{verdict.message.removesuffix('.')}."),
-                verdict.exit_code,
-                hint=self._without_secrets(hint),
-            )
+        if refused == self._verified:
+            self._verified = None
+        verdict = await self._renewal.run(refused, partial(self._renew_on_schedule, refused, warn))
+        if verdict.action is Action.ACKNOWLEDGED or self.token != refused:
+            return True
+        if verdict.exit_code == EXIT_AUTH:
+            return False
+        hint = verdict.hint
+        if verdict.exit_code == EXIT_TEMPFAIL:
+            hint = f"{hint} {_LATER}".lstrip()
+        raise TokenRenewalError(f"{verdict.message.removesuffix('.')}.", verdict.exit_code, hint=hint)
 
-    async def _try_renewal(self, refused: str, warn: Warn) -> Verdict:
-        """One try, under the lock that other processes respect; ACKNOWLEDGED when another token is in use."""
+    async def _check(self, credentials: Credentials) -> _Check:
+        """Ask the platform about the token of ``credentials``, once."""
+        outcome = await self._transport.get(
+            self._settings.api_url + STATUS_PATH,
+            {"Authorization": f"Bearer {credentials.token}"},
+        )
+        if isinstance(outcome, NoAnswer):
+            return _Check(problem=_hide_in(outcome.message, credentials))
+        document = _object(outcome) if outcome.status == 200 else None
+        if outcome.status in (401, 403):
+            return _Check(is_refused=True, may_renew=outcome.status == 401)
+        if outcome.status != 200:
+            return _Check(problem=_hide_in(f"HTTP {outcome.status} {outcome.reason}".rstrip(), credentials))
+        if document is None:
+            return _Check(problem="the answer is not the expected JSON")
+        if document.get("valid") is False:
+            return _Check(is_refused=True, may_renew=True)
+        self._verified = credentials.token
+        return _Check()
+
+    async def _renew_on_schedule(self, refused: str, warn: Warn) -> Verdict:
+        if self.token != refused:
+            return _RENEWED
+        if self._credentials.refresh_token is None:
+            return _NOT_RENEWABLE
+
+        def announce(verdict: Verdict, delay_s: float, number: int) -> None:
+            warn(f"{verdict.message}. Attempt {number} in {delay_s:.1f} s.")
+
+        return await attempt_on_schedule(
+            lambda: self._try_renewal(refused),
+            retries=self._settings.retries,
+            is_temporary=lambda verdict: verdict.action is Action.RETRY,
+            announce=announce,
+        )
+
+    async def _try_renewal(self, refused: str) -> Verdict:
+        """Try once, under the lock of all processes. ACKNOWLEDGED when another token is in use."""
         lock = await acquire_lock(self._settings.config_path)
         try:
             if await self._adopt(refused):
                 return _RENEWED
-            # From here on the platform may have rotated the token: the new one must not be lost to a cancellation.
-            verdict = await complete(self._rotate(warn), _ROTATION_GRACE_S)
-            # Refused or lost; a process that does not honour our lock may have been faster after all.
+            # The platform may rotate the token from here on. A cancellation must not lose the new token.
+            verdict = await complete(self._rotate(), _ROTATION_GRACE_S)
+            # A process that ignores the lock may have used up the refresh token, and saved the new tokens.
             if verdict.action is not Action.ACKNOWLEDGED and await self._adopt(refused):
                 return _RENEWED
             return verdict
@@ -195,49 +216,47 @@ class TokenManager:
             if lock is not None:
                 await in_thread(lock.give_back)
 
-    async def _rotate(self, warn: Warn) -> Verdict:
-        """One refresh, and its token in use and saved."""
+    async def _rotate(self) -> Verdict:
+        """Ask the platform for a new token once, use that token, and save it."""
+        old = self._credentials
         outcome = await self._transport.post_json(
-            self._settings.api_url + REFRESH_PATH, {}, {"refresh_token": self._credentials.refresh_token}
+            self._settings.api_url + REFRESH_PATH, {}, {"refresh_token": old.refresh_token}
         )
-        renewed = _renewed(outcome, self._credentials) if isinstance(outcome, Answer) else None
+        renewed = _renewed(outcome, old) if isinstance(outcome, Answer) else None
         if renewed is None:
-            return judge_renewal(outcome, now=datetime.now(UTC))
-        self._credentials = renewed
+            verdict = judge_renewal(outcome, now=datetime.now(UTC))
+            return replace(
+                verdict,
+                message=_hide_in(verdict.message, old),
+                hint=_hide_in(verdict.hint, old),
+            )
+        self._replaced.add(old.token)
+        self._credentials, self.unsaved = renewed, ""
         try:
-            # Of its own, so that the end of that wait does not cut it.
+            # The save has its own shield: the grace above must not cut it.
             await complete(save(self._settings.config_path, renewed))
         except (OSError, ConfigError) as error:
-            self.unsaved = True
-            why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-            warn(
+            reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+            self.unsaved = (
                 f"The token was renewed but could not be saved in {printable(str(self._settings.config_path))}: "
-                f"{printable(why)}. This flush goes on with it; run cirron auth login before the next."
+                f"{printable(reason).removesuffix('.')}. Run cirron auth login before the next flush."
             )
         return _RENEWED
 
     async def _adopt(self, refused: str) -> bool:
-        """Use the token in the file if it is another one than ``refused``."""
+        """Use the token in the file, if that is neither ``refused`` nor a token that a renewal replaced."""
         try:
             found = await in_thread(read_credentials, self._settings.config_path)
         except ConfigError:
             return False
-        if found is None or found.token == refused:
+        if found is None or found.token == refused or found.token in self._replaced:
             return False
-        self._credentials = found
+        self._credentials, self.unsaved = found, ""
         return True
 
-    def _could_not_verify(self, why: str, warn: Warn) -> None:
-        warn(
-            f"Could not verify auth before flush: {self._without_secrets(printable(why))}. Proceeding anyway."
-        )
 
-    def _announce(self, warn: Warn, verdict: Verdict, delay_s: float, number: int) -> None:
-        """Say that a renewal failed, and that attempt ``number`` follows in ``delay_s`` seconds."""
-        warn(f"{self._without_secrets(verdict.message)}. Attempt {number} in {delay_s:.1f} s.")
-
-    def _without_secrets(self, text: str) -> str:
-        return hide(text, self._credentials.token, self._credentials.refresh_token)
+def _hide_in(text: str, credentials: Credentials) -> str:
+    return hide(printable(text), credentials.token, credentials.refresh_token)
 
 
 def _renewed(answer: Answer, old: Credentials) -> Credentials | None:

@@ -1,4 +1,4 @@
-"""The file that keeps a login: read, save, lock."""
+"""The file that holds a login: read, save, lock."""
 
 from __future__ import annotations
 
@@ -21,17 +21,21 @@ from cirron_spool.settings.sources import credentials_in
 from cirron_spool.spool.lock import FileLock, HeldError, lock_file
 from cirron_spool.text import printable
 
-# How long another process may hold the lock for its own refresh before we go on without it.
+# The longest wait for the lock of another process. Without the lock the cost is a second renewal.
 _LOCK_WAIT_S = 10.0
-
-
 _LOCK_POLL_S = 0.05
 
 
-async def save(path: Path, credentials: Credentials) -> None:
-    """Write the credentials into the configuration's ``auth``, keeping every other key. Atomic, mode 0600.
+def read_credentials(path: Path) -> Credentials | None:
+    """Read the credentials in the file again; None without any. Blocking. Raises ConfigError."""
+    return credentials_in(require_config(path), printable(str(path)))
 
-    Raises OSError when it cannot be written, ConfigError when the file has become unreadable: then it is left alone.
+
+async def save(path: Path, credentials: Credentials) -> None:
+    """Write the credentials into ``auth`` of the configuration file, and keep every other key.
+
+    The file is replaced in one step, with mode 0600. Raises OSError when it cannot be written, and ConfigError when
+    its content is not a configuration; then the file stays.
     """
     document = await in_thread(require_config, path)
     auth = document.get("auth")
@@ -41,27 +45,33 @@ async def save(path: Path, credentials: Credentials) -> None:
         "refreshToken": credentials.refresh_token,
         "expiresAt": _iso(credentials.expires_at),
     }
-    # A link, as dotfile managers make them, stays one.
+    # The target of a symbolic link is replaced, and the link stays.
     target = Path(await in_thread(os.path.realpath, path))
+    await _write(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+async def _write(target: Path, text: str) -> None:
+    """Replace ``target`` by a private file with ``text``, in threads: the file system may be slow.
+
+    The only function that calls aiofiles.
+    """
     await aiofiles.os.makedirs(target.parent, mode=0o700, exist_ok=True, executor=DISK_THREADS)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
-        # A home directory can be a slow network mount: the harness that awaits us must not feel it.
-        # UTF-8 has no half of a surrogate pair, which JSON may hold: it is escaped again.
         file = await aiofiles.open(
             temporary,
             "x",
             encoding="utf-8",
-            errors="backslashreplace",
+            errors="backslashreplace",  # JSON may hold half of a surrogate pair, UTF-8 may not
             opener=_private,
             executor=DISK_THREADS,
         )
         try:
-            await file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+            await file.write(text)
             await file.flush()
             await in_thread(_make_durable, file.fileno(), target)
         finally:
-            await file.close()  # aiofiles' own block closes in a thread that the loop's end waits for
+            await file.close()  # ``async with`` would close in a thread that the loop's end waits for
         await aiofiles.os.replace(temporary, target, executor=DISK_THREADS)
     except BaseException:
         with suppress(OSError):
@@ -75,27 +85,27 @@ def _private(name: str, flags: int) -> int:
 
 def _make_durable(fd: int, target: Path) -> None:
     os.fsync(fd)
-    with suppress(OSError, AttributeError):  # root saving for the file's owner
+    with suppress(OSError, AttributeError):  # root keeps the file's owner
         status = os.stat(target)
         if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
             os.fchown(fd, status.st_uid, status.st_gid)
 
 
 async def acquire_lock(config_path: Path) -> FileLock | None:
-    """The lock beside the configuration; None where there can be none, which costs at most a second refresh."""
+    """Take the lock beside the configuration. None if there can be no lock file, or another process holds it long."""
     taken: list[FileLock] = []
 
     def take() -> None:
         taken.append(lock_file(f"{os.path.realpath(config_path)}.lock"))
 
     give_up = time.monotonic() + _LOCK_WAIT_S
-    # Asked again and again: a thread that waits in the kernel cannot be cancelled.
+    # Polled, because a thread that waits in the kernel cannot be cancelled.
     while True:
         try:
             await in_thread(take)
             return taken[0]
         except asyncio.CancelledError:
-            for lock in taken:  # the thread took it for a task that never hears of it
+            for lock in taken:  # the thread took the lock after the cancellation
                 await in_thread(lock.give_back)
             raise
         except HeldError:
@@ -104,11 +114,6 @@ async def acquire_lock(config_path: Path) -> FileLock | None:
             await asyncio.sleep(_LOCK_POLL_S)
         except OSError:
             return None
-
-
-def read_credentials(path: Path) -> Credentials | None:
-    """Read the credentials in the file again; None without any. Blocking. Raises ConfigError."""
-    return credentials_in(require_config(path), printable(str(path)))
 
 
 def _iso(moment: datetime | None) -> str | None:

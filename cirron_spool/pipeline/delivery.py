@@ -109,7 +109,7 @@ class Delivery:
         is_renewed = False
         try:
             if tokens.due:
-                await tokens.renew_early(self._warn)
+                await tokens.renew_early()
             while True:
                 if os.getpid() != self._process:
                     raise RuntimeError("This flush began in another process. Start a new flush after a fork.")

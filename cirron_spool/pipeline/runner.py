@@ -194,6 +194,11 @@ class FlushRun:
                 await self._sign_in_and_deliver(platform)
             except BaseExceptionGroup as group:
                 raise sole(group) from None
+            finally:
+                if platform.tokens.unsaved:
+                    # The refresh token in the file is used up: the next process cannot renew.
+                    self._tally.exit_codes.add(EXIT_ATTENTION)
+                    self._warn(platform.tokens.unsaved)
 
     async def _sign_in_and_deliver(self, platform: Platform) -> None:
         """List the spool beside the check of the token, then deliver."""
@@ -237,9 +242,6 @@ class FlushRun:
             beside.cancel_scope.cancel()
         if self._settlement.auth_error is not None:
             self._settlement.auth_error.hint = platform.tokens.hint
-        if platform.tokens.unsaved:
-            # Delivered or not, the next flush will find a refresh token that was used up.
-            self._tally.exit_codes.add(EXIT_ATTENTION)
         if refused:
             raise refused[0]
 

@@ -860,10 +860,10 @@ async def test_a_rotation_that_cannot_be_saved_is_said_loudly(
             server.on(*REFRESH, Answer(late=spoil))
         result = await flush(server, spool, config, on_event=events.append)
     monkeypatch.undo()
-    why = "No space left on device" if how == "no space" else f"{config} is not valid JSON."
+    why = "No space left on device" if how == "no space" else f"{config} is not valid JSON"
     [warning] = warnings_in(events)
     assert warning.startswith(f"The token was renewed but could not be saved in {config}: {why}")
-    assert warning.endswith("run cirron auth login before the next.")
+    assert warning.endswith(". Run cirron auth login before the next flush.")
     assert (result.uploaded, result.exit_code) == (len(batches), 1)
     assert content(config) == (before if how == "no space" else b"{")
     assert set(os.listdir(config.parent)) <= {"config.json", "config.json.lock"}

@@ -1,0 +1,32 @@
+"""One request for all callers that wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class SingleFlight(Generic[T]):
+    """Run one request at a time, and give its outcome to each caller that waited for it.
+
+    A caller that comes after the end of a request gets a request of its own. If a request raises or is cancelled, the
+    next caller that waits repeats it. ``lock`` is held during a request.
+    """
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self._finished = 0
+        self._last: tuple[str, T] | None = None
+
+    async def run(self, subject: str, request: Callable[[], Awaitable[T]]) -> T:
+        """Return the outcome of ``request``, or of another caller's request about the same ``subject``."""
+        finished = self._finished
+        async with self.lock:
+            last = self._last
+            if last is None or self._finished == finished or last[0] != subject:
+                last = self._last = (subject, await request())
+                self._finished += 1
+            return last[1]
