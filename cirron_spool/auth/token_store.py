@@ -19,7 +19,6 @@ from cirron_spool.settings.files import require_config
 from cirron_spool.settings.model import Credentials
 from cirron_spool.settings.sources import credentials_in
 from cirron_spool.spool.lock import FileLock, HeldError, lock_file
-from cirron_spool.text import printable
 
 # The longest wait for the lock of another process. Without the lock the cost is a second renewal.
 _LOCK_WAIT_S = 10.0
@@ -28,7 +27,7 @@ _LOCK_POLL_S = 0.05
 
 def read_credentials(path: Path) -> Credentials | None:
     """Read the credentials in the file again; None without any. Blocking. Raises ConfigError."""
-    return credentials_in(require_config(path), printable(str(path)))
+    return credentials_in(require_config(path), path)
 
 
 async def save(path: Path, credentials: Credentials) -> None:

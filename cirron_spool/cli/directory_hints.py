@@ -8,7 +8,8 @@ from pathlib import Path
 
 from cirron_spool.cli.console import Console
 from cirron_spool.offline import spool_near
-from cirron_spool.settings.paths import DEFAULT, find_spool
+from cirron_spool.settings.origin import DEFAULT
+from cirron_spool.settings.paths import find_spool
 from cirron_spool.text import printable
 
 
@@ -17,8 +18,8 @@ def warn_of_directory(named: str | None, directory: Path, console: Console, *, e
 
     ``named`` is what ``--dir`` says. A default place gets no hint.
     """
-    source = find_spool(named, os.environ, file_needed=False).source
-    if source == DEFAULT:
+    origin = find_spool(named, os.environ, file_needed=False).origin
+    if origin == DEFAULT:
         return
     near = spool_near(directory)
     if exists and near is None:
@@ -28,5 +29,5 @@ def warn_of_directory(named: str | None, directory: Path, console: Console, *, e
         place = printable(str(near))
         what = f"{what} There is a spool in {place}. Pass --dir {printable(shlex.quote(str(near)))}."
     else:
-        what = f"{what} Check {'--dir' if named is not None else source}."
+        what = f"{what} Check {'--dir' if named is not None else origin}."
     console.warning(what)

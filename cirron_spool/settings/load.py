@@ -1,7 +1,7 @@
-"""Load the settings of a flush; each value knows its origin.
+"""Load the settings of a flush. Each value has an origin.
 
-Defaults, then ``~/.cirron/config.toml`` (the SDK's own), ``~/.cirron/config.json`` (shared with the official tool), the
-environment, and the caller. Reading never changes a file; the token manager writes ``config.json``.
+The layers, lowest first: defaults, ``~/.cirron/config.toml`` of the SDK, ``~/.cirron/config.json``, the environment,
+arguments. Loading never changes a file.
 """
 
 from __future__ import annotations
@@ -12,15 +12,22 @@ from pathlib import Path
 
 from cirron_spool.protocol.verdict import INGEST_PATH
 from cirron_spool.settings.model import Settings
-from cirron_spool.settings.sources import API_URL, DEFAULT, INGEST_PATH_KEY, Found, Layers
+from cirron_spool.settings.sources import (
+    ALLOW_HTTP,
+    API_URL,
+    INGEST_PATH_KEY,
+    RETRIES,
+    TIMEOUT,
+    Layers,
+)
 from cirron_spool.settings.urls import DEFAULT_API_URL, check_path, check_url
 
 DEFAULT_TIMEOUT_MS = 30_000
 DEFAULT_RETRIES = 3
-# A day: beyond it a "timeout" bounds nothing, and timers overflow on some platforms.
+# A day. Timers of some platforms overflow with more.
 _LONGEST_TIMEOUT_MS = 86_400_000
 _MOST_RETRIES = 100
-# The configuration of a user without a home: it cannot be read as a file, and is never written.
+# The configuration of a user without a home. It is no regular file, so it is never read or written.
 _NO_FILE = Path(os.devnull)
 
 
@@ -35,50 +42,60 @@ def load_settings(
     allow_http: bool | None = None,
     origins: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Lay the arguments over the environment, that over the files, and those over the defaults. Blocking.
+    """Load and check the settings. Blocking.
 
-    ``origins`` names the arguments in messages. A file that cannot be used is a warning where the token is an
-    argument or in the environment. Raises ConfigError, whose message names the value and its origin.
+    ``config_path`` replaces ``~/.cirron/config.json``. ``origins`` replaces the names of arguments in messages. A file
+    that cannot be used is a warning when the token is an argument or in the environment. Raises ConfigError, which
+    names the value and its origin.
     """
     layers = Layers(
         environ,
-        {"api_url": api_url, "token": token},
+        {
+            "api_url": api_url,
+            "token": token,
+            "timeout_ms": timeout_ms,
+            "retries": retries,
+            "allow_http": allow_http,
+        },
         origins or {},
         config_path,
     )
-    url = layers.first(API_URL) or Found(DEFAULT_API_URL, DEFAULT, None)
-    allowed, allowed_by = layers.flag("allowHttp", "allow_http", allow_http)
-    base, ingest_origin = check_url(url.value, url.source, http_allowed=allowed)
-    path = layers.first(INGEST_PATH_KEY) or Found(INGEST_PATH, DEFAULT, None)
-    timeout = layers.number("timeout", "timeout_ms", timeout_ms, DEFAULT_TIMEOUT_MS, 1, _LONGEST_TIMEOUT_MS)
-    attempts = layers.number("retries", "retries", retries, DEFAULT_RETRIES, 0, _MOST_RETRIES)
-    token_found = layers.token()
-    sources = {
-        "api_url": url.source,
-        "ingest_path": path.source,
-        "timeout_ms": timeout[1],
-        "retries": attempts[1],
-        "allow_http": allowed_by,
-    }
+    address = layers.text(API_URL, DEFAULT_API_URL)
+    allowed = layers.flag(ALLOW_HTTP)
+    base, ingest_origin = check_url(address, http_allowed=allowed.value)
+    path = layers.text(INGEST_PATH_KEY, INGEST_PATH)
+    timeout = layers.number(TIMEOUT, DEFAULT_TIMEOUT_MS, 1, _LONGEST_TIMEOUT_MS, " (milliseconds)")
+    attempts = layers.number(RETRIES, DEFAULT_RETRIES, 0, _MOST_RETRIES)
+    credentials = layers.credentials()
     remedy = ""
-    if token_found is not None:
-        sources["token"] = token_found[0].source
-        remedy = layers.remedy(*token_found)
-        if url.place not in (None, token_found[1]):
-            remedy = f"It was sent to {base}, from {url.source}. {remedy}".rstrip()
+    if credentials is not None:
+        remedy = layers.remedy(credentials)
+        # A token of one place for an address of another: the wrong platform may have refused it.
+        if address.origin.kind != "default" and address.origin.file != credentials.origin.file:
+            remedy = f"It was sent to {base}, an address from {address.origin.place}. {remedy}".rstrip()
     return Settings(
         api_url=base,
         ingest_origin=ingest_origin,
-        timeout_ms=timeout[0],
-        retries=attempts[0],
-        credentials=token_found[0] if token_found is not None else None,
+        timeout_ms=timeout.value,
+        retries=attempts.value,
+        credentials=credentials,
         config_path=layers.json_path or _NO_FILE,
         warnings=(
-            *(f"{what}. Going on without it, to {base} ({url.source})." for what in layers.unusable),
+            *(
+                f"{problem}. Going on without it, to {base} ({address.origin})."
+                for problem in layers.unusable
+            ),
             *layers.warnings,
         ),
-        ingest_path=check_path(path.value, path.source),
-        origins=sources,
+        ingest_path=check_path(path),
+        allow_http=allowed.value,
+        origins={
+            "api_url": address.origin,
+            "ingest_path": path.origin,
+            "timeout_ms": timeout.origin,
+            "retries": attempts.origin,
+            "allow_http": allowed.origin,
+        },
         remedy=remedy,
         missing_hint=layers.missing_hint(),
     )

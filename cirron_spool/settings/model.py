@@ -8,32 +8,37 @@ from datetime import datetime
 from pathlib import Path
 
 from cirron_spool.protocol.verdict import INGEST_PATH
+from cirron_spool.settings.origin import DEFAULT, Origin, Setting
+
+_TOKEN_ARGUMENT = Origin("argument", "token")
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A bearer token and, for a login, its refresh token. ``expires_at`` (aware, UTC) is a hint: the 401 decides.
+    """A bearer token and, for a login, its refresh token.
 
-    ``source`` says where the token stands. It makes no two credentials differ.
+    ``expires_at`` (aware, UTC) is a hint: the platform's 401 decides. ``origin`` does not count for equality.
     """
 
     token: str
     refresh_token: str | None = None
     expires_at: datetime | None = None
-    source: str = field(default="the token argument", compare=False)
+    origin: Origin = field(default=_TOKEN_ARGUMENT, compare=False)
 
-    def __repr__(self) -> str:  # a token never reaches a log or a traceback
+    def __repr__(self) -> str:  # a log or a traceback must not show a token
         renewable = self.refresh_token is not None
-        return f"Credentials(token=…, renewable={renewable}, expires_at={self.expires_at}, source={self.source!r})"
+        return f"Credentials(token=…, renewable={renewable}, expires_at={self.expires_at}, origin='{self.origin}')"
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Validated settings.
 
-    ``api_url`` and ``ingest_origin`` are origins without a path; batches go to ``ingest_path`` below the second.
-    ``origins`` says where each value came from. ``remedy`` says how to replace a token that is refused where
-    ``cirron auth login`` does not, ``missing_hint`` where a token was looked for. Both are for a person.
+    ``api_url`` and ``ingest_origin`` are web origins without a path. Batches go to ``ingest_path`` on
+    ``ingest_origin``. ``timeout_ms`` is in milliseconds. ``config_path`` holds the login.
+
+    For a person: ``remedy`` says how to replace a refused token, where ``cirron auth login`` does not replace it.
+    ``missing_hint`` names the places without a token.
     """
 
     api_url: str
@@ -44,10 +49,25 @@ class Settings:
     config_path: Path
     warnings: tuple[str, ...] = ()
     ingest_path: str = INGEST_PATH
-    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+    allow_http: bool = False
+    origins: Mapping[str, Origin] = field(default_factory=dict, compare=False)
     remedy: str = field(default="", compare=False)
     missing_hint: str = field(default="", compare=False)
 
+    def with_origins(self) -> dict[str, Setting[object]]:
+        """Each setting with its origin, by name. ``token`` is present with a token, and shows no secret."""
+        values: dict[str, object] = {
+            "api_url": self.api_url,
+            "ingest_path": self.ingest_path,
+            "timeout_ms": self.timeout_ms,
+            "retries": self.retries,
+            "allow_http": self.allow_http,
+        }
+        settings = {name: Setting(value, self.origins.get(name, DEFAULT)) for name, value in values.items()}
+        if self.credentials is not None:
+            settings["token"] = Setting(self.credentials, self.credentials.origin)
+        return settings
+
     def refusal_hint(self, credentials: Credentials) -> str:
-        """For a person whose token was refused: where it came from, and how to replace it."""
-        return f"The refused token came from {credentials.source}. {self.remedy}".rstrip()
+        """The origin of refused ``credentials`` and their remedy, for a person."""
+        return f"The refused token came from {credentials.origin.place}. {self.remedy}".rstrip()

@@ -1,4 +1,4 @@
-"""Where things lie: the spool, and the quarantine beside it."""
+"""The paths of a spool and of its quarantine."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from typing import NamedTuple
 
 from cirron_spool.errors import ConfigError
 from cirron_spool.settings.files import SDK_CONFIG_NAME, UnusableFileError, home_file, read_output_dir
+from cirron_spool.settings.origin import DEFAULT, Origin
 from cirron_spool.text import printable
 
 # The SDK's name for the folder in its output directory.
 SPOOL_NAME = "spool"
-# The origin of the default place.
-DEFAULT = "the default"
 _QUARANTINE = "quarantine"
 
 
 class Place(NamedTuple):
-    """A spool directory as an absolute path, and where that came from. ``warning`` is for a person, or empty."""
+    """The absolute path of a spool directory, and its origin. ``warning`` is for a person, or empty."""
 
     path: Path
-    source: str
+    origin: Origin
     warning: str = ""
 
 
@@ -34,19 +33,20 @@ def spool_directory(directory: str | os.PathLike[str] | None, environ: Mapping[s
 def find_spool(
     directory: str | os.PathLike[str] | None, environ: Mapping[str, str], *, file_needed: bool = True
 ) -> Place:
-    """The caller's directory, or the place where the SDK writes.
+    """Find the spool directory: the caller's, or the one that the SDK writes to. Blocking.
 
-    That is ``spool`` below ``$CIRRON_OUTPUT_DIR``, below ``output_dir`` in ``~/.cirron/config.toml``, or below
-    ``./.cirron``. The SDK takes each literally, so nothing is expanded here either. Blocking where the file is read.
-    Raises ConfigError for a path that is none, and for a file that cannot be read, unless not ``file_needed``.
+    The SDK writes to ``spool`` below ``$CIRRON_OUTPUT_DIR``, below ``output_dir`` in ``~/.cirron/config.toml``, or
+    below ``./.cirron``. The SDK expands nothing in these paths, nor does this function. Raises ConfigError for a text
+    that is no path, and for an unreadable file if ``file_needed``.
     """
     if directory is not None:
         path = _absolute(os.fspath(directory), "The spool directory's path")
-        return Place(path, "the directory argument")
+        return Place(path, Origin("argument", "directory"))
     if output_dir := environ.get("CIRRON_OUTPUT_DIR"):
-        return Place(_below(output_dir, "CIRRON_OUTPUT_DIR"), "CIRRON_OUTPUT_DIR")
+        origin = Origin("environment", "CIRRON_OUTPUT_DIR")
+        return Place(_below(output_dir, origin), origin)
     file = home_file(SDK_CONFIG_NAME)
-    source = f"output_dir in {printable(str(file))}"
+    origin = Origin("file", "output_dir", file)
     found, problem = None, ""
     try:
         found = read_output_dir(file) if file is not None else None
@@ -59,44 +59,43 @@ def find_spool(
         warning = f"{problem}. The spool is looked for in {printable(str(path))}." if problem else ""
         return Place(path, DEFAULT, warning)
     if not isinstance(found, str):
-        raise ConfigError(f"{source} is not a text. Correct it, or pass --dir the spool directory.")
-    return Place(_below(found, source), source)
+        raise ConfigError(f"{origin} is not a text. Correct it, or pass --dir the spool directory.")
+    return Place(_below(found, origin), origin)
 
 
 def quarantine_path(spool: Path) -> Path:
-    """The quarantine of one spool directory: beside where it really is.
+    """The quarantine of a spool: beside the spool's real path, so on its file system unless that is a mount point.
 
-    That is the spool's file system, unless the spool is a mount point.
-    ``.cirron/spool`` has ``.cirron/quarantine``; a spool ``x`` of any other name has ``x.quarantine``.
+    ``.cirron/spool`` has ``.cirron/quarantine``. A spool ``x`` of another name has ``x.quarantine``.
     """
     real = Path(os.path.realpath(spool))
     return real.parent / (_QUARANTINE if real.name == SPOOL_NAME else f"{real.name}.{_QUARANTINE}")
 
 
 def is_quarantine_name(name: str) -> bool:
-    """Whether a folder of that name is a spool's quarantine."""
+    """Whether a folder with this name is the quarantine of a spool."""
     return name == _QUARANTINE or name.endswith(f".{_QUARANTINE}")
 
 
-def _below(output_dir: str, source: str) -> Path:
-    return _absolute(os.path.join(output_dir, SPOOL_NAME), source)
+def _below(output_dir: str, origin: Origin) -> Path:
+    return _absolute(os.path.join(output_dir, SPOOL_NAME), str(origin))
 
 
-def _absolute(path: str, source: str) -> Path:
+def _absolute(path: str, subject: str) -> Path:
     if not _can_be_a_path(path):
-        raise ConfigError(f"{source} is empty or not a path. Pass --dir the spool directory.")
+        raise ConfigError(f"{subject} is empty or not a path. Pass --dir the spool directory.")
     try:
         short = os.path.abspath(path)
     except FileNotFoundError:
         raise ConfigError("The current directory does not exist any more. Change to one that does.") from None
-    # "link/.." is the folder that the link leads out of, not the one that the link is in.
+    # "link/.." is the parent of the link's target, not the parent of the link.
     if os.pardir in path and os.path.realpath(path) != os.path.realpath(short):
         return Path.cwd() / path
     return Path(short)
 
 
 def _can_be_a_path(text: str) -> bool:
-    """Whether the system has a form for ``text``; under an old locale it has none for many letters."""
+    """Whether the system can encode ``text``. An old locale encodes few letters."""
     try:
         return bool(text) and b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:

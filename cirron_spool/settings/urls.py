@@ -1,4 +1,4 @@
-"""The addresses of the API and of the ingest: checked, and derived from each other."""
+"""Check the address of the API and the ingest path, and derive the web origin of the ingest."""
 
 from __future__ import annotations
 
@@ -9,25 +9,18 @@ from yarl import URL
 
 from cirron_spool.errors import ConfigError
 from cirron_spool.protocol.verdict import INGEST_PATH
+from cirron_spool.settings.origin import Setting
 from cirron_spool.text import printable
 
 DEFAULT_API_URL = "https://api.cirron.com"
-
-
-# An address as it may be set: a scheme, a host or an IPv6 address in brackets, a port, and a path that is dropped.
+# A scheme, a host name or an IPv6 address in brackets, a port, and a path, which is dropped.
 _ADDRESS = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[^\[\]/]+\]|[^\[\]/:]+)(?::(?P<port>[0-9]{0,5}))?(?:/.*)?",
     re.IGNORECASE,
 )
-
-
 _LABEL = r"(?!-)[a-z0-9_-]{1,63}"
-
-
 _HOST = re.compile(rf"(?=.{{1,254}}$){_LABEL}(?:\.{_LABEL})*\.?")
-
-
-# No query, no fragment, nothing that a request line or a URL reads otherwise, and no way up.
+# No query, no fragment, no dot segment, and only characters that a request line holds unchanged.
 _PATH = re.compile(r"(?!.*/\.{1,2}(?:/|$))/(?:[A-Za-z0-9/._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*")
 
 
@@ -45,11 +38,14 @@ def is_loopback(host: str | None) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def check_url(url: str, source: str, *, http_allowed: bool) -> tuple[str, str]:
-    """The origin of the API, whose path is dropped, and the ingest origin that follows from it."""
-    url = url.strip()
+def check_url(address: Setting[str], *, http_allowed: bool) -> tuple[str, str]:
+    """Return the web origin of the API and that of the ingest. A path in ``address`` is dropped.
+
+    Raises ConfigError for an address that is none, and for plain http to another machine.
+    """
+    url, source = address.value.strip(), address.origin
     if any(mark in url for mark in "@?#\\"):
-        # Not shown: it may hold a password.
+        # The message does not show the address: it may hold a password.
         raise ConfigError(
             f"{source} must not hold a user, a password, a query or a fragment. Set it without them."
         )
@@ -74,7 +70,7 @@ def check_url(url: str, source: str, *, http_allowed: bool) -> tuple[str, str]:
 
 
 def _origin(url: str) -> URL | None:
-    """Scheme, host and port of a web address as a URL, in the form that is compared and shown; None if it is none."""
+    """Parse the scheme, host and port of a web address. None for anything else."""
     found = _ADDRESS.fullmatch(url)
     if found is None or not url.isprintable() or " " in url or not int(found["port"] or 1):
         return None
@@ -84,14 +80,15 @@ def _origin(url: str) -> URL | None:
             ipaddress.IPv6Address(host[1:-1])
         origin = URL(f"{found['scheme']}://{host}" + (f":{found['port']}" if found["port"] else "")).origin()
         can_be_shown = origin.host  # decodes an international name
-    except ValueError:  # no such address, port or international name
+    except ValueError:  # an invalid address, port or international name
         return None
     named = host.startswith("[") or _HOST.fullmatch(origin.raw_host or "")
     return origin if named and can_be_shown else None
 
 
-def check_path(path: str, source: str) -> str:
-    """Return ``path`` if it can stand behind an origin. Raises ConfigError, which names ``source``."""
+def check_path(setting: Setting[str]) -> str:
+    """Return the ingest path. Raises ConfigError for a path that a request line would not hold unchanged."""
+    path, source = setting
     if not _PATH.fullmatch(path):
         raise ConfigError(
             f"{source} must be a path that begins with /, without a query or a fragment: "

@@ -415,7 +415,7 @@ def test_an_expired_token_in_a_file_that_was_named(tmp_path: Path) -> None:
 def test_an_expired_key_in_the_sdks_file(tmp_path: Path) -> None:
     file = put_toml(tmp_path, api_key=KEY)
     verified, rejected = refused(tmp_path)
-    assert verified[1].startswith(f"Warning: The refused token came from api_key in {file}. ")
+    assert verified[1].startswith(f"Warning: The refused token came from {file} (key api_key). ")
     assert verified[1].endswith("Put a valid key there.")
     assert rejected[1] == verified[1]
 
@@ -436,8 +436,8 @@ def test_an_expired_login_where_the_variable_names_another_platform(
     assert done.stderr.splitlines()[:2] == [
         INVALID,
         (
-            f"Warning: The refused token came from {named} in {file}. "
-            f"It was sent to {url}, from CIRRON_API_ENDPOINT."
+            f"Warning: The refused token came from {file} (key {named}). "
+            f"It was sent to {url}, an address from CIRRON_API_ENDPOINT."
         ),
     ]
 

@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -110,9 +109,9 @@ def test_compression_goes_on_without_the_thread_that_helps(monkeypatch: pytest.M
 @pytest.mark.anyio
 async def test_a_renewed_token_is_saved_without_a_thread(tmp_path: Path) -> None:
     path = write_config(tmp_path, apiUrl="https://api.example.com", auth={"accessToken": "old"}, other=1)
-    renewed = Credentials("new", "refresh", datetime.now(UTC) + timedelta(hours=1), "the file")
+    renewed = Credentials("new", "refresh", datetime.now(UTC) + timedelta(hours=1))
     with no_more_threads():
-        await save(path, replace(renewed))
+        await save(path, renewed)
     document = json.loads(path.read_text(encoding="utf-8"))
     assert document["auth"]["accessToken"] == "new"
     assert (document["other"], path.stat().st_mode & 0o777) == (1, 0o600)

@@ -6,6 +6,7 @@ import dataclasses
 import ipaddress
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from cirron_spool.errors import ConfigError
 from cirron_spool.settings.files import read_config
 from cirron_spool.settings.load import load_settings
 from cirron_spool.settings.model import Credentials, Settings
+from cirron_spool.settings.origin import DEFAULT, Origin, Setting
 from cirron_spool.settings.sources import check_token
 from cirron_spool.settings.urls import is_loopback
 from support.cli import clean_environment, run_cli, write_config
@@ -227,9 +229,9 @@ BAD_TOKENS = {
     [
         ("flag", "the token argument"),
         ("environment", "CIRRON_API_KEY"),
-        ("token", "token in {path}"),
-        ("access", "auth.accessToken in {path}"),
-        ("refresh", "auth.refreshToken in {path}"),
+        ("token", "{path} (key token)"),
+        ("access", "{path} (key auth.accessToken)"),
+        ("refresh", "{path} (key auth.refreshToken)"),
     ],
 )
 def test_a_bad_token_is_refused_and_never_shown(config: Path, token: str, place: str, named: str) -> None:
@@ -619,9 +621,14 @@ def put_toml(path: Path, text: str) -> None:
     path.chmod(0o600)
 
 
-def test_each_value_knows_where_it_came_from(toml: Path) -> None:
+def shown(settings: Settings) -> dict[str, str]:
+    """The origin of each setting, as a message shows it."""
+    return {name: str(setting.origin) for name, setting in settings.with_origins().items()}
+
+
+def test_each_setting_has_its_origin(toml: Path) -> None:
     config = toml.with_name("config.json")
-    assert load_settings({}).origins == {
+    assert shown(load_settings({})) == {
         "api_url": "the default",
         "ingest_path": "the default",
         "timeout_ms": "the default",
@@ -630,14 +637,17 @@ def test_each_value_knows_where_it_came_from(toml: Path) -> None:
     }
     put_toml(toml, 'api_key = "k"\napi_endpoint = "https://t.example/v1"\ningest_path = "/t"')
     found = load_settings({})
-    assert (found.api_url, found.ingest_path) == ("https://t.example", "/t")
-    assert found.credentials == Credentials("k")
-    assert found.origins["token"] == f"api_key in {toml}"
-    assert found.origins["api_url"] == f"api_endpoint in {toml}"
-    assert found.origins["ingest_path"] == f"ingest_path in {toml}"
+    assert found.with_origins() == {
+        "api_url": Setting("https://t.example", Origin("file", "api_endpoint", toml)),
+        "ingest_path": Setting("/t", Origin("file", "ingest_path", toml)),
+        "timeout_ms": Setting(30_000, DEFAULT),
+        "retries": Setting(3, DEFAULT),
+        "allow_http": Setting(False, DEFAULT),
+        "token": Setting(Credentials("k"), Origin("file", "api_key", toml)),
+    }
     put(config, apiUrl="https://j.example", retries=1, auth={"accessToken": "a"}, allowHttp=False)
     found = load_settings({"CIRRON_INGEST_PATH": "/e"}, timeout_ms=5, origins={"timeout_ms": "--timeout"})
-    assert found.origins == {
+    assert shown(found) == {
         "api_url": f"apiUrl in {config}",
         "ingest_path": "CIRRON_INGEST_PATH",
         "timeout_ms": "--timeout",
@@ -646,12 +656,27 @@ def test_each_value_knows_where_it_came_from(toml: Path) -> None:
         "token": f"auth.accessToken in {config}",
     }
     found = load_settings({"CIRRON_API_KEY": "e"}, token="t", api_url="https://a.example")
-    assert (found.origins["token"], found.origins["api_url"]) == (
-        "the token argument",
-        "the api_url argument",
-    )
-    assert found.credentials is not None
-    assert found.credentials.source == "the token argument"
+    assert (shown(found)["token"], shown(found)["api_url"]) == ("token", "api_url")
+
+
+def test_settings_with_their_origins_show_no_token(config: Path) -> None:
+    settings = load(config, token=SECRET).with_origins()
+    assert settings["token"].origin == Origin("argument", "token")
+    assert SECRET not in f"{settings} {settings['token'].value}"
+
+
+@pytest.mark.parametrize(
+    ("origin", "place"),
+    [
+        (Origin("argument", "token"), "the token argument"),
+        (Origin("argument", "--token-file t.txt"), "--token-file t.txt"),
+        (Origin("environment", "CIRRON_API_KEY"), "CIRRON_API_KEY"),
+        (Origin("file", "token", Path("/a\x1bb")), "/a\\x1bb (key token)"),
+        (DEFAULT, "the default"),
+    ],
+)
+def test_an_origin_names_a_place(origin: Origin, place: str) -> None:
+    assert origin.place == place
 
 
 @pytest.mark.parametrize("key", ["api_key", "api_endpoint", "ingest_path"])
@@ -676,7 +701,7 @@ def test_an_empty_value_of_the_sdks_file_says_nothing(toml: Path, key: str) -> N
 
 def test_a_token_of_the_sdks_file_is_never_shown(toml: Path) -> None:
     put_toml(toml, f'api_key = "{SECRET}\\n"')
-    with pytest.raises(ConfigError, match=f"api_key in {toml}") as caught:
+    with pytest.raises(ConfigError, match=re.escape(f"{toml} (key api_key)")) as caught:
         load_settings({})
     assert "do-not-show" not in "".join(traceback.format_exception(caught.value))
     toml.write_text(f'[default]\napi_key = "{SECRET}')
@@ -709,7 +734,7 @@ def test_a_hint_never_judges_what_is_not_used(toml: Path) -> None:
     assert found.remedy == "Set a valid key, or unset it."
     put(config, apiUrl="https://j.example", auth=7)
     assert load_settings({}, token="t").remedy == (
-        f"It was sent to https://j.example, from apiUrl in {config}. Give a valid token."
+        f"It was sent to https://j.example, an address from {config} (key apiUrl). Give a valid token."
     )
 
 

@@ -13,6 +13,7 @@ from cirron import Cirron
 
 from cirron_spool.errors import ConfigError
 from cirron_spool.settings.files import home_file
+from cirron_spool.settings.origin import DEFAULT, Origin
 from cirron_spool.settings.paths import (
     Place,
     find_spool,
@@ -117,14 +118,16 @@ def test_another_table_is_not_read(home: Path, toml: str) -> None:
 
 def test_an_absolute_output_dir_in_the_file(home: Path, tmp_path: Path) -> None:
     file = put_toml(home, f"[default]\noutput_dir = '{tmp_path}/runs'\n")
-    assert find_spool(None, {}) == Place(tmp_path / "runs" / "spool", f"output_dir in {file}")
+    assert find_spool(None, {}) == Place(tmp_path / "runs" / "spool", Origin("file", "output_dir", file))
 
 
 def test_each_place_is_named(home: Path, tmp_path: Path) -> None:
-    assert find_spool(None, {}) == Place(tmp_path / "here/.cirron/spool", "the default")
+    assert find_spool(None, {}) == Place(tmp_path / "here/.cirron/spool", DEFAULT)
     moved = {"CIRRON_OUTPUT_DIR": "x"}
-    assert find_spool(None, moved) == Place(tmp_path / "here/x/spool", "CIRRON_OUTPUT_DIR")
-    assert find_spool("y", moved) == Place(tmp_path / "here/y", "the directory argument")
+    assert find_spool(None, moved) == Place(
+        tmp_path / "here/x/spool", Origin("environment", "CIRRON_OUTPUT_DIR")
+    )
+    assert find_spool("y", moved) == Place(tmp_path / "here/y", Origin("argument", "directory"))
 
 
 def test_a_directory_that_is_given(home: Path, tmp_path: Path) -> None:
@@ -202,13 +205,13 @@ def test_what_is_no_file_is_named(home: Path, make: object) -> None:
     make(file)
     with pytest.raises(ConfigError, match=f"{file}.*--dir"):
         find_spool(None, {})
-    assert find_spool(None, {}, file_needed=False).source == "the default"
+    assert find_spool(None, {}, file_needed=False).origin == DEFAULT
 
 
 @pytest.mark.parametrize("place", ["/dev/null", "/nonexistent/a", "relative", "", "~", "~nobody-here"])
 def test_a_home_without_a_configuration(home: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     monkeypatch.setenv("HOME", place)
-    assert find_spool(None, {}) == Place(Path.cwd() / ".cirron" / "spool", "the default")
+    assert find_spool(None, {}) == Place(Path.cwd() / ".cirron" / "spool", DEFAULT)
 
 
 def test_a_relative_home_is_below_the_current_directory(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +229,7 @@ def test_no_home_at_all(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     assert home_file("config.json") is None
-    assert find_spool(None, {}) == Place(Path.cwd() / ".cirron" / "spool", "the default")
+    assert find_spool(None, {}) == Place(Path.cwd() / ".cirron" / "spool", DEFAULT)
 
 
 # -- the quarantine -----------------------------------------------------------------------------------------------
