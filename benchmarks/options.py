@@ -1,23 +1,24 @@
-"""Options that several commands share, and what their values may be."""
+"""Options of several commands, and the types of their values."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
 
+from benchmarks import spools
 from benchmarks.errors import BenchmarkError
 
-_SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+_SUFFIXES = {"k": 1e3, "m": 1e6, "g": 1e9}
+
+T = TypeVar("T")
 
 
-def amount(text: str) -> float:
-    """A number of bytes: ``800000``, ``800k``, ``10M``, ``1G`` (decimal)."""
-    number = text.strip().lower().removesuffix("b/s").removesuffix("b")
-    suffix = number[-1:] if number[-1:] in "kmg" else ""
-    try:
-        value = float(number.removesuffix(suffix)) * _SUFFIXES[suffix]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"not a number of bytes: {text!r}") from None
+def byte_rate(text: str) -> float:
+    """Bytes a second: ``800000``, ``800k``, ``10M``, ``1G`` (decimal)."""
+    number = text.lower()
+    factor = _SUFFIXES.get(number[-1:], 1.0)
+    value = float(number[:-1] if factor > 1 else number) * factor
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError("must be more than 0")
     return value
@@ -25,129 +26,83 @@ def amount(text: str) -> float:
 
 def positive(text: str) -> int:
     """A whole number from 1."""
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"not a whole number: {text!r}") from None
+    value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
     return value
 
 
-def kilobytes(text: str) -> float:
-    """A size in KB of 1000 bytes."""
-    return amount(text)
-
-
-def milliseconds(text: str) -> list[float]:
-    """Numbers from 0, with commas between them."""
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"not milliseconds: {text!r}") from None
-    if not all(0 <= value < 3_600_000 for value in values):
+def milliseconds(text: str) -> float:
+    """A number from 0 to an hour."""
+    value = float(text)
+    if not 0 <= value < 3_600_000:
         raise argparse.ArgumentTypeError("must be 0 or more, and less than an hour")
-    return values
+    return value
 
 
-def words(text: str) -> list[str]:
-    """Words with commas between them."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+def several(of: Callable[[str], T]) -> Callable[[str], list[T]]:
+    """Values with commas between them."""
+
+    def parse(text: str) -> list[T]:
+        return [of(part.strip()) for part in text.split(",") if part.strip()]
+
+    parse.__name__ = f"{of.__name__} list"
+    return parse
 
 
-def numbers(text: str) -> list[int]:
-    """Whole numbers from 1 with commas between them."""
-    return [positive(part) for part in text.split(",")]
+words = several(str)
+numbers = several(positive)
 
 
-def amounts(text: str) -> list[float]:
-    """Numbers of bytes with commas between them."""
-    return [amount(part) for part in text.split(",")]
-
-
-def spool(parser: argparse.ArgumentParser, default: str = "typical") -> None:
-    """Which spools, and how large."""
-    parser.add_argument(
-        "--spool",
-        type=words,
-        default=words(default),
-        metavar="NAMES",
-        help="typical (20 to 103 KB a batch), tiny (334 to 1233 B), big (9.9 MB), huge (298 MB), "
-        "snapshots (9.9 MB, hard to compress), or a folder with a spool, which is copied and not touched; "
-        f"several with commas (default: {default})",
-    )
-    parser.add_argument(
-        "--batches",
-        type=numbers,
-        metavar="N",
-        help="batches a spool; several with commas, one for each of --spool (default: 1000 typical or tiny, 10 big "
-        "or snapshots, 1 huge)",
-    )
-    parser.add_argument("--min-kb", type=kilobytes, metavar="KB", help="smallest batch, in KB of 1000 bytes")
-    parser.add_argument("--max-kb", type=kilobytes, metavar="KB", help="largest batch")
-
-
-def where(parser: argparse.ArgumentParser) -> None:
-    """Which file system."""
+def add_common(
+    parser: argparse.ArgumentParser, *, spool: str = "", latency: str = "", repeat: int = 5, batches: str = ""
+) -> None:
+    """``--where`` and ``--repeat``. With defaults for them, also the options of spools and of the network."""
     parser.add_argument(
         "--where",
-        type=words,
-        default=["tmpfs"],
-        metavar="PLACES",
-        help="tmpfs, disk (the folder for temporary files), or a folder; several with commas (default: tmpfs)",
-    )
-
-
-def network(parser: argparse.ArgumentParser, latency: Sequence[float] = (0.0,)) -> None:
-    """What the sink's answers are like."""
-    parser.add_argument(
-        "--latency-ms",
-        type=milliseconds,
-        default=list(latency),
-        metavar="MS",
-        help=f"delay of every answer; several with commas (default: {','.join(format(each, 'g') for each in latency)})",
+        default="tmpfs",
+        metavar="PLACE",
+        help="tmpfs, disk (the folder for temporary files), or a folder (default: tmpfs)",
     )
     parser.add_argument(
-        "--bandwidth",
-        type=amount,
-        metavar="BYTES",
-        help="bytes a second of the link: 800k, 10M (default: no limit)",
+        "--repeat", type=positive, default=repeat, metavar="N", help=f"runs each (default: {repeat})"
     )
+    if spool:
+        parser.add_argument(
+            "--spool",
+            type=words,
+            default=spool,
+            metavar="NAMES",
+            help=f"{', '.join(spools.SHAPES)}, or a folder, which is copied; several with commas (default: {spool})",
+        )
+        parser.add_argument(
+            "--batches",
+            type=numbers,
+            default=batches or None,
+            metavar="N",
+            help="batches of a generated spool; several with commas, one for each of --spool",
+        )
+    if latency:
+        parser.add_argument(
+            "--latency-ms",
+            type=several(milliseconds),
+            default=latency,
+            metavar="MS",
+            help=f"delay of each answer; several with commas (default: {latency})",
+        )
+        parser.add_argument(
+            "--bandwidth",
+            type=byte_rate,
+            metavar="BYTES",
+            help="bytes a second of the link: 800k, 10M (default: no limit)",
+        )
 
 
-def repeat(parser: argparse.ArgumentParser, default: int = 5) -> None:
-    """How often."""
-    parser.add_argument(
-        "--repeat", type=positive, default=default, metavar="N", help=f"runs each (default: {default})"
-    )
-
-
-def verification(parser: argparse.ArgumentParser) -> None:
-    """Whether the flush verifies its token first."""
-    parser.add_argument(
-        "--no-verify",
-        dest="verify",
-        action="store_false",
-        help="flush without the request that verifies the token",
-    )
-
-
-def in_flight(parser: argparse.ArgumentParser) -> None:
-    """More than one request at a time, beside one."""
-    parser.add_argument(
-        "--in-flight",
-        type=numbers,
-        default=[],
-        metavar="N",
-        help="also ours with N requests in flight; several with commas",
-    )
-
-
-def chosen(names: Sequence[str], known: Collection[str], what: str) -> Sequence[str]:
-    """``names``, when there are any and all are ``known``."""
+def choose(names: Sequence[str], known: Collection[str], noun: str) -> Sequence[str]:
+    """``names``, checked against ``known``."""
     for name in names:
         if name not in known:
-            raise BenchmarkError(f"No such {what}: {name} (there are {', '.join(known)})")
+            raise BenchmarkError(f"No such {noun}: {name} (choose from {', '.join(known)})")
     if not names:
-        raise BenchmarkError(f"There is no {what} to run.")
+        raise BenchmarkError(f"No {noun} to run.")
     return names

@@ -1,49 +1,40 @@
-"""One invocation: where it works, what it says while it works, and what it has to show at its end."""
+"""One invocation: its options, its workspace, its output, and the figures so far."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from benchmarks import report, spools
+from benchmarks import compare, spools
+from benchmarks.compare import Cell, Contender
 from benchmarks.errors import BenchmarkError
-from benchmarks.goals import Goal
-from benchmarks.measure import Cell
+from benchmarks.sink_client import Network
 from benchmarks.spools import Shape, Spool, Workspace
 
 
-@dataclass
-class Findings:
-    """What a command found: figures for ``--json``, goals, and the cells."""
-
-    body: dict[str, Any] = field(default_factory=dict)
-    goals: list[Goal] = field(default_factory=list)
-    cells: list[Cell] = field(default_factory=list)
-    failed: bool = False
-
-    def add(self, cells: list[Cell]) -> None:
-        """Take cells in, with what they say of themselves: an error of one contender fails the command."""
-        self.cells += cells
-        self.body["cells"] = [report.cell_json(cell) for cell in self.cells]
-        self.failed |= any(each.error for cell in cells for each in cell.results)
-
-
 class Session:
-    """The options, the workspaces (made at first use, removed at the end) and the streams."""
+    """The state of one invocation.
+
+    ``figures`` maps the names of figures to values; :mod:`benchmarks.goals` has limits for some. ``cells`` and
+    ``details`` are for ``--json``. ``failed`` is set by a contender without a figure.
+    """
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
+        self.figures: dict[str, float] = {}
+        self.cells: list[dict[str, Any]] = []
+        self.details: dict[str, Any] = {}
+        self.failed = False
         self._stack = ExitStack()
         self._workspaces: dict[str, Workspace] = {}
-        # With the JSON on stdout, everything that is for a person moves to stderr.
+        # With JSON on stdout, the text goes to stderr.
         self._out = sys.stderr if options.json == "-" else sys.stdout
-        self._shows_progress = sys.stderr.isatty() and not options.quiet
-        self._line = ""
+        self._shows_progress = sys.stderr.isatty()
 
     def __enter__(self) -> Self:
         return self
@@ -52,64 +43,77 @@ class Session:
         self.say("")
         self._stack.close()
 
-    def workspace(self, where: str) -> Workspace:
-        """The workspace on ``where``."""
+    @property
+    def workspace(self) -> Workspace:
+        """The workspace on ``--where``, removed at the end of the session."""
+        where = self.options.where
         if where not in self._workspaces:
-            self._workspaces[where] = self._stack.enter_context(spools.workspace(where))
+            self._workspaces[where] = self._stack.enter_context(spools.temporary_workspace(where))
         return self._workspaces[where]
 
     def say(self, text: str) -> None:
-        """What is being done, on a line that the next one replaces; only to a terminal."""
-        if self._shows_progress and text != self._line:
+        """Replace the progress line of a terminal."""
+        if self._shows_progress:
             sys.stderr.write(f"\r\x1b[K{text[:150]}")
             sys.stderr.flush()
-            self._line = text
 
     def show(self, text: str) -> None:
-        """A result, on a line or lines of its own."""
-        if text:
-            self.say("")
-            print(text, file=self._out, flush=True)
+        """Print a result."""
+        self.say("")
+        print(text, file=self._out, flush=True)
 
-    def spools(self, workspace: Workspace) -> Iterator[Spool]:
-        """The spools that ``--spool`` asks for, each made when it is its turn."""
+    def spools(self) -> Iterator[Spool]:
+        """The spools of ``--spool``, each generated or copied at its turn."""
         names: list[str] = self.options.spool
         batches: list[int | None] = self.options.batches or [None]
         if len(batches) == 1:
             batches = batches * len(names)
         if len(batches) != len(names):
-            raise BenchmarkError("--batches needs one number, or one for each of --spool")
+            raise BenchmarkError("--batches needs one number, or one for each of --spool.")
         for name, count in zip(names, batches, strict=True):
-            yield self._spool(workspace, name, count)
+            if name in spools.SHAPES:
+                shape = spools.SHAPES[name]
+                yield self.generate(replace(shape, batches=count or shape.batches))
+            elif Path(name).is_dir():
+                yield self.workspace.adopt(Path(name))
+            else:
+                raise BenchmarkError(
+                    f"No such spool: {name} (neither {', '.join(spools.SHAPES)} nor a folder)"
+                )
 
-    def generated(self, workspace: Workspace, shape: Shape) -> Spool:
-        """A spool of ``shape``, generated or generated before."""
-        size = f"{shape.batches:,} x {shape.mean_bytes / 1e3:,.1f} KB"
-        self.say(f"generating {shape.name}: {size}")
-        return workspace.generate(shape)
+    def generate(self, shape: Shape) -> Spool:
+        """The spool of ``shape``."""
+        self.say(f"generating {shape.batches:,} {shape.name} batches")
+        return self.workspace.generate(shape)
 
-    def _spool(self, workspace: Workspace, name: str, batches: int | None) -> Spool:
-        if name in spools.SHAPES:
-            return self.generated(workspace, self._sized(spools.SHAPES[name], batches))
-        directory = Path(name)
-        if not directory.is_dir():
-            raise BenchmarkError(f"No such spool: {name} (neither {', '.join(spools.SHAPES)} nor a folder)")
-        self.say("copying the spool")
-        return workspace.adopt(directory.absolute())
+    def networks(self) -> list[Network]:
+        """The networks of ``--latency-ms`` and ``--bandwidth``."""
+        return [Network(latency, self.options.bandwidth) for latency in self.options.latency_ms]
 
-    def _sized(self, shape: Shape, batches: int | None) -> Shape:
-        """``shape`` with ``--min-kb`` and ``--max-kb`` applied; one alone moves the other when it has to."""
-        low, high = (
-            None if kilobytes is None else int(kilobytes * spools.KB)
-            for kilobytes in (self.options.min_kb, self.options.max_kb)
+    def compare(
+        self,
+        spool: Spool,
+        contenders: list[Contender],
+        network: Network | None = None,
+        *,
+        proof: bool = True,
+    ) -> Cell:
+        """Run the contenders and keep the cell."""
+        cell = compare.compare(
+            self.workspace,
+            spool,
+            network or Network(),
+            contenders,
+            self.options.repeat,
+            self.say,
+            proof=proof,
         )
-        if low is not None and high is not None and low > high:
-            raise BenchmarkError("--min-kb is more than --max-kb")
-        if low is None:
-            low = shape.low_bytes if high is None else min(shape.low_bytes, high)
-        if high is None:
-            high = max(shape.high_bytes, low)
-        return replace(shape, batches=batches or shape.batches, low_bytes=low, high_bytes=high)
+        self.cells.append(cell.as_json())
+        self.failed |= any(each.error for each in cell.results)
+        return cell
 
-
-Command = Callable[[Session], Findings]
+    def record(self, name: str, value: float | None) -> None:
+        """Record a figure on tmpfs without a bandwidth limit: the goals are set for these."""
+        limited = getattr(self.options, "bandwidth", None) is not None
+        if value is not None and not limited and self.workspace.file_system == "tmpfs":
+            self.figures[name] = value

@@ -1,39 +1,34 @@
-"""A server that reads a body, throws it away and answers 200: as little server as HTTP/1.1 allows.
+"""An HTTP/1.1 server that discards request bodies and acknowledges each batch.
 
-It runs in a process of its own (``python -m benchmarks.sink``), so that what it costs is not in the figures. It
-speaks just enough of the platform's side for a flush to succeed (``GET /api/cli/status``, ``POST /api/traces``),
-delays its answers (``--latency-ms``), reads no faster than a link would carry (``--bandwidth``, shared by all
-connections), and counts what arrived, so that a run that did not deliver everything is never taken for a fast one:
+``python -m benchmarks.sink`` runs the server in its own process and ends when its standard input ends. Each connection
+has one thread with blocking calls: an event loop would cost more than the request. The answer to a batch is delayed by
+``--latency-ms``. All connections together read at most ``--bandwidth`` bytes a second.
 
-* ``GET /sink`` answers the counts as JSON, ``POST /sink/reset`` starts them again;
-* after ``POST /sink/reset?proof`` it also decompresses every body and keeps the CRC-32 of what was in it.
-
-It ends when its standard input does, so that it never outlives the benchmark.
+``GET /sink`` returns the :class:`Tally` as JSON. ``POST /sink/reset`` starts a new tally. ``POST /sink/reset?proof``
+also records the length and the CRC-32 of the JSON in each body.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import gzip
+import io
 import json
-import selectors
 import socket
 import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import BinaryIO, cast
 
-# One read may fill this much: large enough that 10 MB bodies take few turns of the loop, and one a connection.
-READ_BYTES = 1 << 20
-# With a link to imitate, small reads and a small socket buffer: a body must not vanish into the kernel at once.
-LINK_READ_BYTES = 16 << 10
+TRACES = b"POST /api/traces"
+READ_BYTES = 256 << 10
+# A small socket buffer, so that a body does not vanish into the kernel when a link is imitated.
 LINK_SOCKET_BYTES = 64 << 10
-# Pausing costs two calls and a timer's precision, so a connection pauses when it is this far ahead of the link.
-LINK_SLACK_SECONDS = 0.001
-
-MAX_HEAD_BYTES = 64 << 10
+LINK_READ_BYTES = 16 << 10
 
 ACKNOWLEDGED = b'{"success":true}'
 STATUS = json.dumps(
@@ -46,363 +41,168 @@ STATUS = json.dumps(
 ).encode()
 
 
-class Link:
-    """A shared line of ``bytes_per_second``: the moment at which everything handed over so far is across."""
-
-    def __init__(self, bytes_per_second: float | None) -> None:
-        self._rate = bytes_per_second
-        self._free_at = 0.0
-
-    def carry(self, count: int, now: float) -> float:
-        """Seconds from ``now`` until ``count`` more bytes are across."""
-        if self._rate is None:
-            return 0.0
-        self._free_at = max(self._free_at, now) + count / self._rate
-        return self._free_at - now
-
-    def ahead(self, now: float) -> float:
-        """Seconds until the line is free."""
-        return max(0.0, self._free_at - now)
-
-
-class Proof:
-    """What was in one body: length and CRC-32 of the JSON, decompressed when it says that it is gzip."""
-
-    def __init__(self, gzipped: bool) -> None:
-        self._decoder = zlib.decompressobj(31) if gzipped else None
-        self.length = 0
-        self.crc = 0
-        self.intact = True
-
-    def feed(self, piece: bytes) -> None:
-        """Take the next bytes of the body."""
-        if self._decoder is None:
-            self._count(piece)
-            return
-        try:
-            while piece:
-                if self._decoder.eof:  # gzip allows several members, one behind the other
-                    self._decoder = zlib.decompressobj(31)
-                self._count(self._decoder.decompress(piece))
-                piece = self._decoder.unused_data
-        except zlib.error:
-            self.intact = False
-
-    def _count(self, plain: bytes) -> None:
-        self.length += len(plain)
-        self.crc = zlib.crc32(plain, self.crc)
-
-    def seal(self) -> list[int]:
-        """``[length, crc]``; a length of -1 when the body was not what it said it was."""
-        whole = self.intact and (self._decoder is None or self._decoder.eof)
-        return [self.length if whole else -1, self.crc]
-
-
+@dataclass
 class Tally:
-    """What has arrived since the last reset."""
+    """The requests since the last reset.
 
-    def __init__(self, proof: bool = False) -> None:
-        self.proving = proof
-        self.begun: list[str] = []
-        self.finished = 0
-        self.sent_bytes = 0
-        self.trailer_bytes = 0
-        self.open = 0
-        self.open_most = 0
-        self.connections = 0
-        self.first_ns = 0
-        self.verified_ns = 0
-        self.proofs: dict[str, list[int]] = {}
+    ``begun`` lists batch ids in the order of their request heads. ``finished`` counts answers. ``sent_bytes`` counts
+    body bytes on the wire, ``trailer_bytes`` JSON bytes by the gzip trailers. ``open_most`` is the largest number of
+    batches in flight. Times are from ``time.monotonic_ns``. ``proofs`` maps batch ids to ``[length, CRC-32]``.
+    """
 
-    def as_json(self) -> dict[str, Any]:
-        """The counts, as ``GET /sink`` answers them.
+    proving: bool = False
+    begun: list[str] = field(default_factory=list)
+    finished: int = 0
+    sent_bytes: int = 0
+    trailer_bytes: int = 0
+    open: int = 0
+    open_most: int = 0
+    first_ns: int = 0
+    verified_ns: int = 0
+    proofs: dict[str, list[int]] = field(default_factory=dict)
 
-        ``begun`` are the batch ids in the order in which their requests began; ``sent_bytes`` the bodies as they
-        were on the wire; ``trailer_bytes`` the lengths that the gzip trailers state (or the plain bodies have);
-        ``open_most`` the requests that were ever in flight together; times are of ``time.monotonic_ns``.
-        """
-        return {
-            "begun": self.begun,
-            "finished": self.finished,
-            "sent_bytes": self.sent_bytes,
-            "trailer_bytes": self.trailer_bytes,
-            "open_most": self.open_most,
-            "connections": self.connections,
-            "first_ns": self.first_ns,
-            "verified_ns": self.verified_ns,
-            "proofs": self.proofs,
-        }
+
+def fingerprint(file: BinaryIO) -> list[int]:
+    """``[length, CRC-32]`` of a file; the length is -1 for a damaged gzip stream."""
+    length, crc = 0, 0
+    try:
+        while piece := file.read(READ_BYTES):
+            length += len(piece)
+            crc = zlib.crc32(piece, crc)
+    except (OSError, EOFError, zlib.error):
+        return [-1, 0]
+    return [length, crc]
 
 
 class Sink:
-    """What all connections share."""
+    """The state that all connections share, and the handler of one connection."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, latency_ms: float, bandwidth: float | None) -> None:
-        self.loop = loop
-        self.latency = latency_ms / 1000
-        self.link = Link(bandwidth)
-        self.read_bytes = READ_BYTES if bandwidth is None else LINK_READ_BYTES
-        self.tally = Tally()
+    def __init__(self, latency_ms: float, bandwidth: float | None) -> None:
+        self._latency = latency_ms / 1000
+        self._bandwidth = bandwidth
+        self._read_bytes = LINK_READ_BYTES if bandwidth else READ_BYTES
+        self._link_free_at = 0.0
+        self._lock = threading.Lock()
+        self._tally = Tally()
 
-
-class ChunkedBody:
-    """Finds the end of a chunked body; ``feed`` hands the payload on and returns what lies behind the end."""
-
-    def __init__(self, payload: Callable[[bytes], None]) -> None:
-        self._payload = payload
-        self._line = b""
-        self._left = 0  # of the chunk, with the CRLF behind it
-        self._trailers = False
-        self.done = False
-
-    def feed(self, data: bytes) -> bytes:
-        """Read ``data``; the bytes behind the body's end, when it has ended."""
-        while data and not self.done:
-            if self._left:
-                piece, data = data[: self._left], data[self._left :]
-                keep = len(piece) - max(0, 2 - (self._left - len(piece)))
-                self._left -= len(piece)
-                if keep > 0:
-                    self._payload(piece[:keep])
-                continue
-            line, newline, rest = data.partition(b"\n")
-            self._line += line
-            data = rest
-            if newline:
-                self._take_line(self._line.strip())
-                self._line = b""
-        return data
-
-    def _take_line(self, line: bytes) -> None:
-        if self._trailers:
-            self.done = not line
-            return
-        size = int(line.partition(b";")[0], 16)
-        self._trailers = size == 0
-        self._left = size + 2 if size else 0
-
-
-class Connection(asyncio.BufferedProtocol):
-    """One kept-alive connection; requests follow one another, answers in the same order."""
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-        self._buffer = bytearray(sink.read_bytes)
-        self._view = memoryview(self._buffer)
-        self._transport: asyncio.Transport | None = None
-        self._head = b""
-        self._left = 0
-        self._chunked: ChunkedBody | None = None
-        self._in_body = False
-        self._counted = False
-        self._posts = False
-        # of the request being read
-        self._target = b""
-        self._batch_id = ""
-        self._gzipped = False
-        self._close = False
-        self._proof: Proof | None = None
-        self._tail = b""
-        self._body_bytes = 0
-        self._tally = sink.tally
-
-    # -- asyncio's side
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        connection = transport.get_extra_info("socket")
+    def handle(self, connection: socket.socket) -> None:
+        """Answer the requests of one connection until its end."""
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A lost connection is the client's concern: a delivery without all its batches is no measurement.
+        with connection, connection.makefile("rb", buffering=self._read_bytes) as file, suppress(OSError):
+            stream = cast("io.BufferedReader", file)
+            while head := stream.readline():
+                request = head.rpartition(b" ")[0]
+                fields = dict(_fields(stream))
+                body = _body(stream, fields, self._read_bytes)
+                status, answer = self._answer(request, fields, body)
+                connection.sendall(
+                    b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+                    % (status, b"OK" if status == 200 else b"Not Found", len(answer), answer)
+                )
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        del exc
-        if self._posts and self._in_body:
-            self._tally.open -= 1
-        self._transport = None
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        del sizehint
-        return self._view
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self._in_body and self._chunked is None and nbytes <= self._left and self._proof is None:
-            self._count_body(self._view[:nbytes])  # the common case of a large body: nothing is copied
-            self._left -= nbytes
-        else:
-            self._read(bytes(self._view[:nbytes]))
-        if self._in_body and self._chunked is None and not self._left:
-            self._finish()
-        self._hold_to_the_link()
-
-    # -- HTTP
-
-    def _read(self, data: bytes) -> None:
-        while data:
-            if not self._in_body:
-                self._head += data
-                end = self._head.find(b"\r\n\r\n")
-                if end < 0:
-                    if len(self._head) > MAX_HEAD_BYTES and self._transport is not None:
-                        self._transport.abort()
-                    return
-                data = self._head[end + 4 :]
-                head, self._head = self._head[:end], b""
-                self._begin(head)
-                if self._chunked is None and not self._left:
-                    self._finish()
-                continue
-            if self._chunked is not None:
-                data = self._chunked.feed(data)
-                if self._chunked.done:
-                    self._finish()
-            else:
-                piece, data = data[: self._left], data[self._left :]
-                self._left -= len(piece)
-                self._count_body(piece)
-                if not self._left:
-                    self._finish()
-
-    def _begin(self, head: bytes) -> None:
-        request, *lines = head.split(b"\r\n")
-        method, _, rest = request.partition(b" ")
-        target, _, version = rest.partition(b" ")
-        fields = {}
-        for line in lines:
-            name, _, value = line.partition(b":")
-            fields[name.lower()] = value.strip()
-        self._in_body = True
-        self._target = method + b" " + target
-        self._tally = self._sink.tally
-        self._posts = self._target == b"POST /api/traces"
-        self._close = version == b"HTTP/1.0" or fields.get(b"connection", b"").lower() == b"close"
-        self._gzipped = fields.get(b"content-encoding") == b"gzip"
-        self._left = int(fields.get(b"content-length", b"0"))
-        self._chunked = None
-        if fields.get(b"transfer-encoding", b"").lower() == b"chunked":
-            self._chunked = ChunkedBody(self._count_body)
-        self._tail = b""
-        self._body_bytes = 0
-        self._proof = None
-        if self._posts:
-            self._begin_batch(fields)
-        if fields.get(b"expect", b"").lower() == b"100-continue" and self._transport is not None:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def _begin_batch(self, fields: dict[bytes, bytes]) -> None:
+    def _answer(self, request: bytes, fields: dict[bytes, bytes], body: Iterator[bytes]) -> tuple[int, bytes]:
         tally = self._tally
-        self._batch_id = fields.get(b"x-cirron-batch-id", b"").decode("latin-1")
-        if not tally.begun:
-            tally.first_ns = time.monotonic_ns()
-        tally.begun.append(self._batch_id)
-        tally.open += 1
-        tally.open_most = max(tally.open_most, tally.open)
-        if not self._counted:
-            self._counted = True
-            tally.connections += 1
-        if tally.proving:
-            self._proof = Proof(self._gzipped)
+        if request == TRACES:
+            self._take_batch(tally, fields, body)
+            return 200, ACKNOWLEDGED
+        for _ in body:
+            pass
+        if request == b"GET /api/cli/status":
+            time.sleep(self._latency)
+            tally.verified_ns = time.monotonic_ns()
+            return 200, STATUS
+        if request == b"GET /sink":
+            return 200, json.dumps(asdict(tally)).encode()
+        if request.startswith(b"POST /sink/reset"):
+            self._tally = Tally(proving=request.endswith(b"?proof"))
+            return 200, b"{}"
+        return 404, b'{"error":"not found"}'
 
-    def _count_body(self, piece: bytes | memoryview) -> None:
-        self._body_bytes += len(piece)
-        self._sink.link.carry(len(piece), self._sink.loop.time())
-        self._tail = (self._tail + bytes(piece[-4:]))[-4:]
-        if self._proof is not None:
-            self._proof.feed(bytes(piece))
+    def _take_batch(self, tally: Tally, fields: dict[bytes, bytes], body: Iterator[bytes]) -> None:
+        batch_id = fields.get(b"x-cirron-batch-id", b"").decode("latin-1")
+        with self._lock:
+            tally.first_ns = tally.first_ns or time.monotonic_ns()
+            tally.begun.append(batch_id)
+            tally.open += 1
+            tally.open_most = max(tally.open_most, tally.open)
+        size, tail, kept = 0, b"", bytearray()
+        for piece in body:
+            size += len(piece)
+            tail = (tail + piece[-4:])[-4:]
+            if tally.proving:
+                kept += piece
+            if self._bandwidth:
+                self._carry(len(piece), self._bandwidth)
+        if self._latency:
+            time.sleep(self._latency)
+        gzipped = fields.get(b"content-encoding") == b"gzip"
+        with self._lock:
+            tally.sent_bytes += size
+            tally.trailer_bytes += int.from_bytes(tail, "little") if gzipped else size
+            tally.finished += 1
+            tally.open -= 1
+            if tally.proving:
+                plain = io.BytesIO(kept)
+                tally.proofs[batch_id] = fingerprint(
+                    cast("BinaryIO", gzip.GzipFile(fileobj=plain)) if gzipped else plain
+                )
 
-    def _finish(self) -> None:
-        self._in_body = False
-        self._chunked = None
-        if self._posts:
-            tally = self._tally
-            tally.sent_bytes += self._body_bytes
-            tally.trailer_bytes += int.from_bytes(self._tail, "little") if self._gzipped else self._body_bytes
-            if self._proof is not None:
-                tally.proofs[self._batch_id] = self._proof.seal()
-            self._answer_later(200, ACKNOWLEDGED, batch=tally)
-        elif self._target == b"GET /api/cli/status":
-            self._answer_later(200, STATUS, verification=self._tally)
-        elif self._target == b"GET /sink":
-            self._answer(200, json.dumps(self._sink.tally.as_json()).encode())
-        elif self._target.startswith(b"POST /sink/reset"):
-            self._sink.tally = Tally(proof=self._target.endswith(b"?proof"))
-            self._answer(200, b"{}")
-        else:
-            self._answer_later(404, b'{"error":"not found"}')
-
-    def _answer_later(
-        self, status: int, body: bytes, batch: Tally | None = None, verification: Tally | None = None
-    ) -> None:
-        delay = self._sink.latency + self._sink.link.ahead(self._sink.loop.time())
-        if delay > 0:
-            self._sink.loop.call_later(delay, self._answer, status, body, batch, verification)
-        else:
-            self._answer(status, body, batch, verification)
-
-    def _answer(
-        self, status: int, body: bytes, batch: Tally | None = None, verification: Tally | None = None
-    ) -> None:
-        if batch is not None:
-            batch.finished += 1
-            batch.open -= 1
-        if verification is not None:
-            verification.verified_ns = time.monotonic_ns()
-        if self._transport is None or self._transport.is_closing():
-            return
-        reason = b"OK" if status == 200 else b"Not Found"
-        self._transport.write(
-            b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
-            % (status, reason, len(body), body)
-        )
-        if self._close:
-            self._transport.close()
-
-    # -- the link
-
-    def _hold_to_the_link(self) -> None:
-        ahead = self._sink.link.ahead(self._sink.loop.time())
-        transport = self._transport
-        if ahead < LINK_SLACK_SECONDS or transport is None or transport.is_closing():
-            return
-        transport.pause_reading()
-        self._sink.loop.call_later(ahead, self._go_on)
-
-    def _go_on(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+    def _carry(self, count: int, bandwidth: float) -> None:
+        """Wait until ``count`` more bytes have crossed the shared link."""
+        with self._lock:
+            self._link_free_at = max(self._link_free_at, time.monotonic()) + count / bandwidth
+            wait = self._link_free_at - time.monotonic()
+        time.sleep(max(0.0, wait))
 
 
-async def serve(latency_ms: float, bandwidth: float | None) -> None:
-    """Listen on a free port of the loopback, say where as one line of JSON, and serve until stdin ends."""
-    loop = asyncio.get_running_loop()
-    sink = Sink(loop, latency_ms, bandwidth)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-    if bandwidth is not None:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, LINK_SOCKET_BYTES)
-    server = await loop.create_server(lambda: Connection(sink), sock=listener)
-    over = asyncio.Event()
+def _fields(stream: io.BufferedReader) -> Iterator[tuple[bytes, bytes]]:
+    """The header fields; names in lower case."""
+    while line := stream.readline().strip():
+        name, _, value = line.partition(b":")
+        yield name.lower(), value.strip()
 
-    def wait_for_the_end() -> None:
-        sys.stdin.buffer.read()
-        loop.call_soon_threadsafe(over.set)
 
-    threading.Thread(target=wait_for_the_end, daemon=True).start()
-    print(json.dumps({"url": f"http://127.0.0.1:{listener.getsockname()[1]}"}), flush=True)
-    await over.wait()
-    server.close()
+def _body(stream: io.BufferedReader, fields: dict[bytes, bytes], most: int) -> Iterator[bytes]:
+    """The body in pieces of at most ``most`` bytes."""
+    if fields.get(b"transfer-encoding", b"").lower() != b"chunked":
+        yield from _pieces(stream, int(fields.get(b"content-length", b"0")), most)
+        return
+    while size := int(stream.readline().partition(b";")[0], 16):
+        yield from _pieces(stream, size, most)
+        stream.readline()
+    while stream.readline().strip():  # trailers
+        pass
+
+
+def _pieces(stream: io.BufferedReader, left: int, most: int) -> Iterator[bytes]:
+    while left:
+        piece = stream.read1(min(left, most))
+        if not piece:
+            raise ConnectionResetError
+        left -= len(piece)
+        yield piece
 
 
 def main() -> None:
-    """The sink's own process."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.sink", description="Read, discard, answer 200."
-    )
+    """Listen on a free loopback port, print the URL as a line of JSON, and serve until stdin ends."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sink")
     parser.add_argument("--latency-ms", type=float, default=0.0)
-    parser.add_argument("--bandwidth", type=float, default=None, metavar="BYTES_PER_SECOND")
+    parser.add_argument("--bandwidth", type=float, metavar="BYTES_PER_SECOND")
     options = parser.parse_args()
-    # select() takes microseconds where epoll rounds up to the next millisecond, which would add to every latency.
-    loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.run(serve(options.latency_ms, options.bandwidth))
+    sink = Sink(options.latency_ms, options.bandwidth)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    if options.bandwidth:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, LINK_SOCKET_BYTES)
+
+    def accept() -> None:
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=sink.handle, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    print(json.dumps({"url": f"http://127.0.0.1:{listener.getsockname()[1]}"}), flush=True)
+    sys.stdin.buffer.read()
 
 
 if __name__ == "__main__":

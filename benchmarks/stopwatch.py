@@ -1,7 +1,6 @@
-"""Time one command: its wall's and processor's seconds and its peak memory, as one line of JSON.
+"""Time one command: wall and CPU seconds and peak memory, as a line of JSON.
 
-Run as a script of its own with as little in it as can be: Linux credits a child with the memory of the process that
-started it, so whoever starts a command to measure its memory must be smaller than the command.
+A script of its own with few imports: Linux credits a child with the memory of its parent.
 """
 
 from __future__ import annotations
@@ -11,19 +10,20 @@ import sys
 import time
 
 
-def main() -> None:
-    """``stopwatch.py PROGRAM [ARGUMENT...]``: run it with its output thrown away."""
-    nothing = os.open(os.devnull, os.O_RDWR)
-    quiet = [(os.POSIX_SPAWN_DUP2, nothing, 0), (os.POSIX_SPAWN_DUP2, nothing, 1)]
+def main() -> int:
+    """Run ``stopwatch.py PROGRAM [ARGUMENT...]`` without its output; return its exit code."""
+    null = os.open(os.devnull, os.O_RDWR)
     start = time.perf_counter()
-    pid = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=quiet)
+    pid = os.posix_spawnp(
+        sys.argv[1], sys.argv[1:], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, null, 1)]
+    )
     _, status, usage = os.wait4(pid, 0)
     seconds = time.perf_counter() - start
-    code = os.waitstatus_to_exitcode(status)
     peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     cpu = usage.ru_utime + usage.ru_stime
-    print(f'{{"seconds": {seconds}, "cpu_seconds": {cpu}, "peak_bytes": {peak}, "exit_code": {code}}}')
+    print(f'{{"seconds": {seconds}, "cpu_seconds": {cpu}, "peak_bytes": {peak}}}')
+    return os.waitstatus_to_exitcode(status)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,1 +1,1 @@
-"""The commands of ``python -m benchmarks``, one a module: ``configure(parser)`` and ``run(session)``."""
+"""The commands. Each module has ``configure(parser)`` and ``run(session)``."""

@@ -1,77 +1,61 @@
-"""Deliver spools with both disk strategies, beside the floor and the official tool's way."""
+"""The time of a flush with either strategy of disk work, beside the floor and Node."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-from collections.abc import Sequence
 
-from benchmarks import environment, goals, measure, options, report
-from benchmarks.errors import BenchmarkError
-from benchmarks.measure import Contender
-from benchmarks.session import Findings, Session
-from benchmarks.sinks import Network
+from benchmarks import compare, machine, options, report
+from benchmarks.compare import MB, Cell
+from benchmarks.session import Session
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
-    options.spool(parser, default="typical,tiny")
-    options.network(parser, latency=(0.0, 1.0, 20.0))
-    options.where(parser)
-    options.repeat(parser)
-    options.verification(parser)
+    """Add the options."""
+    options.add_common(parser, spool="typical,tiny", latency="0,1,20")
     parser.add_argument(
         "--contenders",
         type=options.words,
-        default=list(measure.CONTENDERS),
+        default=list(compare.CONTENDERS),
         metavar="NAMES",
-        help=f"which, with commas (default: {','.join(measure.CONTENDERS)}; node only where it is installed)",
-    )
-    options.in_flight(parser)
-    parser.add_argument(
-        "--sink",
-        choices=("answer-only", "receiver"),
-        default="answer-only",
-        help="what to deliver to: a server that only answers, or the real receiver, which stores durably",
+        help=f"with commas (default: {','.join(compare.CONTENDERS)}; node only where it is installed)",
     )
 
 
-def contenders(names: Sequence[str], in_flight: Sequence[int] = (), verify: bool = True) -> list[Contender]:
-    """The contenders called ``names``; without node, its peer is left out."""
-    chosen = []
-    for name in options.chosen(names, measure.CONTENDERS, "contender"):
-        contender = measure.CONTENDERS[name]
-        if contender.program == "node" and environment.node() is None:
+def run(session: Session) -> None:
+    """Compare the contenders on each spool over each network."""
+    names = options.choose(session.options.contenders, compare.CONTENDERS, "contender")
+    contenders = [compare.CONTENDERS[name] for name in names if name != "node" or machine.node()]
+    for spool in session.spools():
+        for network in session.networks():
+            cell = session.compare(spool, contenders, network)
+            session.show(_text(cell))
+            _record(session, cell)
+        if spool.name == "huge":
+            session.workspace.remove(spool)
+
+
+def _text(cell: Cell) -> str:
+    json_bytes = cell.spool.json_bytes
+    columns: list[report.Column] = [
+        report.SECONDS,
+        report.ratio_column("x floor", cell.find("floor")),
+        report.ratio_column("x node", cell.find("node")),
+        ("MB/s", lambda each: f"{json_bytes / MB / each.median('seconds'):.1f}"),
+        report.CPU,
+        report.PEAK,
+        report.SENT,
+        ("first request ms", lambda each: f"{each.median('first_request_ms'):.1f}"),
+    ]
+    return report.cell_text(cell, columns)
+
+
+def _record(session: Session, cell: Cell) -> None:
+    floor, node = cell.find("floor"), cell.find("node")
+    for each in cell.measured():
+        if each.contender.name not in compare.STRATEGIES:
             continue
-        if contender.program == "ours" and not verify:
-            contender = dataclasses.replace(contender, options={**contender.options, "verify": False})
-        chosen.append(contender)
-        if contender.program == "ours":
-            chosen += [
-                measure.ours(f"{name}, {number} in flight", **{**contender.options, "in_flight": number})
-                for number in in_flight
-            ]
-    if not chosen:
-        raise BenchmarkError("There is no contender to run.")
-    return chosen
-
-
-def run(session: Session) -> Findings:
-    """Every spool at every latency on every file system."""
-    asked = session.options
-    chosen = contenders(asked.contenders, asked.in_flight, asked.verify)
-    findings = Findings()
-    session.show(environment.one_line())
-    for where in asked.where:
-        workspace = session.workspace(where)
-        for spool in session.spools(workspace):
-            for latency in asked.latency_ms:
-                network = Network(latency, asked.bandwidth)
-                cell = measure.compare(
-                    workspace, spool, network, chosen, asked.repeat, session.say, asked.sink
-                )
-                session.show(f"\n{report.cell_text(cell)}")
-                findings.add([cell])
-    findings.goals = goals.of_cells(findings.cells)
-    session.show("")
-    return findings
+        name = f"throughput {cell.spool.name} {cell.network.latency_ms:g}ms {each.contender.name}"
+        session.record(f"{name}: times floor", report.ratio(each, floor))
+        if node is not None:
+            session.record(f"{name}: times as fast as node", report.ratio(node, each))
+            session.record(f"{name}: times CPU of node", report.ratio(each, node, "cpu_seconds"))

@@ -1,235 +1,184 @@
-"""Which settings are best on this machine and link: one factor at a time, then the best of each together.
+"""The best settings for this machine and link: one factor at a time, then the best of each together.
 
-The noise is half the distance from the default's fastest run to its slowest. Settings whose medians are within it of
-the fastest are taken for equally good, and the first of them is the best: the default, where it is among them.
+The noise is half the spread of the default's runs. Settings within the noise of the fastest count as equal, and the
+first of them is the best. The default is always first.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import Any
 
-from benchmarks import environment, measure, options, report, settings
+from benchmarks import compare, options, report
+from benchmarks.compare import Contender
 from benchmarks.errors import BenchmarkError
-from benchmarks.measure import Cell, Results
-from benchmarks.session import Findings, Session
-from benchmarks.settings import DEFAULT, Setting
-from benchmarks.sinks import Network
-from benchmarks.spools import Spool, Workspace
+from benchmarks.session import Session
+from benchmarks.sink_client import Network
+from benchmarks.spools import Spool
+from cirron_spool import Tuning
 
-FACTORS = ("prefetch", "prefetch-bytes", "chunk-bytes", "gzip", "in-flight")
+KIB = 1024
+MIB = 1024 * KIB
 
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Its options."""
-    parser.add_argument(
-        "directory",
-        nargs="?",
-        metavar="DIR",
-        help="your own spool, which is copied and not touched (default: generated)",
-    )
-    options.spool(parser)
-    parser.set_defaults(batches=[200])
-    options.network(parser, latency=(20.0,))
-    options.where(parser)
-    options.repeat(parser)
-    options.verification(parser)
-    parser.add_argument(
-        "--factors",
-        type=options.words,
-        default=list(FACTORS),
-        metavar="NAMES",
-        help=f"what to sweep, with commas (default: {','.join(FACTORS)})",
-    )
+# The factors, each with a flag of `cirron-spool flush`, the name of the option in the library, and its values.
+_FACTORS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "prefetch": ("prefetch_batches", (1, 4, 8, 16, 32, 64, 128)),
+    "prefetch-bytes": ("prefetch_bytes", (256 * KIB, MIB, 4 * MIB, 16 * MIB, 64 * MIB)),
+    "chunk-bytes": ("chunk_bytes", (32 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, MIB, 4 * MIB)),
+    "disk-work": ("disk_work", ("thread", "inline")),
+    "gzip": ("gzip_level", ()),
+    "in-flight": ("in_flight", (2, 4, 8, 16)),
+}
+_GZIP = {
+    "isal": ("isal.isal_zlib", (0, 1, 2, 3)),
+    "zlib-ng": ("zlib_ng.zlib_ng", (1, 2, 4, 6, 9)),
+    "zlib": ("zlib", (1, 3, 6, 9)),
+}
+_FLAGS = {"prefetch_batches": "--prefetch"}
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """One factor's outcome.
+class Setting:
+    """The options of ``flush_spool`` that differ from the defaults."""
 
-    ``gain`` is how many times as fast as the default the best one is, ``noise`` a share of the default's median.
-    """
-
-    factor: str
-    cell: Cell
-    best: Setting
-    gain: float
-    noise: float
+    values: tuple[tuple[str, Any], ...] = ()
 
     @property
-    def matters(self) -> bool:
-        """Whether the best setting is better than the default by more than the noise."""
-        return self.best is not DEFAULT
+    def name(self) -> str:
+        """The flags of the options, or ``default``."""
+        return _flags(dict(self.values)) or "default"
+
+    @property
+    def flags(self) -> str:
+        """The flags of ``cirron-spool flush``. The command has another default for the disk work."""
+        return _flags({"disk_work": Tuning().disk_work, **dict(self.values)})
+
+    @property
+    def call(self) -> str:
+        """The arguments of ``flush_spool``."""
+        tuning = ", ".join(f"{name}={value!r}" for name, value in self.values if name != "in_flight")
+        in_flight = [f"in_flight={value}" for name, value in self.values if name == "in_flight"]
+        return ", ".join(([f"tuning=Tuning({tuning})"] if tuning else []) + in_flight)
+
+    def contender(self) -> Contender:
+        """The flush with this setting."""
+        return compare.flush(self.name, **dict(self.values))
 
 
-def run(session: Session) -> Findings:
-    """Sweep, then check what was found together."""
+DEFAULT = Setting()
+
+
+def _flags(values: dict[str, Any]) -> str:
+    flags = ((_FLAGS.get(name, "--" + name.replace("_", "-")), value) for name, value in values.items())
+    return " ".join(f"{flag} {value}" for flag, value in flags)
+
+
+def settings(factor: str) -> list[Setting]:
+    """The values of a factor without the default."""
+    if factor == "gzip":
+        return [
+            Setting((("gzip_library", library), ("gzip_level", level)))
+            for library, (module, levels) in _GZIP.items()
+            if _is_installed(module)
+            for level in levels
+        ]
+    option, values = _FACTORS[factor]
+    default = getattr(Tuning(), option, 1)
+    return [Setting(((option, value),)) for value in values if value != default]
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        import_module(module)
+    except ImportError:
+        return False
+    return True
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "directory", nargs="?", metavar="DIR", help="your own spool, which is copied (default: generated)"
+    )
+    options.add_common(parser, spool="typical", latency="20", batches="200")
+    parser.add_argument(
+        "--factors",
+        type=options.words,
+        default=list(_FACTORS),
+        metavar="NAMES",
+        help=f"with commas (default: {','.join(_FACTORS)})",
+    )
+
+
+def run(session: Session) -> None:
+    """Sweep the factors of each spool over each network, then check the best together."""
     asked = session.options
-    known = settings.factors()
-    chosen = options.chosen(asked.factors, known, "factor")
+    factors = options.choose(asked.factors, _FACTORS, "factor")
     if asked.directory is not None:
         asked.spool = [asked.directory]
-    findings = Findings()
-    session.show(environment.one_line())
-    findings.body["tune"] = []
-    for where in asked.where:
-        workspace = session.workspace(where)
-        for spool in session.spools(workspace):
-            for latency in asked.latency_ms:
-                network = Network(latency, asked.bandwidth)
-                tuning = Tune(session, workspace, spool, network)
-                for factor in chosen:
-                    tuning.sweep(factor, known[factor])
-                findings.add([*(sweep.cell for sweep in tuning.sweeps), *tuning.conclude()])
-                findings.body["tune"].append(tuning.as_json())
-    session.show("")
-    return findings
+    session.details["tune"] = [
+        _tune(session, spool, network, factors)
+        for spool in session.spools()
+        for network in session.networks()
+    ]
 
 
-class Tune:
-    """The sweeps of one spool on one link."""
-
-    def __init__(self, session: Session, workspace: Workspace, spool: Spool, network: Network) -> None:
-        self._session = session
-        self._workspace = workspace
-        self._spool = spool
-        self._network = network
-        self.sweeps: list[Sweep] = []
-        self._found: list[dict[str, Any]] = []
-
-    def sweep(self, factor: str, values: list[Setting]) -> None:
-        """Compare the values of one factor with the default."""
-        if not values:
-            return
-        cell = self._compare([DEFAULT, *values])
-        default, noise = _default(cell)
-        by_name = {each.name: each for each in (DEFAULT, *values)}
-        measured = [(seconds, each) for each in cell.results if (seconds := each.median("seconds"))]
-        fastest = min(seconds for seconds, _ in measured)
-        # The first that is as good as the fastest: the default before the others, less in flight before more.
-        best_seconds, best = next(pair for pair in measured if pair[0] <= fastest * (1 + noise))
-        found = Sweep(factor, cell, by_name[best.contender.name], default / best_seconds, noise)
-        if not self.sweeps:
-            self._session.show(f"\n{report.title(cell)}")
-        self.sweeps.append(found)
-        self._session.show(f"\n{factor}: {_verdict(found)}\n{_table(cell, default)}")
-
-    def conclude(self) -> list[Cell]:
-        """Run the best of each factor together; show the flags. In flight is apart: it trades the order away."""
-        strict, wide = DEFAULT, DEFAULT
-        for sweep in self.sweeps:
-            if sweep.matters and sweep.factor == "in-flight":
-                wide = sweep.best
-            elif sweep.matters:
-                strict = strict.joined(sweep.best)
-        candidates = []
-        if strict is not DEFAULT:
-            candidates.append(strict)
-        if wide is not DEFAULT:
-            candidates.append(strict.joined(wide))
-        if not candidates:
-            self._session.show(
-                "\nThe defaults are best here: nothing else was faster by more than the noise."
-            )
-            return []
-        self._session.show("\ntogether, checked against the default once more")
-        cell = self._compare([DEFAULT, *candidates])
-        default, noise = _default(cell)
-        for setting, results in zip(candidates, cell.results[1:], strict=True):
-            self._suggest(setting, results, default, noise)
-        return [cell]
-
-    def _suggest(self, setting: Setting, results: Results, default: float, noise: float) -> None:
-        seconds = results.median("seconds")
-        if seconds is None:
-            self._session.show(f"  {setting.name}: no figure: {results.error}")
-            return
-        gain = default / seconds
-        kept = gain > 1 + noise
-        self._found.append(
-            {
-                "flags": setting.flags(),
-                "call": setting.call(),
-                "times_as_fast": gain,
-                "noise": noise,
-                "kept": kept,
-            }
+def _tune(session: Session, spool: Spool, network: Network, factors: Sequence[str]) -> dict[str, Any]:
+    """The best value of each factor, then the best together. Several in flight give up the strict order."""
+    strict: tuple[tuple[str, Any], ...] = ()
+    wide: tuple[tuple[str, Any], ...] = ()
+    found = []
+    for factor in factors:
+        values = [DEFAULT, *settings(factor)]
+        medians, noise = _compare(session, spool, network, values)
+        fastest, slowest = min(medians.values()), max(medians.values())
+        best = next(setting for setting, seconds in medians.items() if seconds <= fastest * (1 + noise))
+        session.show(
+            f"  {factor}: best is {best.name} (best to worst {slowest / fastest:.2f} x, noise {noise:.1%})"
         )
-        if not kept:
-            self._session.show(
-                f"  {setting.name}: {gain:.2f} x, which is within the noise together: keep the defaults"
-            )
-            return
-        order = " (the server may accept a batch before an older one)" if setting.in_flight > 1 else ""
-        self._session.show(
-            f"  {gain:.2f} x as fast as the default (noise {noise:.1%}){order}:\n"
-            f"    cirron-spool flush {setting.flags()}\n"
-            f"    await flush_spool({setting.call()})"
-        )
-
-    def _compare(self, candidates: list[Setting]) -> Cell:
-        asked = self._session.options
-        contenders = [each.contender(asked.verify) for each in candidates]
-        return measure.compare(
-            self._workspace, self._spool, self._network, contenders, asked.repeat, self._session.say
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return {
-            "spool": self._spool.name,
-            "latency_ms": self._network.latency_ms,
-            "bandwidth": self._network.bandwidth,
-            "factors": [
-                {
-                    "factor": sweep.factor,
-                    "best": sweep.best.name,
-                    "flags": sweep.best.flags(),
-                    "times_as_fast": sweep.gain,
-                    "noise": sweep.noise,
-                    "matters": sweep.matters,
-                }
-                for sweep in self.sweeps
-            ],
-            "suggestions": self._found,
-        }
+        gain = medians[DEFAULT] / medians[best]
+        found.append({"factor": factor, "best": best.name, "times_as_fast": gain, "noise": noise})
+        if factor == "in-flight":
+            wide = best.values
+        else:
+            strict += best.values
+    together = [Setting(values) for values in dict.fromkeys((strict, strict + wide)) if values]
+    suggestions = []
+    if together:
+        medians, noise = _compare(session, spool, network, [DEFAULT, *together])
+        for setting in together:
+            gain = medians[DEFAULT] / medians.get(setting, medians[DEFAULT])
+            if gain > 1 + noise:
+                session.show(
+                    f"\n  {gain:.2f} x as fast as the default (noise {noise:.1%}):\n"
+                    f"    cirron-spool flush {setting.flags}\n    await flush_spool({setting.call})"
+                )
+                suggestions.append({"flags": setting.flags, "call": setting.call, "times_as_fast": gain})
+    if not suggestions:
+        session.show("\nNothing was faster than the defaults by more than the noise.")
+    return {"spool": spool.name, **asdict(network), "factors": found, "suggestions": suggestions}
 
 
-def _default(cell: Cell) -> tuple[float, float]:
-    """The default's median seconds, and its noise as a share of that."""
+def _compare(
+    session: Session, spool: Spool, network: Network, candidates: list[Setting]
+) -> tuple[dict[Setting, float], float]:
+    """The median seconds of each candidate with a figure, and the noise as a share of the default's median."""
+    cell = session.compare(spool, [each.contender() for each in candidates], network)
     default = cell.results[0]
-    median, spread = default.median("seconds"), default.spread("seconds")
-    if median is None or spread is None:
+    if not default.runs:
         raise BenchmarkError(f"The default has no figure: {default.error}")
-    return median, (spread[1] - spread[0]) / 2 / median
-
-
-def _verdict(sweep: Sweep) -> str:
-    medians = [seconds for each in sweep.cell.results if (seconds := each.median("seconds"))]
-    reach = max(medians) / min(medians)
-    matters = f"from best to worst {reach:.2f} x, noise {sweep.noise:.1%}"
-    if sweep.matters:
-        return f"{sweep.best.name} is best, {sweep.gain:.2f} x as fast as the default ({matters})"
-    return f"the default is as good as any ({matters})"
-
-
-def _table(cell: Cell, default: float) -> str:
-    rows = [["setting", "seconds (min..max)", "x default", "CPU s", "peak MB", "sent MB"]]
-    errors = []
-    for each in cell.results:
-        median, spread = each.median("seconds"), each.spread("seconds")
-        if median is None or spread is None:
-            errors.append(f"\n  {each.contender.name}: no figure: {each.error}")
-            continue
-        rows.append(
-            [
-                each.contender.name,
-                report.with_spread(median, spread),
-                f"{median / default:.3f}",
-                f"{each.median('cpu_seconds') or 0:.2f}",
-                f"{(each.median('peak_bytes') or 0) / report.MB:.1f}",
-                f"{(each.median('sent_bytes') or 0) / report.MB:.2f}",
-            ]
-        )
-    return f"{report.table(rows)}{''.join(errors)}"
+    columns = [
+        report.SECONDS,
+        report.ratio_column("x default", default),
+        report.CPU,
+        report.PEAK,
+        report.SENT,
+    ]
+    session.show(report.cell_text(cell, columns, "setting"))
+    low, high = default.spread("seconds")
+    paired = zip(candidates, cell.results, strict=True)
+    medians = {setting: each.median("seconds") for setting, each in paired if each.runs}
+    return medians, (high - low) / 2 / medians[DEFAULT]

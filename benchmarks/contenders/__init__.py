@@ -1,7 +1,6 @@
-"""The ways to deliver a spool that are timed against each other, each in a process of its own.
+"""Ways to deliver a spool, each in its own process: ``python -m benchmarks.contenders.NAME JOB``.
 
-A contender is ``python -m benchmarks.contenders.NAME JOB`` (Node's is ``benchmarks/peers/flush.mjs JOB``), where JOB is
-the name of a file with a :class:`~benchmarks.contenders.harness.Job` as JSON; it delivers the spool and writes an
-:class:`~benchmarks.contenders.harness.Outcome` as one line of JSON. Nothing is imported here, so that no contender
-carries what another needs.
+JOB is a file with a :class:`~benchmarks.contenders.harness.Job` as JSON. The contender delivers the spool and prints an
+:class:`~benchmarks.contenders.harness.Outcome` as a line of JSON. This module imports nothing, so that no contender
+carries the imports of another one.
 """

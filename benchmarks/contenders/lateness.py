@@ -1,8 +1,7 @@
-"""How late a 1 ms ticker is in the event loop that a flush runs in: alone, and beside the flush.
+"""The lateness of a 1 ms ticker in an event loop: with nothing else, and with a flush.
 
-The ticker asks to be woken in a millisecond and notes how much later than that it was, again and again. It is what a
-training harness's own coroutines would feel. The option ``peer`` is ``ours``, ``first`` (ours, in a process that has
-not flushed before, so that what the first flush imports is felt, too).
+The ticker sleeps for a millisecond and records its delay. The option ``first`` leaves the imports of the first flush
+to the flush, after a bare ``import cirron_spool``.
 """
 
 from __future__ import annotations
@@ -10,84 +9,60 @@ from __future__ import annotations
 import asyncio
 import math
 from array import array
-from typing import Self, TypedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from benchmarks.contenders import harness, ours
+from benchmarks.contenders import flush, harness
 
 TICK_SECONDS = 0.001
 ALONE_SECONDS = 1.0
 
 
-class Lateness(TypedDict):
-    """Milliseconds that ticks were late, and of how many."""
-
-    ticks: int
-    p50: float
-    p99: float
-    worst: float
-
-
-class Ticker:
-    """Ticks while its context is open."""
-
-    def __init__(self) -> None:
-        self._late = array("d")
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._tick())
-        await asyncio.sleep(0)
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        assert self._task is not None
-        self._task.cancel()
-        await asyncio.wait([self._task])
-
-    async def _tick(self) -> None:
-        now = asyncio.get_running_loop().time
-        while True:
-            due = now() + TICK_SECONDS
-            try:
-                await asyncio.sleep(TICK_SECONDS)
-            finally:
-                # Also of the tick that the end cuts off: a loop held up until the end was late all that time.
-                if (late := now() - due) > 0:
-                    self._late.append(late)
-
-    def lateness(self) -> Lateness:
-        """What was noted."""
-        ordered = sorted(self._late) or [0.0]
-        return {
-            "ticks": len(self._late),
-            "p50": _percentile(ordered, 0.50) * 1000,
-            "p99": _percentile(ordered, 0.99) * 1000,
-            "worst": ordered[-1] * 1000,
-        }
+@asynccontextmanager
+async def ticking() -> AsyncIterator[array[float]]:
+    """Tick inside the block; the array gets the seconds that each tick was late."""
+    late = array("d")
+    task = asyncio.create_task(_tick(late))
+    await asyncio.sleep(0)
+    yield late
+    task.cancel()
+    await asyncio.wait([task])
 
 
-def _percentile(ordered: list[float], share: float) -> float:
-    """The nearest-rank percentile: the smallest value that ``share`` of all values do not exceed."""
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+async def _tick(late: array[float]) -> None:
+    now = asyncio.get_running_loop().time
+    while True:
+        due = now() + TICK_SECONDS
+        try:
+            await asyncio.sleep(TICK_SECONDS)
+        finally:
+            # The last tick counts, too: a loop that was blocked until the end was late.
+            late.append(max(0.0, now() - due))
+
+
+def figures(late: array[float]) -> dict[str, float]:
+    """The number of ticks; median, nearest-rank 99th percentile and maximum of their lateness in ms."""
+    ordered = sorted(late)
+    p50, p99 = (ordered[math.ceil(share * len(ordered)) - 1] * 1000 for share in (0.50, 0.99))
+    return {"ticks": len(late), "p50": p50, "p99": p99, "worst": ordered[-1] * 1000}
 
 
 async def measure(job: harness.Job, clock: harness.Clock) -> None:
-    """Tick alone, then beside the flush; time the latter."""
-    peer = job["options"].pop("peer", "ours")
-    if peer == "ours":
-        ours.import_all(job)
-    async with Ticker() as alone:
+    """Tick alone, then during the flush."""
+    if not job["options"].pop("first", False):
+        import cirron_spool.flush  # noqa: F401
+    async with ticking() as alone:
         await asyncio.sleep(ALONE_SECONDS)
-    async with Ticker() as beside:
-        await ours.deliver(job, clock)
-    clock.outcome["lateness"] = {"alone": alone.lateness(), "flush": beside.lateness()}
+    async with ticking() as beside:
+        await flush.deliver(job, clock)
+    clock.outcome["lateness"] = {"alone": figures(alone), "flush": figures(beside)}
 
 
 def main() -> None:
-    """Measure and say what it took."""
+    """Measure and print the outcome."""
     clock = harness.Clock()
-    asyncio.run(measure(harness.job(), clock))
-    clock.finish()
+    asyncio.run(measure(harness.read_job(), clock))
+    clock.report()
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
-// The official tool's way to flush a spool, in Node: read each file, gzip it, fetch, unlink; one after another.
-// `node flush.mjs JOB` delivers what the JSON file JOB says and writes one line of JSON: what it took.
+// The way of the official tool in Node: read, gzip, fetch, unlink each file in turn.
+// `node flush.mjs JOB` delivers the spool in the JSON file JOB and prints an Outcome (see harness.py) as JSON.
 import { readFileSync } from "node:fs";
 import { readdir, readFile, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 
-const COMPRESS_ABOVE_BYTES = 1024;
+const GZIP_ABOVE_BYTES = 1024;
 
 const job = JSON.parse(readFileSync(process.argv[2], "utf8"));
-const url = job.url + "/api/traces";
 
 function peakBytes() {
   try {
@@ -21,7 +20,7 @@ function peakBytes() {
 async function deliver(name) {
   const path = join(job.directory, name);
   const data = await readFile(path);
-  const gzipped = data.length > COMPRESS_ABOVE_BYTES;
+  const gzipped = data.length > GZIP_ABOVE_BYTES;
   const body = gzipped ? gzipSync(data) : data;
   const headers = {
     Authorization: `Bearer ${job.token}`,
@@ -31,7 +30,7 @@ async function deliver(name) {
     "X-Cirron-Batch-Id": name.slice(name.indexOf("-") + 1, -".json".length),
   };
   if (gzipped) headers["Content-Encoding"] = "gzip";
-  const answer = await fetch(url, { method: "POST", headers, body });
+  const answer = await fetch(job.url + "/api/traces", { method: "POST", headers, body });
   await answer.text();
   if (!answer.ok) throw new Error(`not accepted: ${name}: HTTP ${answer.status}`);
   await unlink(path);
@@ -55,14 +54,6 @@ try {
 }
 const seconds = (performance.now() - start) / 1000;
 const used = process.cpuUsage(cpu);
-console.log(
-  JSON.stringify({
-    seconds,
-    cpu_seconds: (used.user + used.system) / 1e6,
-    peak_bytes: peakBytes(),
-    start_bytes,
-    started_ns,
-    batches,
-    sent_bytes,
-  }),
-);
+const cpu_seconds = (used.user + used.system) / 1e6;
+const peak_bytes = peakBytes();
+console.log(JSON.stringify({ seconds, cpu_seconds, peak_bytes, start_bytes, started_ns, batches, sent_bytes }));
