@@ -223,7 +223,7 @@ async def test_an_early_refusal_is_read_although_the_next_write_fails() -> None:
 
 async def test_an_early_answer_ends_the_connection_although_the_server_reads_no_more() -> None:
     """An orderly close would wait until the server has read the rest of the body."""
-    done = asyncio.Event()
+    done, ended = asyncio.Event(), asyncio.Event()
 
     def unsent_bytes() -> int:
         [exchange] = transport._watchdog._watched
@@ -232,13 +232,16 @@ async def test_an_early_answer_ends_the_connection_although_the_server_reads_no_
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(1)
         unsent = 0
-        while not unsent or unsent != unsent_bytes():  # until the kernel takes no more of the body
-            unsent = unsent_bytes()
-            for _ in range(100):
-                await asyncio.sleep(0)
-        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nfull")
-        await done.wait()
-        writer.close()
+        try:
+            while not unsent or unsent != unsent_bytes():  # until the kernel takes no more of the body
+                unsent = unsent_bytes()
+                for _ in range(100):
+                    await asyncio.sleep(0)
+            writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nfull")
+            await done.wait()
+        finally:
+            writer.transport.abort()
+            ended.set()
 
     server = await asyncio.start_server(refuse, "127.0.0.1", 0, limit=4096)
     port = server.sockets[0].getsockname()[1]
@@ -253,7 +256,9 @@ async def test_an_early_answer_ends_the_connection_although_the_server_reads_no_
                     sock.close()
                 await asyncio.sleep(0)
     done.set()
+    await ended.wait()
     server.close()
+    await asyncio.sleep(0)  # the aborted transport closes its socket
 
 
 # -- limits ----------------------------------------------------------------------------------------------------

@@ -42,7 +42,8 @@ from cirron_spool.protocol.answer import Answer as Judged
 from cirron_spool.protocol.answer import NoAnswer
 from cirron_spool.protocol.retry import parse_retry_after
 from cirron_spool.protocol.verdict import Action, judge
-from cirron_spool.settings import load
+from cirron_spool.settings import load, sources
+from cirron_spool.settings import urls as addresses
 from cirron_spool.settings.load import load_settings
 from cirron_spool.spool import names
 
@@ -288,7 +289,7 @@ def run(folder: Path, examples: int) -> dict[str, int]:
 def _by_coverage(name: str, folder: Path, examples: int) -> None:
     """Drive one target with atheris, which ends this process."""
     atheris: Any = importlib.import_module("atheris")
-    for module in (names, shown_text, load, http_date, retry, verdict):
+    for module in (names, shown_text, load, sources, addresses, http_date, retry, verdict):
         for value in vars(module).values():
             if isinstance(value, types.FunctionType) and value.__module__ == module.__name__:
                 atheris.instrument_func(value)  # in place
