@@ -15,6 +15,9 @@ _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
+# A shorter token, such as "t" of a test receiver, is no secret. Its removal would garble a sentence.
+_SHORTEST_SECRET = 8
+
 
 def iso_utc(created_ns: int) -> str:
     """``2026-04-18T04:29:58.051Z``: UTC, milliseconds, cut and not rounded.
@@ -58,3 +61,11 @@ def printable(text: str) -> str:
 def reason(error: OSError) -> str:
     """An OSError in a few words, without its path."""
     return printable(error.strerror or str(error) or type(error).__name__)
+
+
+def hide(text: str, *secrets: str | None) -> str:
+    """Replace the ``secrets`` in ``text``: an answer may repeat a token."""
+    for secret in secrets:
+        if secret is not None and len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, "…")
+    return text

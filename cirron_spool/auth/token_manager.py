@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import NamedTuple, TypeGuard
 
-from cirron_spool.auth.secrets import hide
 from cirron_spool.auth.single_flight import SingleFlight
 from cirron_spool.auth.token_store import acquire_lock, read_credentials, save
 from cirron_spool.concurrency.shield import complete
@@ -32,7 +31,7 @@ from cirron_spool.protocol.answer import Answer, NoAnswer
 from cirron_spool.protocol.verdict import Action, Verdict, judge_renewal
 from cirron_spool.settings.model import Credentials, Settings
 from cirron_spool.settings.sources import check_token
-from cirron_spool.text import printable
+from cirron_spool.text import hide, printable
 
 STATUS_PATH = "/api/cli/status"
 REFRESH_PATH = "/api/cli/auth/refresh"
@@ -224,7 +223,11 @@ class TokenManager:
         )
         renewed = _renewed(outcome, old) if isinstance(outcome, Answer) else None
         if renewed is None:
-            verdict = judge_renewal(outcome, now=datetime.now(UTC))
+            verdict = judge_renewal(
+                outcome,
+                now=datetime.now(UTC),
+                secrets=tuple(filter(None, (old.token, old.refresh_token))),
+            )
             return replace(
                 verdict,
                 message=_hide_in(verdict.message, old),

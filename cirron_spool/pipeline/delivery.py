@@ -15,7 +15,6 @@ from functools import partial
 
 import anyio
 
-from cirron_spool.auth.secrets import hide
 from cirron_spool.errors import EXIT_AUTH, TokenRenewalError
 from cirron_spool.events import FlushEvent, Progress, Retrying, Warned
 from cirron_spool.http.attempts import attempt_on_schedule
@@ -25,6 +24,7 @@ from cirron_spool.pipeline.outcome import Outcome
 from cirron_spool.pipeline.platform import Platform
 from cirron_spool.protocol.answer import Answer, NoAnswer
 from cirron_spool.protocol.verdict import Action, Verdict, judge
+from cirron_spool.text import hide
 
 
 class Delivery:
@@ -134,7 +134,12 @@ class Delivery:
     def _judge(self, batch: Prepared, token: str, answer: Answer | NoAnswer) -> Outcome:
         ingest, throttle = self._platform.ingest, self._platform.throttle
         verdict = judge(
-            answer, name=batch.name, origin=ingest.origin, path=ingest.path, now=datetime.now(UTC)
+            answer,
+            name=batch.name,
+            origin=ingest.origin,
+            path=ingest.path,
+            now=datetime.now(UTC),
+            secrets=(token,),
         )
         if verdict.action is Action.RETRY:
             throttle.failed(verdict)

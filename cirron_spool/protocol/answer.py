@@ -21,7 +21,7 @@ class Answer(NamedTuple):
     order; ``delimited`` that a length or chunks framed it, so that a cut could not have gone unseen; ``early`` that
     it came before the request's last byte had been handed to the network. ``proxy`` is the address of the HTTP proxy
     that was asked to carry the request, or empty, and ``proxy_source`` the variable that names it; ``sent`` are the
-    bytes of request body that went out.
+    bytes of request body that went out. ``secrets`` are the tokens that no text about the answer may show.
     """
 
     status: int
@@ -34,6 +34,7 @@ class Answer(NamedTuple):
     proxy: str = ""
     sent: int = 0
     proxy_source: str = ""
+    secrets: tuple[str, ...] = ()
 
     def header(self, name: str) -> str:
         """The header's value, or an empty string. Lines that differ are joined by commas, as HTTP reads them."""

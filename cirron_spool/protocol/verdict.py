@@ -17,7 +17,7 @@ from http import HTTPStatus
 from cirron_spool.errors import EXIT_ATTENTION, EXIT_AUTH, EXIT_OK, EXIT_TEMPFAIL
 from cirron_spool.protocol.answer import Answer, NoAnswer
 from cirron_spool.protocol.retry import LONGEST_RETRY_AFTER_S, parse_retry_after
-from cirron_spool.text import printable
+from cirron_spool.text import hide, printable
 
 # The default ingest route.
 INGEST_PATH = "/api/traces"
@@ -67,9 +67,18 @@ _ACKNOWLEDGED = {
 
 
 def judge(
-    outcome: Answer | NoAnswer, *, name: str, origin: str, path: str = INGEST_PATH, now: datetime
+    outcome: Answer | NoAnswer,
+    *,
+    name: str,
+    origin: str,
+    path: str = INGEST_PATH,
+    now: datetime,
+    secrets: tuple[str, ...] = (),
 ) -> Verdict:
-    """The verdict on an upload of batch ``name`` to ``path`` on ``origin``; ``now`` (aware) dates Retry-After."""
+    """The verdict on an upload of batch ``name`` to ``path`` on ``origin``; ``now`` (aware) dates Retry-After.
+
+    No text of the verdict shows any of ``secrets``, not even in part.
+    """
     if isinstance(outcome, NoAnswer):
         message = f"Network error uploading {name}: {printable(outcome.message)}"
         if outcome.fatal:
@@ -77,7 +86,8 @@ def judge(
         return Verdict(Action.RETRY, None, message, hint=outcome.hint, exit_code=EXIT_TEMPFAIL)
     status = outcome.status
     if status in _ACKNOWLEDGING:
-        return _judge_success(outcome, name)
+        return _judge_success(outcome, name, secrets)
+    outcome = outcome._replace(secrets=secrets)
     if status in _REJECTING:
         return Verdict(
             Action.REJECTED,
@@ -109,7 +119,7 @@ def judge(
     )
 
 
-def judge_renewal(outcome: Answer | NoAnswer, *, now: datetime) -> Verdict:
+def judge_renewal(outcome: Answer | NoAnswer, *, now: datetime, secrets: tuple[str, ...] = ()) -> Verdict:
     """The verdict on a request for new tokens that brought none.
 
     RETRY where the failure is temporary, unreadable answers included, since the platform may have renewed the token.
@@ -121,6 +131,7 @@ def judge_renewal(outcome: Answer | NoAnswer, *, now: datetime) -> Verdict:
         if outcome.fatal:
             return Verdict(Action.STOP, None, message, hint=outcome.hint)
         return Verdict(Action.RETRY, None, message, hint=outcome.hint, exit_code=EXIT_TEMPFAIL)
+    outcome = outcome._replace(secrets=secrets)
     status = outcome.status
     message = f"{failed}: {_status_line(outcome)}"
     if is_temporary(status):
@@ -138,18 +149,18 @@ def is_temporary(status: int) -> bool:
     return status in _TRANSIENT or (500 <= status <= 599 and status not in _PERMANENT_5XX)
 
 
-def _judge_success(answer: Answer, name: str) -> Verdict:
+def _judge_success(answer: Answer, name: str, secrets: tuple[str, ...]) -> Verdict:
     """A 2xx that may acknowledge: it does when it is whole, came after the body, and does not say otherwise."""
     status, _, _, body, complete, delimited, early, *_ = answer
     if early:
-        return _unreadable(status, name, "the answer came before the batch was sent")
+        return _unreadable(status, name, secrets, "the answer came before the batch was sent")
     kind, encoding = answer.header("Content-Type"), answer.header("Content-Encoding")
     doubt = _doubt(kind, encoding, body, complete, delimited)
-    return _ACKNOWLEDGED[status] if doubt is None else doubt(status, name)
+    return _ACKNOWLEDGED[status] if doubt is None else doubt(status, name, secrets)
 
 
-# A verdict on a status and a batch.
-_Doubt = Callable[[int, str], Verdict]
+# A verdict on a status and a batch, without the secrets.
+_Doubt = Callable[[int, str, tuple[str, ...]], Verdict]
 
 
 # A platform gives each batch the same answer, so a known one is not parsed again.
@@ -188,7 +199,8 @@ def _doubt(
         return None
     return partial(
         _something_else,
-        what=f"an answer of type {printable(kind)[:80]}",
+        what="an answer of type ",
+        kind=content_type.partition(";")[0].strip(),  # in its own case, in which a secret is found
         hint="Something other than the platform may have answered. Check apiUrl.",
     )
 
@@ -210,18 +222,21 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def _something_else(status: int, name: str, what: str, hint: str) -> Verdict:
-    return Verdict(
-        Action.STOP, status, f"Unexpected HTTP {status} for {name}: {what}, not an acknowledgement", hint=hint
-    )
+def _something_else(
+    status: int, name: str, secrets: tuple[str, ...], what: str, hint: str, kind: str = ""
+) -> Verdict:
+    message = f"Unexpected HTTP {status} for {name}: {what}{_cut(kind, secrets, 80)}, not an acknowledgement"
+    return Verdict(Action.STOP, status, message, hint=hint)
 
 
-def _not_acknowledged(status: int, name: str, said: str) -> Verdict:
+def _not_acknowledged(status: int, name: str, secrets: tuple[str, ...], said: str) -> Verdict:
+    said = _cut(said, secrets)
     message = f"Upload of {name} was not acknowledged: HTTP {status}, but the answer reports an error"
     return Verdict(Action.RETRY, status, f"{message}: {said}" if said else message, exit_code=EXIT_TEMPFAIL)
 
 
-def _unreadable(status: int, name: str, why: str) -> Verdict:
+def _unreadable(status: int, name: str, secrets: tuple[str, ...], why: str) -> Verdict:
+    del secrets  # nothing of the answer is shown
     return Verdict(
         Action.RETRY,
         status,
@@ -245,9 +260,14 @@ def _retry(answer: Answer, message: str, now: datetime) -> Verdict:
     return Verdict(Action.STOP, answer.status, f"{message}. {when}", hint, exit_code=EXIT_TEMPFAIL)
 
 
+def _cut(text: str, secrets: tuple[str, ...], length: int = _SHOWN_CHARS) -> str:
+    """The first characters of ``text``, escaped. A secret is hidden before the cut: half of one is a secret, too."""
+    return hide(printable(text), *secrets)[:length]
+
+
 def _reason(answer: Answer) -> str:
     if answer.reason:
-        return printable(answer.reason)[:_SHOWN_CHARS]
+        return _cut(answer.reason, answer.secrets)
     try:
         return HTTPStatus(answer.status).phrase
     except ValueError:
@@ -259,13 +279,13 @@ def _status_line(answer: Answer) -> str:
 
 
 def _message_in(document: Mapping[str, object]) -> str:
-    """The sentence for a person in a JSON answer, wherever APIs usually put it; escaped and cut."""
+    """The sentence for a person in a JSON answer, under the keys that APIs use."""
     for key in ("message", "error", "detail"):
         value = document.get(key)
         if isinstance(value, Mapping):
             value = value.get("message")
         if isinstance(value, str) and value:
-            return printable(value)[:_SHOWN_CHARS]
+            return value
     return ""
 
 
@@ -274,7 +294,7 @@ def _server_message(answer: Answer) -> str:
         document = json.loads(answer.body)
     except (ValueError, RecursionError):
         return ""
-    return _message_in(document) if isinstance(document, dict) else ""
+    return _cut(_message_in(document), answer.secrets) if isinstance(document, dict) else ""
 
 
 def _with_said(answer: Answer, hint: str = "") -> str:
@@ -288,7 +308,7 @@ def _with_said(answer: Answer, hint: str = "") -> str:
 
 def _unexpected_hint(answer: Answer) -> str:
     if 300 <= answer.status <= 399:
-        location = printable(answer.header("Location"))[:_SHOWN_CHARS]
+        location = _cut(answer.header("Location"), answer.secrets)
         where = f" to {location}" if location else ""
         return f"The server redirects{where}. Redirects are never followed: set apiUrl to where the platform really is."
     if answer.status == 407:

@@ -16,7 +16,7 @@ from multidict import CIMultiDict
 
 from cirron_spool.protocol import verdict as verdict_module
 from cirron_spool.protocol.answer import Answer, NoAnswer
-from cirron_spool.protocol.verdict import Action, Verdict, judge
+from cirron_spool.protocol.verdict import Action, Verdict, judge, judge_renewal
 
 NAME = "01776486598051509000-446a507b2456443f923f85774a0854e3.json"
 ORIGIN = "https://app.cirron.com"
@@ -739,3 +739,31 @@ def test_the_line_about_a_proxy_that_asks_for_credentials(proxy: str, who: str) 
     assert judged(answer(407, proxy=proxy)).hint == (
         f"{who} asks for credentials. Set them in HTTPS_PROXY or HTTP_PROXY, or exempt the host in NO_PROXY."
     )
+
+
+TOKEN = "sk-S3cretS3cretS3cretS3cretS3cretS3cretS3cretS3cretS3"
+CUT = "x" * 170 + " " + TOKEN
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(422, body=json.dumps({"message": CUT}).encode()),
+        Answer(422, CUT),
+        Answer(403, body=json.dumps({"error": {"message": CUT}}).encode()),
+        Answer(503, body=json.dumps({"detail": CUT}).encode()),
+        Answer(503, CUT),
+        Answer(302, headers=CIMultiDict({"Location": f"https://a/{CUT}"})),
+        Answer(200, headers=CIMultiDict({"Content-Type": f"a/{'x' * 60}{TOKEN}"}), body=b"?"),
+        Answer(200, body=json.dumps({"success": False, "message": CUT}).encode()),
+    ],
+    ids=lambda answer: str(answer.status),
+)
+def test_a_cut_shows_no_part_of_a_secret(answer: Answer) -> None:
+    verdicts = [
+        judge(answer, name=NAME, origin="https://a", now=NOW, secrets=(TOKEN,)),
+        judge_renewal(answer, now=NOW, secrets=(TOKEN,)),
+    ]
+    for verdict in verdicts:
+        assert "s3cret" not in f"{verdict.message} {verdict.hint} {verdict.said}".lower()
+    assert verdicts[0].action is judge(answer, name=NAME, origin="https://a", now=NOW).action
