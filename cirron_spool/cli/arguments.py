@@ -323,7 +323,7 @@ def parse(prog: str, arguments: Sequence[str], whereabouts: Callable[[], str] = 
         elif word in ("help", "-h", "--help"):
             wants_help = True
         elif word in parser.options:
-            return argparse.Namespace(run="version")
+            return argparse.Namespace(run="version", prog=parser.prog)
         elif word != "--":
             raise parser.unknown_command(word, rest)
     if wants_help or parser.commands or rest == ["help"]:

@@ -81,7 +81,7 @@ def _command(prog: str, arguments: Sequence[str], console: Console, signals: Sig
         console.data([options.text])
         return EXIT_OK
     if options.run == "version":
-        return _versions(prog, console)
+        return _versions(options.prog, console)
     # Each command is imported when it is run: inspect starts without the HTTP client.
     if options.run == "flush":
         return _flush(options, console, signals)
@@ -163,7 +163,7 @@ def _other_program() -> str:
 
 
 def _versions(prog: str, console: Console) -> int:
-    """Our version, and below it that of the tool which ``cirron`` hands other words over to."""
+    """Print the version; for ``cirron`` alone also that of the tool that has its other commands."""
     console.line(f"cirron-spool {__version__}")
     if prog == "cirron":
         from cirron_spool.cli.handover import hand_over, next_cirron

@@ -220,6 +220,6 @@ def test_cirron_spool_hands_nothing_over(official: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("option", ["--version", "-V"])
-def test_the_version_behind_spool_is_ours(option: str) -> None:
-    done = run_cli("spool", option, prog="cirron")
-    assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"cirron-spool {__version__}")
+def test_the_version_behind_spool_is_ours_alone(ours: Path, official: Path, option: str) -> None:
+    done = run(ours, "spool", option, search=[ours.parent, official.parent])
+    assert (done.returncode, done.lines) == (0, [f"cirron-spool {__version__}"])
