@@ -92,13 +92,17 @@ class Uploaded:
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
-    """``name`` will be tried again (attempt ``attempt``, from 2) after ``delay_s`` seconds."""
+    """``name`` will be tried again (attempt ``attempt``, from 2) after ``delay_s`` seconds.
+
+    ``reason`` is the part of ``message`` behind the batch's name.
+    """
 
     name: str
     status: int | None
     message: str
     delay_s: float
     attempt: int
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,6 @@ from cirron_spool.errors import ConfigError
 from cirron_spool.events import FlushEvent, FlushResult
 from cirron_spool.pipeline.client import Client
 from cirron_spool.pipeline.runner import DISK_WORKERS, FlushOptions, FlushRun, StopSignal
-from cirron_spool.settings.load import load_settings
-from cirron_spool.settings.model import Settings
 from cirron_spool.settings.paths import find_spool
 from cirron_spool.settings.tuning import Tuning
 from cirron_spool.spool.directory import SpoolDirectory
@@ -81,40 +79,28 @@ async def flush_spool(
         raise ConfigError(f"in_flight must be a whole number from 1 to {_MOST_IN_FLIGHT}.")
     tuning = tuning if tuning is not None else Tuning()
     _check_tuning(tuning)
-    if client is not None:
-        _refuse_options(
-            api_url=api_url,
-            token=token,
-            config_path=config_path,
-            timeout_ms=timeout_ms,
-            retries=retries,
-            allow_http=allow_http,
-            origins=origins,
-            session=session,
+    own = Client(
+        api_url=api_url,
+        token=token,
+        config_path=config_path,
+        timeout_ms=timeout_ms,
+        retries=retries,
+        allow_http=allow_http,
+        origins=origins,
+        session=session,
+    )
+    if client is not None and own.given:
+        raise ConfigError(
+            f"{own.given[0]} is an option of the client. Give it to Client(), not to flush_spool()."
         )
     platform = client.platform if client is not None else None
-
-    def load() -> Settings:
-        if platform is not None:
-            return platform.settings
-        return load_settings(
-            os.environ,
-            config_path=config_path,
-            api_url=api_url,
-            token=token,
-            timeout_ms=timeout_ms,
-            retries=retries,
-            allow_http=allow_http,
-            origins=origins,
-        )
-
     has_token = platform is not None or token is not None or bool(os.environ.get("CIRRON_API_KEY"))
     place = await in_thread(partial(find_spool, directory, os.environ, file_needed=not has_token))
     options = FlushOptions(
         quarantine, keep_going, in_flight, verify, tuning, platform, session, on_event, stop
     )
     with SpoolDirectory(place.path) as spool:
-        return await FlushRun(spool, load, options, place.warning).run()
+        return await FlushRun(spool, (client or own).load_settings, options, place.warning).run()
 
 
 def _check_tuning(tuning: Tuning) -> None:
@@ -123,12 +109,3 @@ def _check_tuning(tuning: Tuning) -> None:
             raise ConfigError(f"{option} must be a whole number above 0.")
     if tuning.disk_work not in DISK_WORKERS:
         raise ConfigError(f"disk_work must be one of: {', '.join(DISK_WORKERS)}.")
-
-
-def _refuse_options(**options: object) -> None:
-    """Raise ConfigError for an option that a client has already."""
-    for name, value in options.items():
-        if value is not None:
-            raise ConfigError(
-                f"{name} is an option of the client. Give it to Client(), not to flush_spool()."
-            )

@@ -223,16 +223,8 @@ class TokenManager:
         )
         renewed = _renewed(outcome, old) if isinstance(outcome, Answer) else None
         if renewed is None:
-            verdict = judge_renewal(
-                outcome,
-                now=datetime.now(UTC),
-                secrets=tuple(filter(None, (old.token, old.refresh_token))),
-            )
-            return replace(
-                verdict,
-                message=_hide_in(verdict.message, old),
-                hint=_hide_in(verdict.hint, old),
-            )
+            secrets = tuple(filter(None, (old.token, old.refresh_token)))
+            return judge_renewal(outcome, now=datetime.now(UTC), secrets=secrets)
         self._replaced.add(old.token)
         self._credentials, self.unsaved = renewed, ""
         try:

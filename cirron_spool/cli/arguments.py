@@ -231,10 +231,12 @@ def _add_quarantine(commands: _Commands) -> None:
     list_parser.add_argument("--json", action="store_true", help="print one JSON object")
     retried = actions.add_parser("retry", help="move them back into the spool for the next flush")
     _add_dir(retried)
+    retried.add_argument("--json", action="store_true", help="print one JSON object")
     retried.add_argument("names", nargs="*", metavar="NAME", help="only these batches (default: all)")
     cleared = actions.add_parser("clear", help="delete them, after asking")
     _add_dir(cleared)
     cleared.add_argument("--force", action="store_true", help="delete without asking")
+    cleared.add_argument("--json", action="store_true", help="print one JSON object")
     cleared.add_argument("names", nargs="*", metavar="NAME", help="only these batches (default: all)")
     retried.takes_names = cleared.takes_names = True
     for name, action in actions.choices.items():

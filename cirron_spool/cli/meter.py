@@ -1,10 +1,11 @@
-"""How far a flush is, reckoned from its events: counts, bytes, rate, time left, and the wait for a retry."""
+"""The progress of a flush, computed from its events: counts, bytes, rate, time left, wait for a retry."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import deque
+from typing import NamedTuple
 
 from cirron_spool.events import (
     Failed,
@@ -18,8 +19,18 @@ from cirron_spool.events import (
 )
 from cirron_spool.text import human_size, printable
 
-# The rate is that of the last seconds: a link that has become slow shows soon.
+# The rate is that of the last seconds, so a slower link shows soon.
 _RATE_OVER_S = 10.0
+
+
+class _Wait(NamedTuple):
+    """The wait of one batch for its next attempt, by time.monotonic()."""
+
+    name: str
+    since: float
+    until: float
+    attempt: int
+    reason: str
 
 
 class Meter:
@@ -34,44 +45,40 @@ class Meter:
         self._uploaded = 0
         self._uploaded_bytes = 0
         self._on_their_way: dict[str, int] = {}
-        # What the link has carried, bytes of failed attempts included; and when it was how much, of late.
+        # Bytes that the link has carried, failed attempts included; and the same with their times, for the rate.
         self._carried = 0
         self._marks: deque[tuple[float, int]] = deque()
         self._file = ""
         self._attempt = 1
-        self._retry_at: float | None = None
-        self._waits_since = 0.0
-        self._why = ""
+        self._wait: _Wait | None = None
 
     def note(self, event: FlushEvent) -> None:
-        """Take an event into account."""
+        """Count an event."""
         match event:
             case Started():
                 self._batches, self.total = event.batches, event.total_bytes
                 self._mark()
             case Sending():
-                self._end_wait()
                 self._file, self._attempt = event.name, 1
             case Progress():
-                if event.name == self._file:
-                    self._end_wait()
+                self._end_wait(event.name)
                 self._carry(event.name, event.sent)
             case Uploaded():
-                self._end_wait()
+                self._end_wait(event.name)
                 self._carry(event.name, event.size)
                 self._on_their_way.pop(event.name)
                 self._uploaded += 1
                 self._uploaded_bytes += event.size
             case Retrying():
-                self._end_wait()
+                self._end_wait(event.name)
                 self._on_their_way.pop(event.name, None)
-                self._waits_since = time.monotonic()
-                self._retry_at, self._attempt = self._waits_since + event.delay_s, event.attempt
-                self._file = event.name
-                # Its words before the colon name the batch, which stands beside it.
-                self._why = printable(event.message.partition(": ")[2])
+                now = time.monotonic()
+                self._wait = _Wait(
+                    event.name, now, now + event.delay_s, event.attempt, printable(event.reason)
+                )
+                self._file, self._attempt = event.name, event.attempt
             case Failed() | Quarantined():
-                self._end_wait()
+                self._end_wait(event.name)
                 self._on_their_way.pop(event.name, None)
 
     @property
@@ -81,8 +88,8 @@ class Meter:
 
     @property
     def waits(self) -> bool:
-        """Whether a retry is waited for."""
-        return self._retry_at is not None
+        """Whether a batch waits for its retry."""
+        return self._wait is not None
 
     def parts(self) -> list[str]:
         """The figures with their units, the most important first; the rate and the time left once they are known."""
@@ -97,14 +104,15 @@ class Meter:
         return figures
 
     def now(self) -> str:
-        """The file in flight, or how long until it is tried again and why."""
-        left = 0 if self._retry_at is None else math.ceil(self._retry_at - time.monotonic())
-        if left > 0:
-            return f"retry in {left} s (attempt {self._attempt}): {self._why}  {self._file}"
+        """The file in flight, or the wait for a retry with its reason."""
+        wait = self._wait
+        left = 0 if wait is None else math.ceil(wait.until - time.monotonic())
+        if wait is not None and left > 0:
+            return f"retry in {left} s (attempt {wait.attempt}): {wait.reason}  {wait.name}"
         return self._file if self._attempt == 1 else f"attempt {self._attempt}  {self._file}"
 
     def leave_out(self, seconds: float) -> None:
-        """Take seconds in which nothing could be sent out of what the rate is reckoned from."""
+        """Leave ``seconds`` in which nothing could be sent out of the rate."""
         self._marks = deque((when + seconds, carried) for when, carried in self._marks)
 
     def _carry(self, name: str, sent: int) -> None:
@@ -120,15 +128,14 @@ class Meter:
             self._marks.popleft()
 
     def _waited(self, now: float) -> float:
-        """The seconds of the wait for a retry so far: the link is not slower for a server that asked us to wait."""
-        if self._retry_at is None:
-            return 0.0
-        return max(0.0, min(now, self._retry_at) - self._waits_since)
+        """The seconds of the wait for a retry so far, which say nothing about the link."""
+        return 0.0 if self._wait is None else max(0.0, min(now, self._wait.until) - self._wait.since)
 
-    def _end_wait(self) -> None:
-        if self._retry_at is not None:
+    def _end_wait(self, name: str) -> None:
+        """End the wait if it is that of batch ``name``: another batch may have events meanwhile."""
+        if self._wait is not None and self._wait.name == name:
             self.leave_out(self._waited(time.monotonic()))
-            self._retry_at = None
+            self._wait = None
 
     def _rate(self) -> float:
         """Bytes of batches a second."""

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from cirron_spool.cli import render
-from cirron_spool.cli.console import Console
-from cirron_spool.cli.offline_steps import next_command, refusal, warn_of
+from cirron_spool.cli.console import Console, Fault
+from cirron_spool.cli.offline_steps import FINE, Ending, next_command, refusal, warn_of
 from cirron_spool.errors import EXIT_ATTENTION, EXIT_OK, ConfigError
 from cirron_spool.settings.paths import quarantine_path, spool_directory
 from cirron_spool.spool.quarantine import entries, put_back, remove
@@ -40,31 +40,48 @@ def _retry(options: argparse.Namespace, console: Console) -> int:
     spool = spool_directory(options.dir, os.environ)
     names = _chosen(options, console)
     if not names:
-        return EXIT_OK
+        return _end(spool, "moved", 0, [], console)
     done, failed = put_back(spool, names)
     for name, error in failed:
         console.error(f"Could not move {name} back: {reason(error)}.")
-    if done or not failed:
+    if (done or not failed) and not options.json:
         flush = next_command("flush", options)
         console.line(f"Success: Moved {count(done, 'batch')} back into the spool. Run {flush} to send them.")
-    return EXIT_ATTENTION if failed else EXIT_OK
+    return _end(spool, "moved", done, failed, console)
 
 
 def _clear(options: argparse.Namespace, console: Console) -> int:
     spool = spool_directory(options.dir, os.environ)
     names = _chosen(options, console)
     if not names:
-        return EXIT_OK
+        return _end(spool, "deleted", 0, [], console)
     place = printable(str(quarantine_path(spool)))
     question = f"? Delete {count(len(names), 'rejected batch')} from {place}? (y/N) "
     if not options.force and (refused := refusal(question, console)) is not None:
-        return refused[0]
+        return _end(spool, "deleted", 0, [], console, refused)
     done, failed = remove(spool, names)
     for name, error in failed:
         console.error(f"Could not delete {name}: {reason(error)}.")
-    if done or not failed:
+    if (done or not failed) and not options.json:
         console.line(f"Success: Deleted {count(done, 'rejected batch')}.")
-    return EXIT_ATTENTION if failed else EXIT_OK
+    return _end(spool, "deleted", done, failed, console)
+
+
+def _end(
+    spool: Path,
+    deed: str,
+    done: int,
+    failed: list[tuple[str, OSError]],
+    console: Console,
+    ending: Ending = FINE,
+) -> int:
+    """End with the counts, ``done`` under the name of the ``deed``; return the exit code."""
+    exit_code, fault = ending
+    if failed:
+        name, error = failed[-1]
+        exit_code, fault = EXIT_ATTENTION, Fault("QuarantineError", f"{printable(name)}: {reason(error)}.")
+    document = {"dir": str(quarantine_path(spool)), deed: done, "failed": len(failed)}
+    return console.end(exit_code, document, fault)
 
 
 def _chosen(options: argparse.Namespace, console: Console) -> list[str]:
@@ -74,7 +91,8 @@ def _chosen(options: argparse.Namespace, console: Console) -> list[str]:
     if not options.names:
         if not there:
             _warn_if_missing(spool, options, console)
-            console.line(f"No batches in quarantine in {printable(str(quarantine_path(spool)))}")
+            if not options.json:
+                console.line(f"No batches in quarantine in {printable(str(quarantine_path(spool)))}")
         return there
     for name in options.names:
         if name not in there:

@@ -53,12 +53,12 @@ class Client:
             "allow_http": allow_http,
             "origins": origins,
         }
-        self._session = session
+        self.session = session
         self._platform: Platform | None = None
 
     async def __aenter__(self) -> Self:
-        kind, settings, route = await in_thread(_prepare, self._session is None, self._options)
-        self._platform = await kind(settings, self._session, route).__aenter__()
+        kind, settings, route = await in_thread(self._prepare)
+        self._platform = await kind(settings, self.session, route).__aenter__()
         return self
 
     async def __aexit__(
@@ -75,12 +75,24 @@ class Client:
             raise RuntimeError("The client is not open. Use it within: async with Client() as client.")
         return self._platform
 
+    @property
+    def given(self) -> list[str]:
+        """The names of the options that were given."""
+        options = {**self._options, "session": self.session}
+        return [name for name, value in options.items() if value is not None]
 
-def _prepare(is_own_session: bool, options: dict[str, Any]) -> tuple[type[Platform], Settings, Route | None]:
-    """Import the HTTP library, load the settings, and find the route. Blocking."""
-    from cirron_spool.http.route import find_route
-    from cirron_spool.pipeline.platform import Platform
-    from cirron_spool.settings.load import load_settings
+    def load_settings(self) -> Settings:
+        """The settings of the open platform, or of the options. Blocking. Raises ConfigError."""
+        if self._platform is not None:
+            return self._platform.settings
+        from cirron_spool.settings.load import load_settings
 
-    settings = load_settings(os.environ, **options)
-    return Platform, settings, find_route(settings.api_url) if is_own_session else None
+        return load_settings(os.environ, **self._options)
+
+    def _prepare(self) -> tuple[type[Platform], Settings, Route | None]:
+        """Import the HTTP library, load the settings, and find the route. Blocking."""
+        from cirron_spool.http.route import find_route
+        from cirron_spool.pipeline.platform import Platform
+
+        settings = self.load_settings()
+        return Platform, settings, find_route(settings.api_url) if self.session is None else None

@@ -24,7 +24,6 @@ from cirron_spool.pipeline.outcome import Outcome
 from cirron_spool.pipeline.platform import Platform
 from cirron_spool.protocol.answer import Answer, NoAnswer
 from cirron_spool.protocol.verdict import Action, Verdict, judge
-from cirron_spool.text import hide
 
 
 class Delivery:
@@ -94,7 +93,10 @@ class Delivery:
 
         def announce(last: Outcome, delay_s: float, number: int) -> None:
             if last.verdict is not None:
-                self._emit(Retrying(batch.name, last.verdict.status, last.verdict.message, delay_s, number))
+                verdict = last.verdict
+                self._emit(
+                    Retrying(batch.name, verdict.status, verdict.message, delay_s, number, verdict.reason)
+                )
 
         outcome = await attempt_on_schedule(
             attempt, retries=self._retries, is_temporary=self._is_temporary, announce=announce
@@ -150,7 +152,7 @@ class Delivery:
             return Outcome(verdict, bytes_sent=sent)
         if verdict.exit_code == EXIT_AUTH:
             verdict = replace(verdict, hint=self._tokens.advice)
-        return Outcome(_without(token, verdict))
+        return Outcome(verdict)
 
     def _progress_of(self, batch: Prepared) -> Callable[[int], None] | None:
         return partial(self._emit_progress, batch) if self._show_progress else None
@@ -177,13 +179,3 @@ def _cannot_renew(batch: Prepared, verdict: Verdict, error: TokenRenewalError) -
     """The verdict on a 401 whose token cannot be renewed now."""
     message = f"Auth rejected (401) for {batch.name}. {error}"
     return Verdict(Action.STOP, verdict.status, message, error.hint, exit_code=error.exit_code)
-
-
-def _without(token: str, verdict: Verdict) -> Verdict:
-    """``verdict`` without the token that a server's words may repeat."""
-    return replace(
-        verdict,
-        message=hide(verdict.message, token),
-        hint=hide(verdict.hint, token),
-        said=hide(verdict.said, token),
-    )

@@ -53,17 +53,18 @@ class DiskWorker(ABC):
         self._last = last
         self._loop = asyncio.get_running_loop()
         self._thread = DiskThread()
-        self._names: deque[str] = deque()  # fed, and not being read yet
+        self._names: deque[str] = deque()  # fed, and still unread
         self._is_reading = False  # in the thread
         self._ready: deque[Ready] = deque()
         self._ready_bytes = 0
         self._deferred: deque[tuple[Prepared, Removed]] = deque()  # deletes that wait for the next poll
-        self._deleting = 0  # deletes in the thread's hands
+        self._deleting = 0  # deletes that the thread has to do
         self._error: BaseException | None = None  # a bug or a lack of resources
         self._is_raised = False
         self._is_broken = False  # written by the thread: a delete raised
         self._timer: asyncio.TimerHandle | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._progress = asyncio.Event()  # the thread has reported
+        self._is_ended = False  # nothing more is read
 
     async def __aenter__(self) -> Self:
         self._thread.start()
@@ -81,7 +82,7 @@ class DiskWorker(ABC):
         return await self._thread.run(job)
 
     def feed(self, names: Sequence[str]) -> None:
-        """Have these batches read after those that were fed before; the first of them at once."""
+        """Read these batches after those that were fed before, the first of them at once."""
         self._names.extend(names)
         self._start_reading()
 
@@ -93,13 +94,13 @@ class DiskWorker(ABC):
                 return None
             self._read_ahead()
             if not self._ready:
-                await self._change()
+                await self._wait()
         batch = self._ready.popleft()
         self._ready_bytes -= held_bytes(batch)
         return batch
 
     def delete(self, batch: Prepared, removed: Removed) -> None:
-        """Have the file of ``batch`` deleted at the next poll, after those before it. Returns at once.
+        """Delete the file of ``batch`` at the next poll, after the files before it. Returns at once.
 
         ``removed`` is called in the event loop with the batch and the result; it must not raise.
         """
@@ -108,7 +109,7 @@ class DiskWorker(ABC):
             self._timer = self._loop.call_later(_LONGEST_DELAY_S, self._poll_late)
 
     def poll(self) -> None:
-        """Do or hand over the deferred work. For a time at which the caller waits for something else. Never raises."""
+        """Do or hand over the deferred work, while the caller waits for an answer. Never raises."""
         if self._deferred and self._error is None:
             self._delete_deferred()
         self._read_ahead()
@@ -126,7 +127,7 @@ class DiskWorker(ABC):
         while self.undeleted > at_most and self._error is None:
             self.poll()
             if self.undeleted > at_most and self._error is None:
-                await self._change()
+                await self._wait()
         self._raise_error()
 
     # -- for the strategies ------------------------------------------------------------------------------------------
@@ -137,11 +138,11 @@ class DiskWorker(ABC):
 
     @abstractmethod
     def _read_ahead(self) -> None:
-        """Read more, or have more read, if there is room."""
+        """Read more, here or in the thread, if there is room."""
 
     @abstractmethod
     def _delete_deferred(self) -> None:
-        """Delete the deferred files, or have them deleted, in their order."""
+        """Delete the deferred files in their order, here or in the thread."""
 
     def _add(self, batches: Iterable[Ready]) -> None:
         for batch in batches:
@@ -183,17 +184,12 @@ class DiskWorker(ABC):
         for batch, removed, result in results:
             self._deleting -= 1
             removed(batch, result)
-        self._changed()
+        self._progress.set()
 
     def _fail(self, error: BaseException | None) -> None:
         self._error = self._error or error
-        self._names.clear()
-        self._changed()
-
-    def _changed(self) -> None:
-        """Resume the coroutine that waits, if one does."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._end_reading()
+        self._progress.set()
 
     # -- small parts -------------------------------------------------------------------------------------------------
 
@@ -201,12 +197,14 @@ class DiskWorker(ABC):
         self._timer = None
         self.poll()
 
-    async def _change(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+    async def _wait(self) -> None:
+        """Wait for the thread's next report."""
+        self._progress.clear()
+        await self._progress.wait()
+
+    def _end_reading(self) -> None:
+        self._is_ended = True
+        self._names.clear()
 
     def _raise_error(self) -> None:
         if self._error is not None and not self._is_raised:
@@ -214,11 +212,11 @@ class DiskWorker(ABC):
             raise self._error
 
     async def _leave(self) -> None:
-        self._names.clear()
+        self._end_reading()
         if self._deferred and self._error is None:
             self._delete_deferred()
         while self.undeleted and self._error is None:
-            await self._change()
+            await self._wait()
         if self._timer is not None:
             self._timer.cancel()
         await self._thread.stop(self._last)

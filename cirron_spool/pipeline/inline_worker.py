@@ -1,7 +1,7 @@
 """The disk work in the event loop: for a loop that serves nothing else, as the command's.
 
 A small batch is read, compressed and deleted while the previous request waits for its answer, which saves two thread
-switches a batch. A large one goes to the thread, and at most one at a time, so that the order is kept.
+switches a batch. The thread reads large ones, one at a time, so that the order is kept.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class InlineWorker(DiskWorker):
             return
         self._add((batch,))
         self._read_ahead()
-        self._changed()
+        self._progress.set()
 
     def _delete_deferred(self) -> None:
         # A delete behind one in the thread follows it there: files are deleted in their order.

@@ -31,10 +31,10 @@ class PartStream:
         self._room = threading.Condition()
         self._ahead_bytes = 0
         self._closed = False
-        # The event loop's own: parts that wait, the end, and the coroutine that waits for either.
+        # Fields of the event loop alone. The event tells of a part, or of the end.
         self._waiting: deque[bytes] = deque()
         self._end: BaseException | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._progress = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         start(self._thread)
@@ -55,7 +55,7 @@ class PartStream:
         while not self._waiting:
             if self._end is not None:
                 raise self._end
-            await self._change()
+            await self._wait()
         part = self._waiting.popleft()
         with self._room:
             self._ahead_bytes -= len(part)
@@ -66,25 +66,21 @@ class PartStream:
         try:
             async with asyncio.timeout(_LEAVE_S):
                 while self._end is None:
-                    await self._change()
+                    await self._wait()
         except TimeoutError:
             pass
 
-    async def _change(self) -> None:
+    async def _wait(self) -> None:
         """Wait for the thread's next report."""
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        self._progress.clear()
+        await self._progress.wait()
 
     def _report(self, part: bytes, end: BaseException | None) -> None:
         if end is None:
             self._waiting.append(part)
         else:
             self._end = end
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._progress.set()
 
     # -- in the thread -----------------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """The disk work in a thread: the event loop of the caller never touches the disk.
 
 The thread is handed groups: names to read, files to delete. It reports a group when the group is done, so that the
-loop is woken once for many small batches. Between two files of a group the thread serves the jobs that came
-meanwhile, so that a delete never waits for a group.
+loop is woken once for many small batches. Between two files of a group the thread serves waiting
+jobs: a delete never waits for a group.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ class ThreadWorker(DiskWorker):
             return
         batches, unread = group
         self._add(batches)
-        self._names.extendleft(reversed(unread))
-        self._read_ahead()
-        self._changed()
+        if not self._is_ended:
+            self._names.extendleft(reversed(unread))
+            self._read_ahead()
+        self._progress.set()
 
     # -- in the thread -----------------------------------------------------------------------------------------------
 

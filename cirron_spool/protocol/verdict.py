@@ -40,8 +40,8 @@ class Action(Enum):
 class Verdict:
     """The meaning of one attempt.
 
-    ``exit_code`` is the command's if the flush ends on this verdict. ``hint`` is one more line for a person, ``said``
-    the server's own words about a rejection.
+    ``exit_code`` is the command's if the flush ends on this verdict. ``hint`` is one more line for a person. ``said``
+    are the server's own words about a rejection. ``reason`` is the part of ``message`` that says why to retry.
     ``retry_after_s`` is the server's own delay in seconds, at most LONGEST_RETRY_AFTER_S.
     """
 
@@ -52,6 +52,7 @@ class Verdict:
     said: str = ""
     exit_code: int = EXIT_ATTENTION
     retry_after_s: float | None = None
+    reason: str = ""
 
 
 _ACKNOWLEDGING = frozenset({200, 201, 202, 204})
@@ -80,10 +81,7 @@ def judge(
     No text of the verdict shows any of ``secrets``, not even in part.
     """
     if isinstance(outcome, NoAnswer):
-        message = f"Network error uploading {name}: {printable(outcome.message)}"
-        if outcome.fatal:
-            return Verdict(Action.STOP, None, message, hint=outcome.hint)
-        return Verdict(Action.RETRY, None, message, hint=outcome.hint, exit_code=EXIT_TEMPFAIL)
+        return _judge_no_answer(outcome, f"Network error uploading {name}", secrets)
     status = outcome.status
     if status in _ACKNOWLEDGING:
         return _judge_success(outcome, name, secrets)
@@ -99,7 +97,7 @@ def judge(
             ),
         )
     if is_temporary(status):
-        return _retry(outcome, f"Upload of {name} failed: {_status_line(outcome)}", now)
+        return _retry(outcome, f"Upload of {name} failed", now)
     if status == 401:
         message = f"Auth rejected (401) for {name}. Run cirron auth login."
         return Verdict(Action.REFRESH, status, message, exit_code=EXIT_AUTH)
@@ -127,18 +125,14 @@ def judge_renewal(outcome: Answer | NoAnswer, *, now: datetime, secrets: tuple[s
     """
     failed = "The token could not be renewed"
     if isinstance(outcome, NoAnswer):
-        message = f"{failed}: {printable(outcome.message)}"
-        if outcome.fatal:
-            return Verdict(Action.STOP, None, message, hint=outcome.hint)
-        return Verdict(Action.RETRY, None, message, hint=outcome.hint, exit_code=EXIT_TEMPFAIL)
+        return _judge_no_answer(outcome, failed, secrets)
     outcome = outcome._replace(secrets=secrets)
     status = outcome.status
-    message = f"{failed}: {_status_line(outcome)}"
     if is_temporary(status):
-        return _retry(outcome, message, now)
+        return _retry(outcome, failed, now)
+    message = f"{failed}: {_status_line(outcome)}"
     if 200 <= status <= 299:
-        message = f"{failed}: HTTP {status}, but no tokens could be read from the answer"
-        return Verdict(Action.RETRY, status, message, exit_code=EXIT_TEMPFAIL)
+        return _temporary(status, failed, f"HTTP {status}, but no tokens could be read from the answer")
     if status < 400 or status == 407:
         return Verdict(Action.STOP, status, message, hint=_unexpected_hint(outcome))
     return Verdict(Action.STOP, status, message, exit_code=EXIT_AUTH)
@@ -147,6 +141,28 @@ def judge_renewal(outcome: Answer | NoAnswer, *, now: datetime, secrets: tuple[s
 def is_temporary(status: int) -> bool:
     """Whether a later attempt may do better after an answer of that status."""
     return status in _TRANSIENT or (500 <= status <= 599 and status not in _PERMANENT_5XX)
+
+
+def _judge_no_answer(outcome: NoAnswer, failed: str, secrets: tuple[str, ...]) -> Verdict:
+    reason, hint = hide(printable(outcome.message), *secrets), hide(outcome.hint, *secrets)
+    if outcome.fatal:
+        return Verdict(Action.STOP, None, f"{failed}: {reason}", hint)
+    return _temporary(None, failed, reason, hint)
+
+
+def _temporary(
+    status: int | None, failed: str, reason: str, hint: str = "", retry_after_s: float | None = None
+) -> Verdict:
+    """The verdict on a failure that another attempt may heal."""
+    return Verdict(
+        Action.RETRY,
+        status,
+        f"{failed}: {reason}",
+        hint,
+        reason=reason,
+        exit_code=EXIT_TEMPFAIL,
+        retry_after_s=retry_after_s,
+    )
 
 
 def _judge_success(answer: Answer, name: str, secrets: tuple[str, ...]) -> Verdict:
@@ -230,34 +246,30 @@ def _something_else(
 
 
 def _not_acknowledged(status: int, name: str, secrets: tuple[str, ...], said: str) -> Verdict:
+    reason = f"HTTP {status}, but the answer reports an error"
     said = _cut(said, secrets)
-    message = f"Upload of {name} was not acknowledged: HTTP {status}, but the answer reports an error"
-    return Verdict(Action.RETRY, status, f"{message}: {said}" if said else message, exit_code=EXIT_TEMPFAIL)
+    return _temporary(
+        status, f"Upload of {name} was not acknowledged", f"{reason}: {said}" if said else reason
+    )
 
 
 def _unreadable(status: int, name: str, secrets: tuple[str, ...], why: str) -> Verdict:
     del secrets  # nothing of the answer is shown
-    return Verdict(
-        Action.RETRY,
-        status,
-        f"Network error uploading {name}: HTTP {status}, but {why}",
-        exit_code=EXIT_TEMPFAIL,
-    )
+    return _temporary(status, f"Network error uploading {name}", f"HTTP {status}, but {why}")
 
 
-def _retry(answer: Answer, message: str, now: datetime) -> Verdict:
+def _retry(answer: Answer, failed: str, now: datetime) -> Verdict:
+    reason = _status_line(answer)
     hint = _with_said(answer)
     asked_s = parse_retry_after(answer.header("Retry-After"), now, answer.header("Date"))
     if asked_s is None or asked_s <= LONGEST_RETRY_AFTER_S:
-        return Verdict(
-            Action.RETRY, answer.status, message, hint, exit_code=EXIT_TEMPFAIL, retry_after_s=asked_s
-        )
+        return _temporary(answer.status, failed, reason, hint, asked_s)
     try:
         moment = (now + timedelta(seconds=asked_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
         when = f"Run the flush again after {moment} (in {asked_s:.0f} s), as the server asks."
     except OverflowError:
         when = "The server asks for a wait beyond the calendar. Ask its operators, then run the flush again."
-    return Verdict(Action.STOP, answer.status, f"{message}. {when}", hint, exit_code=EXIT_TEMPFAIL)
+    return Verdict(Action.STOP, answer.status, f"{failed}: {reason}. {when}", hint, exit_code=EXIT_TEMPFAIL)
 
 
 def _cut(text: str, secrets: tuple[str, ...], length: int = _SHOWN_CHARS) -> str:

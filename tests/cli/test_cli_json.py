@@ -61,7 +61,7 @@ def errors(done: CliResult) -> list[str]:
         ["flush", "a"],
         ["inspct"],
         ["receive", "--store", "x"],
-        ["quarantine", "retry"],
+        ["quarantine", "retry", "--frob"],
         [],
     ],
     ids=" ".join,

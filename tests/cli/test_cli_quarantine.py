@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from pathlib import Path
+from typing import Any
 
 from support.answers import json_answer
 from support.cli import run_cli, write_config
@@ -145,6 +146,29 @@ def test_clear_asks_like_clear(tmp_path: Path) -> None:
     piped = run_cli("quarantine", "clear", cwd=tmp_path, input="y")
     assert (piped.returncode, piped.stdout) == (0, "Success: Deleted 1 rejected batch.\n")
     assert not aside.exists()
+
+
+def test_retry_and_clear_as_json(tmp_path: Path) -> None:
+    aside = str(tmp_path / ".cirron/quarantine")
+    fine = {"dir": aside, "failed": 0, "warnings": [], "exitCode": 0}
+    first, second = quarantined(tmp_path, 2)
+
+    def run(*words: str, code: int = 0, answer: str | None = None) -> dict[str, Any]:
+        done = run_cli("quarantine", *words, "--json", cwd=tmp_path, input=answer)
+        assert done.returncode == code, done.stderr
+        return dict(json.loads(done.stdout))
+
+    assert run("retry", first.name) == {**fine, "moved": 1}
+    refused = run("clear", code=2, answer="")
+    assert (refused["error"]["type"], refused["exitCode"], refused["deleted"]) == ("NoAnswer", 2, 0)
+    (tmp_path / ".cirron/spool" / second.name).write_bytes(b"{}")
+    failed = run("retry", second.name, code=1)
+    assert (failed["failed"], failed["moved"], failed["exitCode"]) == (1, 0, 1)
+    assert failed["error"]["message"].startswith(second.name)
+    assert run("clear", "--force") == {**fine, "deleted": 1}
+    assert run("retry") == {**fine, "moved": 0}
+    assert run("clear") == {**fine, "deleted": 0}
+    assert run("retry", first.name, code=2)["exitCode"] == 2
 
 
 def test_a_name_that_is_not_in_quarantine_is_wrong_usage_and_escaped(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_retry_starts_again_from_nothing_and_the_link_is_not_slower_for_it(
     after(0, Started(HERE, 1, 10 << 20), Sending(A, 10 << 20))
     after(2, Progress(A, 4 << 20, 10 << 20))
     assert after(0).parts()[1:] == ["4.00 MB / 10.00 MB", "2.00 MB/s", "0:03 left"]
-    waiting = after(0, Retrying(A, 503, f"Upload of {A} failed: HTTP 503 Busy", 2.0, 2))
+    waiting = after(0, Retrying(A, 503, f"Upload of {A} failed: HTTP 503 Busy", 2.0, 2, "HTTP 503 Busy"))
     assert waiting.waits
     assert waiting.parts()[1:] == ["0 B / 10.00 MB", "2.00 MB/s", "0:05 left"]
     assert waiting.now() == f"retry in 2 s (attempt 2): HTTP 503 Busy  {A}"
@@ -159,6 +159,17 @@ def test_several_in_flight_are_counted_together(monkeypatch: pytest.MonkeyPatch)
     assert after(0, Retrying(A, None, "cut", 1.0, 2)).done == 70
     assert after(0, Progress(B, 90, 100)).waits  # the other one still waits
     assert after(0, Uploaded(B, 100, 100)).done == 100
+    assert after(0).waits  # another batch's end does not end the wait
+
+
+def test_a_late_end_of_one_batch_leaves_the_wait_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is deleted beside the next request, so its Uploaded may follow the next batch's Retrying."""
+    after = meter([0.0], monkeypatch)
+    after(0, Started(HERE, 2, 200), Sending(A, 100), Sending(B, 100))
+    after(0, Retrying(B, 503, f"Upload of {B} failed: HTTP 503 Busy", 4.0, 2, "HTTP 503 Busy"))
+    waiting = after(1, Uploaded(A, 100, 100))
+    assert waiting.now() == f"retry in 3 s (attempt 2): HTTP 503 Busy  {B}"
+    assert not after(1, Uploaded(B, 100, 100)).waits
 
 
 # -- the bar -------------------------------------------------------------------------------------------------------
