@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cirron_spool.settings.paths import SPOOL_NAME, is_quarantine_name, spool_directory
-from cirron_spool.spool.directory import Entry, Removal, SpoolDirectory
+from cirron_spool.spool.directory import SpoolDirectory
+from cirron_spool.spool.file_identity import Removal
+from cirron_spool.spool.listing import Entry
 from cirron_spool.spool.names import is_batch_name
 from cirron_spool.text import count, reason
 

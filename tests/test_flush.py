@@ -38,7 +38,8 @@ from cirron_spool import (
     __version__,
     flush_spool,
 )
-from cirron_spool.spool.directory import Listing, SpoolDirectory
+from cirron_spool.spool.directory import SpoolDirectory
+from cirron_spool.spool.listing import Listing
 from cirron_spool.spool.lock import LOCK_NAME
 from support import spools
 from support.answers import Answer, Gate, html, json_answer, ok

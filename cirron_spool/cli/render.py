@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cirron_spool.offline import Inventory
-from cirron_spool.spool.directory import Entry
+from cirron_spool.spool.listing import Entry
 from cirron_spool.spool.quarantine import Rejection
 from cirron_spool.text import count, human_size, iso_utc, printable
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from cirron_spool.spool.directory import Fingerprint
+from cirron_spool.spool.file_identity import Fingerprint
 
 
 class Prepared(NamedTuple):

@@ -15,7 +15,8 @@ from cirron_spool.pipeline.batch import Cause, Prepared, Ready, Unsendable
 from cirron_spool.pipeline.encoding import GZIP_ABOVE_BYTES, Encoder
 from cirron_spool.pipeline.part_stream import PartStream
 from cirron_spool.settings.tuning import Tuning
-from cirron_spool.spool.directory import Fingerprint, NotABatch, SpoolDirectory, Vanished, close
+from cirron_spool.spool.directory import SpoolDirectory
+from cirron_spool.spool.file_identity import Fingerprint, NotABatch, Vanished, close
 from cirron_spool.text import reason
 
 # A compressed body up to this is held in memory and sent with a length. A larger one is streamed, chunked.

@@ -19,7 +19,7 @@ from cirron_spool.pipeline.batch import Prepared, Ready, held_bytes
 from cirron_spool.pipeline.batch_reader import BatchReader
 from cirron_spool.pipeline.disk_thread import DiskThread
 from cirron_spool.settings.tuning import Tuning
-from cirron_spool.spool.directory import Removal
+from cirron_spool.spool.file_identity import Removal
 
 T = TypeVar("T")
 

@@ -13,7 +13,8 @@ from cirron_spool.errors import CirronSpoolError
 from cirron_spool.http import route as routes
 from cirron_spool.http.route import Route
 from cirron_spool.settings.model import Settings
-from cirron_spool.spool.directory import Listing, SpoolDirectory
+from cirron_spool.spool.directory import SpoolDirectory
+from cirron_spool.spool.listing import Listing
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ from cirron_spool.pipeline.outcome import Outcome
 from cirron_spool.pipeline.tally import Tally
 from cirron_spool.protocol.verdict import Action, Verdict
 from cirron_spool.settings.paths import quarantine_path
-from cirron_spool.spool.directory import Removal, SpoolDirectory
+from cirron_spool.spool.directory import SpoolDirectory
+from cirron_spool.spool.file_identity import Removal
 from cirron_spool.spool.quarantine import set_aside
 from cirron_spool.text import printable, reason
 

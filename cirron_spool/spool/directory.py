@@ -6,24 +6,35 @@ block.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import threading
-import time
-from collections.abc import Iterator
-from enum import Enum, auto
-from functools import partial
-from itertools import chain, count, islice
-from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
-from cirron_spool.errors import EXIT_ATTENTION, EXIT_USAGE, CirronSpoolError, SpoolError, resource_error
+from cirron_spool.errors import EXIT_ATTENTION, SpoolError
+from cirron_spool.spool.file_identity import (
+    GONE,
+    REGULAR,
+    TYPE_BITS,
+    Fingerprint,
+    NotABatch,
+    Removal,
+    Vanished,
+    close,
+    kind_of_mode,
+)
+from cirron_spool.spool.listing import (
+    Entry,
+    Listing,
+    has_batches,
+    list_names,
+    list_sizes,
+    unusable,
+)
 from cirron_spool.spool.lock import FileLock, take_lock
-from cirron_spool.spool.names import match_batch_name, oldest_first
-from cirron_spool.text import printable, reason
+from cirron_spool.text import printable
 
 # A final symbolic link is refused, a FIFO does not block, no terminal is acquired. Windows has none of them.
 _OPEN_FLAGS = (
@@ -35,74 +46,6 @@ _OPEN_FLAGS = (
     | getattr(os, "O_BINARY", 0)
 )
 _HAS_DIR_FD = {os.open, os.stat, os.unlink} <= os.supports_dir_fd
-
-# The file is not there any more, also as a network file system says it (ESTALE: deleted on the server).
-_GONE = frozenset({errno.ENOENT, errno.ESTALE})
-# The path or its permissions are wrong. Any other error is the file system's: a person must look.
-_WRONG_PATH = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG})
-
-_TYPE_BITS = stat.S_IFMT(0xFFFF)
-_REGULAR = stat.S_IFREG
-
-# Entries of a listing that are examined together: few enough for the processor's cache.
-_PORTION = 64
-# A listing yields the interpreter lock after so many entries, one to two milliseconds of work. A yield costs 70 µs.
-_YIELD_EVERY = 1024
-
-_KINDS = (
-    (stat.S_ISLNK, "a symbolic link"),
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-)
-
-
-class Fingerprint(NamedTuple):
-    """The identity of a file: device, inode, bytes, mtime in ns.
-
-    Two of them are compared by :meth:`SpoolDirectory.is_same`: not every file system has inode numbers that last.
-    """
-
-    device: int
-    inode: int
-    size: int
-    mtime_ns: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> Self:
-        """The fingerprint in a stat result."""
-        # As entries() makes its tuples: two for each batch.
-        return tuple.__new__(cls, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
-
-
-class Vanished(Exception):
-    """The batch is not there any more: evicted by the SDK, or delivered by another flush. No failure."""
-
-
-class NotABatch(Exception):
-    """The entry under a batch's name is no regular file; it is left alone."""
-
-
-class Removal(Enum):
-    """The result of a delete."""
-
-    DELETED = auto()
-    GONE = auto()  # already gone counts as deleted
-    CHANGED = auto()  # another file stands there than the one that was sent: kept
-
-
-class Listing(NamedTuple):
-    """``names`` of batches, oldest first; ``strangers`` are named like batches but are no regular files."""
-
-    names: list[str]
-    strangers: tuple[str, ...]
-
-
-class Entry(NamedTuple):
-    """A batch in the spool and its size in bytes."""
-
-    name: str
-    size: int
 
 
 class SpoolDirectory:
@@ -138,9 +81,9 @@ class SpoolDirectory:
             self.exists = False
             return False
         except NotADirectoryError:
-            raise SpoolError(f"{_shown(self.path)} is not a directory. {self._remedy}") from None
+            raise SpoolError(f"{printable(str(self.path))} is not a directory. {self._remedy}") from None
         except OSError as error:
-            raise _unusable("read", self.path, error) from None
+            raise unusable("read", self.path, error) from None
         with self._guard:
             if self._closed:
                 os.close(fd)
@@ -149,7 +92,7 @@ class SpoolDirectory:
         return True
 
     def close(self) -> None:
-        """Let go of the directory, and of its lock if that is still held."""
+        """Close the directory, and release its lock if that is still held."""
         with self._guard:
             self._closed = True
             if self._lock is not None:
@@ -170,79 +113,16 @@ class SpoolDirectory:
     # -- listing ---------------------------------------------------------------------------------------------------
 
     def listing(self) -> Listing:
-        """The batches by name, without a stat where the directory entry holds the type."""
-        names: list[str] = []
-        strangers: list[str] = []
-        for entry, regular in self._looked_at():
-            (names if regular else strangers).append(entry.name)
-        return Listing(oldest_first(names), tuple(sorted(strangers)))
+        """The batches by name, without a stat where the directory entry holds the type. Raises SpoolError."""
+        return list_names(self.path, self._fd)
 
     def entries(self, unknown: list[tuple[str, OSError]] | None = None) -> list[Entry]:
-        """The batches with their sizes, oldest first. One that vanishes meanwhile is not in it.
-
-        A batch whose size cannot be read counts 0 bytes, and is appended to ``unknown``. Raises SpoolError where no
-        size can be read at all.
-        """
-        found: list[Entry] = []
-        failed: list[tuple[str, OSError]] = []
-        # One flat loop: at 100,000 batches each call in it costs a tenth of a second.
-        make_entry = partial(tuple.__new__, Entry)
-        for portion in self._named_like_batches():
-            for entry in portion:
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                except OSError as error:
-                    if error.errno not in _GONE:
-                        failed.append((entry.name, error))
-                    continue
-                if status.st_mode & _TYPE_BITS == _REGULAR:
-                    found.append(make_entry((entry.name, status.st_size)))
-        if failed:
-            if not found:
-                raise _unusable("list", self.path, failed[0][1])
-            found += [Entry(name, 0) for name, _ in failed]
-            if unknown is not None:
-                unknown += failed
-        return oldest_first(found, itemgetter(0))
+        """The batches with their sizes, oldest first; see :func:`~cirron_spool.spool.listing.list_sizes`."""
+        return list_sizes(self.path, self._fd, unknown)
 
     def has_batches(self) -> bool:
-        """Whether there is any batch at all; stops at the first."""
-        return any(regular for _, regular in self._looked_at())
-
-    def _looked_at(self) -> Iterator[tuple[os.DirEntry[str], bool]]:
-        """Each entry with a batch's name, and whether it is a regular file."""
-        for entry in chain.from_iterable(self._named_like_batches()):
-            try:
-                regular = entry.is_file(follow_symlinks=False)
-            except OSError as error:
-                if error.errno in _GONE:
-                    continue
-                regular = (
-                    True  # whoever opens it learns what is wrong with it, and the others are not held up
-                )
-            yield entry, regular
-
-    def _named_like_batches(self) -> Iterator[list[os.DirEntry[str]]]:
-        try:
-            # The descriptor's own offset would be shared between listings; a duplicate by path "." is not.
-            place = (
-                os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._fd) if self._fd is not None else None
-            )
-            try:
-                with os.scandir(self.path if place is None else place) as found:
-                    for looked_at in count(0, _PORTION):
-                        if looked_at % _YIELD_EVERY == 0:
-                            time.sleep(0)
-                        if not (portion := list(islice(found, _PORTION))):
-                            break
-                        yield [entry for entry in portion if match_batch_name(entry.name)]
-            finally:
-                if place is not None:
-                    close(place)
-        except OSError as error:
-            if error.errno == errno.ENOENT:
-                return  # the directory itself was deleted: then nothing is in it
-            raise _unusable("list", self.path, error) from None
+        """Whether there is any batch. Stops at the first. Raises SpoolError."""
+        return has_batches(self.path, self._fd)
 
     # -- one batch -------------------------------------------------------------------------------------------------
 
@@ -255,20 +135,20 @@ class SpoolDirectory:
         try:
             fd = os.open(where, _OPEN_FLAGS, dir_fd=dir_fd)
         except OSError as error:
-            if error.errno in _GONE:
+            if error.errno in GONE:
                 raise Vanished(name) from None
             # Each system refuses links and sockets with other errors.
             if (mode := self._mode_of(name)) is not None and not stat.S_ISREG(mode):
-                raise NotABatch(_kind(mode)) from None
+                raise NotABatch(kind_of_mode(mode)) from None
             raise
         try:
             status = os.fstat(fd)
         except BaseException:
             close(fd)
             raise
-        if status.st_mode & _TYPE_BITS != _REGULAR:
+        if status.st_mode & TYPE_BITS != REGULAR:
             close(fd)
-            raise NotABatch(_kind(status.st_mode))
+            raise NotABatch(kind_of_mode(status.st_mode))
         return fd, Fingerprint.of(status)
 
     def delete(self, name: str, sent: Fingerprint | None) -> Removal:
@@ -279,7 +159,7 @@ class SpoolDirectory:
         where, dir_fd = self._where(name)
         try:
             status = os.stat(where, dir_fd=dir_fd, follow_symlinks=False)
-            if status.st_mode & _TYPE_BITS != _REGULAR:
+            if status.st_mode & TYPE_BITS != REGULAR:
                 return Removal.CHANGED
             if sent is not None:
                 named = Fingerprint.of(status)
@@ -287,7 +167,7 @@ class SpoolDirectory:
                     return Removal.CHANGED
             os.unlink(where, dir_fd=dir_fd)
         except OSError as error:
-            if error.errno in _GONE:
+            if error.errno in GONE:
                 return Removal.GONE
             raise
         return Removal.DELETED
@@ -300,9 +180,9 @@ class SpoolDirectory:
         return opened == sent or (opened[2:] == sent[2:] and not self._do_numbers_last(name))
 
     def _is_still(self, name: str, named: Fingerprint, sent: Fingerprint) -> bool:
-        """As :meth:`is_same`, for the file that stands there now, whose name has the fingerprint ``named``.
+        """As :meth:`is_same`, for the present file, whose name has the fingerprint ``named``.
 
-        ``sent`` came from a descriptor. A file system may say other numbers by name, or a rounded mtime.
+        ``sent`` came from a descriptor. By name, a file system may give other numbers or a rounded mtime.
         """
         if not self._numbers_last and named[2:] == sent[2:]:
             return True
@@ -316,7 +196,7 @@ class SpoolDirectory:
         return self.is_same(name, opened, sent)
 
     def _do_numbers_last(self, name: str) -> bool:
-        """Whether a descriptor and the name of one file have the same numbers at once; asked until they have not."""
+        """Whether a descriptor and the name of one file have the same numbers; asked until they differ."""
         if self._numbers_last:
             # Twice: once, the file may have been replaced in between.
             self._numbers_last = self._do_numbers_agree(name) or self._do_numbers_agree(name)
@@ -335,7 +215,7 @@ class SpoolDirectory:
     def kind_of(self, name: str) -> str:
         """The kind of the entry ``name``, in words."""
         mode = self._mode_of(name)
-        return "gone" if mode is None else _kind(mode)
+        return "gone" if mode is None else kind_of_mode(mode)
 
     def _mode_of(self, name: str) -> int | None:
         where, dir_fd = self._where(name)
@@ -367,7 +247,7 @@ class SpoolDirectory:
         where, dir_fd = self._where(".")
         if not os.access(where, os.W_OK | os.X_OK, dir_fd=dir_fd):
             raise SpoolError(
-                f"No write permission on {_shown(self.path)}: batches could not be deleted. "
+                f"No write permission on {printable(str(self.path))}: batches could not be deleted. "
                 "Make the directory writable and run this again.",
                 exit_code=EXIT_ATTENTION,
             )
@@ -386,34 +266,8 @@ class SpoolDirectory:
         return warning
 
     def unlock(self) -> None:
-        """Give the lock back, leaving nothing behind."""
+        """Release the lock and remove its file."""
         with self._guard:
             lock, self._lock = self._lock, None
         if lock is not None:
             lock.give_back()
-
-
-def close(fd: int) -> None:
-    """Close a descriptor that was read from. A network file system's late error is no reason to stop."""
-    try:  # noqa: SIM105  # once a batch, and suppress() takes as long as the call itself
-        os.close(fd)
-    except OSError:
-        pass
-
-
-def _unusable(what: str, path: Path, error: OSError) -> CirronSpoolError:
-    advice = "Check its permissions" if error.errno in _WRONG_PATH else "Check its file system"
-    return resource_error(error) or SpoolError(
-        f"Cannot {what} {_shown(path)}: {reason(error)}. {advice}, and run this again.",
-        exit_code=EXIT_USAGE if error.errno in _WRONG_PATH else EXIT_ATTENTION,
-    )
-
-
-def _kind(mode: int) -> str:
-    return next(
-        (words for test, words in _KINDS if test(mode)), "a device" if not stat.S_ISREG(mode) else "a file"
-    )
-
-
-def _shown(path: Path) -> str:
-    return printable(str(path))

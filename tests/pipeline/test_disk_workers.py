@@ -23,7 +23,8 @@ from cirron_spool.pipeline.disk_worker import DiskWorker
 from cirron_spool.pipeline.inline_worker import SMALL_BYTES, InlineWorker
 from cirron_spool.pipeline.thread_worker import ThreadWorker
 from cirron_spool.settings.tuning import Tuning
-from cirron_spool.spool.directory import Removal, SpoolDirectory
+from cirron_spool.spool.directory import SpoolDirectory
+from cirron_spool.spool.file_identity import Removal
 from support.background import SAFETY_NET
 from support.monitor import DeleteWatch, watch_deletes
 from support.turns import a_few_turns

@@ -19,7 +19,8 @@ from cirron_spool.pipeline.tally import Tally
 from cirron_spool.pipeline.thread_worker import ThreadWorker
 from cirron_spool.protocol.verdict import Action, Verdict
 from cirron_spool.settings.paths import quarantine_path
-from cirron_spool.spool.directory import Removal, SpoolDirectory
+from cirron_spool.spool.directory import SpoolDirectory
+from cirron_spool.spool.file_identity import Removal
 from cirron_spool.spool.quarantine import entries, set_aside
 from support.background import SAFETY_NET
 from support.monitor import DeleteWatch, watch_deletes

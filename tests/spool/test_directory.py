@@ -20,7 +20,10 @@ import pytest
 from cirron_spool.errors import SpoolBusyError, SpoolError
 from cirron_spool.offline import clear_spool, inspect_spool
 from cirron_spool.spool import directory as room
-from cirron_spool.spool.directory import Entry, Fingerprint, NotABatch, Removal, SpoolDirectory, Vanished
+from cirron_spool.spool import listing as listing_module
+from cirron_spool.spool.directory import SpoolDirectory
+from cirron_spool.spool.file_identity import Fingerprint, NotABatch, Removal, Vanished
+from cirron_spool.spool.listing import Entry, Listing
 from cirron_spool.spool.lock import LOCK_NAME
 from support.cli import clean_environment
 from support.monitor import DeleteWatch, watch_deletes
@@ -388,11 +391,11 @@ class Failing:
 def test_a_disk_that_fails_while_it_is_listed_is_named(
     spool: SpoolDirectory, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool, "_named_like_batches", lambda: iter([[Failing(errno.EIO)]]))
+    monkeypatch.setattr(listing_module, "_batch_entries", lambda path, fd: iter([[Failing(errno.EIO)]]))
     with pytest.raises(SpoolError, match=rf"Cannot list {folder}: Input/output error\.") as caught:
         spool.entries()
     assert caught.value.exit_code == 1
-    # Whoever opens it learns what is wrong with it.
+    # Opening it will show the error.
     assert spool.listing().names == [NAME]
     assert spool.has_batches()
 
@@ -403,7 +406,9 @@ def test_one_batch_that_cannot_be_asked_does_not_hide_the_others(
     (folder / "2-b.json").write_bytes(b"{}")
     with os.scandir(folder) as found:
         (fine,) = found
-    monkeypatch.setattr(spool, "_named_like_batches", lambda: iter([[fine, Failing(errno.EUCLEAN)]]))
+    monkeypatch.setattr(
+        listing_module, "_batch_entries", lambda path, fd: iter([[fine, Failing(errno.EUCLEAN)]])
+    )
     unknown: list[tuple[str, OSError]] = []
     assert spool.entries(unknown) == [Entry(NAME, 0), Entry("2-b.json", 2)]
     assert [(name, error.errno) for name, error in unknown] == [(NAME, errno.EUCLEAN)]
@@ -414,9 +419,9 @@ def test_one_batch_that_cannot_be_asked_does_not_hide_the_others(
 def test_a_batch_that_vanishes_while_it_is_listed_is_not_in_it(
     spool: SpoolDirectory, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    monkeypatch.setattr(spool, "_named_like_batches", lambda: iter([[Failing(code)]]))
+    monkeypatch.setattr(listing_module, "_batch_entries", lambda path, fd: iter([[Failing(code)]]))
     assert spool.entries() == []
-    assert spool.listing() == room.Listing([], ())
+    assert spool.listing() == Listing([], ())
     assert not spool.has_batches()
 
 
@@ -636,7 +641,7 @@ def test_the_lock_is_one_for_all_names_of_the_directory(folder: Path, tmp_path: 
 def test_the_lock_file_is_no_batch_and_no_file_of_the_sdk(spool: SpoolDirectory, folder: Path) -> None:
     spool.lock()
     assert os.listdir(folder) == [LOCK_NAME]
-    assert spool.listing() == room.Listing([], ())
+    assert spool.listing() == Listing([], ())
     assert list(folder.glob("*.json*")) == []
 
 

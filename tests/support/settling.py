@@ -17,7 +17,8 @@ from cirron_spool.pipeline.tally import Tally
 from cirron_spool.pipeline.thread_worker import ThreadWorker
 from cirron_spool.protocol.verdict import Verdict
 from cirron_spool.settings.tuning import Tuning
-from cirron_spool.spool.directory import Removal, SpoolDirectory
+from cirron_spool.spool.directory import SpoolDirectory
+from cirron_spool.spool.file_identity import Removal
 
 NAME = "00000000000000000001-0a.json"
 BODY = b'{"spans":[]}'

@@ -1,0 +1,128 @@
+"""The listing of a spool directory: batches by name, with sizes, or whether there is any.
+
+``path`` names the directory, ``fd`` is its open descriptor, or None where the system lists by path alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain, count, islice
+from operator import itemgetter
+from pathlib import Path
+from typing import NamedTuple
+
+from cirron_spool.errors import EXIT_ATTENTION, EXIT_USAGE, CirronSpoolError, SpoolError, resource_error
+from cirron_spool.spool.file_identity import GONE, REGULAR, TYPE_BITS, close
+from cirron_spool.spool.names import match_batch_name, oldest_first
+from cirron_spool.text import printable, reason
+
+# Errors of the path or its permissions. A person must look at any other error.
+_WRONG_PATH = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG})
+
+# Entries of a listing that are examined together: few enough for the processor's cache.
+_PORTION = 64
+# A listing yields the interpreter lock after so many entries, one to two milliseconds of work. A yield costs 70 µs.
+_YIELD_EVERY = 1024
+
+
+class Listing(NamedTuple):
+    """``names`` of batches, oldest first; ``strangers`` are named like batches but are no regular files."""
+
+    names: list[str]
+    strangers: tuple[str, ...]
+
+
+class Entry(NamedTuple):
+    """A batch in the spool and its size in bytes."""
+
+    name: str
+    size: int
+
+
+def list_names(path: Path, fd: int | None) -> Listing:
+    """List the batches by name, without a stat where the directory entry holds the type."""
+    names: list[str] = []
+    strangers: list[str] = []
+    for entry, regular in _examined(path, fd):
+        (names if regular else strangers).append(entry.name)
+    return Listing(oldest_first(names), tuple(sorted(strangers)))
+
+
+def list_sizes(path: Path, fd: int | None, unknown: list[tuple[str, OSError]] | None = None) -> list[Entry]:
+    """List the batches with their sizes, oldest first, without those that vanish meanwhile.
+
+    A batch whose size cannot be read counts 0 bytes, and is appended to ``unknown``. Raises SpoolError where no
+    size can be read at all.
+    """
+    found: list[Entry] = []
+    failed: list[tuple[str, OSError]] = []
+    # One flat loop: at 100,000 batches each call in it costs a tenth of a second.
+    make_entry = partial(tuple.__new__, Entry)
+    for portion in _batch_entries(path, fd):
+        for entry in portion:
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in GONE:
+                    failed.append((entry.name, error))
+                continue
+            if status.st_mode & TYPE_BITS == REGULAR:
+                found.append(make_entry((entry.name, status.st_size)))
+    if failed:
+        if not found:
+            raise unusable("list", path, failed[0][1])
+        found += [Entry(name, 0) for name, _ in failed]
+        if unknown is not None:
+            unknown += failed
+    return oldest_first(found, itemgetter(0))
+
+
+def has_batches(path: Path, fd: int | None) -> bool:
+    """Whether there is any batch. Stops at the first."""
+    return any(regular for _, regular in _examined(path, fd))
+
+
+def _examined(path: Path, fd: int | None) -> Iterator[tuple[os.DirEntry[str], bool]]:
+    """Each entry with a batch's name, and whether it is a regular file."""
+    for entry in chain.from_iterable(_batch_entries(path, fd)):
+        try:
+            regular = entry.is_file(follow_symlinks=False)
+        except OSError as error:
+            if error.errno in GONE:
+                continue
+            regular = True  # opening it shows the error, and the other batches are not delayed
+        yield entry, regular
+
+
+def _batch_entries(path: Path, fd: int | None) -> Iterator[list[os.DirEntry[str]]]:
+    try:
+        # The descriptor's own offset would be shared between listings; a duplicate by path "." is not.
+        place = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd) if fd is not None else None
+        try:
+            with os.scandir(path if place is None else place) as found:
+                for examined in count(0, _PORTION):
+                    if examined % _YIELD_EVERY == 0:
+                        time.sleep(0)
+                    if not (portion := list(islice(found, _PORTION))):
+                        break
+                    yield [entry for entry in portion if match_batch_name(entry.name)]
+        finally:
+            if place is not None:
+                close(place)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return  # the directory itself was deleted
+        raise unusable("list", path, error) from None
+
+
+def unusable(deed: str, path: Path, error: OSError) -> CirronSpoolError:
+    """The error of a directory with which ``deed`` (read, list) failed."""
+    advice = "Check its permissions" if error.errno in _WRONG_PATH else "Check its file system"
+    return resource_error(error) or SpoolError(
+        f"Cannot {deed} {printable(str(path))}: {reason(error)}. {advice}, and run this again.",
+        exit_code=EXIT_USAGE if error.errno in _WRONG_PATH else EXIT_ATTENTION,
+    )
