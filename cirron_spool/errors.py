@@ -86,7 +86,7 @@ class AuthInvalidError(AuthError):
 
 
 class AuthRejectedError(AuthError):
-    """A batch was answered with 401 or 403 in mid-flush; the batch and those behind it are kept.
+    """A batch was answered with 401 or 403 during the flush; the batch and those behind it are kept.
 
     ``hint`` names the token's source.
     """

@@ -26,12 +26,12 @@ class FlushResult:
     """The result of a flush.
 
     ``uploaded``, ``failed``, ``skipped`` (listed, but not delivered and not failed), ``quarantined`` and ``evicted``
-    (vanished under us, no failure) count batches and add up to those listed; ``untried`` are those of the skipped
-    that the flush ended before. ``bytes_read`` counts the bytes of the
-    uploaded files, ``bytes_sent`` those of their request bodies. ``warnings`` are all warnings of the flush, one line
-    each. ``destination`` is the origin that batches go to, empty when the flush ended before it was known.
-    ``exists`` is False where there is no such directory, which is an empty spool. ``exit_code`` is what the command
-    ends with: 0 nothing is left to do, 1 a person must look, 3 credentials, 4 running it again later is right.
+    (vanished, no failure) count batches. Their sum is the number of listed batches. ``untried`` counts the skipped
+    batches behind the end of the flush. ``bytes_read`` counts the bytes of the uploaded files, ``bytes_sent`` those
+    of their request bodies. ``warnings`` are all warnings of the flush, one line each. ``destination`` is the origin
+    that batches go to, empty when the flush ended before it was known. ``exists`` is False where there is no such
+    directory, which is an empty spool. ``exit_code`` is the exit code of the command: 0 nothing is left to do, 1 a
+    person must look, 3 credentials, 4 retry later.
     """
 
     directory: Path

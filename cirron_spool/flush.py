@@ -21,7 +21,7 @@ from cirron_spool.spool.directory import SpoolDirectory
 if TYPE_CHECKING:
     import aiohttp
 
-# The first flush of a process would import these in its caller's event loop, which takes 25 to 70 ms.
+# Imported early: otherwise the caller's event loop waits 25 to 70 ms.
 for _module in ("anyio._backends._asyncio", "isal.isal_zlib"):
     with suppress(ImportError):
         import_module(_module)

@@ -20,7 +20,7 @@ _SHORTEST_SECRET = 8
 
 
 def iso_utc(created_ns: int) -> str:
-    """``2026-04-18T04:29:58.051Z``: UTC, milliseconds, cut and not rounded.
+    """``2026-04-18T04:29:58.051Z``: UTC, milliseconds, truncated.
 
     Years above 9999 have a sign (``+010000-01-01…``), as ISO 8601 and JavaScript do.
     """

@@ -12,8 +12,8 @@ T = TypeVar("T")
 class SingleFlight(Generic[T]):
     """Run one request at a time, and give its outcome to each caller that waited for it.
 
-    A caller that comes after the end of a request gets a request of its own. If a request raises or is cancelled, the
-    next caller that waits repeats it. ``lock`` is held during a request.
+    A caller that comes after the end of a request gets a new request. If a request raises or is cancelled, the next
+    caller that waits repeats it. ``lock`` is held during a request.
     """
 
     def __init__(self) -> None:

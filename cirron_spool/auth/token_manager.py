@@ -262,7 +262,7 @@ def _renewed(answer: Answer, old: Credentials) -> Credentials | None:
     access, refresh = document.get("access_token"), document.get("refresh_token")
     if not _is_token(access):
         return None
-    # The old refresh token may be spent by now: what else the answer says wrongly must not cost the new ones.
+    # The old refresh token may be used up: another fault of the answer must not cost the new tokens.
     return replace(
         old,
         token=access,

@@ -15,7 +15,7 @@ from cirron_spool.cli.values import Whole, size_value, time_value
 
 if TYPE_CHECKING:
     # The result of add_subparsers() has no public type.
-    _Commands = argparse._SubParsersAction["Parser"]  # noqa: SLF001
+    _Commands = argparse._SubParsersAction["Parser"]  # noqa: SLF001  # no public name
 
 
 _EPILOG = (

@@ -86,7 +86,7 @@ class Console:
 
     def warning(self, message: str) -> None:
         """``Warning: …`` on standard error, an event of its own, and part of the ending."""
-        # The event first: whoever reads the line may end the process at once.
+        # The event first: the reader of the line may end the process at once.
         self.event("warning", {"message": message})
         self.warnings.append(message)
         self.say(f"Warning: {message}")

@@ -16,7 +16,7 @@ from cirron_spool.text import printable
 def warn_of_directory(named: str | None, directory: Path, console: Console, *, exists: bool) -> None:
     """Warn when there are no batches in ``directory`` since it does not exist, or since they are in one near it.
 
-    ``named`` is what ``--dir`` says. A default place gets no hint.
+    ``named`` is the value of ``--dir``. A default place gets no hint.
     """
     origin = find_spool(named, os.environ, file_needed=False).origin
     if origin == DEFAULT:

@@ -22,7 +22,7 @@ from cirron_spool.errors import (
 )
 from cirron_spool.text import printable
 
-# Commands that do something: that what they say of it cannot be written is not their failure.
+# Commands with an effect: a failed write of their messages is not their failure.
 _DEEDS = {"flush", "receive", "clear"}
 
 
@@ -97,7 +97,7 @@ def _command(prog: str, arguments: Sequence[str], console: Console, signals: Sig
     else:
         from cirron_spool.cli.quarantine import run as run_offline
 
-    # A short life with one big list in it: looking for garbage in 100,000 entries only costs time.
+    # Garbage collection would examine a list of 100,000 entries again and again.
     gc.disable()
     return run_offline(options, console)
 

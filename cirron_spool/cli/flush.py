@@ -152,7 +152,7 @@ class _Run:
         return console.end(exit_code, document, fault)
 
     def last_words(self) -> None:
-        """Conclude with what is known, for a process that is ended at once."""
+        """Write the ending with the counts so far, for a process that ends at once."""
         if not self._ended:
             self._view.console.hurry()
             self.end(self._view.so_far() or FlushResult(Path(self._options.dir or "")), EXIT_TEMPFAIL)

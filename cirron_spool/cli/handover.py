@@ -38,7 +38,7 @@ def hand_over(program: str, arguments: Sequence[str]) -> int:
             stream.flush()
     if os.name == "nt":
         return subprocess.run([program, *arguments], check=False).returncode  # noqa: S603  # the user's own command
-    # The interpreter ignores these, and what is ignored stays so in the next program.
+    # The interpreter ignores these signals, and the next program would inherit that.
     for name in ("SIGPIPE", "SIGXFSZ"):
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     return os.execv(program, [program, *arguments])  # noqa: S606  # as above

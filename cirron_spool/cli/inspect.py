@@ -22,7 +22,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if not inventory.entries:
         warn_of(inventory.directory, options, console, exists=inventory.exists)
     if options.json:
-        # The form is the reference page's; further keys are for what the page does not show.
+        # The reference page fixes the form; warnings add further keys.
         ending = render.existence(exists=inventory.exists)
         if console.warnings:
             ending |= console.ending(EXIT_OK)

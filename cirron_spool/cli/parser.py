@@ -10,7 +10,7 @@ from cirron_spool.cli.values import Reader
 
 # Options of which a command takes one at most.
 _EXCLUSIVE = (("--json", "--json-events"), ("--quiet", "--verbose"))
-# Longer texts of a person are cut in an error line.
+# Longer arguments are cut in an error line.
 _SHOWN_CHARS = 60
 
 

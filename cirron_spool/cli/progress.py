@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Often enough to look alive, too seldom to be felt by the flush.
 _REDRAW_S = 0.125
 _WIDEST_BAR = 40
-# Of a terminal that does not tell its own.
+# The width of a terminal that does not report one.
 _USUAL_WIDTH = 80
 # Free columns at the right: the terminal's echo of ^C must not wrap the line that is to be wiped.
 _MARGIN = 4

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cirron_spool.events import FlushResult
 
 _DAY_S = 24 * 60 * 60
-# A name in less room could not be told from another.
+# Names in less room could not be distinguished.
 _SHORTEST_NAME = 12
 # Of a listing beside its rows: the head, the frame, the foot, and the prompt of the shell.
 _LINES_AROUND = 7
@@ -23,12 +23,12 @@ _LONGEST_TIME = len("2026-04-18T05:12:40.000+00:00")
 
 
 class Times:
-    """The times in batches' names, as text. Batches of one day share its date, which is what costs time to find."""
+    """The times in batches' names, as text. Batches of one day share a date, whose computation costs time."""
 
     def __init__(self) -> None:
         self._midnight = -_DAY_S
         self._until_day = ""
-        # Looked up, a time of day costs a third of what it costs to be written.
+        # Looking a time of day up costs a third of formatting it.
         self._minutes = [f"{minute // 60:02d}:{minute % 60:02d}:" for minute in range(24 * 60)]
         self._seconds = [f"{second:02d}." for second in range(60)]
 
@@ -92,7 +92,7 @@ def shorten(text: str, room: int) -> str:
 def inventory_lines(
     inventory: Inventory, aside: Sequence[Rejection], listing: str, columns: int = 0, height: int = 0
 ) -> Iterator[str]:
-    """``inspect`` for a person; ``listing`` is the command that lists what is in quarantine.
+    """``inspect`` for a person; ``listing`` is the command that lists the quarantine.
 
     ``columns`` and ``height`` are the terminal's, 0 where there is none. Where the first line leaves the screen, the
     last one says the same.

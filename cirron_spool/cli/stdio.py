@@ -34,7 +34,7 @@ def prepare() -> None:
     if os.name == "nt":  # has consoles that are no files
         for stream in (sys.stdout, sys.stderr):
             with suppress(AttributeError, ValueError, OSError):
-                stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+                stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]  # another object than a file is left alone
         return
     sys.stdin, sys.stdout, sys.stderr = _text(0, "r"), _text(1, "w"), _text(2, "w")
 

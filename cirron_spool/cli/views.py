@@ -73,13 +73,13 @@ class FlushView:
         return self.tally.result(time.monotonic() - self._began) if self._begun else None
 
     def pause(self) -> None:
-        """The process is about to be suspended: leave the terminal as it was found."""
+        """Restore the terminal before the process is suspended."""
 
     def resume(self, *, draw: bool) -> None:
-        """It goes on; ``draw`` says whether the terminal is ours again."""
+        """Go on; ``draw`` says whether the process is in the foreground."""
 
     def close(self) -> None:
-        """Nothing more is shown: leave the terminal as it was found."""
+        """Restore the terminal, and show nothing more."""
 
 
 class Lines(FlushView):
@@ -106,7 +106,7 @@ class Lines(FlushView):
                 self.close()
 
     def close(self) -> None:
-        """Tell no more."""
+        """Stop the progress lines."""
         if self._next is not None:
             self._next.cancel()
 

@@ -27,9 +27,9 @@ async def in_daemon_thread(work: Callable[[], R], name: str) -> R:
 
     def run() -> None:
         try:
-            tell(outcome, work())
+            resolve_from_thread(outcome, work())
         except BaseException as error:  # noqa: BLE001  # raised where the work is awaited
-            tell(outcome, error)
+            resolve_from_thread(outcome, error)
 
     start(threading.Thread(target=run, name=name, daemon=True))
     result = await outcome
@@ -84,12 +84,12 @@ async def in_thread(work: Callable[..., R], *args: Any) -> R:
     return await complete(asyncio.wrap_future(DISK_THREADS.submit(work, *args)))
 
 
-def tell(future: asyncio.Future[T], outcome: T) -> None:
+def resolve_from_thread(future: asyncio.Future[T], outcome: T) -> None:
     """From a thread: resolve ``future`` with ``outcome``, unless it is done or its event loop is closed."""
-    call(future.get_loop(), resolve, future, outcome)
+    call_from_thread(future.get_loop(), resolve, future, outcome)
 
 
-def call(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *args: Any) -> None:
+def call_from_thread(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *args: Any) -> None:
     """From a thread: call ``callback`` in the event loop ``loop``, unless the loop is closed."""
     with suppress(RuntimeError):  # the loop is closed
         loop.call_soon_threadsafe(callback, *args)

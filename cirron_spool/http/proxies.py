@@ -79,7 +79,7 @@ def find_proxy(target: URL) -> Proxy | None:
         if on_this_machine:
             return None
         raise
-    # Another machine, or the far end of a SOCKS tunnel, has a loopback of its own: it must not receive the token.
+    # Another machine, or the far end of a SOCKS tunnel, has another loopback: it must not receive the token.
     if on_this_machine and (proxy.is_socks or not is_loopback(proxy.host)):
         return None
     if proxy.is_socks:

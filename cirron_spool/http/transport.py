@@ -53,8 +53,9 @@ class RequestDefaults:
 class Transport:
     """Sends requests through one connection pool. A context manager.
 
-    ``timeout_ms`` is the longest time without progress (docs/contract.md, Upload). With ``session`` the caller's
-    session sends the requests, with its own cookies, proxies and TLS, and stays open. ``route`` is a known route.
+    ``timeout_ms`` is the longest time without progress (docs/contract.md, Retry and waiting). With ``session`` the
+    caller's session sends the requests, with its own cookies, proxies and TLS, and stays open. ``route`` is a known
+    route.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ class Exchange:
     has ended the exchange.
     """
 
-    # Defaults of the class: each batch has an exchange of its own, and most fields never change.
+    # Defaults of the class: each batch has an exchange, and most fields never change.
     connection: Connection | None = None
     last_progress = 0.0
     written = 0
@@ -65,7 +65,7 @@ class Exchange:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watched.discard(self)
-        # As in asyncio.timeout(): a cancellation that somebody else asked for stays one.
+        # As in asyncio.timeout(): a cancellation with another cause stays one.
         if (
             self.timed_out
             and self._task.uncancel() <= self._cancel_requests
@@ -75,7 +75,7 @@ class Exchange:
 
 
 class StallWatchdog:
-    """Ends exchanges that make no progress for ``limit_s`` seconds (docs/contract.md, Upload: ``timeout``)."""
+    """Ends exchanges that make no progress for ``limit_s`` seconds (docs/contract.md, Retry and waiting)."""
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s

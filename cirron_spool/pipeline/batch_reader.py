@@ -1,7 +1,6 @@
 """Read and compress one batch, or stream a batch that is too large to hold. Blocking, apart from the stream.
 
-An expected failure is a value in the batch's place in the order, so that a bad next file never disturbs the upload
-in flight.
+An expected failure is a value in the order, so a bad file never disturbs the upload in flight.
 """
 
 from __future__ import annotations
@@ -116,7 +115,7 @@ class BatchReader:
                 between()
                 parts.append(part)
                 length += len(part)
-                # The ratio so far tells early that the body will be too large to hold.
+                # The ratio so far shows early that the body will be too large to hold.
                 estimate = int(length * (size / chunks.read))
                 if length > HELD_BYTES or (length > HELD_BYTES // 8 and estimate > HELD_BYTES * 1.25):
                     return Prepared(name, fingerprint, True, (), None, estimate)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from cirron_spool.concurrency.threads import call, start
+from cirron_spool.concurrency.threads import call_from_thread, start
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ class DiskThread:
                 if self._last is not None:
                     self._last()
             finally:
-                call(self._loop, self._stopped.set_result, None)
+                call_from_thread(self._loop, self._stopped.set_result, None)
 
     def _run(self, job: tuple[Callable[[], object], _Done] | None) -> None:
         if job is None:
@@ -99,7 +99,7 @@ class DiskThread:
             raise
         except BaseException as error:  # noqa: BLE001  # raised in the event loop
             failure = error
-        call(self._loop, done, result, failure)
+        call_from_thread(self._loop, done, result, failure)
 
 
 class _Stop(BaseException):

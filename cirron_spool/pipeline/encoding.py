@@ -1,7 +1,7 @@
 """Bytes to a request body: as they are up to 1 KB, gzip above; whole where it fits, streamed where it does not.
 
-The gzip library is chosen once. Its output is deterministic (no time stamp in the header, blocks of one size), so a
-retry that has to compress again sends the same bytes.
+The gzip library is chosen once. Its output is deterministic: no time stamp in the header, blocks of one size. A retry
+sends the same bytes.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Compressor(Protocol):
 class GzipLibrary:
     """One gzip implementation: its name, levels, default level and functions.
 
-    ``compress`` makes a gzip member of bytes at a level; ``deflater`` is a raw deflate stream at a level that may refer
-    to the bytes before it, as far back as 2**``window_bits``; ``crc32`` continues a CRC.
+    ``compress`` makes a gzip member of bytes at a level. ``deflater`` makes a raw deflate stream at a level. The
+    stream may refer to the preceding 2**``window_bits`` bytes. ``crc32`` continues a CRC.
     """
 
     name: str

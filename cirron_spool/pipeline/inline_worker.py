@@ -1,6 +1,6 @@
 """The disk work in the event loop: for a loop that serves nothing else, as the command's.
 
-A small batch is read, compressed and deleted while the previous request waits for its answer, which saves two thread
+A small batch is read, compressed and deleted while the previous request waits for its answer. That saves two thread
 switches a batch. The thread reads large ones, one at a time, so that the order is kept.
 """
 

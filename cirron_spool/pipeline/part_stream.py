@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from cirron_spool.concurrency.shield import complete
-from cirron_spool.concurrency.threads import call, start
+from cirron_spool.concurrency.threads import call_from_thread, start
 
 # Leaving waits so long for a thread inside the file system. A thread that a dead mount holds is left behind.
 _LEAVE_S = 2.0
@@ -31,7 +31,7 @@ class PartStream:
         self._room = threading.Condition()
         self._ahead_bytes = 0
         self._closed = False
-        # Fields of the event loop alone. The event tells of a part, or of the end.
+        # Fields of the event loop alone. The event reports a part, or the end.
         self._waiting: deque[bytes] = deque()
         self._end: BaseException | None = None
         self._progress = asyncio.Event()
@@ -90,12 +90,12 @@ class PartStream:
             for part in self._parts:
                 if not self._wait_for_room(len(part)):
                     break
-                call(self._loop, self._report, part, None)
+                call_from_thread(self._loop, self._report, part, None)
         except BaseException as error:  # noqa: BLE001  # raised where the part is taken
             end = error
         finally:
             self._parts.close()
-        call(self._loop, self._report, b"", end)
+        call_from_thread(self._loop, self._report, b"", end)
 
     def _wait_for_room(self, size: int) -> bool:
         """Wait until ``size`` bytes may be ahead; False when the stream is closed."""

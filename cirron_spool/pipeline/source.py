@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class BatchSource(Protocol):
-    """The batches of one flush, group by group, each group and all groups oldest first."""
+    """The batches of one flush, in groups, oldest first."""
 
     async def next_group(self) -> Sequence[str] | None:
         """The names of the next batches; None at the end. A source that follows a spool waits here for new ones."""

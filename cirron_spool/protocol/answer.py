@@ -17,11 +17,11 @@ class Headers(Protocol):
 class Answer(NamedTuple):
     """One HTTP answer as it was read: at most 64 KB of body, never decompressed.
 
-    ``complete`` says that the whole body was read and that its end was certain or the connection was closed in
-    order; ``delimited`` that a length or chunks framed it, so that a cut could not have gone unseen; ``early`` that
-    it came before the request's last byte had been handed to the network. ``proxy`` is the address of the HTTP proxy
-    that was asked to carry the request, or empty, and ``proxy_source`` the variable that names it; ``sent`` are the
-    bytes of request body that went out. ``secrets`` are the tokens that no text about the answer may show.
+    ``complete``: the whole body was read, and its end was certain or the connection was closed in order.
+    ``delimited``: a length or chunks framed the body, so a cut would show. ``early``: the answer came before the last
+    byte of the request was sent. ``proxy`` is the address of the HTTP proxy of the request, or empty.
+    ``proxy_source`` is the variable that names the proxy. ``sent`` counts the bytes of request body. ``secrets`` are
+    the tokens that no text about the answer may show.
     """
 
     status: int
@@ -47,7 +47,7 @@ class Answer(NamedTuple):
 class NoAnswer:
     """No usable answer came. ``message`` says why in a few words; ``fatal`` that no retry can help (TLS, a proxy).
 
-    ``hint`` is one more line for a person: what to do.
+    ``hint`` is one more line for a person, with the next step.
     """
 
     message: str

@@ -1,7 +1,7 @@
 """Where the head and the chunks of an answer end, read strictly from its bytes.
 
-aiohttp's two parsers forgive faults, and not the same ones: other protocols, lone carriage returns, NUL, sizes of
-chunks that are wrong by one. An answer that a fault has shifted may not acknowledge, so both are checked here.
+aiohttp's two parsers tolerate different faults: other protocols, lone carriage returns, NUL, wrong chunk sizes. An
+answer that a fault has shifted may not acknowledge, so both are checked here.
 """
 
 from __future__ import annotations

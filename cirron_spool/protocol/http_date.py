@@ -31,7 +31,7 @@ _FURTHEST_AHEAD_YEARS = 50
 
 
 def parse_http_date(value: str, now: datetime) -> datetime | None:
-    """The moment (aware, UTC) that an HTTP date names, or None when ``value`` is none.
+    """The time of an HTTP date (aware, UTC), or None for any other ``value``.
 
     ``now`` (aware) decides the century of a two-digit year. The name of the day is not compared with the date, as RFC
     9110 encourages recipients to be robust. A leap second is the first moment of the next minute.

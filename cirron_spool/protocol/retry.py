@@ -1,8 +1,8 @@
 """When to try again: the delays between the attempts of one batch.
 
-A schedule is a generator in the form that ``backoff`` waits with: prime it with ``send(None)``, then ``send`` it what
-an attempt came to and it yields the seconds to wait. Its end is the end of the attempts. No clock, no socket, no
-randomness of its own.
+A schedule is a generator in the form that ``backoff`` waits with: prime it with ``send(None)``, then ``send`` it each
+outcome. It yields the seconds to wait. Its end is the end of the attempts. It has no clock, no socket and no
+randomness.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from cirron_spool.protocol.http_date import parse_http_date
 # docs/contract.md, Retry and waiting: 1, 2, 4 s with jitter, at most 10 s.
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 10.0
-# Up to a quarter more, never less: enough to pull apart the ranks of a run that failed together, and the n-th
-# delay is still recognisably 2 ** n seconds.
+# Up to a quarter more, never less: enough to separate the ranks of a run that failed together.
 JITTER = 0.25
 # A server's own delay is never shorter, and no attempt of a failing flush follows another sooner.
 SHORTEST_PAUSE_S = 1.0
@@ -36,9 +35,9 @@ class Waitable(Protocol):
 def delays(retries: int, random: Callable[[], float]) -> Generator[float, Waitable, None]:
     """The seconds to wait before each of ``retries`` further attempts.
 
-    The n-th delay (from 0) is ``min(10, 2**n * (1 + 0.25 * random()))``. A ``retry_after_s`` of what is sent in
-    replaces it, but is never shorter than a second. ``random`` gives a float in [0, 1). The generator ends when the
-    retries are used up.
+    The n-th delay (from 0) is ``min(10, 2**n * (1 + 0.25 * random()))``. A ``retry_after_s`` of the outcome replaces
+    it, but is never shorter than a second. ``random`` gives a float in [0, 1). The generator ends when the retries
+    are used up.
     """
     outcome = yield 0.0  # the priming send(None); backoff discards this value
     for attempt in range(retries):

@@ -61,7 +61,7 @@ _TRANSIENT = frozenset({408, 425, 429})
 # Server errors that no retry heals: the route or the protocol version is not implemented.
 _PERMANENT_5XX = frozenset({501, 505})
 
-# Made once: every good answer comes to one of these.
+# Made once: every good answer has one of these.
 _ACKNOWLEDGED = {
     status: Verdict(Action.ACKNOWLEDGED, status, exit_code=EXIT_OK) for status in sorted(_ACKNOWLEDGING)
 }
@@ -192,8 +192,8 @@ def _doubt(
         no_promise = kind in ("", "text/plain") and is_plain_encoding
         is_certain = complete and (delimited or no_promise)
         return None if is_certain else partial(_unreadable, why="the answer was cut")
-    # What a page may carry before its first tag: a byte order mark and white space. Markup is not plain text, even
-    # where it claims to be.
+    # A page may have a byte order mark and white space before its first tag. Markup is not plain text, even where it
+    # claims to be.
     start = body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if kind in ("text/html", "application/xhtml+xml") or start == b"<":
         return partial(

@@ -7,6 +7,6 @@ A body's way in: ``connections`` (the socket; ``http1`` reads the bytes) -> ``ro
 ``shaping`` (a slow link, if asked for) -> ``store`` (one thread hop: ``body`` decompresses, ``jsontext`` checks, the
 disk keeps) -> the acknowledgement, which ``journal`` counts.
 
-HTTP is read by the receiver's own strict reader, not by aiohttp: that has two parsers, which differ in what they
-forgive, and nothing documented bounds all of a connection's waits.
+HTTP is read by the receiver's own strict reader, not by aiohttp: that has two parsers, which tolerate different
+faults. Nothing documented bounds all waits of a connection.
 """

@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import TextIO
 
 from cirron_spool.concurrency.threads import in_thread
-from cirron_spool.errors import CirronSpoolError, ConfigError, no_thread
+from cirron_spool.errors import CirronSpoolError, ConfigError, no_thread, resource_error, resource_errors
 from cirron_spool.receiver.connections import Connections
 from cirron_spool.receiver.journal import Journal
 from cirron_spool.receiver.options import ReceiverOptions
@@ -29,13 +29,13 @@ from cirron_spool.text import printable
 
 __all__ = ["Receiver", "ReceiverOptions", "running", "serve"]
 
-# Where threads pay is in waiting for the disk: decompression and the check keep two cores busy by themselves.
+# Threads help only while the disk is slow. Decompression and checks keep two cores busy.
 _THREADS = 8
 
 # Connections that the system holds for us while we are busy; more are refused by it.
 _BACKLOG = 512
 
-# For requests that are cut at the end to put their things away.
+# Seconds for cancelled requests to clean up.
 _CUT_S = 0.5
 
 # For a program that runs a receiver without ``report``.
@@ -47,7 +47,8 @@ _log.propagate = False
 class Receiver:
     """A receiver that takes requests.
 
-    ``url`` is its origin, with the port it got; ``store`` is what it has stored; ``journal`` counts what it has done.
+    ``url`` is its origin, with the port it got; ``store`` holds the batches; ``journal`` counts them and the
+    refusals.
     """
 
     def __init__(self, url: str, store: Store, journal: Journal, *, loopback: bool) -> None:
@@ -63,8 +64,8 @@ async def running(
 ) -> AsyncIterator[Receiver]:
     """A receiver for as long as the block runs.
 
-    At the end, requests in flight get ``options.grace_s`` seconds to finish, then they are cut; what has been
-    acknowledged is durable in any case. ``report`` is given lines for the operator, by default the logger
+    At the end, requests in flight get ``options.grace_s`` seconds to finish, then they are cancelled. Acknowledged
+    batches are durable in any case. ``report`` is given lines for the operator, by default the logger
     ``cirron_spool.receiver``: failures to store, and each batch and refusal when ``options.verbose``.
 
     Raises ConfigError (options, address), SpoolError (folder), SpoolBusyError (another receiver has the folder),
@@ -92,7 +93,7 @@ async def running(
                 await asyncio.wait(accepting)
                 _close(listening)
                 await connections.drain(options.grace_s, _CUT_S)
-                # A hop that its request no longer waits for still ends before the folder is let go.
+                # Running store calls end before the lock of the folder is released.
                 await in_thread(threads.shutdown)
         finally:
             store.close()
@@ -101,16 +102,16 @@ async def running(
 
 
 def serve(options: ReceiverOptions) -> int:
-    """Run a receiver until SIGINT or SIGTERM; the exit code: 0, 2 for what cannot be used, 4 when the store is taken.
+    """Run a receiver until SIGINT or SIGTERM; the exit code: 0, 2 for unusable options, 4 when the store is taken.
 
-    Prints ``Receiving on URL, storing in DIR`` on standard output when it is ready, and everything else on standard
-    error, with the totals in the last line. ``CIRRON_RECEIVE_TOKEN`` stands in for a token that the options do not
-    have.
+    Prints ``Receiving on URL, storing in DIR`` on standard output when it is ready. Standard error gets all else,
+    with the totals in the last line. ``CIRRON_RECEIVE_TOKEN`` stands in for a token that the options do not have.
     """
     if options.token is None:
         options = replace(options, token=os.environ.get("CIRRON_RECEIVE_TOKEN") or None)
     try:
-        asyncio.run(_serve_until_signal(options))
+        with resource_errors():
+            asyncio.run(_serve_until_signal(options))
     except CirronSpoolError as error:
         _say(f"Error: {error}", sys.stderr)
         return error.exit_code
@@ -161,7 +162,7 @@ def _started_threads(wanted: int) -> ThreadPoolExecutor:
 
 
 def _listen(options: ReceiverOptions) -> list[socket.socket]:
-    """Sockets that listen on the addresses of the host, one at least. Raises ConfigError."""
+    """Sockets that listen on the addresses of the host, one at least. Raises ConfigError, ResourceError."""
     listening: list[socket.socket] = []
     absent: OSError | None = None
     try:
@@ -180,6 +181,8 @@ def _listen(options: ReceiverOptions) -> list[socket.socket]:
             raise absent
     except (OSError, UnicodeError) as error:
         _close(listening)
+        if isinstance(error, OSError) and (lacking := resource_error(error)):
+            raise lacking from None
         # Python's own text for a failed bind repeats the address.
         number = (isinstance(error, OSError) and error.errno) or 0
         reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or str(error)
@@ -203,7 +206,7 @@ def _is_loopback(listening: socket.socket) -> bool:
 @contextlib.contextmanager
 def _signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Iterator[None]:
     """SIGINT and SIGTERM set ``stop`` while the block runs. A second one changes nothing: the grace is short."""
-    # signal.signal and not the loop's own handlers, which Windows does not have. What is ignored stays ignored, as
+    # signal.signal and not the loop's own handlers, which Windows does not have. An ignored signal stays ignored, as
     # for a shell's background job.
     previous = {
         number: signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
@@ -220,7 +223,7 @@ def _signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Iterator[N
 def _say(line: str, stream: TextIO | None) -> None:
     if stream is None:  # closed before the start; print would choose another one
         return
-    # Whoever reads our lines may be gone; the batches still come.
+    # The reader of the lines may be gone; the batches still come.
     try:
         print(printable(line), file=stream, flush=True)
     except (OSError, ValueError):

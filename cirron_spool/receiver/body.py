@@ -11,7 +11,7 @@ from cirron_spool.receiver.jsontext import JsonCheck, NotABatchError
 # How much is decompressed, checked and written in one go. The check holds the GIL, about 1 ms for this much.
 PIECE_BYTES = 128 << 10
 
-# The input of one call of the decompressor, which copies what it has not used: behind each member, and of what swells.
+# Input of one decompressor call. zlib copies unused input, so small slices bound the copy.
 _SLICE_BYTES = 32 << 10
 
 # zlib alone reads the gzip format right: faster libraries fail on optional header fields. The JSON check takes longer.
@@ -31,10 +31,9 @@ def is_gzip(content_encoding: str) -> bool:
 class BodyReader:
     """One request's body: ``feed`` and ``finish`` yield the JSON in checked pieces of about ``PIECE_BYTES``.
 
-    Both raise RefusedError: 413 as soon as the JSON is longer than ``limit`` bytes, 400 when it is not JSON or not
-    the gzip that it is said to be. As for gzip itself, several members in a row are one body, and zeros behind a
-    member are padding. Anything else there is refused. What has been yielded is part of a valid batch only when
-    ``finish`` has come to its end.
+    Both raise RefusedError: 413 as soon as the JSON is longer than ``limit`` bytes, 400 when it is no JSON or no
+    gzip. As for gzip itself, several members in a row are one body, and zeros behind a member are padding. Anything
+    else there is refused. The pieces are a valid batch only when ``finish`` has ended.
     """
 
     def __init__(self, *, gzipped: bool, limit: int) -> None:

@@ -30,16 +30,16 @@ from cirron_spool.text import reason
 
 _READ_BYTES = 64 << 10
 
-# How long a client that still sends may take to read that its request is refused: a reset would take the answer away.
+# Seconds for a client that still sends to read a refusal. A reset would discard the answer.
 _LINGER_S = 2.0
 
-# Connections beyond the limit that are told so at a time. Further ones wait in the system's queue.
+# Connections over the limit that get a 503 at a time. Further ones wait in the system's queue.
 _TURNED_AWAY = 32
 
 # Descriptors of everything but connections and their uploads: the store, its threads, the event loop, the streams.
 _OTHER_DESCRIPTORS = 32
 
-# How long no connection is accepted after the system could not open one.
+# Seconds without accepting after the system could not open a connection.
 _RECOVERY_S = 1.0
 
 
@@ -87,8 +87,8 @@ class Request:
 class Connections:
     """All connections of a receiver. ``accept`` takes them from a listening socket.
 
-    ``handler`` answers a request. ``answered`` is told of each answer, and to which peer it goes; ``trouble`` is given
-    a line about what goes wrong beside the requests.
+    ``handler`` answers a request. ``answered`` is called with each answer and its peer. ``trouble`` is called with a
+    line about a fault beside the requests.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Connections:
         self._busy = 0
 
     async def accept(self, listening: socket.socket) -> None:
-        """Serve what connects to ``listening``, a non-blocking socket, until cancelled.
+        """Serve the connections of ``listening``, a non-blocking socket, until cancelled.
 
         asyncio's own servers accept without end, though no descriptor is left to serve a connection with.
         """
@@ -220,7 +220,7 @@ class _Connection:
             with self._all.request():
                 self.busy = True
                 answer = await self._handled(request)
-                # The rest of a body that nobody wants is not worth a kept-alive connection.
+                # Closing is cheaper than reading the rest of an unwanted body.
                 close = not head.keep_alive or not request.is_read or self._all.draining
                 await self._answer(answer, close=close, with_body=head.method != "HEAD")
                 self.busy = False
@@ -236,7 +236,7 @@ class _Connection:
         await self._linger()
 
     async def read(self) -> bytes:
-        """Add what the client sends next to ``received``; empty when it sends no more."""
+        """Append the client's next bytes to ``received``; empty when it sends no more."""
         data = await self._reader.read(_READ_BYTES)
         self.received += data
         return data
@@ -252,7 +252,7 @@ class _Connection:
             raise ConnectionAbortedError from None
 
     def hang_up(self) -> None:
-        """End the connection, once what has been written to it is sent."""
+        """Close the connection once its written bytes are sent."""
         self._writer.close()
 
     async def close(self) -> None:
@@ -265,7 +265,7 @@ class _Connection:
     async def _head(self, limit: float) -> Head | None:
         """The next request's head; None when none comes within ``limit`` seconds, or the client has left.
 
-        Raises RefusedError for what is not a head, or is one too slowly.
+        Raises RefusedError for bytes that are no head, and for a head that is too slow.
         """
         deadline = self._loop.time() + limit
         begun = False

@@ -31,7 +31,7 @@ _CHUNK_LINE_BEGUN = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:[ \t]*|[ \t]*;[\t -~\x8
 _TRAILER_LINE_BEGUN = re.compile(rb"(?:%b(?::[\t -~\x80-\xff]*\r?)?|\r)?" % _TOKEN)
 _ABSOLUTE = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
 
-# Fields that decide what becomes of a request: twice, or with a list, they would be ambiguous.
+# Fields that decide how a request is handled: twice, or with a list, they would be ambiguous.
 _SINGLE = (
     "authorization",
     "content-encoding",
@@ -171,7 +171,7 @@ def _length(fields: Mapping[str, str], version: str) -> int | None:
 
 
 class Framing:
-    """Tells a body from what frames it. ``done`` once the body is complete."""
+    """Removes the framing from a body. ``done`` once the body is complete."""
 
     def __init__(self, length: int | None) -> None:
         self.done = length == 0
@@ -182,7 +182,7 @@ class Framing:
         self._beside = 0
 
     def take(self, received: bytearray) -> bytes:
-        """Remove what belongs to the body from the beginning of ``received``; the bytes of the body among it.
+        """Remove the bytes of the body from the beginning of ``received``; the bytes of the body among it.
 
         Raises RefusedError (400) as soon as the framing is broken.
         """

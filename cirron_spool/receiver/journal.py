@@ -1,4 +1,4 @@
-"""The deeds of a receiver: counts, and lines with a time for its operator."""
+"""The counts of a receiver, and log lines for its operator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from cirron_spool.receiver.http1 import Answer
 from cirron_spool.receiver.store import Stored
-from cirron_spool.text import human_size
+from cirron_spool.text import count, human_size
 
 
 class Journal:
@@ -30,11 +30,11 @@ class Journal:
         """A batch is durable."""
         if stored.duplicate:
             self.duplicates += 1
-            self._tell(f"Duplicate of {stored.name} from {peer}")
+            self._log(f"Duplicate of {stored.name} from {peer}")
         else:
             self.received += 1
             self.bytes += stored.size
-            self._tell(f"Stored {stored.name} ({human_size(stored.size)}) from {peer}")
+            self._log(f"Stored {stored.name} ({human_size(stored.size)}) from {peer}")
 
     def answered(self, answer: Answer, peer: str) -> None:
         """An answer goes out."""
@@ -44,11 +44,11 @@ class Journal:
         self.unauthorized += answer.status == 401
         # Another batch under a stored one's identifier, or a disk that fails: a person must look.
         urgent = answer.status in (409, 500, 507)
-        self._tell(f"Refused {answer.status} from {peer}: {answer.content['error']}", always=urgent)
+        self._log(f"Refused {answer.status} from {peer}: {answer.content['error']}", always=urgent)
 
     def trouble(self, line: str) -> None:
         """Something went wrong beside the requests: a person must look."""
-        self._tell(line, always=True)
+        self._log(line, always=True)
 
     def counts(self) -> dict[str, object]:
         """The counts, as the health route shows them."""
@@ -62,18 +62,14 @@ class Journal:
     def totals(self) -> str:
         """One line about everything."""
         parts = [
-            f"{_count(self.received, 'batch', 'batches')} ({human_size(self.bytes)})",
-            _count(self.duplicates, "duplicate", "duplicates"),
+            f"{count(self.received, 'batch')} ({human_size(self.bytes)})",
+            count(self.duplicates, "duplicate"),
             f"{self.refused} refused"
             + (f" ({self.unauthorized} for the token)" if self.unauthorized else ""),
         ]
         return f"Received {', '.join(parts)}."
 
-    def _tell(self, line: str, *, always: bool = False) -> None:
+    def _log(self, line: str, *, always: bool = False) -> None:
         if always or self._verbose:
             now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             self._report(f"{now} {line}")
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"

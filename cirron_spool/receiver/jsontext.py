@@ -268,7 +268,7 @@ def _shorten(atom: str) -> str:
 def _nests_deeper(value: str, levels: int) -> bool:
     """Whether a valid value has more levels of brackets than this."""
     structure = _ESCAPE.sub("", value).encode().translate(_SQUARE, _NOT_STRUCTURE)
-    # Quotes side by side have nothing between them. What is left of the strings are those with brackets in them.
+    # Quotes side by side have nothing between them. The strings that are left have brackets in them.
     brackets = b"".join(structure.replace(b'""', b"").split(b'"')[::2])
     for _ in range(levels):
         if not brackets:

@@ -10,7 +10,7 @@ from cirron_spool.errors import ConfigError
 # The SDK caps a whole spool at 1 GB, so no batch of its making is larger than this.
 DEFAULT_MAX_BYTES = 1 << 30
 
-# Half of what a request's head may have.
+# Half of the largest head of a request.
 MAX_TOKEN = 8 << 10
 
 
@@ -24,9 +24,9 @@ class ReceiverOptions:
     bodies to so many bytes a second, all connections together. ``max_bytes`` bounds a body as it is sent and again
     as it is decompressed. ``verbose`` reports each batch.
 
-    The times are in seconds: ``header_timeout_s`` for a request's head, ``body_timeout_s`` for how long a body or the
-    reading of an answer may stand still, ``keepalive_s`` for an idle connection, ``grace_s`` for requests in flight at
-    the end.
+    The times are in seconds. ``header_timeout_s`` bounds a request's head. ``body_timeout_s`` bounds a stall of a
+    body or of the reading of an answer. ``keepalive_s`` bounds an idle connection. ``grace_s`` is for requests in
+    flight at the end.
     """
 
     store: Path
@@ -60,7 +60,7 @@ class ReceiverOptions:
             ("token", self.token, "Correct --token or CIRRON_RECEIVE_TOKEN."),
             ("refresh token", self.refresh_token, "Choose another one."),
         ):
-            # What a header cannot carry could never be presented; a blank one is a variable that was not set.
+            # A header cannot carry other characters. An empty token is a variable that was not set.
             if token is not None and not (token and all("!" <= character <= "~" for character in token)):
                 raise ConfigError(f"The {what} must be printable ASCII without spaces, and not empty. {hint}")
             if token is not None and len(token) > MAX_TOKEN:

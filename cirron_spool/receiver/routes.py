@@ -7,10 +7,8 @@ POST  /api/cli/auth/refresh    200 with new tokens for the right refresh token, 
 GET   /health                  200 ``{"status": "ok", "batches": …, …}`` with counts, to everybody; else 503
 ====  =======================  ===============================================================================
 
-HEAD is answered wherever GET is. Every other answer is ``{"success": false, "error": …}``: 400 (HTTP, identifier, gzip,
-JSON, a body cut short), 401 (bearer), 404, 405, 408 (too slow), 409 (another batch has this identifier), 413 (too
-large, on the wire or decompressed), 414 and 431 (request line, head), 415 (encoding), 417 (expectation), 501 (transfer
-coding), 503 (too many connections, no store), 505 (version), 507 (no space), 500 (any other failure to store).
+HEAD is answered wherever GET is. Every other answer is ``{"success": false, "error": …}``. docs/contract.md, Receiver,
+has the statuses.
 """
 
 from __future__ import annotations
@@ -33,9 +31,8 @@ from cirron_spool.receiver.store import Store, Stored, Upload
 from cirron_spool.receiver.tokens import ACCESS_SECONDS, Tokens
 from cirron_spool.text import printable, reason
 
-# A body shorter than this on the wire is collected on the loop and handed to a thread once, because a hop costs about
-# as much as decompressing a typical batch. A longer one is handed over in parts of this size, so that it is also what
-# one upload can make the loop hold.
+# A shorter body is collected on the loop and handed to a thread once: a hop costs as much as decompressing a typical
+# batch. A longer one is handed over in parts of this size, which bounds the memory of one upload.
 _HOP_BYTES = 256 << 10
 
 # A refresh request holds one token.
@@ -47,7 +44,7 @@ _Result = TypeVar("_Result")
 
 
 class Routes:
-    """Answers requests, and writes into ``journal`` what has been stored."""
+    """Answers requests, and notes stored batches in ``journal``."""
 
     def __init__(self, options: ReceiverOptions, store: Store, threads: Executor, journal: Journal) -> None:
         self._options = options

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cirron_spool.errors import SpoolBusyError, SpoolError
+from cirron_spool.errors import CirronSpoolError, SpoolBusyError, SpoolError, resource_error
 from cirron_spool.receiver.body import BodyReader
 from cirron_spool.receiver.http1 import RefusedError
 from cirron_spool.spool.lock import HeldError, lock_file
 from cirron_spool.spool.names import format_batch_name, parse_batch_name
-from cirron_spool.text import printable
+from cirron_spool.text import printable, reason
 
 _LOCK_NAME = ".cirron-spool-receive.lock"
 
@@ -30,7 +30,7 @@ _INCOMING = re.compile(r"\.incoming-[0-9a-f]{16}\.part")
 # The SDK's identifiers have 32 digits. The bound keeps any file name under the 255 bytes that file systems allow.
 _BATCH_ID = re.compile(r"[0-9a-f]{1,128}")
 
-# What fits into the 20 digits that the SDK pads to, and so keeps the order of names the order of times.
+# At most the 20 digits that the SDK pads to: then names sort as times.
 _CREATED_NS = re.compile(r"0|[1-9][0-9]{0,19}")
 
 # O_NOFOLLOW and O_CLOEXEC are not everywhere; where they are missing there is nothing to ask for.
@@ -49,9 +49,9 @@ class Stored:
 class Store:
     """An open store. All methods may be called from any thread; none may be called on an event loop's.
 
-    Only one store can be open on a folder at a time. A batch is looked for by its identifier, in an index that is made
-    from the file names once and kept up to date; a batch that has since been taken away (flushed, cleared) counts as
-    not there. A folder that was removed or replaced is an OSError at the next batch.
+    Only one store can be open on a folder at a time. An index finds a batch by its identifier. It is made once from
+    the file names, and kept up to date. A batch that was flushed or cleared since then counts as absent. A folder
+    that was removed or replaced is an OSError at the next batch.
     """
 
     def __init__(self, directory: Path, *, max_bytes: int) -> None:
@@ -59,9 +59,9 @@ class Store:
         self.directory = directory.absolute()
         self.max_bytes = max_bytes
         self._changed = threading.Condition()
-        # The names of each identifier's files: only what was there at the start can have several.
+        # The names of each identifier's files. Only files from before the start can share one.
         self._names: dict[str, tuple[str, ...]] = {}
-        self._in_hand: set[str] = set()
+        self._locked_ids: set[str] = set()
         self._folder: int | None = None
         try:
             _make_folder(self.directory)
@@ -72,17 +72,23 @@ class Store:
         except OSError as error:
             raise self._unusable(error) from None
         try:
-            self._clean_and_index()
-            if os.name == "posix":
-                self._folder = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._try_to_write()
-            self._sync_folder()
-        except OSError as error:
+            self._prepare()
+        except BaseException as error:
             self.close()
-            raise self._unusable(error) from None
+            if isinstance(error, OSError):
+                raise self._unusable(error) from None
+            raise
+
+    def _prepare(self) -> None:
+        """Index the folder, and prove that it can be written durably. Raises OSError."""
+        self._clean_and_index()
+        if os.name == "posix":
+            self._folder = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._try_to_write()
+        self._sync_folder()
 
     def close(self) -> None:
-        """Let go of the folder. The store cannot be used afterwards."""
+        """Close the folder and release its lock. The store cannot be used afterwards."""
         if self._folder is not None:
             os.close(self._folder)
             self._folder = None
@@ -120,7 +126,7 @@ class Store:
         """
         with self._one_at_a_time(batch_id):
             name = format_batch_name(created_ns, batch_id)
-            self._look_at(batch_id, name)
+            self._index_existing(batch_id, name)
             there = self._find(batch_id)
             for same in there:
                 if filecmp.cmp(temporary, self.path(same), shallow=False):
@@ -148,17 +154,17 @@ class Store:
     def _one_at_a_time(self, batch_id: str) -> Iterator[None]:
         """Nobody else looks for this identifier, or stores it, while the block runs."""
         with self._changed:
-            while batch_id in self._in_hand:
+            while batch_id in self._locked_ids:
                 self._changed.wait()
-            self._in_hand.add(batch_id)
+            self._locked_ids.add(batch_id)
         try:
             yield
         finally:
             with self._changed:
-                self._in_hand.remove(batch_id)
+                self._locked_ids.remove(batch_id)
                 self._changed.notify_all()
 
-    def _look_at(self, batch_id: str, name: str) -> None:
+    def _index_existing(self, batch_id: str, name: str) -> None:
         """Add a file to the index that somebody else has put there since the start: it must not be overwritten."""
         names = self._names.get(batch_id, ())
         if name not in names and os.path.lexists(self.path(name)):
@@ -211,9 +217,10 @@ class Store:
     def _shown(self) -> str:
         return printable(str(self.directory))
 
-    def _unusable(self, error: Exception) -> SpoolError:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return SpoolError(f"Cannot store in {self._shown}: {reason}. Choose another folder with --store.")
+    def _unusable(self, error: OSError) -> CirronSpoolError:
+        return resource_error(error) or SpoolError(
+            f"Cannot store in {self._shown}: {reason(error)}. Choose another folder with --store."
+        )
 
 
 class Upload:

@@ -1,4 +1,4 @@
-"""Who may come in: the receiver's own token, and those that its refresh route has issued."""
+"""The access and refresh tokens of a receiver: the configured ones, and those that its refresh route has issued."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections import deque
 # As the platform's are short-lived, so that a client's refresh has something to do.
 ACCESS_SECONDS = 3600
 
-# Old ones expire anyway; this bounds what a client that refreshes without end can make us hold.
+# Old ones expire anyway. This bounds the memory for a client that refreshes without end.
 _ISSUED_KEPT = 64
 
 
@@ -28,7 +28,7 @@ class Tokens:
         self._issued: deque[tuple[str, float]] = deque(maxlen=_ISSUED_KEPT)
 
     def accepts(self, authorization: str) -> bool:
-        """Whether an Authorization header's value opens the door."""
+        """Whether the value of an Authorization header holds a valid token."""
         if self.open:
             return True
         scheme, _, given = authorization.partition(" ")

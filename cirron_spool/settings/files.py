@@ -26,8 +26,8 @@ Document = dict[str, object]
 class UnusableFileError(Exception):
     """A configuration file that cannot be used, which a caller makes a warning or a ConfigError.
 
-    ``what`` holds the message without the remedy. ``exists`` is False where it is unknown whether there is a file:
-    below a file, or in a folder that is closed to this user.
+    ``what`` is the message without the remedy. ``exists`` is False where it is unknown whether there is a file: below
+    a file, or in a folder that is closed to this user.
     """
 
     def __init__(self, what: str, remedy: str, *, exists: bool = True) -> None:

@@ -116,7 +116,7 @@ else:
             os.close(fd)
 
     def _open(path: str) -> int:
-        """A descriptor of the lock file, whoever made it; of a new one where none can be opened."""
+        """A descriptor of the lock file of any process; of a new one where none can be opened."""
         for _ in range(_MOST_TRIES):
             try:
                 return _open_existing(path)
@@ -159,7 +159,10 @@ else:
         os.unlink(path)
 
     def _is_locked(status: os.stat_result) -> bool:
-        """Whether anybody has locked a file that this process cannot open; only Linux tells, see proc_locks(5)."""
+        """Whether anybody has locked a file that this process cannot open.
+
+        Only Linux reports them, see proc_locks(5).
+        """
         file = b"%02x:%02x:%d" % (os.major(status.st_dev), os.minor(status.st_dev), status.st_ino)
         try:
             with open("/proc/locks", "rb") as locks:

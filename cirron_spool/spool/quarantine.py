@@ -1,7 +1,7 @@
 """Rejected batches, set aside beside the spool with a note of the reason, until a person decides.
 
-``.cirron/quarantine/`` holds each batch under its own name with its own bytes, moved there by a rename, and beside it
-``<name without .json>.rejection.json`` (which no batch is called) with when, status and answer.
+``.cirron/quarantine/`` holds each batch under its own name with its own bytes, moved there by a rename. Beside it is
+``<name without .json>.rejection.json``, with time, status and answer.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def entries(spool: Path) -> list[Rejection]:
 
 
 def entries_if_readable(spool: Path) -> tuple[list[Rejection], str]:
-    """As :func:`entries`, for a command that can do without: what is there, and a warning or an empty string."""
+    """As :func:`entries`, for a command that can do without: the batches there, and a warning or an empty string."""
     try:
         return entries(spool), ""
     except SpoolError as error:
@@ -78,7 +78,7 @@ def entries_if_readable(spool: Path) -> tuple[list[Rejection], str]:
 
 
 def put_back(spool: Path, names: list[str]) -> tuple[int, list[tuple[str, OSError]]]:
-    """Move batches back into the spool for the next flush; how many, and what failed. Blocking."""
+    """Move batches back into the spool for the next flush; the number, and the failures. Blocking."""
     try:
         spool.mkdir(parents=True, exist_ok=True)  # it may have been tidied away, empty as it was
     except OSError as error:
@@ -90,7 +90,7 @@ def put_back(spool: Path, names: list[str]) -> tuple[int, list[tuple[str, OSErro
 
 
 def remove(spool: Path, names: list[str]) -> tuple[int, list[tuple[str, OSError]]]:
-    """Delete batches from quarantine for good; how many, and what failed. Blocking."""
+    """Delete batches from quarantine for good; the number, and the failures. Blocking."""
     return _each(spool, names, os.unlink)
 
 

@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from cirron_spool.concurrency.shield import complete
-from cirron_spool.concurrency.threads import tell
+from cirron_spool.concurrency.threads import resolve_from_thread
 from support.turns import a_few_turns
 
 pytestmark = pytest.mark.anyio
@@ -104,8 +104,8 @@ async def test_a_thread_tells_a_future_once() -> None:
     future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def work() -> None:
-        tell(future, 1)
-        tell(future, 2)  # too late, and no error
+        resolve_from_thread(future, 1)
+        resolve_from_thread(future, 2)  # too late, and no error
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -119,5 +119,5 @@ def test_a_closed_loop_is_told_nothing() -> None:
     loop = asyncio.new_event_loop()
     future: asyncio.Future[int] = loop.create_future()
     loop.close()
-    tell(future, 1)
+    resolve_from_thread(future, 1)
     assert not future.done()

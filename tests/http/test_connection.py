@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import gc
 import random
-import socket
-import threading
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 import anyio
@@ -24,6 +22,7 @@ from cirron_spool.protocol.answer import Answer as Heard
 from support import tls
 from support.answers import Answer, Gate, json_answer, ok
 from support.background import SAFETY_NET
+from support.blocking import BlockingServer
 from support.client_sockets import wait_for_unread_bytes
 from support.scripted import ScriptedServer
 from support.spools import TINY, sdk_batches, snapshot, write_batch
@@ -266,29 +265,14 @@ async def test_bytes_after_an_answer_without_a_body_end_the_connection() -> None
                 assert isinstance(heard, Heard)
 
 
-class Greeter:
+class Greeter(BlockingServer):
     """Sends a success on every connection before the first request, as an SSH server sends its banner."""
 
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(SAFETY_NET)
-        assert not self._thread.is_alive()
-
-    def _serve(self) -> None:
+    def serve(self) -> None:
         greeted = []
         with contextlib.suppress(OSError):  # the listener is closed
             while True:
-                sock, _ = self._listener.accept()
+                sock, _ = self.listener.accept()
                 sock.sendall(UNSOLICITED)
                 greeted.append(sock)
         for sock in greeted:

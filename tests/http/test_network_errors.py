@@ -7,11 +7,10 @@ import contextlib
 import re
 import socket
 import ssl
-import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 import pytest
@@ -22,7 +21,8 @@ from cirron_spool import Failed, FlushEvent, FlushResult, Warned, flush_spool
 from cirron_spool.http.network_errors import translate
 from cirron_spool.protocol.answer import NoAnswer
 from support import tls
-from support.background import SAFETY_NET, BackgroundServer, closed_port
+from support.background import BackgroundServer, closed_port
+from support.blocking import BlockingServer
 from support.cli import run_cli, write_config
 from support.spools import TINY, sdk_batches, snapshot
 from support.wire import read_head
@@ -94,30 +94,18 @@ def knows_no_name() -> ssl.SSLContext:
     return context
 
 
-class Handshakes:
+class Handshakes(BlockingServer):
     """A TLS server of blocking sockets: unlike asyncio's it sends the alert of a failed handshake."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__()
         self.heard = b""
         self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(SAFETY_NET)
-        assert not self._thread.is_alive()
-
-    def _serve(self) -> None:
+    def serve(self) -> None:
         while True:
             try:
-                sock, _ = self._listener.accept()
+                sock, _ = self.listener.accept()
             except OSError:  # the listener is closed
                 return
             with contextlib.suppress(OSError):

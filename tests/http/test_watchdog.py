@@ -10,10 +10,9 @@ import random
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 import pytest
@@ -26,6 +25,7 @@ from cirron_spool.protocol.answer import Answer as Heard
 from support import ledger
 from support.answers import Answer, ok
 from support.background import SAFETY_NET
+from support.blocking import BlockingServer
 from support.exchanges import cases, expected
 from support.scripted import ScriptedServer
 from support.spools import TINY, random_batch, sdk_batches, snapshot
@@ -161,31 +161,17 @@ async def test_a_cancellation_without_a_timeout_stays_a_cancellation() -> None:
 # -- slow uploads ----------------------------------------------------------------------------------------------
 
 
-class SlowSink:
+class SlowSink(BlockingServer):
     """A slow link: reads one upload in small pieces, with a pause before each, then answers 200."""
 
     def __init__(self, sips: int, pause_s: float, sip_bytes: int = 65536) -> None:
+        super().__init__()
         self._sips, self._pause_s, self._sip_bytes = sips, pause_s, sip_bytes
         self.body = b""
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, sip_bytes)
-        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, sip_bytes)
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._listener.close()
-        self._thread.join(SAFETY_NET)
-        assert not self._thread.is_alive()
-
-    def _serve(self) -> None:
-        sock, _ = self._listener.accept()
+    def serve(self) -> None:
+        sock, _ = self.listener.accept()
         with sock, sock.makefile("rb", buffering=0) as stream:
             head = b""
             while not head.endswith(b"\r\n\r\n"):

@@ -590,20 +590,24 @@ def run_script(script: str, *args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-_FORKED = """
-import asyncio, os, subprocess, sys
-from cirron_spool import Sending, flush_spool
-
-spool, url = sys.argv[1:]
-forked = []
-own = '''
+# The program of another process that flushes the same spool.
+_ANOTHER = """
 import asyncio, sys
 from cirron_spool import SpoolBusyError, flush_spool
 try:
     asyncio.run(flush_spool(sys.argv[1], api_url=sys.argv[2], token="t"))
 except SpoolBusyError:
     sys.exit(4)
-'''
+"""
+
+_FORKED = (
+    f"own = {_ANOTHER!r}\n"
+    """
+import asyncio, os, subprocess, sys
+from cirron_spool import Sending, flush_spool
+
+spool, url = sys.argv[1:]
+forked = []
 
 def hear(event):
     if isinstance(event, Sending) and not forked:
@@ -625,6 +629,7 @@ async def main():
 result = asyncio.run(main())
 print("uploaded", result.uploaded, flush=True)
 """
+)
 
 
 def test_a_forked_childs_use_of_the_flush_raises(tmp_path: Path) -> None:
@@ -639,20 +644,14 @@ def test_a_forked_childs_use_of_the_flush_raises(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-_CHILDS_OWN = """
+_CHILDS_OWN = (
+    f"own = {_ANOTHER!r}\n"
+    """
 import asyncio, os, sys
 from cirron_spool import Sending, flush_spool
 
 spool, url = sys.argv[1:]
 forked = []
-own = '''
-import asyncio, sys
-from cirron_spool import SpoolBusyError, flush_spool
-try:
-    asyncio.run(flush_spool(sys.argv[1], api_url=sys.argv[2], token="t"))
-except SpoolBusyError:
-    sys.exit(4)
-'''
 
 def hear(event):
     if isinstance(event, Sending) and not forked:
@@ -664,6 +663,7 @@ def hear(event):
 
 print("uploaded", asyncio.run(flush_spool(spool, api_url=url, token="t", on_event=hear)).uploaded, flush=True)
 """
+)
 
 
 def test_a_childs_own_flush_finds_the_spool_busy(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ exchanged, a returned value lost, a statement left out. It runs against its test
 survives is printed, but for the mutants below, each of which changes nothing that could be seen.
 
     python tests/reliability/mutants.py                      all of them
-    python tests/reliability/mutants.py --only verdict       one module
+    python tests/reliability/mutants.py --only protocol.verdict  one module
     python tests/reliability/mutants.py --limit 50           a sample
 """
 
@@ -35,8 +35,8 @@ AT_ONCE = 2
 HANG_TIMES = 10
 HANG_AT_LEAST_S = 20.0
 
-# The modules that decide, and the tests that hold them. `conclusion` is where a delete follows an acknowledgement,
-# `window` where one batch's outcome is kept apart from the next one's.
+# The modules that decide, and the tests that hold them. A delete follows an acknowledgement in
+# `pipeline.settle`. `pipeline.window` keeps the outcomes of batches apart.
 TARGETS: dict[str, tuple[str, ...]] = {
     "protocol.verdict": ("protocol/test_verdict.py", "reliability/test_decisions.py"),
     "protocol.retry": ("protocol/test_retry.py", "reliability/test_decisions.py"),
@@ -59,7 +59,6 @@ EXPLAINED: dict[str, str] = {
     "spool.names.oldest_first: '-'  =>  '-~'": _SORTED_TWICE,
     "protocol.verdict._doubt: 'utf-8-sig'  =>  'utf-8-sig~'": "a codec is found by its letters and digits",
     "protocol.verdict._unexpected_hint: 399  =>  400": "a 400 is a rejection and never comes here",
-    "pipeline.window.module: 'Verdict | OSError'  =>  'Verdict | OSError~'": "a type's name, which nobody evaluates",
     "protocol.framing.find_body: 0  =>  -1": "a pattern that begins below 0 begins at 0",
     "protocol.http_date.parse_http_date: 6  =>  7": "a sixth value has no partner to be compared with",
     "protocol.retry.delays: 10  =>  11": "the fifth delay is at the longest already, and so are all after it",
