@@ -14,12 +14,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from cirron_spool.cli import loop
 from cirron_spool.cli.console import INTERRUPTED, Console, Fault, is_terminal
 from cirron_spool.cli.directory_hints import warn_of_directory
 from cirron_spool.cli.render import existence, result_json, sent_line, summary
 from cirron_spool.cli.signals import Signals, StopRequest
 from cirron_spool.cli.views import FlushView, JsonEvents, Lines, Log
+from cirron_spool.concurrency import event_loop
 from cirron_spool.errors import (
     EXIT_OK,
     EXIT_TEMPFAIL,
@@ -50,7 +50,7 @@ def flush(options: argparse.Namespace, console: Console, signals: Signals) -> in
     run = _Run(view, options, signals)
     try:
         with view, signals.stopping(run.stop, run.last_words, view.close), resource_errors():
-            result = loop.run(
+            result = event_loop.run(
                 lambda: run.flush(
                     options.dir,
                     token=token,

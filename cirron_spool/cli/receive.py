@@ -7,8 +7,8 @@ import asyncio
 import os
 from pathlib import Path
 
-from cirron_spool.cli import loop
 from cirron_spool.cli.signals import Signals, StopRequest
+from cirron_spool.concurrency import event_loop
 from cirron_spool.errors import EXIT_OK
 
 
@@ -37,5 +37,5 @@ def receive(options: argparse.Namespace, signals: Signals) -> int:
         await serve_until(stopped, receiver_options)
 
     with signals.stopping(stop):
-        loop.run(serve)
+        event_loop.run(serve)
     return EXIT_OK

@@ -1,1 +1,1 @@
-"""Coroutines that finish despite cancellation, and blocking work in daemon threads."""
+"""A new event loop, coroutines that finish despite cancellation, and blocking work in daemon threads."""

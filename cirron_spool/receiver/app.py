@@ -16,8 +16,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TextIO
 
+from cirron_spool.concurrency import event_loop
 from cirron_spool.concurrency.threads import in_thread
 from cirron_spool.errors import CirronSpoolError, ConfigError, no_thread, resource_error, resource_errors
 from cirron_spool.receiver.connections import Connections
@@ -111,7 +113,7 @@ def serve(options: ReceiverOptions) -> int:
         options = replace(options, token=os.environ.get("CIRRON_RECEIVE_TOKEN") or None)
     try:
         with resource_errors():
-            asyncio.run(_serve_until_signal(options))
+            event_loop.run(partial(_serve_until_signal, options))
     except CirronSpoolError as error:
         _say(f"Error: {error}", sys.stderr)
         return error.exit_code

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -177,3 +178,27 @@ async def test_a_shaped_receiver_takes_its_time(start: Start) -> None:
         begun = loop.time()
         assert (await peer.post(b'{"a":"' + b"x" * 200_000 + b'"}')).status == 200
         assert loop.time() - begun >= 0.25
+
+
+_SERVE = """
+import resource, sys
+from pathlib import Path
+from cirron_spool.receiver.app import ReceiverOptions, serve
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[1])))
+sys.exit(serve(ReceiverOptions(store=Path(sys.argv[2]))))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit counts the descriptors of Linux")
+@pytest.mark.parametrize("descriptors", [3, 5, 6, 7, 8])
+def test_a_start_without_descriptors_is_one_line(tmp_path: Path, descriptors: int) -> None:
+    """Each limit is met at another step: the event loop, the folder, the lock, the listener."""
+    done = subprocess.run(
+        [sys.executable, "-c", _SERVE, str(descriptors), str(tmp_path / "store")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (4, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("Error: This process may open no further file. ")

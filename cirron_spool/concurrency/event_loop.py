@@ -1,4 +1,4 @@
-"""The event loop of a command."""
+"""A new event loop for one coroutine."""
 
 from __future__ import annotations
 
