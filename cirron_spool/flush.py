@@ -68,9 +68,9 @@ async def flush_spool(
     flush gracefully once it is set: no new batch is begun, and the batch in flight has four seconds.
 
     Returns the counts. Batches that could not be delivered are in ``failures`` and in the spool. Raises ConfigError
-    (arguments or configuration), SpoolError (the directory), SpoolBusyError (another flush), NotAuthenticatedError,
-    AuthInvalidError, TokenRenewalError (before the flush), AuthRejectedError (401 or 403 during the flush), and
-    ResourceError. The error's ``result`` holds the counts so far, or None where no flush had begun.
+    (arguments or configuration), SpoolError (the directory), SpoolBusyError (another flush), and ResourceError.
+    Raises NotAuthenticatedError, AuthInvalidError and TokenRenewalError before the flush, AuthRejectedError for a 401
+    or 403 during the flush. The error's ``result`` holds the counts so far, or None where no flush had begun.
 
     Safe to cancel at any await: a batch without an acknowledgement stays. A delete that follows an acknowledgement
     completes before the cancellation is raised.

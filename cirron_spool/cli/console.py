@@ -142,7 +142,7 @@ class Console:
         except (OSError, ValueError):
             pass
         finally:
-            # A pipe, the end of input or Ctrl-C: what comes next begins on a line of its own.
+            # A pipe, the end of input or Ctrl-C: the next text begins on a new line.
             if not (typed and answer.endswith("\n")):
                 _write(on, "\n")
         # A person who ends the input in the midst of a line has not confirmed it.
@@ -196,7 +196,7 @@ def is_terminal(stream: IO[str] | None) -> bool:
 
 
 def dimension(variable: str, index: int, stream: IO[str] | None) -> int:
-    """What the environment says, else the terminal that ``stream`` is; 0 when neither does.
+    """The value of the environment, else that of the terminal ``stream``; 0 when neither does.
 
     The library's own function for it imports much.
     """

@@ -177,7 +177,7 @@ class StopRequest:
         self._heed()
 
     def bind(self, heed: Callable[[], None]) -> None:
-        """Have the running event loop call ``heed`` once it is asked, or soon if it was."""
+        """Let the running event loop call ``heed`` at the request, or soon after an earlier one."""
         import asyncio  # by commands that have it anyway
 
         loop = asyncio.get_running_loop()

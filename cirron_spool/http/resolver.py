@@ -1,7 +1,7 @@
 """Resolves host names in daemon threads.
 
-``getaddrinfo`` cannot be interrupted, and may take 20 s where no name server answers. asyncio's default executor would
-delay the end of the event loop and of the interpreter by that time, since both join its threads.
+``getaddrinfo`` cannot be interrupted, and may take 20 s where no name server answers. asyncio's default executor
+would delay the end of the event loop and of the interpreter: both join its threads.
 """
 
 from __future__ import annotations

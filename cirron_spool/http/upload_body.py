@@ -30,8 +30,8 @@ class Upload(NamedTuple):
     """A request body: ``parts`` in memory, or a ``stream`` that is opened anew for each attempt.
 
     ``length`` in bytes becomes Content-Length; None sends the body chunked. ``on_sent`` is called when the body has
-    been written to the connection. ``progress`` is called with the bytes that the peer has confirmed in this attempt,
-    at most four times a second and when the number has grown. Neither may raise.
+    been written to the connection. ``progress`` is called with the bytes that the peer has confirmed in this attempt.
+    It is called at most four times a second, when the number has grown. Neither may raise.
     """
 
     parts: tuple[bytes, ...] = ()

@@ -64,7 +64,7 @@ class Delivery:
             if self._is_temporary(outcome):
                 outcome = await self._retry(batch, outcome)
         except OSError as error:  # a body that is read while it is sent
-            outcome = Outcome(None, error)
+            outcome = Outcome(error)
         return replace(outcome, seconds=time.monotonic() - began)
 
     async def wind_down(self, grace_s: float) -> None:
@@ -78,8 +78,7 @@ class Delivery:
 
     def _is_temporary(self, outcome: Outcome) -> bool:
         """Whether another attempt is due after ``outcome``."""
-        verdict = outcome.verdict
-        return verdict is not None and verdict.action is Action.RETRY and not self.stopping
+        return outcome.action is Action.RETRY and not self.stopping
 
     async def _retry(self, batch: Prepared, first: Outcome) -> Outcome:
         """Attempt ``batch`` again on the schedule, after a ``first`` attempt that failed."""
@@ -92,8 +91,8 @@ class Delivery:
             return known.pop() if known else await self._attempt(batch)
 
         def announce(last: Outcome, delay_s: float, number: int) -> None:
-            if last.verdict is not None:
-                verdict = last.verdict
+            verdict = last.result
+            if isinstance(verdict, Verdict):
                 self._emit(
                     Retrying(batch.name, verdict.status, verdict.message, delay_s, number, verdict.reason)
                 )
@@ -120,12 +119,12 @@ class Delivery:
                     batch, token, self._open_stream, self._on_sent, self._progress_of(batch)
                 )
                 outcome = self._judge(batch, token, answer)
-                if outcome.verdict is None or outcome.verdict.action is not Action.REFRESH or is_renewed:
+                if outcome.action is not Action.REFRESH or is_renewed:
                     return outcome
                 try:
                     is_renewed = await tokens.renew(token, self._warn)
                 except TokenRenewalError as error:
-                    return Outcome(_cannot_renew(batch, outcome.verdict, error))
+                    return Outcome(_cannot_renew(batch, error))
                 if not is_renewed:
                     return outcome
         finally:
@@ -175,7 +174,7 @@ def _bytes_sent(answer: Answer | NoAnswer) -> int:
     return answer.sent if isinstance(answer, Answer) else 0
 
 
-def _cannot_renew(batch: Prepared, verdict: Verdict, error: TokenRenewalError) -> Verdict:
+def _cannot_renew(batch: Prepared, error: TokenRenewalError) -> Verdict:
     """The verdict on a 401 whose token cannot be renewed now."""
     message = f"Auth rejected (401) for {batch.name}. {error}"
-    return Verdict(Action.STOP, verdict.status, message, error.hint, exit_code=error.exit_code)
+    return Verdict(Action.STOP, 401, message, error.hint, exit_code=error.exit_code)

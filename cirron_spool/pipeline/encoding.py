@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cirron_spool.errors import ConfigError
 
@@ -65,63 +65,43 @@ class GzipLibrary:
     crc32: Callable[[bytes, int], int]
 
 
+def _library(name: str, module: Any, levels: range, default_level: int, window_bits: int) -> GzipLibrary:
+    """The library of a ``module`` with zlib's functions."""
+
+    def deflater(level: int, before: bytes) -> Compressor:
+        dictionary = {"zdict": before} if before else {}
+        made: Compressor = module.compressobj(level, module.DEFLATED, -window_bits, **dictionary)
+        return made
+
+    return GzipLibrary(
+        name=name,
+        levels=levels,
+        default_level=default_level,
+        window_bits=window_bits,
+        compress=partial(module.compress, wbits=_IN_GZIP + window_bits),
+        deflater=deflater,
+        crc32=module.crc32,
+    )
+
+
 def _isal() -> GzipLibrary:
     from isal import isal_zlib
 
     # One level for every link: docs/performance.md has the rates and ratios. A small window suits traces, which
     # repeat themselves from record to record: there are fewer far matches, and less to search.
-    bits = 12
-    return GzipLibrary(
-        name="isal",
-        levels=range(4),
-        default_level=1,
-        window_bits=bits,
-        compress=partial(isal_zlib.compress, wbits=_IN_GZIP + bits),
-        deflater=lambda level, before: (
-            isal_zlib.compressobj(level, isal_zlib.DEFLATED, -bits, zdict=before)
-            if before
-            else isal_zlib.compressobj(level, isal_zlib.DEFLATED, -bits)
-        ),
-        crc32=isal_zlib.crc32,
-    )
+    return _library("isal", isal_zlib, range(4), default_level=1, window_bits=12)
 
 
 def _zlib_ng() -> GzipLibrary:
     from zlib_ng import zlib_ng
 
     # Level 1 is faster, but sends 40 % more bytes (docs/performance.md).
-    bits = 13
-    return GzipLibrary(
-        name="zlib-ng",
-        levels=range(1, 10),
-        default_level=2,
-        window_bits=bits,
-        compress=partial(zlib_ng.compress, wbits=_IN_GZIP + bits),
-        deflater=lambda level, before: (
-            zlib_ng.compressobj(level, zlib_ng.DEFLATED, -bits, zdict=before)
-            if before
-            else zlib_ng.compressobj(level, zlib_ng.DEFLATED, -bits)
-        ),
-        crc32=zlib_ng.crc32,
-    )
+    return _library("zlib-ng", zlib_ng, range(1, 10), default_level=2, window_bits=13)
 
 
 def _zlib() -> GzipLibrary:
     # Level 6 is 2.7 times slower for 12 % fewer bytes (docs/performance.md).
-    bits = 15
-    return GzipLibrary(
-        name="zlib",
-        levels=range(1, 10),
-        default_level=1,
-        window_bits=bits,
-        compress=partial(zlib.compress, wbits=_IN_GZIP + bits),
-        deflater=lambda level, before: (
-            zlib.compressobj(level, zlib.DEFLATED, -bits, zdict=before)
-            if before
-            else zlib.compressobj(level, zlib.DEFLATED, -bits)
-        ),
-        crc32=zlib.crc32,
-    )
+    return _library("zlib", zlib, range(1, 10), default_level=1, window_bits=15)
 
 
 # In order of preference; each but the last may have no wheel for a platform.

@@ -11,13 +11,12 @@ from cirron_spool.protocol.verdict import Action, Verdict
 class Outcome:
     """The outcome of all attempts to deliver one batch.
 
-    ``verdict`` is the last attempt's. ``error`` stands in its place where the file could not be read while it was
-    sent. ``attempts`` counts the attempts, ``seconds`` is their whole duration, ``bytes_sent`` is the size of the
-    request body that carried the batch.
+    ``result`` is the verdict of the last attempt, or the error of a file that could not be read while it was sent.
+    ``attempts`` counts the attempts, ``seconds`` is their whole duration. ``bytes_sent`` is the size of the request
+    body that carried the batch.
     """
 
-    verdict: Verdict | None
-    error: OSError | None = None
+    result: Verdict | OSError
     attempts: int = 1
     seconds: float = 0.0
     bytes_sent: int = 0
@@ -25,9 +24,14 @@ class Outcome:
     @property
     def retry_after_s(self) -> float | None:
         """The server's own delay before the next attempt, in seconds; None when it named none."""
-        return None if self.verdict is None else self.verdict.retry_after_s
+        return self.result.retry_after_s if isinstance(self.result, Verdict) else None
+
+    @property
+    def action(self) -> Action | None:
+        """The action of the verdict; None without a verdict."""
+        return self.result.action if isinstance(self.result, Verdict) else None
 
     @property
     def acknowledged(self) -> bool:
         """Whether the platform acknowledged the batch: the only reason to delete its file."""
-        return self.verdict is not None and self.verdict.action is Action.ACKNOWLEDGED
+        return self.action is Action.ACKNOWLEDGED

@@ -37,9 +37,9 @@ MOST_REJECTED_IN_A_ROW = 3
 class Settlement:
     """Settles the batches of one flush, one after another, oldest first.
 
-    ``emit`` reports events; an ``Uploaded`` is made only where there ``has_listener``. ``quarantine`` sets rejected
-    batches aside, ``keep_going`` skips a batch that is out of retries. ``ended`` turns true with the first batch that
-    ends the flush. ``auth_error`` is set when the token is the cause.
+    ``emit`` reports events. An ``Uploaded`` is made only if ``has_listener``. ``quarantine`` sets rejected batches
+    aside, ``keep_going`` skips a batch that is out of retries. ``ended`` turns true with the first batch that ends
+    the flush. ``auth_error`` is set when the token is the cause.
     """
 
     def __init__(
@@ -88,26 +88,25 @@ class Settlement:
 
     async def settle(self, batch: Prepared, outcome: Outcome) -> None:
         """Act on the outcome of a batch. Raises ResourceError when the system lacks a resource to send it."""
-        verdict, error = outcome.verdict, outcome.error
+        result = outcome.result
         if outcome.acknowledged:
             self.acknowledged(batch, outcome)
             return
         await self._worker.drain()  # the deletes before it are reported before it
-        if verdict is None:
-            if error is not None and (lacking := resource_error(error)):
+        if isinstance(result, FileNotFoundError):
+            self._tally.evicted += 1
+        elif isinstance(result, OSError):
+            if lacking := resource_error(result):
                 raise lacking
-            if isinstance(error, FileNotFoundError):
-                self._tally.evicted += 1
-            else:
-                self._unreadable(batch.name, reason(error or OSError()))
-                self.ended = True
-        elif verdict.action is Action.REJECTED and self._quarantine:
-            await self._set_aside(batch, verdict)
+            self._unreadable(batch.name, reason(result))
+            self.ended = True
+        elif result.action is Action.REJECTED and self._quarantine:
+            await self._set_aside(batch, result)
         else:
-            self._fail(batch.name, verdict.status, verdict.message, verdict.exit_code, verdict.hint)
-            if verdict.exit_code == EXIT_AUTH:
-                self.auth_error = AuthRejectedError(verdict.message)
-            if verdict.action is not Action.RETRY or not self._keep_going:
+            self._fail(batch.name, result.status, result.message, result.exit_code, result.hint)
+            if result.exit_code == EXIT_AUTH:
+                self.auth_error = AuthRejectedError(result.message)
+            if result.action is not Action.RETRY or not self._keep_going:
                 self.ended = True
 
     def check_listener(self) -> None:

@@ -85,8 +85,7 @@ class Window:
             await self.abandon()
 
     async def _settle(self, batch: Prepared, outcome: Outcome) -> None:
-        verdict = outcome.verdict
-        if verdict is not None and verdict.action is Action.RETRY and self._delivery.stopping:
+        if outcome.action is Action.RETRY and self._delivery.stopping:
             return  # the flush was asked to stop between two attempts: the batch stays, untried
         await self._settlement.settle(batch, outcome)
 

@@ -130,8 +130,8 @@ class Store:
             there = self._find(batch_id)
             for same in there:
                 if filecmp.cmp(temporary, self.path(same), shallow=False):
-                    # Ours is durable, whoever wrote the other. And a sender that flushes this very store to us by
-                    # mistake keeps a file that was replaced meanwhile: it would delete the only copy.
+                    # The new file is durable; the other may not be. And a sender that flushes this very store to us
+                    # by mistake keeps a file that was replaced meanwhile: it would delete the only copy.
                     os.replace(temporary, self.path(same))
                     self._sync_folder()
                     return Stored(same, 0, duplicate=True)
@@ -165,7 +165,7 @@ class Store:
                 self._changed.notify_all()
 
     def _index_existing(self, batch_id: str, name: str) -> None:
-        """Add a file to the index that somebody else has put there since the start: it must not be overwritten."""
+        """Add a file to the index that another process has put there since the start: it must not be overwritten."""
         names = self._names.get(batch_id, ())
         if name not in names and os.path.lexists(self.path(name)):
             self._names[batch_id] = (*names, name)
@@ -195,7 +195,7 @@ class Store:
                 if (batch := parse_batch_name(entry.name)) is not None:
                     self._names[batch.batch_id] = (*self._names.get(batch.batch_id, ()), entry.name)
                 elif _INCOMING.fullmatch(entry.name):
-                    # Never acknowledged, and nobody else writes here while we have the lock.
+                    # Never acknowledged. No other process writes here during the lock.
                     os.unlink(entry.path)
 
     def _try_to_write(self) -> None:
@@ -295,7 +295,7 @@ class Upload:
             self._size += len(piece)
 
     def _opened(self) -> int:
-        # As late as possible: what is refused at its first piece never touches the disk.
+        # As late as possible: a batch that is refused at its first piece never touches the disk.
         if self._file is None:
             self._file = os.open(self._temporary, _NEW_FILE, 0o600)
             self._there = True
@@ -308,7 +308,7 @@ def _incoming() -> str:
 
 
 def _make_folder(directory: Path) -> None:
-    """Create the folder and what is missing above it, mode 0700, durably."""
+    """Create the folder and the missing ones above it, mode 0700, durably."""
     if directory.is_dir():
         return
     if directory.parent != directory:

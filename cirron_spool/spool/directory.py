@@ -49,7 +49,7 @@ _HAS_DIR_FD = {os.open, os.stat, os.unlink} <= os.supports_dir_fd
 
 
 class SpoolDirectory:
-    """A spool directory. A context manager that closes what was opened; ``path`` is absolute, as people see it.
+    """A spool directory. A context manager that closes the directory. ``path`` is absolute, for messages.
 
     ``exists`` is False once :meth:`open` has found no such directory. ``remedy`` ends the error for a path that is no
     directory.

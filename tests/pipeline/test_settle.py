@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cirron_spool.errors import EXIT_ATTENTION, EXIT_AUTH, EXIT_TEMPFAIL, AuthRejectedError
-from cirron_spool.events import BatchFailure, Failed, Quarantined, Uploaded, Warned
+from cirron_spool.events import BatchFailure, Failed, FlushEvent, Quarantined, Uploaded, Warned
 from cirron_spool.pipeline.batch import Cause, Prepared, Unsendable
 from cirron_spool.pipeline.inline_worker import InlineWorker
 from cirron_spool.pipeline.tally import Tally
@@ -148,6 +148,24 @@ def test_a_fork_deletes_nothing(make: MakeFlush) -> None:
     said = forked(lambda: repr(flush.remove(batch)))
     assert said == "RuntimeError: This flush began in another process."
     assert flush.left == [NAME]
+
+
+async def test_an_exception_of_a_listener_is_raised_later_and_the_batch_counts(make: MakeFlush) -> None:
+    """A delete is reported while another request is sent: an exception there would break that request."""
+    flush = make()
+
+    def listen(event: FlushEvent) -> None:
+        raise ZeroDivisionError("of the listener")
+
+    async with flush.worker():
+        flush.settlement._emit = listen
+        await flush.settlement.settle(flush.prepared(), outcome(ACKNOWLEDGED))
+    assert flush.left == []
+    assert counts(flush)["uploaded"] == 1
+    assert flush.settlement.ended
+    with pytest.raises(ZeroDivisionError, match="of the listener"):
+        flush.settlement.check_listener()
+    flush.settlement.check_listener()  # raised once
 
 
 # -- not sent, or not to its end ---------------------------------------------------------------------------------

@@ -95,4 +95,4 @@ class Flush:
 
 def outcome(result: Verdict | OSError) -> Outcome:
     """The outcome that a delivery has with this verdict or error of the file."""
-    return Outcome(None, result) if isinstance(result, OSError) else Outcome(result, bytes_sent=SENT)
+    return Outcome(result) if isinstance(result, OSError) else Outcome(result, bytes_sent=SENT)
