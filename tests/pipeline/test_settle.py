@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cirron_spool.errors import EXIT_ATTENTION, EXIT_AUTH, EXIT_TEMPFAIL, AuthRejectedError
+from cirron_spool.errors import EXIT_ATTENTION, EXIT_AUTH, EXIT_TEMPFAIL, AuthRejectedError, ResourceError
 from cirron_spool.events import BatchFailure, Failed, FlushEvent, Quarantined, Uploaded, Warned
 from cirron_spool.pipeline.batch import Cause, Prepared, Unsendable
 from cirron_spool.pipeline.inline_worker import InlineWorker
@@ -152,20 +152,31 @@ def test_a_fork_deletes_nothing(make: MakeFlush) -> None:
 
 async def test_an_exception_of_a_listener_is_raised_later_and_the_batch_counts(make: MakeFlush) -> None:
     """A delete is reported while another request is sent: an exception there would break that request."""
-    flush = make()
+    flush = make(listed=2)
+    errors = iter(["the first", "the second"])
 
     def listen(event: FlushEvent) -> None:
-        raise ZeroDivisionError("of the listener")
+        raise ZeroDivisionError(next(errors))
 
     async with flush.worker():
         flush.settlement._emit = listen
-        await flush.settlement.settle(flush.prepared(), outcome(ACKNOWLEDGED))
+        for number in (1, 2):
+            batch = flush.prepared(f"{number:020d}-0a.json")
+            await flush.settlement.settle(batch, outcome(ACKNOWLEDGED))
     assert flush.left == []
-    assert counts(flush)["uploaded"] == 1
+    assert counts(flush)["uploaded"] == 2
     assert flush.settlement.ended
-    with pytest.raises(ZeroDivisionError, match="of the listener"):
+    with pytest.raises(ZeroDivisionError, match="first"):
         flush.settlement.check_listener()
     flush.settlement.check_listener()  # raised once
+
+
+async def test_the_end_of_an_earlier_batch_is_reported_before_that_of_a_skipped_one(make: MakeFlush) -> None:
+    flush = make(listed=2)
+    async with flush.worker():
+        await flush.settlement.settle(flush.prepared(), outcome(ACKNOWLEDGED))
+        await flush.settlement.skip(Unsendable("00000000000000000002-0b.json", Cause.EMPTY))
+        assert [type(event) for event in flush.events] == [Uploaded, Warned]
 
 
 # -- not sent, or not to its end ---------------------------------------------------------------------------------
@@ -216,6 +227,13 @@ async def test_one_that_vanished_while_it_was_sent_is_counted_as_evicted(make: M
     await flush.settle(FileNotFoundError(f"{NAME} vanished while it was being sent"))
     assert (counts(flush), flush.events, flush.handed_over) == ({"evicted": 1}, [], [])
     assert not flush.settlement.ended
+
+
+async def test_a_lack_of_descriptors_while_a_batch_is_sent_is_no_fault_of_the_batch(make: MakeFlush) -> None:
+    flush = make()
+    with pytest.raises(ResourceError, match="no further file"):
+        await flush.settle(OSError(errno.EMFILE, "Too many open files"))
+    assert (flush.left, flush.events, flush.tally.failures) == ([NAME], [], [])
 
 
 @pytest.mark.parametrize("keep_going", [False, True])
@@ -337,7 +355,10 @@ async def test_one_that_cannot_be_set_aside_stays_and_ends_the_flush(make: MakeF
     [failed] = flush.events
     assert isinstance(failed, Failed)
     assert failed == Failed(NAME, 400, message, failed.hint)
-    assert failed.hint.startswith(f"The quarantine {aside} must be ")
+    assert failed.hint == (
+        f"The quarantine {aside} must be a writable folder on the spool's file system, without a batch of that name. "
+        "Correct that, or move the batch away."
+    )
     assert counts(flush) == {"failed": 1, "exit_code": EXIT_ATTENTION}
     assert flush.settlement.ended
 

@@ -59,6 +59,7 @@ EXPLAINED: dict[str, str] = {
     "spool.names.oldest_first: '-'  =>  '-~'": _SORTED_TWICE,
     "protocol.verdict._doubt: 'utf-8-sig'  =>  'utf-8-sig~'": "a codec is found by its letters and digits",
     "protocol.verdict._unexpected_hint: 399  =>  400": "a 400 is a rejection and never comes here",
+    "pipeline.window.module: 'asyncio.Future[Outcome]'  =>  'asyncio.Future[Outcome]~'": "a name for the type checker",
     "protocol.framing.find_body: 0  =>  -1": "a pattern that begins below 0 begins at 0",
     "protocol.http_date.parse_http_date: 6  =>  7": "a sixth value has no partner to be compared with",
     "protocol.retry.delays: 10  =>  11": "the fifth delay is at the longest already, and so are all after it",
