@@ -67,7 +67,7 @@ def man_pages(root: Path, version: str, description: str) -> list[tuple[str, str
 
     pages = []
     with _sources_first(root), mock.patch.dict(os.environ, {"COLUMNS": "72", "NO_COLOR": "1"}):
-        build_parser = importlib.import_module("cirron_spool.cli.arguments").build_parser
+        build_parser = importlib.import_module("cirron_spool.cli.arguments.build").build_parser
         for name in COMMANDS:
             parser: argparse.ArgumentParser = build_parser(name)
             page = Manpage(

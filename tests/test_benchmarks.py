@@ -187,7 +187,7 @@ def test_tune_suggests_flags(place: Path) -> None:
 
 def test_the_command_takes_every_setting_that_is_tuned() -> None:
     from benchmarks.commands import tune
-    from cirron_spool.cli.arguments import parse
+    from cirron_spool.cli.arguments.build import parse
 
     for factor in ("prefetch", "prefetch-bytes", "chunk-bytes", "disk-work", "gzip", "in-flight"):
         assert tune.settings(factor)

@@ -16,7 +16,7 @@ import pytest
 
 import cirron_spool
 from cirron_spool import errors
-from cirron_spool.cli.arguments import build_parser
+from cirron_spool.cli.arguments.build import build_parser
 from support.cli import PYTHON_SCRIPT, Running, spawn, spawn_cli
 from support.spools import sdk_batches
 from support.terminal import run_pty

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from cirron_spool import __version__
-from cirron_spool.cli.arguments import build_parser
+from cirron_spool.cli.arguments.build import build_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 STEM = f"cirron_spool-{__version__}"

@@ -7,13 +7,15 @@ import argparse
 from cirron_spool.cli import render
 from cirron_spool.cli.console import Console, Fault
 from cirron_spool.cli.offline_steps import FINE, Ending, refusal, warn_of
+from cirron_spool.cli.signals import Signals
 from cirron_spool.errors import EXIT_ATTENTION
 from cirron_spool.offline import ClearResult, clear_spool, inspect_spool
 from cirron_spool.text import count, human_size, printable
 
 
-def run(options: argparse.Namespace, console: Console) -> int:
+def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     """Clear the spool as the arguments say; return the exit code."""
+    del signals
     inventory = inspect_spool(options.dir)
     for warning in inventory.warnings:
         console.warning(warning)

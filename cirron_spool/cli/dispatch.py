@@ -6,11 +6,12 @@ import argparse
 import gc
 import os
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from cirron_spool import __version__
-from cirron_spool.cli.arguments import parse, suggestion
+from cirron_spool.cli.arguments.build import parse, suggestion
+from cirron_spool.cli.arguments.parser import UsageError
 from cirron_spool.cli.console import INTERRUPTED, Console, Fault, OutputError
-from cirron_spool.cli.parser import UsageError
 from cirron_spool.cli.signals import Signals
 from cirron_spool.errors import (
     EXIT_OK,
@@ -24,6 +25,9 @@ from cirron_spool.text import printable
 
 # Commands with an effect: a failed write of their messages is not their failure.
 _DEEDS = {"flush", "receive", "clear"}
+_LISTING = {"inspect", "clear", "quarantine"}
+
+Command = Callable[[argparse.Namespace, Console, Signals], int]
 
 
 def run(prog: str, arguments: Sequence[str], signals: Signals) -> int:
@@ -82,24 +86,18 @@ def _command(prog: str, arguments: Sequence[str], console: Console, signals: Sig
         return EXIT_OK
     if options.run == "version":
         return _versions(options.prog, console)
-    # Each command is imported when it is run: inspect starts without the HTTP client.
     if options.run == "flush":
         return _flush(options, console, signals)
-    if options.run == "receive":
-        from cirron_spool.cli.receive import receive
+    if options.run in _LISTING:
+        # Garbage collection would examine a list of 100,000 entries again and again.
+        gc.disable()
+    return _load(options.run)(options, console, signals)
 
-        return receive(options, signals)
-    run_offline: Callable[[argparse.Namespace, Console], int]
-    if options.run == "inspect":
-        from cirron_spool.cli.inspect import run as run_offline
-    elif options.run == "clear":
-        from cirron_spool.cli.clear import run as run_offline
-    else:
-        from cirron_spool.cli.quarantine import run as run_offline
 
-    # Garbage collection would examine a list of 100,000 entries again and again.
-    gc.disable()
-    return run_offline(options, console)
+def _load(command: str) -> Command:
+    """Import a command when it is run: ``inspect`` starts without the HTTP client."""
+    run_command: Command = import_module(f"cirron_spool.cli.{command}").run
+    return run_command
 
 
 def _unloadable(error: ImportError) -> CirronSpoolError:
@@ -123,17 +121,16 @@ def _flush(options: argparse.Namespace, console: Console, signals: Signals) -> i
         raise
 
 
-def _load_flush() -> Callable[[argparse.Namespace, Console, Signals], int]:
+def _load_flush() -> Command:
     """The flush command. Raises ResourceError or ImportError; the latter's cause is an OSError where TLS fails."""
     # When it is imported, aiohttp makes TLS contexts that open this file. Those of a flush write no keys.
     os.environ.pop("SSLKEYLOGFILE", None)
     try:
         with resource_errors():
-            from cirron_spool.cli.flush import flush
+            return _load("flush")
     except OSError as error:
         why = getattr(error, "reason", None) or error.strerror or ""
         raise ImportError(f"OpenSSL cannot be set up for TLS: {why.replace('_', ' ').lower()}") from error
-    return flush
 
 
 def _hand_over(arguments: Sequence[str], console: Console, signals: Signals) -> int:

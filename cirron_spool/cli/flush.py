@@ -40,18 +40,18 @@ _LARGEST_TOKEN_BYTES = 64 * 1024
 _FLAGS = {"api_url": "--api-url", "timeout_ms": "--timeout", "retries": "--retries"}
 
 
-def flush(options: argparse.Namespace, console: Console, signals: Signals) -> int:
+def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     """Flush as the arguments say; the exit code."""
     token = _read_token(options.token_file)
     # The event loop is the command's own, so that nothing else waits for the disk.
     given = _given(options, *(field.name for field in fields(Tuning)))
     tuning = Tuning(**{"disk_work": "inline", **given})
     view = _choose_view(options, console)
-    run = _Run(view, options, signals)
+    flush = _Flush(view, options, signals)
     try:
-        with view, signals.stopping(run.stop, run.last_words, view.close), resource_errors():
+        with view, signals.stopping(flush.stop, flush.last_words, view.close), resource_errors():
             result = event_loop.run(
-                lambda: run.flush(
+                lambda: flush.run(
                     options.dir,
                     token=token,
                     tuning=tuning,
@@ -73,8 +73,8 @@ def flush(options: argparse.Namespace, console: Console, signals: Signals) -> in
             console.error(fault.message)
             if error.hint:
                 console.warning(error.hint)
-        return run.end(result, error.exit_code, fault)
-    return run.end(result, result.exit_code)
+        return flush.end(result, error.exit_code, fault)
+    return flush.end(result, result.exit_code)
 
 
 def _nothing_done(options: argparse.Namespace) -> FlushResult:
@@ -103,7 +103,7 @@ def _choose_view(options: argparse.Namespace, console: Console) -> FlushView:
     return FlushView(console) if options.quiet else Lines(console)
 
 
-class _Run:
+class _Flush:
     """One flush under signals, and its ending."""
 
     def __init__(self, view: FlushView, options: argparse.Namespace, signals: Signals) -> None:
@@ -113,7 +113,7 @@ class _Run:
         self._ended = False
         self.stop = StopRequest()
 
-    async def flush(self, directory: str | None, **options: Any) -> FlushResult:
+    async def run(self, directory: str | None, **options: Any) -> FlushResult:
         stopped = asyncio.Event()
 
         def stop() -> None:

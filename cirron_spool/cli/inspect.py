@@ -7,13 +7,15 @@ import argparse
 from cirron_spool.cli import render
 from cirron_spool.cli.console import Console
 from cirron_spool.cli.offline_steps import next_command, warn_of
+from cirron_spool.cli.signals import Signals
 from cirron_spool.errors import EXIT_OK
 from cirron_spool.offline import inspect_spool
 from cirron_spool.spool.quarantine import entries_if_readable
 
 
-def run(options: argparse.Namespace, console: Console) -> int:
+def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     """List the spool as the arguments say; return the exit code."""
+    del signals
     inventory = inspect_spool(options.dir)
     aside, unreadable = entries_if_readable(inventory.directory)
     for warning in (*inventory.warnings, unreadable):

@@ -9,14 +9,16 @@ from pathlib import Path
 from cirron_spool.cli import render
 from cirron_spool.cli.console import Console, Fault
 from cirron_spool.cli.offline_steps import FINE, Ending, next_command, refusal, warn_of
+from cirron_spool.cli.signals import Signals
 from cirron_spool.errors import EXIT_ATTENTION, EXIT_OK, ConfigError
 from cirron_spool.settings.paths import quarantine_path, spool_directory
 from cirron_spool.spool.quarantine import entries, put_back, remove
 from cirron_spool.text import count, printable, reason
 
 
-def run(options: argparse.Namespace, console: Console) -> int:
+def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     """Run the action that the arguments name; return the exit code."""
+    del signals
     actions = {"list": _list, "retry": _retry, "clear": _clear}
     return actions[options.action](options, console)
 

@@ -7,13 +7,15 @@ import asyncio
 import os
 from pathlib import Path
 
+from cirron_spool.cli.console import Console
 from cirron_spool.cli.signals import Signals, StopRequest
 from cirron_spool.concurrency import event_loop
 from cirron_spool.errors import EXIT_OK
 
 
-def receive(options: argparse.Namespace, signals: Signals) -> int:
-    """Serve until a signal ends it; the exit code."""
+def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
+    """Serve until a signal ends it; return the exit code."""
+    del console
     from cirron_spool.receiver.app import serve_until
     from cirron_spool.receiver.options import ReceiverOptions
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cirron_spool import Tuning, __version__
-from cirron_spool.cli.arguments import build_parser, parse
+from cirron_spool.cli.arguments.build import build_parser, parse
 from support.cli import CliResult, clean_environment, command_line, run_cli, spawn, write_config
 from support.scripted import ScriptedServer
 from support.spools import TINY, Sealed, sdk_batches, snapshot
@@ -390,7 +390,7 @@ def test_the_parser_needs_nothing_but_the_standard_library() -> None:
     # -S leaves site-packages out: the man pages are built where only this checkout is.
     code = (
         "import sys; before = set(sys.modules); sys.path.insert(0, sys.argv[1])\n"
-        "from cirron_spool.cli.arguments import build_parser\n"
+        "from cirron_spool.cli.arguments.build import build_parser\n"
         "for prog in ('cirron-spool', 'cirron'): build_parser(prog).format_help()\n"
         "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}"
         " - set(sys.stdlib_module_names)))"

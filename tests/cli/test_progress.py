@@ -25,7 +25,7 @@ from cirron_spool import (
     Uploaded,
     flush_spool,
 )
-from cirron_spool.cli.arguments import parse
+from cirron_spool.cli.arguments.build import parse
 from cirron_spool.cli.console import Console
 from cirron_spool.cli.flush import _choose_view
 from cirron_spool.cli.main import cirron_spool

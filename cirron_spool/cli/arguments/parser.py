@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from cirron_spool.cli.values import Reader
+from cirron_spool.cli.arguments.values import Reader
 
 # Options of which a command takes one at most.
 _EXCLUSIVE = (("--json", "--json-events"), ("--quiet", "--verbose"))
@@ -76,8 +76,20 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{**more, "allow_abbrev": False, "exit_on_error": False})
         self.register("action", None, Value)
         self.register("action", "store", Value)
+        self._add_command: Callable[..., Parser] | None = None
         self.commands: dict[str, Parser] = {}
         self.takes_names = False
+
+    def make_group(self, dest: str = "command", metavar: str = "COMMAND") -> Callable[..., Parser]:
+        """Make this parser a group. The name of the chosen command becomes the attribute ``dest``."""
+        below = self.add_subparsers(dest=dest, metavar=metavar, required=True, parser_class=Parser)
+        self._add_command, self.commands = below.add_parser, below.choices
+        return self._add_command
+
+    def add_command(self, name: str, *, help: str, **more: Any) -> Parser:  # noqa: A002  # argparse's word for it
+        """Add a command to this group, and return its parser. ``help`` is its line in the group's help."""
+        add = self._add_command or self.make_group()
+        return add(name, help=help, **more)
 
     def error(self, message: str) -> NoReturn:
         """Raise ArgumentError: before Python 3.13 argparse comes here in spite of ``exit_on_error``."""

@@ -1,0 +1,1 @@
+"""The arguments of every command, without side effects: help, man pages and completions come from them."""

@@ -1,0 +1,97 @@
+"""The parser of each program, and the arguments that it has parsed.
+
+Only the standard library is imported, so that a wheel can be built and ``--help`` shown without anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+from cirron_spool import __version__
+from cirron_spool.cli.arguments.flush import add_flush
+from cirron_spool.cli.arguments.options import EXIT_CODES
+from cirron_spool.cli.arguments.parser import Parser, did_you_mean, listed, usage_error
+from cirron_spool.cli.arguments.quarantine import add_quarantine
+from cirron_spool.cli.arguments.receive import add_receive
+from cirron_spool.cli.arguments.spool import add_clear, add_inspect
+
+_OTHER_WORDS = (
+    "Any other command (auth, status, config, traces) is handed over, with all its options, to the next cirron on "
+    "PATH."
+)
+
+
+def build_parser(prog: str = "cirron-spool") -> Parser:
+    """The parser of ``cirron-spool``, or of ``cirron``, whose commands stand below ``cirron spool``."""
+    parser = Parser(
+        prog=prog,
+        description="Show, upload and empty the spool that the Cirron Python SDK writes while a run is profiled.",
+        epilog=EXIT_CODES,
+    )
+    _add_version(parser)
+    if prog == "cirron":
+        spool = parser.add_command(
+            "spool", help="manage the local spool", description=parser.description, epilog=EXIT_CODES
+        )
+        _add_version(spool)
+        _add_commands(spool, receive=False)
+        parser.epilog = f"{_OTHER_WORDS} {EXIT_CODES}"
+    else:
+        _add_commands(parser, receive=True)
+    return parser
+
+
+def _add_version(parser: Parser) -> None:
+    parser.add_argument(
+        "-V",
+        "--version",
+        action="version",
+        version=f"cirron-spool {__version__}",
+        help="show the version and exit",
+    )
+
+
+def _add_commands(group: Parser, *, receive: bool) -> None:
+    add_inspect(group)
+    add_flush(group)
+    add_clear(group)
+    add_quarantine(group)
+    if receive:
+        add_receive(group)
+
+
+def parse(prog: str, arguments: Sequence[str], whereabouts: Callable[[], str] = str) -> argparse.Namespace:
+    """The parsed arguments. ``run`` is the command, or ``help`` with its ``text``, or ``version``. Raises UsageError.
+
+    ``whereabouts`` is the last line of the help of ``cirron``. ``--help`` behind a command prints, and raises
+    SystemExit(0).
+    """
+    parser = build_parser(prog)
+    rest = list(arguments)
+    wants_help = False
+    while parser.commands and rest:
+        word = rest.pop(0)
+        if word in parser.commands:
+            parser = parser.commands[word]
+        elif word in ("help", "-h", "--help"):
+            wants_help = True
+        elif word in parser.options:
+            return argparse.Namespace(run="version", prog=parser.prog)
+        elif word != "--":
+            raise parser.unknown_command(word, rest)
+    if wants_help or parser.commands or rest == ["help"]:
+        text = parser.format_help().rstrip()
+        if parser.prog == "cirron":
+            text = f"{text}\n{whereabouts()}"
+        if wants_help or rest:
+            return argparse.Namespace(run="help", text=text)
+        raise usage_error(parser, f"No command was given. There are: {listed(list(parser.commands))}.", text)
+    return parser.read(rest)
+
+
+def suggestion(words: Sequence[str]) -> str:
+    """Suggest a command for the unknown ``cirron WORDS…``: a sentence, or empty."""
+    spool = build_parser("cirron").commands["spool"]
+    below = did_you_mean(words[0], spool.commands, f"{spool.prog} ")
+    return below or did_you_mean(words[0], ["spool"], "cirron ")

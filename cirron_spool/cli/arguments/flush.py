@@ -1,0 +1,127 @@
+"""``flush``."""
+
+from __future__ import annotations
+
+from cirron_spool.cli.arguments.options import EXIT_CODES, add_directory
+from cirron_spool.cli.arguments.parser import Parser
+from cirron_spool.cli.arguments.values import Whole, size_value, time_value
+
+
+def add_flush(group: Parser) -> None:
+    """Add ``flush``."""
+    parser = group.add_command(
+        "flush",
+        help="upload buffered batches to the platform",
+        description=(
+            "Upload every batch, oldest first, and delete each one after its own acknowledgement. A batch that cannot "
+            "be delivered ends the flush and stays; running it again goes on where it ended."
+        ),
+        epilog=EXIT_CODES,
+    )
+    add_directory(parser)
+    server = parser.add_argument_group("server and credentials")
+    server.add_argument(
+        "--api-url",
+        metavar="URL",
+        example="https://api.cirron.com",
+        help="the platform's API (default: CIRRON_API_ENDPOINT or apiUrl)",
+    )
+    server.add_argument(
+        "--token-file",
+        metavar="FILE",
+        example="token.txt",
+        help="read the token from FILE, - for standard input (default: CIRRON_API_KEY)",
+    )
+    server.add_argument(
+        "--timeout",
+        metavar="TIME",
+        read=time_value(1),
+        example="30s",
+        dest="timeout_ms",
+        help="silence limit, such as 30s or 2m; a number alone is in ms (default: 30000)",
+    )
+    server.add_argument(
+        "--retries",
+        metavar="N",
+        read=Whole(0, 100),
+        example="3",
+        help="attempts after the first, per batch (default: 3)",
+    )
+    server.add_argument(
+        "--no-verify", action="store_false", dest="verify", help="do not verify the token before the flush"
+    )
+    server.add_argument(
+        "--allow-http",
+        action="store_true",
+        default=None,
+        help="send credentials over plain http (closed networks)",
+    )
+    failures = parser.add_argument_group("failures")
+    failures.add_argument(
+        "--quarantine", action="store_true", help="set rejected batches aside in .cirron/quarantine and go on"
+    )
+    failures.add_argument(
+        "--keep-going", action="store_true", help="skip a batch whose retries are used up, and go on"
+    )
+    speed = parser.add_argument_group("speed")
+    speed.add_argument(
+        "--in-flight",
+        metavar="N",
+        read=Whole(1, 64),
+        example="8",
+        default=1,
+        help="batches uploaded at the same time; with more than 1, a newer one may arrive first (default: 1)",
+    )
+    speed.add_argument(
+        "--prefetch",
+        metavar="N",
+        read=Whole(1),
+        example="64",
+        dest="prefetch_batches",
+        help="batches held ready (default: 64)",
+    )
+    speed.add_argument(
+        "--prefetch-bytes",
+        metavar="SIZE",
+        read=size_value(1),
+        example="4M",
+        help="compressed bytes held ready, such as 4M (default: 4194304)",
+    )
+    speed.add_argument(
+        "--chunk-bytes",
+        metavar="SIZE",
+        read=size_value(1),
+        example="256K",
+        help="bytes read and compressed at a time (default: 262144)",
+    )
+    speed.add_argument(
+        "--disk-work",
+        metavar="PLACE",
+        example="thread",
+        help="inline reads and deletes small files in the event loop, thread all in a thread (default: inline)",
+    )
+    speed.add_argument(
+        "--gzip-library",
+        metavar="NAME",
+        example="isal",
+        help="auto, isal, zlib-ng or zlib (default: auto, the fastest installed)",
+    )
+    speed.add_argument(
+        "--gzip-level",
+        metavar="N",
+        read=Whole(0),
+        example="1",
+        help="compression level (default: the library's fast one)",
+    )
+    output = parser.add_argument_group("output")
+    forms = output.add_mutually_exclusive_group()  # as in _EXCLUSIVE
+    forms.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    forms.add_argument(
+        "--json-events", action="store_true", help="print one JSON object a line as things happen"
+    )
+    loudness = output.add_mutually_exclusive_group()
+    loudness.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
+    loudness.add_argument(
+        "--verbose", action="store_true", help="print a line to standard error for each event"
+    )
+    parser.set_defaults(run="flush")

@@ -1,0 +1,64 @@
+"""``receive``."""
+
+from __future__ import annotations
+
+from cirron_spool.cli.arguments.parser import Parser
+from cirron_spool.cli.arguments.values import Whole, size_value, time_value
+
+
+def add_receive(group: Parser) -> None:
+    """Add ``receive``."""
+    parser = group.add_command(
+        "receive",
+        help="run a small ingest server that stores what it receives",
+        description=(
+            "Receive batches as the platform does, acknowledge each once it is durable, and store it as the SDK wrote "
+            "it. The store is itself a spool, which inspect and flush accept."
+        ),
+    )
+    parser.add_argument(
+        "--store", metavar="DIR", example="received", required=True, help="where to store the batches"
+    )
+    parser.add_argument(
+        "--host",
+        example="127.0.0.1",
+        default="127.0.0.1",
+        help="address to listen on (default: 127.0.0.1, this machine)",
+    )
+    parser.add_argument(
+        "--port",
+        metavar="N",
+        read=Whole(0, 65535),
+        example="8787",
+        default=8787,
+        help="port, 0 for any free one (default: 8787)",
+    )
+    parser.add_argument(
+        "--token",
+        example="sk-try-it",
+        help="accept only this token (default: CIRRON_RECEIVE_TOKEN, or any token)",
+    )
+    parser.add_argument(
+        "--max-bytes",
+        metavar="SIZE",
+        read=size_value(1),
+        example="512M",
+        help="largest batch, compressed or not",
+    )
+    parser.add_argument(
+        "--latency-ms",
+        metavar="TIME",
+        read=time_value(0),
+        example="20",
+        default=0,
+        help="delay of each answer; a number alone is in ms",
+    )
+    parser.add_argument(
+        "--bandwidth",
+        metavar="SIZE",
+        read=size_value(1, suffix="/s"),
+        example="1M",
+        help="bytes of request bodies read in a second, such as 1M (default: no limit)",
+    )
+    parser.add_argument("--verbose", action="store_true", help="print a line for each batch")
+    parser.set_defaults(run="receive")

@@ -1,0 +1,31 @@
+"""``inspect`` and ``clear``."""
+
+from __future__ import annotations
+
+from cirron_spool.cli.arguments.options import add_directory
+from cirron_spool.cli.arguments.parser import Parser
+
+
+def add_inspect(group: Parser) -> None:
+    """Add ``inspect``."""
+    parser = group.add_command(
+        "inspect",
+        help="list spool files with sizes and timestamps",
+        description="List the batches in the spool, oldest first, without reading them. Works offline.",
+    )
+    add_directory(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.set_defaults(run="inspect")
+
+
+def add_clear(group: Parser) -> None:
+    """Add ``clear``."""
+    parser = group.add_command(
+        "clear",
+        help="delete local spool files",
+        description="Delete every batch in the spool, after asking. Works offline.",
+    )
+    add_directory(parser)
+    parser.add_argument("--force", action="store_true", help="delete without asking")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run="clear")
