@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ConfigError,
         NotAuthenticatedError,
         ResourceError,
+        SignInError,
         SpoolBusyError,
         SpoolError,
         TokenRenewalError,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "errors": (
         "AuthError AuthInvalidError AuthRejectedError CirronSpoolError ConfigError NotAuthenticatedError "
-        "ResourceError SpoolBusyError SpoolError TokenRenewalError"
+        "ResourceError SignInError SpoolBusyError SpoolError TokenRenewalError"
     ),
     "flush": "flush_spool",
     "offline": "ClearResult Inventory clear_spool inspect_spool",
@@ -80,6 +81,7 @@ __all__ = [
     "ResourceError",
     "Retrying",
     "Sending",
+    "SignInError",
     "SpoolBusyError",
     "SpoolError",
     "Started",

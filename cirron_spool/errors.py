@@ -78,6 +78,18 @@ class NotAuthenticatedError(AuthError):
         super().__init__("Not authenticated. Run cirron auth login first.", hint=hint)
 
 
+class SignInError(CirronSpoolError):
+    """A sign-in ended without a token; the former login is kept.
+
+    Exit code 3: denied, expired or refused. Exit code 4: the platform is away, later is right. Exit code 1 where
+    a person must look first.
+    """
+
+    def __init__(self, message: str, exit_code: int = EXIT_AUTH, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code
+
+
 class AuthInvalidError(AuthError):
     """Verification before the flush was refused and no refresh helped. ``hint`` names the token's source."""
 

@@ -6,13 +6,12 @@ waited for the lock finds the renewed token in the file, and uses it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple
 
+from cirron_spool.auth.answers import Identity, json_object, read_identity, read_renewal
 from cirron_spool.auth.single_flight import SingleFlight
 from cirron_spool.auth.token_store import acquire_lock, read_credentials, save
 from cirron_spool.concurrency.shield import complete
@@ -28,9 +27,8 @@ from cirron_spool.errors import (
 from cirron_spool.http.attempts import attempt_on_schedule
 from cirron_spool.http.transport import Transport
 from cirron_spool.protocol.answer import Answer, NoAnswer
-from cirron_spool.protocol.verdict import Action, Verdict, judge_renewal
+from cirron_spool.protocol.verdict import Action, Verdict, judge_auth
 from cirron_spool.settings.model import Credentials, Settings
-from cirron_spool.settings.sources import check_token
 from cirron_spool.text import hide, printable
 
 STATUS_PATH = "/api/cli/status"
@@ -51,12 +49,16 @@ _LATER = "The platform could not renew the token. Nothing is lost: run the flush
 Warn = Callable[[str], None]
 
 
-class _Check(NamedTuple):
-    """The platform's answer about a token. ``problem`` says why there is none, or is empty."""
+class Check(NamedTuple):
+    """The platform's answer about a token.
+
+    ``problem`` says why there is none, or is empty. ``identity`` is None unless the token is valid.
+    """
 
     is_refused: bool = False
     may_renew: bool = False
     problem: str = ""
+    identity: Identity | None = None
 
 
 class TokenManager:
@@ -77,7 +79,7 @@ class TokenManager:
         self._settings = settings
         self._credentials = credentials
         self._transport = transport
-        self._verification: SingleFlight[_Check] = SingleFlight()
+        self._verification: SingleFlight[Check] = SingleFlight()
         self._renewal: SingleFlight[Verdict] = SingleFlight()
         self._verified: str | None = None
         self._next_renewal: datetime | None = None
@@ -89,6 +91,11 @@ class TokenManager:
     def token(self) -> str:
         """The bearer token to use now."""
         return self._credentials.token
+
+    @property
+    def credentials(self) -> Credentials:
+        """The credentials in use."""
+        return self._credentials
 
     @property
     def hint(self) -> str:
@@ -145,6 +152,17 @@ class TokenManager:
         if check.problem:
             warn(f"Could not verify auth before flush: {check.problem}. Proceeding anyway.")
 
+    async def ask(self, warn: Warn) -> Check:
+        """Ask the platform about the token in use, also about one that it found valid before.
+
+        A refused token is renewed once, then asked about again. Raises TokenRenewalError when the platform cannot
+        renew the token now.
+        """
+        check = await self._check(self._credentials)
+        if check.is_refused and check.may_renew and await self.renew(self.token, warn):
+            check = await self._check(self._credentials)
+        return check
+
     async def renew(self, refused: str, warn: Warn) -> bool:
         """Replace the token ``refused``: by the token of another process in the file, or by a renewal.
 
@@ -163,25 +181,25 @@ class TokenManager:
             hint = f"{hint} {_LATER}".lstrip()
         raise TokenRenewalError(f"{verdict.message.removesuffix('.')}.", verdict.exit_code, hint=hint)
 
-    async def _check(self, credentials: Credentials) -> _Check:
+    async def _check(self, credentials: Credentials) -> Check:
         """Ask the platform about the token of ``credentials``, once."""
         outcome = await self._transport.get(
             self._settings.api_url + STATUS_PATH,
             {"Authorization": f"Bearer {credentials.token}"},
         )
         if isinstance(outcome, NoAnswer):
-            return _Check(problem=_hide_in(outcome.message, credentials))
-        document = _object(outcome) if outcome.status == 200 else None
+            return Check(problem=_hide_in(outcome.message, credentials))
+        document = json_object(outcome) if outcome.status == 200 else None
         if outcome.status in (401, 403):
-            return _Check(is_refused=True, may_renew=outcome.status == 401)
+            return Check(is_refused=True, may_renew=outcome.status == 401)
         if outcome.status != 200:
-            return _Check(problem=_hide_in(f"HTTP {outcome.status} {outcome.reason}".rstrip(), credentials))
+            return Check(problem=_hide_in(f"HTTP {outcome.status} {outcome.reason}".rstrip(), credentials))
         if document is None:
-            return _Check(problem="the answer is not the expected JSON")
+            return Check(problem="the answer is not the expected JSON")
         if document.get("valid") is False:
-            return _Check(is_refused=True, may_renew=True)
+            return Check(is_refused=True, may_renew=True)
         self._verified = credentials.token
-        return _Check()
+        return Check(identity=read_identity(document))
 
     async def _renew_on_schedule(self, refused: str, warn: Warn) -> Verdict:
         if self.token != refused:
@@ -221,10 +239,11 @@ class TokenManager:
         outcome = await self._transport.post_json(
             self._settings.api_url + REFRESH_PATH, {}, {"refresh_token": old.refresh_token}
         )
-        renewed = _renewed(outcome, old) if isinstance(outcome, Answer) else None
+        renewed = read_renewal(outcome, old) if isinstance(outcome, Answer) else None
         if renewed is None:
             secrets = tuple(filter(None, (old.token, old.refresh_token)))
-            return judge_renewal(outcome, now=datetime.now(UTC), secrets=secrets)
+            failed = "The token could not be renewed"
+            return judge_auth(outcome, failed=failed, now=datetime.now(UTC), secrets=secrets)
         self._replaced.add(old.token)
         self._credentials, self.unsaved = renewed, ""
         try:
@@ -252,50 +271,3 @@ class TokenManager:
 
 def _hide_in(text: str, credentials: Credentials) -> str:
     return hide(printable(text), credentials.token, credentials.refresh_token)
-
-
-def _renewed(answer: Answer, old: Credentials) -> Credentials | None:
-    """The credentials in a refresh's answer, or None when it is not one (docs/contract.md, Settings and tokens)."""
-    document = _object(answer) if answer.status == 200 else None
-    if document is None:
-        return None
-    access, refresh = document.get("access_token"), document.get("refresh_token")
-    if not _is_token(access):
-        return None
-    # The old refresh token may be used up: another fault of the answer must not cost the new tokens.
-    return replace(
-        old,
-        token=access,
-        refresh_token=refresh if _is_token(refresh) else old.refresh_token,
-        expires_at=_expiry(document.get("expires_in")),
-    )
-
-
-def _is_token(value: object) -> TypeGuard[str]:
-    if not isinstance(value, str):
-        return False
-    try:
-        check_token(value, "the refresh")
-    except ConfigError:
-        return False
-    return True
-
-
-def _expiry(seconds: object) -> datetime | None:
-    """When a token expires that lives for ``seconds`` from now; None when that is no length of time."""
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
-        return None
-    try:
-        return datetime.now(UTC) + timedelta(seconds=seconds)
-    except (OverflowError, ValueError):
-        return None
-
-
-def _object(answer: Answer) -> dict[str, object] | None:
-    if not answer.complete:
-        return None
-    try:
-        document = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None

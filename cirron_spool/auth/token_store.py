@@ -7,15 +7,17 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import aiofiles
 import aiofiles.os
 
 from cirron_spool.concurrency.threads import DISK_THREADS, in_thread
-from cirron_spool.settings.files import require_config
+from cirron_spool.settings.files import Document, require_config
 from cirron_spool.settings.model import Credentials
 from cirron_spool.settings.sources import credentials_in
 from cirron_spool.spool.lock import FileLock, HeldError, lock_file
@@ -24,6 +26,9 @@ from cirron_spool.spool.lock import FileLock, HeldError, lock_file
 _LOCK_WAIT_S = 10.0
 _LOCK_POLL_S = 0.05
 
+# The keys of a login below ``auth``.
+_LOGIN_KEYS = ("accessToken", "refreshToken", "expiresAt")
+
 
 def read_credentials(path: Path) -> Credentials | None:
     """Read the credentials in the file again; None without any. Blocking. Raises ConfigError."""
@@ -31,22 +36,55 @@ def read_credentials(path: Path) -> Credentials | None:
 
 
 async def save(path: Path, credentials: Credentials) -> None:
-    """Write the credentials into ``auth`` of the configuration file, and keep every other key.
+    """Write a renewed login into ``auth`` of the configuration file; see :func:`update`."""
+    await update(path, partial(set_login, credentials=credentials))
 
-    The file is replaced in one step, with mode 0600. Raises OSError when it cannot be written, and ConfigError when
-    its content is not a configuration; then the file stays.
+
+async def update(path: Path, change: Callable[[Document], None]) -> None:
+    """Change the configuration file: ``change`` gets its object and changes that in place.
+
+    Keys that ``change`` leaves alone are kept. The file is replaced in one step, with mode 0600. Raises OSError when
+    it cannot be written, and ConfigError when its content is not a configuration; then the file stays.
     """
     document = await in_thread(require_config, path)
-    auth = document.get("auth")
+    change(document)
+    # The target of a symbolic link is replaced, and the link stays.
+    target = Path(await in_thread(os.path.realpath, path))
+    await _write(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def set_login(document: Document, credentials: Credentials) -> None:
+    """Set the login in ``document``, and keep every other key."""
     document["auth"] = {
-        **(auth if isinstance(auth, dict) else {}),
+        **_auth_in(document),
         "accessToken": credentials.token,
         "refreshToken": credentials.refresh_token,
         "expiresAt": _iso(credentials.expires_at),
     }
-    # The target of a symbolic link is replaced, and the link stays.
-    target = Path(await in_thread(os.path.realpath, path))
-    await _write(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def set_token(document: Document, token: str) -> None:
+    """Set a long-lived token in ``document``, in place of a login, which would come before it."""
+    remove_tokens(document)
+    document["token"] = token
+
+
+def remove_tokens(document: Document) -> bool:
+    """Remove every token from ``document``, and keep every other key; return whether there was a token."""
+    auth = _auth_in(document)
+    found = any(auth.get(key) for key in _LOGIN_KEYS[:2]) or bool(document.get("token"))
+    kept = {key: value for key, value in auth.items() if key not in _LOGIN_KEYS}
+    if kept:
+        document["auth"] = kept
+    else:
+        document.pop("auth", None)
+    document.pop("token", None)
+    return found
+
+
+def _auth_in(document: Document) -> Document:
+    auth = document.get("auth")
+    return auth if isinstance(auth, dict) else {}
 
 
 async def _write(target: Path, text: str) -> None:

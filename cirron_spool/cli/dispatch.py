@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from cirron_spool import __version__
-from cirron_spool.cli.arguments.build import parse, suggestion
-from cirron_spool.cli.arguments.parser import UsageError
+from cirron_spool.cli.arguments.build import OWN_WORDS, parse, suggestion
+from cirron_spool.cli.arguments.parser import UsageError, listed
 from cirron_spool.cli.console import INTERRUPTED, Console, Fault, OutputError
 from cirron_spool.cli.signals import Signals
 from cirron_spool.errors import (
@@ -75,7 +75,7 @@ def _is_foreign(arguments: Sequence[str]) -> bool:
         words = words[1:]
     # Options alone are the other's, too, unless they are ours.
     ours = {"help", "-h", "--help", "-V", "--version"}
-    return words[0] != "spool" if words else not set(arguments) <= ours
+    return words[0] not in OWN_WORDS if words else not set(arguments) <= ours
 
 
 def _command(prog: str, arguments: Sequence[str], console: Console, signals: Signals) -> int:
@@ -142,8 +142,8 @@ def _hand_over(arguments: Sequence[str], console: Console, signals: Signals) -> 
         if not words:
             return _command("cirron", arguments, console, signals)  # which says what is wrong with them
         raise UsageError(
-            f"'cirron {words[0]}' is not implemented here, and no other cirron is on PATH. This one has: cirron spool "
-            f"inspect, flush, clear and quarantine.{suggestion(words)}"
+            f"'cirron {words[0]}' is not implemented here, and no other cirron is on PATH. This one has: "
+            f"{listed([f'cirron {word}' for word in OWN_WORDS])}.{suggestion(words)}"
         )
     try:
         return hand_over(program, arguments)

@@ -117,13 +117,14 @@ def judge(
     )
 
 
-def judge_renewal(outcome: Answer | NoAnswer, *, now: datetime, secrets: tuple[str, ...] = ()) -> Verdict:
-    """The verdict on a request for new tokens that brought none.
+def judge_auth(
+    outcome: Answer | NoAnswer, *, failed: str, now: datetime, secrets: tuple[str, ...] = ()
+) -> Verdict:
+    """The verdict on a request about tokens whose answer is not the expected one. ``failed`` begins its message.
 
-    RETRY where the failure is temporary, unreadable answers included, since the platform may have renewed the token.
+    RETRY where the failure is temporary, unreadable answers included, since the platform may have done its part.
     STOP otherwise: with EXIT_AUTH where the platform refuses, with EXIT_ATTENTION where something else is in between.
     """
-    failed = "The token could not be renewed"
     if isinstance(outcome, NoAnswer):
         return _judge_no_answer(outcome, failed, secrets)
     outcome = outcome._replace(secrets=secrets)
@@ -132,10 +133,10 @@ def judge_renewal(outcome: Answer | NoAnswer, *, now: datetime, secrets: tuple[s
         return _retry(outcome, failed, now)
     message = f"{failed}: {_status_line(outcome)}"
     if 200 <= status <= 299:
-        return _temporary(status, failed, f"HTTP {status}, but no tokens could be read from the answer")
+        return _temporary(status, failed, f"HTTP {status}, but the answer could not be read")
     if status < 400 or status == 407:
         return Verdict(Action.STOP, status, message, hint=_unexpected_hint(outcome))
-    return Verdict(Action.STOP, status, message, exit_code=EXIT_AUTH)
+    return Verdict(Action.STOP, status, message, hint=_with_said(outcome), exit_code=EXIT_AUTH)
 
 
 def is_temporary(status: int) -> bool:

@@ -41,12 +41,13 @@ def load_settings(
     retries: int | None = None,
     allow_http: bool | None = None,
     origins: Mapping[str, str] | None = None,
+    credentials: bool = True,
 ) -> Settings:
     """Load and check the settings. Blocking.
 
     ``config_path`` replaces ``~/.cirron/config.json``. ``origins`` replaces the names of arguments in messages. A file
-    that cannot be used is a warning when the token is an argument or in the environment. Raises ConfigError, which
-    names the value and its origin.
+    that cannot be used is a warning when the token is an argument or in the environment. ``credentials`` False leaves
+    the token out, unchecked: a sign-in replaces it. Raises ConfigError, which names the value and its origin.
     """
     layers = Layers(
         environ,
@@ -66,19 +67,19 @@ def load_settings(
     path = layers.text(INGEST_PATH_KEY, INGEST_PATH)
     timeout = layers.number(TIMEOUT, DEFAULT_TIMEOUT_MS, 1, _LONGEST_TIMEOUT_MS, " (milliseconds)")
     attempts = layers.number(RETRIES, DEFAULT_RETRIES, 0, _MOST_RETRIES)
-    credentials = layers.credentials()
+    found = layers.credentials() if credentials else None
     remedy = ""
-    if credentials is not None:
-        remedy = layers.remedy(credentials)
+    if found is not None:
+        remedy = layers.remedy(found)
         # A token of one place for an address of another: the wrong platform may have refused it.
-        if address.origin.kind != "default" and address.origin.file != credentials.origin.file:
+        if address.origin.kind != "default" and address.origin.file != found.origin.file:
             remedy = f"It was sent to {base}, an address from {address.origin.place}. {remedy}".rstrip()
     return Settings(
         api_url=base,
         ingest_origin=ingest_origin,
         timeout_ms=timeout.value,
         retries=attempts.value,
-        credentials=credentials,
+        credentials=found,
         config_path=layers.json_path or _NO_FILE,
         warnings=(
             *(
@@ -98,4 +99,5 @@ def load_settings(
         },
         remedy=remedy,
         missing_hint=layers.missing_hint(),
+        overridden=layers.overridden_login(found),
     )

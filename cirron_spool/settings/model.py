@@ -38,7 +38,8 @@ class Settings:
     ``ingest_origin``. ``timeout_ms`` is in milliseconds. ``config_path`` holds the login.
 
     For a person: ``remedy`` says how to replace a refused token, where ``cirron auth login`` does not replace it.
-    ``missing_hint`` names the places without a token.
+    ``missing_hint`` names the places without a token. ``overridden`` names a login that the token in use overrides, or
+    is empty.
     """
 
     api_url: str
@@ -53,6 +54,7 @@ class Settings:
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False)
     remedy: str = field(default="", compare=False)
     missing_hint: str = field(default="", compare=False)
+    overridden: str = field(default="", compare=False)
 
     def with_origins(self) -> dict[str, Setting[object]]:
         """Each setting with its origin, by name. ``token`` is present with a token, and shows no secret."""

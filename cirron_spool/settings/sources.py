@@ -103,10 +103,7 @@ class Layers:
         origin = credentials.origin
         if origin.kind == "file":
             return "" if origin.file == self.json_path else "Put a valid key there."
-        alternative = ""
-        with suppress(ConfigError):  # an unused login is not checked
-            if self.json_path is not None and credentials_in(self._json, self.json_path):
-                alternative = f"use the login in {printable(str(self.json_path))}"
+        alternative = f"use {self._login}" if self._login else ""
         if origin.kind == "environment":
             return (
                 f"Unset it to {alternative}, or set a valid key."
@@ -118,6 +115,20 @@ class Layers:
         return (
             f"Give a valid token, or leave it out to {alternative}." if alternative else "Give a valid token."
         )
+
+    def overridden_login(self, credentials: Credentials | None) -> str:
+        """A sentence about the login that a token from the environment overrides, or empty."""
+        if credentials is None or credentials.origin.kind != "environment" or not self._login:
+            return ""
+        return f"{credentials.origin.place} overrides {self._login}."
+
+    @cached_property
+    def _login(self) -> str:
+        """The login in ``config.json`` in words, or empty. A login that is not in use is not checked."""
+        with suppress(ConfigError):
+            if self.json_path is not None and credentials_in(self._json, self.json_path):
+                return f"the login in {printable(str(self.json_path))}"
+        return ""
 
     def missing_hint(self) -> str:
         """The places without a token, for a person."""
@@ -201,7 +212,7 @@ def credentials_in(document: Document, path: Path) -> Credentials | None:
         return Credentials(
             check_token(access, origin.place),
             check_token(refresh, refresh_place) if refresh else None,
-            _parse_time(auth.get("expiresAt")),
+            parse_time(auth.get("expiresAt")),
             origin,
         )
     token = text_in(document, "token", where)
@@ -219,7 +230,7 @@ def check_token(token: str, place: str) -> str:
     return token
 
 
-def _parse_time(value: object) -> datetime | None:
+def parse_time(value: object) -> datetime | None:
     """Parse an ISO 8601 time, as UTC without an offset. None for anything else."""
     if not isinstance(value, str):
         return None

@@ -456,7 +456,7 @@ async def test_a_refused_refresh(spool: Path, config: Path, status: int) -> None
     assert snapshot(spool) == batches
 
 
-NO_TOKENS = "HTTP 200, but no tokens could be read from the answer"
+NO_TOKENS = "HTTP 200, but the answer could not be read"
 LATER = "The platform could not renew the token. Nothing is lost: run the flush again later."
 TEMPORARY = [
     (Answer(408), "HTTP 408 Request Timeout"),
@@ -470,7 +470,7 @@ TEMPORARY = [
     (ok(cut_after=5, reset=True), None),
     (ok(hang=True), "timed out after 300ms"),
     (html(), NO_TOKENS),
-    (Answer(204), "HTTP 204, but no tokens could be read from the answer"),
+    (Answer(204), "HTTP 204, but the answer could not be read"),
     (json_answer({"access_token": 3}), NO_TOKENS),
     (json_answer({"access_token": "a b"}), NO_TOKENS),
     (json_answer({"refresh_token": "new", "expires_in": 60}), NO_TOKENS),

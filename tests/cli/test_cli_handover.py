@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from cirron_spool import __version__
+from cirron_spool.cli.arguments.build import OWN_WORDS
+from cirron_spool.cli.arguments.parser import listed
 from support.cli import PYTHON_SCRIPT, CliResult, clean_environment, run_cli, spawn
 from support.terminal import run_pty
 
@@ -26,7 +28,7 @@ sys.exit(cirron())
 """
 NOT_HERE = (
     "Error: 'cirron {word}' is not implemented here, and no other cirron is on PATH. This one has: "
-    "cirron spool inspect, flush, clear and quarantine.\n"
+    f"{listed([f'cirron {word}' for word in OWN_WORDS])}.\n"
 )
 
 
@@ -58,7 +60,7 @@ def official(tmp_path: Path) -> Path:
 
 
 def test_arguments_streams_and_exit_code_are_the_official_tools(ours: Path, official: Path) -> None:
-    words = ["auth", "login", "--json", "-h", "--", "spool", "", "a b", "*", "\x1b[31mé"]
+    words = ["traces", "login", "--json", "-h", "--", "spool", "", "a b", "*", "\x1b[31mé"]
     done = run(ours, *words, search=[ours.parent, official.parent], stdin=b"typed", FAKE_EXIT="7")
     assert done.stdout == f"official {words!r} stdin typed\n"
     assert done.stderr == "its warning\n"
@@ -76,7 +78,7 @@ def test_it_becomes_the_official_tool_so_that_signals_and_terminals_are_its_own(
     def note(pid: int) -> None:
         seen.append(pid)
 
-    done = run_pty([str(ours), "auth"], env={"PATH": search}, answers=[("name", note), ("? ", "alice\n")])
+    done = run_pty([str(ours), "traces"], env={"PATH": search}, answers=[("name", note), ("? ", "alice\n")])
     assert done.text.endswith(f"{seen[0]} True alice\r\n")
 
 
@@ -93,10 +95,10 @@ def test_two_of_ours_do_not_call_each_other_for_ever(tmp_path: Path, ours: Path,
     second = program(tmp_path / "second", OURS)
     third = program(tmp_path / "third", OURS)
     folders = [ours.parent, second.parent, third.parent]
-    alone = run(ours, "auth", search=folders)
-    assert (alone.returncode, alone.stderr) == (2, NOT_HERE.format(word="auth"))
+    alone = run(ours, "traces", search=folders)
+    assert (alone.returncode, alone.stderr) == (2, NOT_HERE.format(word="traces"))
     for search in ([*folders, official.parent], [official.parent, *reversed(folders)]):
-        assert run(second, "auth", search=search).stdout == "official ['auth'] stdin \n"
+        assert run(second, "traces", search=search).stdout == "official ['traces'] stdin \n"
 
 
 def test_the_official_tool_may_call_ours_again(tmp_path: Path, ours: Path) -> None:
@@ -113,7 +115,7 @@ def test_the_official_tool_may_call_ours_again(tmp_path: Path, ours: Path) -> No
 
 
 def test_without_another_one_it_says_what_there_is(tmp_path: Path, ours: Path) -> None:
-    for word, shown in (("auth", "auth"), ("\x1b[31m", r"\x1b[31m")):
+    for word, shown in (("traces", "traces"), ("\x1b[31m", r"\x1b[31m")):
         done = run(ours, word, search=[ours.parent])
         assert (done.returncode, done.stdout, done.stderr) == (2, "", NOT_HERE.format(word=shown))
     for word, meant in (
@@ -137,9 +139,9 @@ def test_what_cannot_be_run_is_passed_over_or_said(tmp_path: Path, ours: Path, o
     dangling.parent.mkdir()
     dangling.symlink_to(tmp_path / "nowhere")
     odd = [plain.parent, folder.parent, dangling.parent, tmp_path / "missing"]
-    assert run(ours, "auth", search=[*odd, official.parent]).stdout == "official ['auth'] stdin \n"
+    assert run(ours, "traces", search=[*odd, official.parent]).stdout == "official ['traces'] stdin \n"
     broken = program(tmp_path / "broken", "#!/nowhere/interpreter\n")
-    done = run(ours, "auth", search=[broken.parent])
+    done = run(ours, "traces", search=[broken.parent])
     assert done.returncode == 2
     assert done.stderr == f"Error: Cannot run {broken}: No such file or directory.\n"
 
@@ -147,11 +149,11 @@ def test_what_cannot_be_run_is_passed_over_or_said(tmp_path: Path, ours: Path, o
 @pytest.mark.parametrize(
     "words",
     [
-        ["-v", "auth", "login"],
+        ["-v", "traces", "login"],
         ["--profile", "dev", "--no-color", "traces", "view"],
         ["--api-url=https://x", "status", "--json"],
-        ["--help", "auth"],
-        ["help", "auth"],
+        ["--help", "traces"],
+        ["help", "traces"],
         ["--", "config"],
         ["-q"],
         ["--frob=3"],
@@ -183,7 +185,7 @@ def test_the_help_says_where_other_words_go(ours: Path, official: Path, words: l
         assert text.startswith("usage: cirron spool flush ")
         return
     assert text.startswith("usage: cirron ")
-    assert "Any other command (auth, status, config, traces) is handed over, with all its options" in text
+    assert "Any other command (such as traces) is handed over, with all its options" in text
     assert done.lines[-1] == f"next cirron on PATH: {official}"
     alone = run(ours, *words, search=[ours.parent])
     assert alone.lines[-1] == "next cirron on PATH: none"
@@ -213,9 +215,9 @@ def test_the_version_is_ours_and_the_other_tools_own(tmp_path: Path, ours: Path,
 
 def test_cirron_spool_hands_nothing_over(official: Path, tmp_path: Path) -> None:
     path = os.pathsep.join([str(official.parent), clean_environment(tmp_path)["PATH"]])
-    done = run_cli("auth", "login", env={"PATH": path})
+    done = run_cli("traces", "login", env={"PATH": path})
     assert done.returncode == 2
-    assert done.stderr.startswith("Error: There is no command 'auth'. There are: inspect, flush, ")
+    assert done.stderr.startswith("Error: There is no command 'traces'. There are: inspect, flush, ")
     assert done.stdout == ""
 
 

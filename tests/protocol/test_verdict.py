@@ -16,7 +16,7 @@ from multidict import CIMultiDict
 
 from cirron_spool.protocol import verdict as verdict_module
 from cirron_spool.protocol.answer import Answer, NoAnswer
-from cirron_spool.protocol.verdict import Action, Verdict, judge, judge_renewal
+from cirron_spool.protocol.verdict import Action, Verdict, judge, judge_auth
 
 NAME = "01776486598051509000-446a507b2456443f923f85774a0854e3.json"
 ORIGIN = "https://app.cirron.com"
@@ -762,7 +762,7 @@ CUT = "x" * 170 + " " + TOKEN
 def test_a_cut_shows_no_part_of_a_secret(answer: Answer) -> None:
     verdicts = [
         judge(answer, name=NAME, origin="https://a", now=NOW, secrets=(TOKEN,)),
-        judge_renewal(answer, now=NOW, secrets=(TOKEN,)),
+        judge_auth(answer, failed="The token could not be renewed", now=NOW, secrets=(TOKEN,)),
     ]
     for verdict in verdicts:
         assert "s3cret" not in f"{verdict.message} {verdict.hint} {verdict.said}".lower()

@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from cirron_spool import __version__
+from cirron_spool.cli.arguments.auth import add_auth
 from cirron_spool.cli.arguments.flush import add_flush
 from cirron_spool.cli.arguments.options import EXIT_CODES
 from cirron_spool.cli.arguments.parser import Parser, did_you_mean, listed, usage_error
@@ -16,9 +17,10 @@ from cirron_spool.cli.arguments.quarantine import add_quarantine
 from cirron_spool.cli.arguments.receive import add_receive
 from cirron_spool.cli.arguments.spool import add_clear, add_inspect
 
+# The words of ``cirron`` that are ours.
+OWN_WORDS = ("spool", "auth")
 _OTHER_WORDS = (
-    "Any other command (auth, status, config, traces) is handed over, with all its options, to the next cirron on "
-    "PATH."
+    "Any other command (such as traces) is handed over, with all its options, to the next cirron on PATH."
 )
 
 
@@ -36,9 +38,11 @@ def build_parser(prog: str = "cirron-spool") -> Parser:
         )
         _add_version(spool)
         _add_commands(spool, receive=False)
+        add_auth(parser)
         parser.epilog = f"{_OTHER_WORDS} {EXIT_CODES}"
     else:
         _add_commands(parser, receive=True)
+        add_auth(parser)
     return parser
 
 
@@ -94,4 +98,4 @@ def suggestion(words: Sequence[str]) -> str:
     """Suggest a command for the unknown ``cirron WORDS…``: a sentence, or empty."""
     spool = build_parser("cirron").commands["spool"]
     below = did_you_mean(words[0], spool.commands, f"{spool.prog} ")
-    return below or did_you_mean(words[0], ["spool"], "cirron ")
+    return below or did_you_mean(words[0], OWN_WORDS, "cirron ")

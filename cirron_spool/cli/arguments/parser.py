@@ -10,6 +10,12 @@ from cirron_spool.cli.arguments.values import Reader
 
 # Options of which a command takes one at most.
 _EXCLUSIVE = (("--json", "--json-events"), ("--quiet", "--verbose"))
+# The beginning of a long-lived token. An argument with it is not shown.
+_LONG_LIVED = "sk-"
+_NOT_AN_ARGUMENT = (
+    "A token does not belong on the command line, where other users can read it. "
+    "Give it on standard input: cirron auth login --with-token < token.txt."
+)
 # Longer arguments are cut in an error line.
 _SHOWN_CHARS = 60
 
@@ -70,7 +76,10 @@ class Value(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """A command with its options, or a group of ``commands``. ``takes_names``: options may stand between its names."""
+    """A command with its options, or a group of ``commands``.
+
+    ``takes_names``: options may stand between its names. ``hides_arguments``: an unexpected argument may be a token.
+    """
 
     def __init__(self, **more: Any) -> None:
         super().__init__(**{**more, "allow_abbrev": False, "exit_on_error": False})
@@ -79,6 +88,7 @@ class Parser(argparse.ArgumentParser):
         self._add_command: Callable[..., Parser] | None = None
         self.commands: dict[str, Parser] = {}
         self.takes_names = False
+        self.hides_arguments = False
 
     def make_group(self, dest: str = "command", metavar: str = "COMMAND") -> Callable[..., Parser]:
         """Make this parser a group. The name of the chosen command becomes the attribute ``dest``."""
@@ -140,6 +150,8 @@ class Parser(argparse.ArgumentParser):
         if argument.startswith("-"):
             name = argument.partition("=")[0]
             return usage_error(self, f"There is no option {_shown(name)}.{did_you_mean(name, self.options)}")
+        if self.hides_arguments or argument.startswith(_LONG_LIVED):
+            return usage_error(self, _NOT_AN_ARGUMENT)
         place = next((option for option in ("--dir", "--store") if option in self.options), None)
         advice = (
             f" For a directory, use {place} DIR: {place} {_quoted(argument)}." if place is not None else ""

@@ -1,0 +1,77 @@
+"""The last steps of a sign-in: verify the new token, then save it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cirron_spool.auth.answers import Identity, json_object, read_identity
+from cirron_spool.auth.token_manager import STATUS_PATH
+from cirron_spool.auth.token_store import acquire_lock, update
+from cirron_spool.concurrency.shield import complete
+from cirron_spool.concurrency.threads import in_thread
+from cirron_spool.errors import EXIT_ATTENTION, EXIT_TEMPFAIL, SignInError
+from cirron_spool.http.attempts import attempt_on_schedule
+from cirron_spool.http.transport import Transport
+from cirron_spool.protocol.answer import Answer
+from cirron_spool.protocol.verdict import Action, Verdict, judge_auth
+from cirron_spool.settings.files import Document
+from cirron_spool.settings.model import Credentials, Settings
+
+
+async def verify_new_token(
+    settings: Settings, credentials: Credentials, transport: Transport, announce: Callable[[str], None]
+) -> Identity:
+    """Ask the platform whose token that of ``credentials`` is. ``announce`` gets one line before each retry.
+
+    Raises SignInError when the platform refuses the token, or cannot be asked.
+    """
+    identity: Identity | None = None
+    refused = False
+
+    async def attempt() -> Verdict:
+        nonlocal identity, refused
+        outcome = await transport.get(
+            settings.api_url + STATUS_PATH, {"Authorization": f"Bearer {credentials.token}"}
+        )
+        document = json_object(outcome) if isinstance(outcome, Answer) and outcome.status == 200 else None
+        if document is not None:
+            refused = document.get("valid") is False
+            identity = None if refused else read_identity(document)
+        secrets = tuple(filter(None, (credentials.token, credentials.refresh_token)))
+        failed = "The new token could not be verified"
+        return judge_auth(outcome, failed=failed, now=datetime.now(UTC), secrets=secrets)
+
+    verdict = await attempt_on_schedule(
+        attempt,
+        retries=settings.retries,
+        is_temporary=lambda verdict: not refused and identity is None and verdict.action is Action.RETRY,
+        announce=lambda verdict, delay_s, number: announce(
+            f"{verdict.message}. Attempt {number} in {delay_s:.1f} s."
+        ),
+    )
+    if identity is not None:
+        return identity
+    if refused or verdict.status in (401, 403):
+        raise SignInError(f"{settings.api_url} refused the token. Nothing was saved.")
+    exit_code, remedy = verdict.exit_code, ""
+    if verdict.status in (404, 405):
+        exit_code, remedy = EXIT_ATTENTION, " Check the address."
+    elif exit_code == EXIT_TEMPFAIL:
+        remedy = " Run cirron auth login again later."
+    message = f"{verdict.message.removesuffix('.')}. Nothing was saved.{remedy}"
+    raise SignInError(message, exit_code, hint=verdict.hint)
+
+
+async def change_login(path: Path, change: Callable[[Document], None]) -> None:
+    """Change the configuration file under the lock of all processes; see :func:`~.token_store.update`.
+
+    A cancellation is raised after the change is complete. Raises OSError and ConfigError as ``update`` does.
+    """
+    lock = await acquire_lock(path)
+    try:
+        await complete(update(path, change))
+    finally:
+        if lock is not None:
+            await in_thread(lock.give_back)

@@ -1,0 +1,262 @@
+"""``auth``: sign in, and manage the login."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+from cirron_spool.auth.account import Account, look_up
+from cirron_spool.auth.answers import Identity
+from cirron_spool.auth.sign_in import change_login
+from cirron_spool.auth.token_manager import TokenManager
+from cirron_spool.auth.token_store import remove_tokens
+from cirron_spool.cli.console import Console, Fault, is_terminal
+from cirron_spool.cli.signals import Signals, StopRequest
+from cirron_spool.concurrency import event_loop
+from cirron_spool.errors import (
+    EXIT_ATTENTION,
+    EXIT_AUTH,
+    EXIT_OK,
+    EXIT_TEMPFAIL,
+    AuthError,
+    AuthInvalidError,
+    ConfigError,
+    NotAuthenticatedError,
+)
+from cirron_spool.http.transport import Transport
+from cirron_spool.settings.files import CONFIG_NAME, Document, home_file
+from cirron_spool.settings.load import load_settings
+from cirron_spool.settings.model import Credentials, Settings
+from cirron_spool.settings.sources import TOKEN
+from cirron_spool.text import iso_utc, printable, reason
+
+T = TypeVar("T")
+
+# A long-lived token that ends this soon is worth a warning.
+_ENDS_SOON = timedelta(days=7)
+
+
+def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
+    """Run the action that the arguments name; return the exit code."""
+    if options.action == "login":
+        from cirron_spool.cli.auth_login import login
+
+        return login(options, console, signals)
+    actions = {"status": _status, "refresh": _refresh, "token": _token, "logout": _logout}
+    return actions[options.action](console, signals)
+
+
+def run_until_stopped(main: Callable[[], Coroutine[Any, Any, T]], signals: Signals) -> T:
+    """Run ``main`` in an event loop. A signal cancels it, then raises KeyboardInterrupt."""
+    stop = StopRequest()
+
+    async def stoppable() -> T:
+        task = asyncio.current_task()
+        if task is not None:
+            stop.bind(partial(_cancel, task))
+        return await main()
+
+    try:
+        with signals.stopping(stop):
+            return event_loop.run(stoppable)
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def _cancel(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+
+
+def _status(console: Console, signals: Signals) -> int:
+    settings = _load(console)
+    if settings.credentials is None:
+        missing = NotAuthenticatedError(hint=settings.missing_hint)
+        console.error(str(missing))
+        console.warning(missing.hint)
+        document: dict[str, object] = {"signedIn": False, "apiUrl": settings.api_url}
+        return console.end(EXIT_AUTH, document, Fault.of(missing))
+    account = run_until_stopped(lambda: look_up(settings, console.warning), signals)
+    identity = account.identity
+    if not console.json:
+        console.data(_status_lines(settings, account))
+    for warning in account_warnings(settings, account):
+        console.warning(warning)
+    document = {"signedIn": identity is not None, **account_json(settings, account)}
+    if account.is_refused:
+        refused = AuthInvalidError(hint=settings.refusal_hint(account.credentials))
+        console.error(str(refused))
+        console.warning(refused.hint)
+        return console.end(EXIT_AUTH, document, Fault.of(refused))
+    if account.problem:
+        fault = Fault("PlatformError", f"{settings.api_url} could not be asked: {account.problem}.")
+        console.error(fault.message)
+        return console.end(EXIT_TEMPFAIL, document, fault)
+    return console.end(EXIT_ATTENTION if account.unsaved else EXIT_OK, document)
+
+
+def _status_lines(settings: Settings, account: Account) -> list[str]:
+    identity = account.identity
+    lines = []
+    if identity is not None:
+        lines.append(f"Signed in as {identity}")
+        if identity.organization:
+            lines.append(f"Organization: {identity.organization}")
+    lines.append(f"Platform: {settings.api_url} ({settings.origins['api_url'].place})")
+    lines.append(f"Token: {account.credentials.origin.place}")
+    expires = expiry_of(account)
+    if expires is not None:
+        renewed = ", renewed by itself" if account.credentials.refresh_token is not None else ""
+        lines.append(f"Expires: {_iso(expires)}{renewed}")
+    return lines
+
+
+def expiry_of(account: Account) -> datetime | None:
+    """The end of the token: as the platform says, else as the login has it."""
+    told = account.identity.expires_at if account.identity is not None else None
+    return told or account.credentials.expires_at
+
+
+def account_warnings(settings: Settings, account: Account) -> list[str]:
+    """What a person should know of a token, one line each."""
+    warnings = []
+    if overridden := settings.overridden:
+        warnings.append(f"{overridden} Unset it to use the login.")
+    expires = expiry_of(account)
+    if expires is not None and account.credentials.refresh_token is None and account.identity is not None:
+        left = expires - datetime.now(UTC)
+        if left < _ENDS_SOON:
+            warnings.append(
+                f"The token expires in {_in_words(left)} ({_iso(expires)}). Get a new one before."
+            )
+    if account.unsaved:
+        warnings.append(account.unsaved)
+    return warnings
+
+
+def account_json(settings: Settings, account: Account) -> dict[str, object]:
+    """The keys about the account in a form for a program."""
+    identity, credentials = account.identity, account.credentials
+    expires = expiry_of(account)
+    return {
+        "apiUrl": settings.api_url,
+        "valid": None if account.problem else not account.is_refused,
+        **identity_json(identity),
+        "token": {
+            "source": credentials.origin.place,
+            "renewable": credentials.refresh_token is not None,
+            "expiresAt": _iso(expires) if expires is not None else None,
+        },
+        "overridesLogin": bool(settings.overridden),
+    }
+
+
+def identity_json(identity: Identity | None) -> dict[str, object]:
+    """``user`` and ``organization``, null where nothing is known."""
+    if identity is None:
+        return {"user": None, "organization": None}
+    organization = {"name": identity.organization} if identity.organization else None
+    return {"user": {"email": identity.email, "name": identity.name}, "organization": organization}
+
+
+def _refresh(console: Console, signals: Signals) -> int:
+    # The login is meant, also where a key in the environment overrides it.
+    settings = _load(console, without_key=True)
+    credentials = settings.credentials
+    if credentials is None:
+        raise NotAuthenticatedError(hint=settings.missing_hint)
+    if credentials.refresh_token is None:
+        raise AuthError(
+            f"The token from {credentials.origin.place} cannot be renewed: it has no refresh token. "
+            "Run cirron auth login."
+        )
+    tokens, renewed = run_until_stopped(lambda: _renew(settings, credentials, console), signals)
+    if not renewed:
+        raise AuthInvalidError(hint=settings.refusal_hint(credentials))
+    expires = tokens.credentials.expires_at
+    if not console.json:
+        until = f" It expires at {_iso(expires)}." if expires is not None else ""
+        console.line(f"Success: The token was renewed.{until}")
+    if tokens.unsaved:
+        console.warning(tokens.unsaved)
+    document = {"renewed": True, "expiresAt": _iso(expires) if expires is not None else None}
+    return console.end(EXIT_ATTENTION if tokens.unsaved else EXIT_OK, document)
+
+
+async def _renew(settings: Settings, credentials: Credentials, console: Console) -> tuple[TokenManager, bool]:
+    async with Transport(timeout_ms=settings.timeout_ms) as transport:
+        tokens = TokenManager(settings, credentials, transport)
+        return tokens, await tokens.renew(tokens.token, console.warning)
+
+
+def _token(console: Console, signals: Signals) -> int:
+    settings = _load(console)
+    credentials = settings.credentials
+    if credentials is None:
+        raise NotAuthenticatedError(hint=settings.missing_hint)
+    if is_terminal(sys.stdout):
+        console.warning("A token is a secret: anybody who reads it here can use the account.")
+    console.line(run_until_stopped(lambda: _fresh_token(settings, credentials, console), signals))
+    return EXIT_OK
+
+
+async def _fresh_token(settings: Settings, credentials: Credentials, console: Console) -> str:
+    """The token, renewed if it is about to expire. No request is made for any other."""
+    async with Transport(timeout_ms=settings.timeout_ms) as transport:
+        tokens = TokenManager(settings, credentials, transport)
+        await tokens.renew_if_due(console.warning)
+        if tokens.unsaved:
+            console.warning(tokens.unsaved)
+        return tokens.token
+
+
+def _logout(console: Console, signals: Signals) -> int:
+    path = home_file(CONFIG_NAME)
+    place = printable(str(path))
+    removed = False
+
+    def change(document: Document) -> None:
+        nonlocal removed
+        removed = remove_tokens(document)
+
+    if path is not None and os.path.lexists(path):
+        try:
+            run_until_stopped(lambda: change_login(path, change), signals)
+        except OSError as error:
+            raise ConfigError(f"Cannot change {place}: {reason(error)}. Check its permissions.") from None
+    if not console.json:
+        console.line(
+            f"Success: Signed out. The tokens in {place} were removed."
+            if removed
+            else "Nobody was signed in. Nothing was removed."
+        )
+    with suppress(ConfigError):  # settings that cannot be used have no token in use
+        if (rest := load_settings(os.environ).credentials) is not None:
+            console.warning(f"A token is still in use: it comes from {rest.origin.place}.")
+    return console.end(EXIT_OK, {"removed": removed})
+
+
+def _load(console: Console, *, without_key: bool = False) -> Settings:
+    """The settings, with their warnings shown; ``without_key`` leaves out the key in the environment."""
+    environ = {name: value for name, value in os.environ.items() if name != TOKEN.variable or not without_key}
+    settings = load_settings(environ)
+    for warning in settings.warnings:
+        console.warning(warning)
+    return settings
+
+
+def _iso(moment: datetime) -> str:
+    return iso_utc(int(moment.timestamp()) * 10**9)
+
+
+def _in_words(left: timedelta) -> str:
+    if left.days >= 1:
+        return f"{left.days} day{'s' if left.days != 1 else ''}"
+    hours = max(0, int(left.total_seconds()) // 3600)
+    return f"{hours} hour{'s' if hours != 1 else ''}"

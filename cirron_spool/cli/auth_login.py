@@ -1,0 +1,207 @@
+"""``auth login``: the device flow, or a token from standard input."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from cirron_spool.auth.answers import Identity
+from cirron_spool.auth.device_flow import DeviceCode, DeviceFlow
+from cirron_spool.auth.sign_in import change_login, verify_new_token
+from cirron_spool.auth.token_store import set_login, set_token
+from cirron_spool.cli.auth import identity_json, run_until_stopped
+from cirron_spool.cli.console import Console, is_terminal
+from cirron_spool.cli.signals import Signals
+from cirron_spool.concurrency.threads import in_daemon_thread
+from cirron_spool.errors import EXIT_OK, ConfigError, NoThreadError
+from cirron_spool.http.transport import Transport
+from cirron_spool.settings.files import Document, require_config
+from cirron_spool.settings.load import load_settings
+from cirron_spool.settings.model import Credentials, Settings
+from cirron_spool.settings.sources import TOKEN, check_token
+from cirron_spool.text import printable, reason
+
+_LARGEST_TOKEN_BYTES = 64 * 1024
+_WAYS = "Set HOME, or set CIRRON_API_KEY to a token and sign in nowhere."
+
+
+def login(options: argparse.Namespace, console: Console, signals: Signals) -> int:
+    """Sign in as the arguments say; return the exit code. Until the end the former login stays."""
+    settings = load_settings(
+        os.environ,
+        api_url=options.api_url,
+        allow_http=options.allow_http,
+        origins={"api_url": "--url"},
+        credentials=False,
+    )
+    path = settings.config_path
+    if str(path) == os.devnull:
+        raise ConfigError(f"There is no home directory that could hold a login. {_WAYS}")
+    require_config(path)
+    _check_writable(path)
+    for warning in settings.warnings:
+        console.warning(warning)
+    if options.with_token:
+        credentials = Credentials(_read_token())
+        change = partial(set_token, token=credentials.token)
+        identity = run_until_stopped(lambda: _verify(settings, credentials, console), signals)
+    else:
+        open_browser = not options.no_browser and is_terminal(sys.stdin) and not console.json
+        credentials, identity = run_until_stopped(
+            lambda: _sign_in(settings, console, open_browser=open_browser), signals
+        )
+        change = partial(set_login, credentials=credentials)
+
+    def change_all(document: Document) -> None:
+        change(document)
+        if options.api_url is not None:
+            document["apiUrl"] = settings.api_url
+            if options.allow_http:
+                document["allowHttp"] = True
+
+    try:
+        run_until_stopped(lambda: change_login(path, change_all), signals)
+    except OSError as error:
+        raise ConfigError(f"Cannot save the login in {printable(str(path))}: {reason(error)}.") from None
+    return _conclude(settings, identity, console)
+
+
+def _conclude(settings: Settings, identity: Identity, console: Console) -> int:
+    place = printable(str(settings.config_path))
+    if not console.json:
+        organization = f" ({identity.organization})" if identity.organization else ""
+        console.line(f"Success: Signed in as {identity}{organization} at {settings.api_url}.")
+        console.line(f"The login is saved in {place}.")
+    if os.environ.get(TOKEN.variable):
+        console.warning(f"{TOKEN.variable} is set and overrides this login. Unset it to use the login.")
+    origin = settings.origins["api_url"]
+    if origin.kind == "environment":
+        console.warning(
+            f"The login is for {settings.api_url}, an address from {origin.place}. "
+            "Keep it set, or sign in with --url."
+        )
+    document = {"signedIn": True, "apiUrl": settings.api_url, **identity_json(identity), "savedIn": place}
+    return console.end(EXIT_OK, document)
+
+
+async def _verify(settings: Settings, credentials: Credentials, console: Console) -> Identity:
+    async with Transport(timeout_ms=settings.timeout_ms) as transport:
+        return await verify_new_token(settings, credentials, transport, console.warning)
+
+
+async def _sign_in(
+    settings: Settings, console: Console, *, open_browser: bool
+) -> tuple[Credentials, Identity]:
+    """Go through the device flow, and verify the token that it gives."""
+    async with Transport(timeout_ms=settings.timeout_ms) as transport:
+        flow = DeviceFlow(settings, transport)
+        code = await flow.begin(console.warning)
+        show = console.say if console.json else console.line
+        show(f"Code: {code.user_code}")
+        show(f"Open {code.address} in a browser on any machine, and enter the code there.")
+        if code.complete_address != code.address:
+            show(f"This address has the code filled in: {code.complete_address}")
+        browser = Browser(code, console) if open_browser else None
+        try:
+            if browser is not None:
+                browser.offer()
+            show(
+                f"Waiting for the approval, {code.lifetime_s / 60:.0f} minutes at most. Ctrl-C ends the wait."
+            )
+            credentials = await flow.wait(code, console.warning)
+        finally:
+            if browser is not None:
+                browser.close()
+        return credentials, await verify_new_token(settings, credentials, transport, console.warning)
+
+
+class Browser:
+    """Opens the address of ``code`` when a person at the terminal presses Enter. Nothing waits for the browser."""
+
+    def __init__(self, code: DeviceCode, console: Console) -> None:
+        self._address = code.complete_address
+        self._console = console
+        self._opening: asyncio.Task[None] | None = None
+        self._waits_for_enter = False
+
+    def offer(self) -> None:
+        """Ask for Enter, where there is a browser and the event loop can wait for a terminal."""
+        if not _has_browser():
+            return
+        with suppress(NotImplementedError, OSError, ValueError):
+            asyncio.get_running_loop().add_reader(sys.stdin.fileno(), self._entered)
+            self._waits_for_enter = True
+            self._console.line("Press Enter to open it in the browser of this machine.")
+
+    def close(self) -> None:
+        """Stop to wait for Enter. A browser that is being opened goes on."""
+        if self._waits_for_enter:
+            self._waits_for_enter = False
+            asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        if self._opening is not None:
+            self._opening.cancel()
+
+    def _entered(self) -> None:
+        with suppress(OSError):
+            os.read(sys.stdin.fileno(), _LARGEST_TOKEN_BYTES)
+        self._waits_for_enter = False
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(sys.stdin.fileno())
+        self._opening = loop.create_task(self._open())
+
+    async def _open(self) -> None:
+        import webbrowser
+
+        # Some browsers are waited for until they are closed.
+        opened = False
+        with suppress(webbrowser.Error, OSError, NoThreadError):
+            opened = await in_daemon_thread(partial(webbrowser.open, self._address), "cirron-spool browser")
+        if not opened:
+            self._console.warning("No browser could be opened. Open the address by hand.")
+
+
+def _has_browser() -> bool:
+    """Whether this machine shows a browser to the person. One that runs in the terminal would take it over."""
+    has_display = sys.platform in ("darwin", "win32") and not os.environ.get("SSH_CONNECTION")
+    if not (has_display or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")))):
+        return False
+    import webbrowser
+
+    try:
+        return webbrowser.get() is not None
+    except webbrowser.Error:
+        return False
+
+
+def _read_token() -> str:
+    """The token from standard input. Raises ConfigError for none, and for one that no header can hold."""
+    text: str | None
+    try:
+        if is_terminal(sys.stdin):
+            import getpass
+
+            text = getpass.getpass("Paste the token, then press Enter (it is not shown): ", sys.stderr)
+        else:
+            text = sys.stdin.read(_LARGEST_TOKEN_BYTES)
+    except (OSError, ValueError, EOFError, AttributeError):
+        text = ""
+    token = text.removeprefix("\ufeff").strip()
+    if not token:
+        raise ConfigError(
+            "There is no token on standard input. Pipe it: cirron auth login --with-token < token.txt."
+        )
+    return check_token(token, "standard input")
+
+
+def _check_writable(path: Path) -> None:
+    """Raise ConfigError where a login could not be saved, before a person approves anything."""
+    target = Path(os.path.realpath(path))
+    folder = next(above for above in target.parents if os.path.lexists(above))
+    if not (os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)):
+        where = printable(str(path))
+        raise ConfigError(f"A login cannot be saved in {where}: {printable(str(folder))} is not writable.")
