@@ -220,6 +220,7 @@ def test_the_errors_have_the_exit_codes_that_are_shown() -> None:
         "NotAuthenticatedError": cirron_spool.NotAuthenticatedError,
         "AuthInvalidError": cirron_spool.AuthInvalidError,
         "AuthRejectedError": lambda: cirron_spool.AuthRejectedError(""),
+        "SignInError": lambda: cirron_spool.SignInError(""),
         "TokenRenewalError": lambda: cirron_spool.TokenRenewalError(""),
         "ResourceError": lambda: cirron_spool.ResourceError(""),
         "SpoolBusyError": lambda: cirron_spool.SpoolBusyError(""),
