@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import os
 import secrets
@@ -17,6 +18,7 @@ import aiofiles
 import aiofiles.os
 
 from cirron_spool.concurrency.threads import DISK_THREADS, in_thread
+from cirron_spool.settings import keyring_store
 from cirron_spool.settings.files import Document, require_config
 from cirron_spool.settings.model import Credentials
 from cirron_spool.settings.sources import credentials_in
@@ -41,16 +43,27 @@ async def save(path: Path, credentials: Credentials) -> None:
 
 
 async def update(path: Path, change: Callable[[Document], None]) -> None:
-    """Change the configuration file: ``change`` gets its object and changes that in place.
+    """Change the configuration: ``change`` gets its object, tokens included, and changes that in place.
 
-    Keys that ``change`` leaves alone are kept. The file is replaced in one step, with mode 0600. Raises OSError when
-    it cannot be written, and ConfigError when its content is not a configuration; then the file stays.
+    Keys that ``change`` leaves alone are kept. Tokens go where ``auth.store`` says after the change. The file is
+    replaced in one step, with mode 0600. Raises OSError when it cannot be written, and ConfigError when its content
+    is not a configuration or the keyring fails; then the file stays.
     """
-    document = await in_thread(require_config, path)
+    before = await in_thread(require_config, path)
+    had_keyring = keyring_store.is_used(before, path)
+    kept = await in_thread(keyring_store.read_tokens, path) if had_keyring else {}
+    document = _merge_tokens(copy.deepcopy(before), kept)
     change(document)
-    # The target of a symbolic link is replaced, and the link stays.
-    target = Path(await in_thread(os.path.realpath, path))
-    await _write(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    if keyring_store.is_used(document, path):
+        tokens = _take_tokens(document)
+        if tokens != kept:
+            await in_thread(keyring_store.write_tokens, path, tokens)
+    if document != before:
+        # The target of a symbolic link is replaced, and the link stays.
+        target = Path(await in_thread(os.path.realpath, path))
+        await _write(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    if had_keyring and not keyring_store.is_used(document, path):
+        await in_thread(keyring_store.write_tokens, path, {})
 
 
 def set_login(document: Document, credentials: Credentials) -> None:
@@ -71,15 +84,34 @@ def set_token(document: Document, token: str) -> None:
 
 def remove_tokens(document: Document) -> bool:
     """Remove every token from ``document``, and keep every other key; return whether there was a token."""
+    tokens = _take_tokens(document)
+    return bool(
+        tokens.get("token") or _auth_in(tokens).get("accessToken") or _auth_in(tokens).get("refreshToken")
+    )
+
+
+def _take_tokens(document: Document) -> Document:
+    """Remove the tokens from ``document``; return them under the same keys."""
+    tokens: Document = {}
     auth = _auth_in(document)
-    found = any(auth.get(key) for key in _LOGIN_KEYS[:2]) or bool(document.get("token"))
-    kept = {key: value for key, value in auth.items() if key not in _LOGIN_KEYS}
-    if kept:
-        document["auth"] = kept
-    else:
-        document.pop("auth", None)
-    document.pop("token", None)
-    return found
+    if login := {key: auth.pop(key) for key in _LOGIN_KEYS if key in auth}:
+        tokens["auth"] = login
+        if not auth:
+            del document["auth"]
+    if "token" in document:
+        tokens["token"] = document.pop("token")
+    return tokens
+
+
+def _merge_tokens(document: Document, tokens: Document) -> Document:
+    """Set ``tokens`` in ``document``, in place of those that it has."""
+    if tokens:
+        _take_tokens(document)
+        if login := _auth_in(tokens):
+            document["auth"] = {**_auth_in(document), **login}
+        if "token" in tokens:
+            document["token"] = tokens["token"]
+    return document
 
 
 def _auth_in(document: Document) -> Document:

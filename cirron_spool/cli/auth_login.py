@@ -20,6 +20,7 @@ from cirron_spool.cli.signals import Signals
 from cirron_spool.concurrency.threads import in_daemon_thread
 from cirron_spool.errors import EXIT_OK, ConfigError, NoThreadError
 from cirron_spool.http.transport import Transport
+from cirron_spool.settings import keyring_store
 from cirron_spool.settings.files import Document, require_config
 from cirron_spool.settings.load import load_settings
 from cirron_spool.settings.model import Credentials, Settings
@@ -42,8 +43,7 @@ def login(options: argparse.Namespace, console: Console, signals: Signals) -> in
     path = settings.config_path
     if str(path) == os.devnull:
         raise ConfigError(f"There is no home directory that could hold a login. {_WAYS}")
-    require_config(path)
-    _check_writable(path)
+    _check_store(path)
     for warning in settings.warnings:
         console.warning(warning)
     if options.with_token:
@@ -198,8 +198,10 @@ def _read_token() -> str:
     return check_token(token, "standard input")
 
 
-def _check_writable(path: Path) -> None:
+def _check_store(path: Path) -> None:
     """Raise ConfigError where a login could not be saved, before a person approves anything."""
+    if keyring_store.is_used(require_config(path), path):
+        keyring_store.read_tokens(path)
     target = Path(os.path.realpath(path))
     folder = next(above for above in target.parents if os.path.lexists(above))
     if not (os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)):

@@ -1,4 +1,4 @@
-"""The origin of a setting: an argument, an environment variable, a key of a file, or the default.
+"""The origin of a setting: an argument, an environment variable, a key of a file, the keyring, or the default.
 
 ``inspect`` imports this module, so it has no dataclass.
 """
@@ -14,9 +14,12 @@ T = TypeVar("T")
 
 
 class Origin(NamedTuple):
-    """The place of a value. ``name`` is an argument, a variable or a key; ``file`` is the path for a key."""
+    """The place of a value. ``name`` is an argument, a variable or a key; ``file`` is the path for a key.
 
-    kind: Literal["argument", "environment", "file", "default"]
+    A key in the keyring belongs to the configuration at ``file``.
+    """
+
+    kind: Literal["argument", "environment", "file", "keyring", "default"]
     name: str = ""
     file: Path | None = None
 
@@ -24,6 +27,8 @@ class Origin(NamedTuple):
         """The subject of a message about the value: ``timeout in /home/me/.cirron/config.json``."""
         if self.kind == "default":
             return "the default"
+        if self.kind == "keyring":
+            return f"{self.name} in the keyring"
         return f"{self.name} in {self._path}" if self.kind == "file" else self.name
 
     @property
@@ -31,6 +36,8 @@ class Origin(NamedTuple):
         """The place, for a message about a value that came from it: ``/home/me/.cirron/config.json (key token)``."""
         if self.kind == "file":
             return f"{self._path} (key {self.name})"
+        if self.kind == "keyring":
+            return f"the keyring (key {self.name})"
         # A caller may name an argument differently: --token-file t.txt.
         return (
             f"the {self.name} argument" if self.kind == "argument" and self.name.isidentifier() else str(self)

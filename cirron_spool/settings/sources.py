@@ -8,9 +8,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from cirron_spool.errors import ConfigError
+from cirron_spool.settings import keyring_store
 from cirron_spool.settings.files import (
     CONFIG_NAME,
     SDK_CONFIG_NAME,
@@ -101,7 +102,7 @@ class Layers:
     def remedy(self, credentials: Credentials) -> str:
         """How to replace refused ``credentials``, or empty where ``cirron auth login`` replaces them."""
         origin = credentials.origin
-        if origin.kind == "file":
+        if origin.kind in ("file", "keyring"):
             return "" if origin.file == self.json_path else "Put a valid key there."
         alternative = f"use {self._login}" if self._login else ""
         if origin.kind == "environment":
@@ -200,15 +201,26 @@ class Layers:
 
 
 def credentials_in(document: Document, path: Path) -> Credentials | None:
-    """Read the credentials in a ``config.json``: ``auth.accessToken``, else ``token``. Raises ConfigError."""
+    """Read the credentials of a ``config.json``: ``auth.accessToken``, else ``token``. Raises ConfigError.
+
+    The keyring comes before the file where ``auth.store`` names it.
+    """
     where = printable(str(path))
     auth = document.get("auth")
     if auth is not None and not isinstance(auth, dict):
         raise ConfigError(f"auth in {where} is not an object. Run cirron auth login again.")
-    if auth and (access := text_in(auth, "accessToken", where)):
+    if keyring_store.is_used(document, path) and (tokens := keyring_store.read_tokens(path)):
+        return _tokens_in(tokens, path, "keyring")
+    return _tokens_in(document, path, "file")
+
+
+def _tokens_in(document: Document, path: Path, kind: Literal["file", "keyring"]) -> Credentials | None:
+    where = printable(str(path)) if kind == "file" else "the keyring"
+    auth = document.get("auth")
+    if isinstance(auth, dict) and (access := text_in(auth, "accessToken", where)):
         refresh = text_in(auth, "refreshToken", where)
-        origin = Origin("file", "auth.accessToken", path)
-        refresh_place = Origin("file", "auth.refreshToken", path).place
+        origin = Origin(kind, "auth.accessToken", path)
+        refresh_place = Origin(kind, "auth.refreshToken", path).place
         return Credentials(
             check_token(access, origin.place),
             check_token(refresh, refresh_place) if refresh else None,
@@ -216,7 +228,7 @@ def credentials_in(document: Document, path: Path) -> Credentials | None:
             origin,
         )
     token = text_in(document, "token", where)
-    origin = Origin("file", "token", path)
+    origin = Origin(kind, "token", path)
     return Credentials(check_token(token, origin.place), origin=origin) if token else None
 
 

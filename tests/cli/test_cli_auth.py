@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import cirron_spool
 from cirron_spool.text import iso_utc
 from support.answers import Answer, html, json_answer
 from support.background import closed_port
@@ -59,6 +60,11 @@ PENDING = json_answer({"error": "authorization_pending"}, 400)
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
+
+
+def package_root() -> Path:
+    """The folder that the package is imported from."""
+    return Path(cirron_spool.__file__).parent.parent
 
 
 def offer(platform: ScriptedServer, *polls: Answer, **code: object) -> None:
@@ -629,3 +635,69 @@ def test_logout_of_an_unusable_file_keeps_it(home: Path, make: Callable[[Path], 
     done = run_cli("auth", "logout", home=home)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert path.exists()
+
+
+# -- the keyring
+
+KEYRING = {"PYTHON_KEYRING_BACKEND": "keyrings.alt.file.PlaintextKeyring"}
+
+
+def test_tokens_live_in_the_keyring_and_not_in_the_file(home: Path) -> None:
+    write_config(home, auth={"store": "keyring"}, other=1)
+    with ScriptedServer(check_auth=True) as platform:
+        offer(platform, json_answer(GRANT))
+        assert login(platform, home, env=KEYRING).returncode == 0
+        expected = {"auth": {"store": "keyring"}, "other": 1, "apiUrl": platform.url}
+        assert config_of(home) == expected
+        shown = run_cli("auth", "status", home=home, env=KEYRING)
+        assert "Token: the keyring (key auth.accessToken)\n" in shown.stdout, shown.stderr
+        renewed = run_cli("auth", "refresh", home=home, env=KEYRING)
+        assert renewed.returncode == 0, renewed.stderr
+        assert run_cli("auth", "token", home=home, env=KEYRING).stdout == "access-1\n"
+        assert config_of(home) == expected
+        gone = run_cli("auth", "logout", home=home, env=KEYRING)
+        assert gone.stdout.startswith("Success: Signed out.")
+        assert run_cli("auth", "token", home=home, env=KEYRING).returncode == 3
+        assert config_of(home) == expected
+
+
+def test_a_login_in_the_file_is_used_until_the_next_sign_in(home: Path) -> None:
+    write_config(home, auth={**OLD_LOGIN, "store": "keyring"})
+    assert run_cli("auth", "token", home=home, env=KEYRING).stdout == "access-old\n"
+
+
+@pytest.mark.parametrize(
+    ("backend", "line"),
+    [
+        ("keyring.backends.fail.Keyring", "Error: Cannot read the keyring: "),
+        ("keyring.backends.null.Keyring", "Error: The keyring does not keep what it is given."),
+    ],
+)
+def test_a_keyring_that_fails_is_one_line(home: Path, backend: str, line: str) -> None:
+    path = write_config(home, auth={"store": "keyring"})
+    before = path.read_bytes()
+    with ScriptedServer() as platform:
+        offer(platform, json_answer(GRANT))
+        done = login(platform, home, env={"PYTHON_KEYRING_BACKEND": backend})
+    assert done.returncode == 2
+    assert line in done.stderr
+    assert "or keep the login in the file: cirron config set auth.store file" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert path.read_bytes() == before
+
+
+def test_a_missing_keyring_library_is_one_line(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "keyring.py").write_text("raise ImportError('not here')\n", encoding="utf-8")
+    write_config(home, auth={"store": "keyring"})
+    done = run_cli("auth", "token", home=home, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{package_root()}"})
+    assert done.returncode == 2
+    assert "Install it (pip install 'cirron-spool[keyring]')" in done.stderr
+
+
+def test_an_unknown_store_is_named(home: Path) -> None:
+    path = write_config(home, auth={"store": "vault"})
+    done = run_cli("auth", "token", home=home)
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"Error: auth.store in {path} is neither file nor keyring. Correct it.\n",
+    )

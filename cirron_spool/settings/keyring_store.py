@@ -1,0 +1,79 @@
+"""Tokens in the system's keyring, with the extra ``[keyring]`` (``auth.store`` is ``keyring``). All calls block.
+
+One entry holds the tokens of one configuration file, as JSON under the keys that the file would have.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from cirron_spool.errors import ConfigError
+from cirron_spool.settings.files import Document
+from cirron_spool.text import printable
+
+SERVICE = "cirron"
+
+# A call of the keyring library: it gets the library and the name of the entry.
+_Use = Callable[[ModuleType, str], Any]
+_BACK_TO_FILE = "or keep the login in the file: cirron config set auth.store file"
+
+
+def is_used(document: Document, path: Path) -> bool:
+    """Whether ``auth.store`` in the configuration names the keyring. Raises ConfigError for an unknown store."""
+    auth = document.get("auth")
+    store = auth.get("store") if isinstance(auth, dict) else None
+    if store in (None, "file"):
+        return False
+    if store == "keyring":
+        return True
+    where = printable(str(path))
+    raise ConfigError(f"auth.store in {where} is neither file nor keyring. Correct it.")
+
+
+def read_tokens(path: Path) -> Document:
+    """The tokens of the configuration at ``path``; {} without any. Raises ConfigError when the keyring fails."""
+    text = _call("read", path, lambda keyring, user: keyring.get_password(SERVICE, user))
+    if text is None:
+        return {}
+    try:
+        document = json.loads(str(text))
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise ConfigError("The keyring holds no login of cirron. Run cirron auth login.")
+    return document
+
+
+def write_tokens(path: Path, tokens: Document) -> None:
+    """Keep ``tokens`` for the configuration at ``path``; {} removes the entry. Raises ConfigError."""
+    if not tokens:
+        if read_tokens(path):
+            _call("change", path, lambda keyring, user: keyring.delete_password(SERVICE, user))
+        return
+    text = json.dumps(tokens)
+    _call("change", path, lambda keyring, user: keyring.set_password(SERVICE, user, text))
+    # Some backends accept everything and keep nothing.
+    if read_tokens(path) != tokens:
+        raise ConfigError(f"The keyring does not keep what it is given. Choose another one, {_BACK_TO_FILE}.")
+
+
+def _call(verb: str, path: Path, use: _Use) -> object:
+    try:
+        import keyring
+    except ImportError:
+        raise ConfigError(
+            "auth.store is keyring, but the keyring library is not installed. "
+            f"Install it (pip install 'cirron-spool[keyring]'), {_BACK_TO_FILE}."
+        ) from None
+    try:
+        return use(keyring, os.path.realpath(path))
+    except Exception as error:  # noqa: BLE001  # a backend raises whatever its system raises
+        reason = printable(str(error).partition("\n")[0]) or type(error).__name__
+        raise ConfigError(
+            f"Cannot {verb} the keyring: {reason.removesuffix('.')}. Unlock it, {_BACK_TO_FILE}."
+        ) from None
