@@ -12,7 +12,8 @@ import pytest
 
 from cirron_spool import Tuning, __version__
 from cirron_spool.cli.arguments.build import build_parser, parse
-from support.cli import CliResult, clean_environment, command_line, run_cli, spawn, write_config
+from support.cli import CliResult, clean_environment, command_line, spawn, write_config
+from support.fork_server import run_cli
 from support.scripted import ScriptedServer
 from support.spools import TINY, Sealed, sdk_batches, snapshot
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from support.cli import CliResult, command_line, run_cli, spawn, spawn_cli, write_config
+from support.cli import CliResult, command_line, spawn, spawn_cli, write_config
+from support.fork_server import run_cli
 from support.scripted import Gate, ScriptedServer, ok
 from support.spools import FIRST_NS, sdk_batches, snapshot, write_batch
 from support.terminal import Exchange, TerminalResult, run_cli_pty

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.cli import run_cli
+from support.fork_server import run_cli
 from support.spools import TINY, sdk_batches, snapshot
 
 EMPTY = {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from support import fork_server
 from support.answers import html, json_answer
 from support.background import closed_port
 from support.cli import CliResult, command_line, run_cli, spawn, spawn_cli, write_config
@@ -21,7 +22,7 @@ PAGE_NAME = "01776486598051509000-446a507b2456443f923f85774a0854e3.json"
 
 def flush(home: Path, *args: str | Path, **more: object) -> CliResult:
     """Flush the spool below `home`, which is also the home."""
-    return run_cli("flush", *args, home=home, cwd=home, **more)  # type: ignore[arg-type]
+    return fork_server.run_cli("flush", *args, home=home, cwd=home, **more)  # type: ignore[arg-type]
 
 
 def page_batch(home: Path) -> Path:

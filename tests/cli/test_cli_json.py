@@ -12,7 +12,8 @@ import pytest
 
 from support.answers import json_answer
 from support.background import closed_port
-from support.cli import CliResult, run_cli, spawn_cli, write_config
+from support.cli import CliResult, spawn_cli, write_config
+from support.fork_server import run_cli
 from support.scripted import Answer, Gate, ScriptedServer, ok
 from support.spools import TINY, sdk_batches, write_batch
 from support.terminal import run_cli_pty

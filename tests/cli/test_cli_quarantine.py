@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from support.answers import json_answer
-from support.cli import run_cli, write_config
+from support.cli import write_config
+from support.fork_server import run_cli
 from support.scripted import Answer, ScriptedServer
 from support.spools import Sealed, sdk_batches, snapshot
 from support.terminal import run_cli_pty

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from support.cli import Running, run_cli, spawn_cli
+from support.cli import Running, spawn_cli
+from support.fork_server import run_cli
 from support.spools import TINY, sdk_batches, snapshot
 
 TOKEN = "sk-receive-0123456789"

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from support.answers import Answer, json_answer, ok
-from support.cli import CliResult, command_line, run_cli, spawn, write_config
+from support.cli import CliResult, command_line, spawn, write_config
+from support.fork_server import run_cli
 from support.scripted import ScriptedServer
 from support.spools import TINY, Sealed, sdk_batches, snapshot
 from support.users import NOBODY, shared_folder

@@ -23,7 +23,8 @@ from cirron_spool.protocol.answer import NoAnswer
 from support import tls
 from support.background import BackgroundServer, closed_port
 from support.blocking import BlockingServer
-from support.cli import run_cli, write_config
+from support.cli import write_config
+from support.fork_server import run_cli
 from support.spools import TINY, sdk_batches, snapshot
 from support.wire import read_head
 

@@ -9,7 +9,7 @@ from yarl import URL
 
 from cirron_spool.http.no_proxy import exempts
 from cirron_spool.http.proxies import find_proxy
-from support.cli import run_cli
+from support.fork_server import run_cli
 from support.scripted import ProxyServer, ScriptedServer
 from support.spools import TINY, sdk_batches
 

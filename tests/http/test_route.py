@@ -18,7 +18,7 @@ from cirron_spool.http.transport import Transport
 from support import tls
 from support.answers import Answer, html, ok
 from support.background import closed_port
-from support.cli import run_cli
+from support.fork_server import run_cli
 from support.scripted import ProxyServer, ScriptedServer
 from support.spools import TINY, sdk_batches, snapshot
 

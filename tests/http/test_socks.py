@@ -26,7 +26,8 @@ from cirron_spool.protocol.answer import NoAnswer
 from support import tls
 from support.answers import Answer, html, ok
 from support.background import closed_port
-from support.cli import CliResult, clean_environment, run_cli, spawn, spawn_cli, write_config
+from support.cli import CliResult, clean_environment, spawn, spawn_cli, write_config
+from support.fork_server import run_cli
 from support.scripted import ScriptedServer
 from support.socks import GRANTED_5, Asked, Fault, SocksServer, Step, has_ipv6, refusal
 from support.spools import TINY, sdk_batches, snapshot

@@ -29,7 +29,8 @@ from cirron_spool.settings.model import Credentials, Settings
 from cirron_spool.settings.origin import DEFAULT, Origin, Setting
 from cirron_spool.settings.sources import check_token
 from cirron_spool.settings.urls import is_loopback
-from support.cli import clean_environment, run_cli, write_config
+from support.cli import clean_environment, write_config
+from support.fork_server import run_cli
 
 # Python 3.13 writes the last half of such an address with dots.
 MAPPED = ipaddress.ip_address("::ffff:127.0.0.1")

@@ -21,7 +21,7 @@ from cirron_spool.settings.paths import (
     quarantine_path,
     spool_directory,
 )
-from support.cli import run_cli
+from support.fork_server import run_cli
 from support.spools import profiled_run, snapshot, write_batch
 
 BROKEN = {

@@ -12,8 +12,9 @@ import pytest
 
 from cirron_spool.spool.lock import LOCK_NAME
 from support.answers import Answer, Gate, ok
-from support.cli import CliResult, run_cli, spawn_cli
+from support.cli import CliResult, spawn_cli
 from support.filesystem import strange
+from support.fork_server import run_cli
 from support.scripted import ScriptedServer
 from support.spools import TINY, Sealed, sdk_batches, snapshot, write_batch
 

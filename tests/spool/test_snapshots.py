@@ -11,7 +11,7 @@ from cirron.snapshots.blob import GRADIENTS_FILENAME, WEIGHTS_FILENAME, snapshot
 from cirron_spool.spool import snapshots
 from cirron_spool.spool.snapshots import snapshots_left
 from support.answers import Answer
-from support.cli import run_cli
+from support.fork_server import run_cli
 from support.scripted import ScriptedServer
 from support.spools import TINY, sdk_batches
 
