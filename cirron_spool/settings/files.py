@@ -78,13 +78,13 @@ def read_sdk_config(path: Path) -> tuple[Document, tuple[str, ...]]:
     return ({}, ()) if found is None else (found[0], _check_owner(found[1], printable(str(path))))
 
 
-def read_output_dir(path: Path) -> object:
-    """``output_dir`` in a ``config.toml``, or None. The SDK does not ask whose file it is.
+def read_sdk_value(path: Path, key: str) -> object:
+    """The value of ``key`` in a ``config.toml``, or None. The SDK does not ask whose file it is.
 
     Raises UnusableFileError when the file is there and cannot be read.
     """
     found = _read_sdk_config(path)
-    return None if found is None else found[0].get("output_dir")
+    return None if found is None else found[0].get(key)
 
 
 def text_in(document: Document, key: str, where: str) -> str | None:

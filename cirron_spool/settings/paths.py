@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from cirron_spool.errors import ConfigError
-from cirron_spool.settings.files import SDK_CONFIG_NAME, UnusableFileError, home_file, read_output_dir
+from cirron_spool.settings.files import SDK_CONFIG_NAME, UnusableFileError, home_file, read_sdk_value
 from cirron_spool.settings.origin import DEFAULT, Origin
 from cirron_spool.text import printable
 
 # The SDK's name for the folder in its output directory.
 SPOOL_NAME = "spool"
 _QUARANTINE = "quarantine"
+# cirron-sdk 0.3.0, DEFAULT_SPOOL_MAX_BYTES.
+_SDK_CAP = 1_000_000_000
 
 
 class Place(NamedTuple):
@@ -49,7 +52,7 @@ def find_spool(
     origin = Origin("file", "output_dir", file)
     found, problem = None, ""
     try:
-        found = read_output_dir(file) if file is not None else None
+        found = read_sdk_value(file, "output_dir") if file is not None else None
     except UnusableFileError as error:
         if file_needed:
             raise ConfigError(f"{error.what}. Correct it, or pass --dir the spool directory.") from None
@@ -61,6 +64,24 @@ def find_spool(
     if not isinstance(found, str):
         raise ConfigError(f"{origin} is not a text. Correct it, or pass --dir the spool directory.")
     return Place(_below(found, origin), origin)
+
+
+def spool_cap(environ: Mapping[str, str]) -> int:
+    """The bytes of a spool beyond which the SDK deletes the oldest batches: its own setting. Blocking.
+
+    ``CIRRON_SPOOL_MAX_BYTES``, else ``spool_max_bytes`` in ``~/.cirron/config.toml``, else 1 GB. A value that the SDK
+    could not use counts as absent.
+    """
+    file = home_file(SDK_CONFIG_NAME)
+    found: object = environ.get("CIRRON_SPOOL_MAX_BYTES")
+    if not found and file is not None:
+        with suppress(UnusableFileError):
+            found = read_sdk_value(file, "spool_max_bytes")
+    try:
+        cap = int(found) if isinstance(found, str | int) else 0
+    except ValueError:
+        cap = 0
+    return cap if cap > 0 else _SDK_CAP
 
 
 def quarantine_path(spool: Path) -> Path:

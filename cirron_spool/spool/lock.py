@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -25,6 +26,8 @@ LOCK_NAME = ".cirron-spool.lock"
 _HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
 # Each further try finds that another process has given its lock back in between.
 _MOST_TRIES = 10
+# A process that only looks holds a lock for microseconds: a second try comes after this many seconds.
+_LOOK_S = 0.01
 
 
 class HeldError(Exception):
@@ -62,6 +65,17 @@ def take_lock(directory: Path) -> tuple[FileLock | None, str]:
         return None, f"{shown} cannot be locked: {reason(error)}. Do not flush it twice at once."
 
 
+def is_held(directory: Path) -> bool:
+    """Whether a process holds the lock on the spool in ``directory``. Creates nothing."""
+    path = os.path.join(os.path.realpath(directory), LOCK_NAME)
+    if not os.path.lexists(path):
+        return False
+    try:
+        return _is_held(path)
+    except OSError:  # there are no locks here
+        return False
+
+
 def lock_file(path: str) -> FileLock:
     """Take the lock whose file is ``path``, without waiting. The file need not exist.
 
@@ -82,6 +96,13 @@ if sys.platform == "win32":
             raise HeldError from None
         return lock.release
 
+    def _is_held(path: str) -> bool:
+        try:
+            _take(path)()
+        except HeldError:
+            return True
+        return False
+
 else:
     # Not filelock: it refuses a file that this user cannot write, and one of another user in a sticky directory.
 
@@ -92,6 +113,7 @@ else:
         import fcntl  # needed by a flush, not by inspect
 
         tries = _MOST_TRIES
+        looked = False
         while True:
             fd = _open(path)
             tries -= 1
@@ -102,10 +124,30 @@ else:
                     return partial(_give_back, fd, path)
             except OSError as error:
                 os.close(fd)
-                if error.errno in _HELD:
+                if error.errno not in _HELD:
+                    raise
+                if looked:
                     raise HeldError from None
-                raise
+                looked = True
+                time.sleep(_LOOK_S)
+                continue
             os.close(fd)
+
+    def _is_held(path: str) -> bool:
+        import fcntl
+
+        try:
+            fd = _open_existing(path)
+        except OSError:
+            return _is_locked(os.lstat(path))
+        try:
+            # Shared, so that two that look do not see each other. The close gives it back.
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno in _HELD
+        finally:
+            os.close(fd)
+        return False
 
     def _give_back(fd: int, path: str) -> None:
         # Removed while it is held: a waiter that has it open finds it unlinked and takes the new one.

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from cirron_spool.settings.paths import SPOOL_NAME
 from cirron_spool.text import count, printable
@@ -19,18 +20,39 @@ _MOST_SPANS = 2000
 _MOST_S = 0.2
 
 
-def snapshots_left(spool: Path) -> str:
-    """A warning that counts the snapshots of a run whose spool is ``spool``, or an empty string. Blocking, bounded."""
+class Snapshots(NamedTuple):
+    """The snapshot files of a run in ``folder``. ``all_counted`` is False where there are more than ``files``."""
+
+    folder: Path
+    files: int
+    all_counted: bool
+
+    def __str__(self) -> str:
+        """``3 files in /…/snapshots``."""
+        number = ("" if self.all_counted else "at least ") + count(self.files, "file")
+        return f"{number} in {printable(str(self.folder))}"
+
+
+def find_snapshots(spool: Path) -> Snapshots | None:
+    """Count the snapshots of the run whose spool is ``spool``; None without any. Blocking, bounded."""
     for place in dict.fromkeys((spool, Path(os.path.realpath(spool)))):
         # The SDK calls its spool so; any other directory says nothing about an output directory around it.
         if place.name == SPOOL_NAME:
             folder = place.parent / _FOLDER
             files, whole = _count(folder)
             if files:
-                what = ("" if whole else "at least ") + count(files, "file")
-                shown = printable(str(folder))
-                return f"Snapshots stay behind: {what} in {shown}. A flush does not upload them; keep the folder."
-    return ""
+                return Snapshots(folder, files, whole)
+    return None
+
+
+def snapshots_left(spool: Path) -> str:
+    """A warning that counts the snapshots of the run whose spool is ``spool``, or an empty string. Blocking."""
+    found = find_snapshots(spool)
+    return (
+        f"Snapshots stay behind: {found}. A flush does not upload them; keep the folder."
+        if found is not None
+        else ""
+    )
 
 
 def _count(folder: Path) -> tuple[int, bool]:

@@ -151,7 +151,7 @@ def test_what_cannot_be_run_is_passed_over_or_said(tmp_path: Path, ours: Path, o
     [
         ["-v", "traces", "login"],
         ["--profile", "dev", "--no-color", "traces", "view"],
-        ["--api-url=https://x", "status", "--json"],
+        ["--api-url=https://x", "traces", "--json"],
         ["--help", "traces"],
         ["help", "traces"],
         ["--", "config"],

@@ -16,9 +16,10 @@ from cirron_spool.cli.arguments.parser import Parser, did_you_mean, listed, usag
 from cirron_spool.cli.arguments.quarantine import add_quarantine
 from cirron_spool.cli.arguments.receive import add_receive
 from cirron_spool.cli.arguments.spool import add_clear, add_inspect
+from cirron_spool.cli.arguments.status import add_status
 
 # The words of ``cirron`` that are ours.
-OWN_WORDS = ("spool", "auth")
+OWN_WORDS = ("spool", "auth", "status")
 _OTHER_WORDS = (
     "Any other command (such as traces) is handed over, with all its options, to the next cirron on PATH."
 )
@@ -39,10 +40,12 @@ def build_parser(prog: str = "cirron-spool") -> Parser:
         _add_version(spool)
         _add_commands(spool, receive=False)
         add_auth(parser)
+        add_status(parser)
         parser.epilog = f"{_OTHER_WORDS} {EXIT_CODES}"
     else:
         _add_commands(parser, receive=True)
         add_auth(parser)
+        add_status(parser)
     return parser
 
 
