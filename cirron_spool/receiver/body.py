@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
-from cirron_spool.receiver.http1 import RefusedError
+from cirron_spool.receiver.answers import RefusedError
 from cirron_spool.receiver.jsontext import JsonCheck, NotABatchError
 
 # How much is decompressed, checked and written in one go. The check holds the GIL, about 1 ms for this much.

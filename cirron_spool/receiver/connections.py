@@ -24,7 +24,8 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 
 from cirron_spool.receiver import http1
-from cirron_spool.receiver.http1 import Answer, Framing, Head, RefusedError
+from cirron_spool.receiver.answers import Answer, RefusedError
+from cirron_spool.receiver.http1 import Framing, Head
 from cirron_spool.receiver.options import ReceiverOptions
 from cirron_spool.text import reason
 
@@ -34,7 +35,9 @@ _READ_BYTES = 64 << 10
 _LINGER_S = 2.0
 
 # Connections over the limit that get a 503 at a time. Further ones wait in the system's queue.
-_TURNED_AWAY = 32
+_REJECTED_AT_ONCE = 32
+
+_TOO_MANY = RefusedError(503, "Too many connections.", {"Retry-After": "1"})
 
 # Descriptors of everything but connections and their uploads: the store, its threads, the event loop, the streams.
 _OTHER_DESCRIPTORS = 32
@@ -83,6 +86,15 @@ class Request:
                 raise RefusedError(400, "The body breaks off.")
         return b""
 
+    async def read_all(self, limit: int) -> bytes:
+        """The whole body. Raises RefusedError: 413 when it has more than ``limit`` bytes, and as ``read``."""
+        body = bytearray()
+        while chunk := await self.read():
+            body += chunk
+            if len(body) > limit:
+                raise RefusedError(413, f"The request is larger than {limit} bytes.")
+        return bytes(body)
+
 
 class Connections:
     """All connections of a receiver. ``accept`` takes them from a listening socket.
@@ -103,8 +115,8 @@ class Connections:
         self.answered = answered
         self.draining = False
         self._trouble = trouble
-        self._most = _most_connections(options.max_connections)
-        self._room = asyncio.Semaphore(self._most + _TURNED_AWAY)
+        self._limit = _connection_limit(options.max_connections)
+        self._slots = asyncio.Semaphore(self._limit + _REJECTED_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: set[_Connection] = set()
         self._idle = asyncio.Event()
@@ -119,14 +131,14 @@ class Connections:
         loop = asyncio.get_running_loop()
         waits = False
         while True:
-            await self._room.acquire()
+            await self._slots.acquire()
             try:
                 accepted, _ = await loop.sock_accept(listening)
             except ConnectionError:  # a client that has left already
-                self._room.release()
+                self._slots.release()
                 continue
             except OSError as error:
-                self._room.release()
+                self._slots.release()
                 if not waits:
                     waits = True
                     words = reason(error)
@@ -134,19 +146,19 @@ class Connections:
                 await asyncio.sleep(_RECOVERY_S)
                 continue
             waits = False
-            task = loop.create_task(self._converse(accepted))
+            task = loop.create_task(self._serve_connection(accepted))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 
-    async def _converse(self, accepted: socket.socket) -> None:
+    async def _serve_connection(self, accepted: socket.socket) -> None:
         """Serve one connection to its end."""
         reader, writer = await asyncio.open_connection(sock=accepted)
         connection = _Connection(self, reader, writer)
-        turned_away = len(self._open) >= self._most
+        over_limit = len(self._open) >= self._limit
         self._open.add(connection)
         try:
             with contextlib.suppress(OSError):
-                await (connection.turn_away() if turned_away else connection.serve())
+                await (connection.reject() if over_limit else connection.serve())
             await connection.close()
         finally:
             self._open.remove(connection)
@@ -154,7 +166,7 @@ class Connections:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.remove(task)
-        self._room.release()
+        self._slots.release()
         if not task.cancelled() and (error := task.exception()) is not None:
             self._trouble(
                 f"A connection failed with {type(error).__name__}. Its client sends the batch again."
@@ -180,7 +192,7 @@ class Connections:
         self.draining = True
         for connection in self._open:
             if not connection.busy:
-                connection.hang_up()
+                connection.close_after_write()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 await self._idle.wait()
@@ -199,7 +211,7 @@ class _Connection:
         self.received = bytearray()
         self.busy = False
         self.peer = _peer(writer)
-        self._all = connections
+        self._connections = connections
         self._reader = reader
         self._writer = writer
         self._loop = asyncio.get_running_loop()
@@ -211,17 +223,17 @@ class _Connection:
             try:
                 head = await self._head(limit)
             except RefusedError as refused:
-                await self._answer(http1.refusal(refused.status, refused.message), close=True)
+                await self._answer(refused.answer, close=True)
                 await self._linger()
                 return
             if head is None:
                 return
             request = Request(self, head)
-            with self._all.request():
+            with self._connections.request():
                 self.busy = True
                 answer = await self._handled(request)
                 # Closing is cheaper than reading the rest of an unwanted body.
-                close = not head.keep_alive or not request.is_read or self._all.draining
+                close = not head.keep_alive or not request.is_read or self._connections.draining
                 await self._answer(answer, close=close, with_body=head.method != "HEAD")
                 self.busy = False
             if not request.is_read:
@@ -230,9 +242,9 @@ class _Connection:
                 return
             limit = self.options.keepalive_s
 
-    async def turn_away(self) -> None:
+    async def reject(self) -> None:
         """Say that there are too many connections."""
-        await self._answer(http1.refusal(503, "Too many connections.", **{"Retry-After": "1"}), close=True)
+        await self._answer(_TOO_MANY.answer, close=True)
         await self._linger()
 
     async def read(self) -> bytes:
@@ -251,7 +263,7 @@ class _Connection:
             self._writer.transport.abort()
             raise ConnectionAbortedError from None
 
-    def hang_up(self) -> None:
+    def close_after_write(self) -> None:
         """Close the connection once its written bytes are sent."""
         self._writer.close()
 
@@ -288,20 +300,20 @@ class _Connection:
                 seconds = self.options.header_timeout_s
                 raise RefusedError(408, f"The request's head took longer than {seconds:g} seconds.") from None
             if not more:
-                if not self.received or self._all.draining:
+                if not self.received or self._connections.draining:
                     return None
                 raise RefusedError(400, "The request breaks off.")
 
     async def _handled(self, request: Request) -> Answer:
         try:
-            return await self._all.handler(request)
+            return await self._connections.handler(request)
         except RefusedError as refused:
-            return http1.refusal(refused.status, refused.message)
+            return refused.answer
         except Exception as error:  # noqa: BLE001  # one request's mishap is not the others'
-            return http1.refusal(500, f"The receiver failed at this request: {type(error).__name__}.")
+            return RefusedError(500, f"The receiver failed at this request: {type(error).__name__}.").answer
 
     async def _answer(self, answer: Answer, *, close: bool, with_body: bool = True) -> None:
-        self._all.answered(answer, self.peer)
+        self._connections.answered(answer, self.peer)
         await self.write(http1.encode(answer, close=close, with_body=with_body))
 
     async def _linger(self) -> None:
@@ -322,7 +334,7 @@ def _peer(writer: asyncio.StreamWriter) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _most_connections(wanted: int) -> int:
+def _connection_limit(wanted: int) -> int:
     """``wanted``, or as many as the process has descriptors for: a long upload's file takes one beside the socket's."""
     if sys.platform == "win32":  # sockets are no descriptors there
         return wanted
@@ -331,4 +343,4 @@ def _most_connections(wanted: int) -> int:
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most == resource.RLIM_INFINITY:
         return wanted
-    return max(1, min(wanted, (most - _TURNED_AWAY - _OTHER_DESCRIPTORS) // 2))
+    return max(1, min(wanted, (most - _REJECTED_AT_ONCE - _OTHER_DESCRIPTORS) // 2))

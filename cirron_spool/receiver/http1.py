@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
+
+from cirron_spool.receiver.answers import Answer, RefusedError
 
 # Bytes of a request's first line, of the whole head with its last empty line, and of one line between chunks.
 MAX_REQUEST_LINE = 8 << 10
@@ -43,43 +45,22 @@ _SINGLE = (
 )
 
 
-class RefusedError(Exception):
-    """The request is answered with ``status`` and ``message``, and nothing of it is kept."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-
-
 @dataclass(frozen=True, slots=True)
 class Head:
     """A request without its body.
 
-    ``path`` has neither query nor origin; the names of ``fields`` are in lower case. ``length`` is the body's in bytes,
-    None for one in chunks. ``keep_alive``: the client would send another request on this connection.
+    ``path`` has neither query nor origin. ``query`` is the text behind the question mark. The names of ``fields`` are
+    in lower case. ``length`` is the body's in bytes, None for one in chunks. ``keep_alive``: the client would send
+    another request on this connection.
     """
 
     method: str
     path: str
+    query: str
     fields: Mapping[str, str]
     length: int | None
     keep_alive: bool
     waits_for_continue: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A status, an object that becomes the JSON body, and further header fields."""
-
-    status: int
-    content: Mapping[str, object]
-    fields: Mapping[str, str] = field(default_factory=dict)
-
-
-def refusal(status: int, error: str, **fields: str) -> Answer:
-    """The answer that every refused request gets."""
-    return Answer(status, {"success": False, "error": error}, fields)
 
 
 def head_length(received: bytearray) -> int | None:
@@ -123,11 +104,11 @@ def parse_head(head: bytes) -> Head:
     if expectation not in ("", "100-continue"):
         raise RefusedError(417, "Expect must be 100-continue or absent.")
     closing = "close" in (option.strip().lower() for option in fields.get("connection", "").split(","))
+    path, _, query = (_ABSOLUTE.sub("", target, count=1) if target[0] != "/" else target).partition("?")
     return Head(
         method=method,
-        path=_ABSOLUTE.sub("", target, count=1).partition("?")[0]
-        if target[0] != "/"
-        else target.partition("?")[0],
+        path=path,
+        query=query,
         fields=fields,
         length=length,
         keep_alive=version == "1.1" and not closing,
@@ -260,10 +241,11 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 def encode(answer: Answer, *, close: bool, with_body: bool = True) -> bytes:
     """The bytes of an answer. ``close``: no request is read after it; ``with_body``: False for an answer to HEAD."""
-    body = json.dumps(answer.content).encode()
+    is_page = isinstance(answer.content, str)
+    body = answer.content.encode() if isinstance(answer.content, str) else json.dumps(answer.content).encode()
     fields = {
         "Date": formatdate(usegmt=True),
-        "Content-Type": "application/json",
+        "Content-Type": "text/html; charset=utf-8" if is_page else "application/json",
         "Content-Length": str(len(body)),
         **answer.fields,
         **({"Connection": "close"} if close else {}),

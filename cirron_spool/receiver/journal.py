@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from cirron_spool.receiver.http1 import Answer
+from cirron_spool.receiver.answers import Answer
 from cirron_spool.receiver.store import Stored
 from cirron_spool.text import count, human_size
 
@@ -38,13 +38,13 @@ class Journal:
 
     def answered(self, answer: Answer, peer: str) -> None:
         """An answer goes out."""
-        if answer.status < 400:
+        if not answer.refused:
             return
         self.refused += 1
         self.unauthorized += answer.status == 401
         # Another batch under a stored one's identifier, or a disk that fails: a person must look.
         urgent = answer.status in (409, 500, 507)
-        self._log(f"Refused {answer.status} from {peer}: {answer.content['error']}", always=urgent)
+        self._log(f"Refused {answer.status} from {peer}: {answer.refused}", always=urgent)
 
     def trouble(self, line: str) -> None:
         """Something went wrong beside the requests: a person must look."""

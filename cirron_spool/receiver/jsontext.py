@@ -108,7 +108,7 @@ class JsonCheck:
         self._guess_from = 0
         place: int | None = 0
         while place is not None:
-            place = self._walk_string(text, place) if self._in_string else self._step(text, place, final)
+            place = self._string_part(text, place) if self._in_string else self._step(text, place, final)
 
     def _step(self, text: str, place: int, final: bool) -> int | None:
         """Check the next value or token; the place behind it, or None where the next piece must go on."""
@@ -120,7 +120,7 @@ class JsonCheck:
             self._value(text, place, end)
         elif start in "{}[]:,":
             end = place + 1
-            self._mark(start)
+            self._structural(start)
         elif start == '"':
             cut_or_end = self._string(text, place, final)
             if cut_or_end is None:
@@ -134,7 +134,7 @@ class JsonCheck:
             if not _VALID_ATOM.fullmatch(text, place, end):
                 raise _unexpected(text, place)
             self._value(text, place, end)
-        return end if self._in_string else self._run(text, end)
+        return end if self._in_string else self._following_values(text, end)
 
     def _whole(self, text: str, place: int) -> int | None:
         """The end of the array or object at ``place``; None where it is cut or wrong, which its tokens will show."""
@@ -148,7 +148,7 @@ class JsonCheck:
         self._check_depth(text[place:end], around=len(self._open))
         return end
 
-    def _run(self, text: str, place: int) -> int:
+    def _following_values(self, text: str, place: int) -> int:
         """The end of the array items or object members that follow a comma at ``place``, as far as they are whole.
 
         The end is a guess, and the reach grows with each right one. Behind a value without brackets it is any comma.
@@ -205,7 +205,7 @@ class JsonCheck:
             self._value(text, place, end)
         return end
 
-    def _walk_string(self, text: str, place: int) -> int | None:
+    def _string_part(self, text: str, place: int) -> int | None:
         """Go on in a string that is longer than a piece, or wrong."""
         end = _end(_STRING_PART, text, place)
         if end > place:
@@ -218,25 +218,26 @@ class JsonCheck:
             raise _not_json(f"unexpected {self._rest[:6]!r} in a string")
         return None
 
-    def _mark(self, mark: str) -> None:
-        if mark in "{[":
-            self._value(mark, 0, 1)
+    def _structural(self, character: str) -> None:
+        """Check one of the six structural characters of JSON."""
+        if character in "{[":
+            self._value(character, 0, 1)
             if len(self._open) >= MAX_DEPTH:
                 raise _too_deep()
-            self._open.append(mark)
-            self._expect = _Expect.FIRST_KEY if mark == "{" else _Expect.FIRST_ITEM
-        elif mark in "}]":
-            opening, first = ("{", _Expect.FIRST_KEY) if mark == "}" else ("[", _Expect.FIRST_ITEM)
+            self._open.append(character)
+            self._expect = _Expect.FIRST_KEY if character == "{" else _Expect.FIRST_ITEM
+        elif character in "}]":
+            opening, first = ("{", _Expect.FIRST_KEY) if character == "}" else ("[", _Expect.FIRST_ITEM)
             if not self._open or self._open[-1] != opening or self._expect not in (first, _Expect.COMMA):
-                raise _unexpected(mark)
+                raise _unexpected(character)
             self._open.pop()
             self._expect = _Expect.COMMA if self._open else _Expect.NOTHING
-        elif mark == ":" and self._expect is _Expect.COLON:
+        elif character == ":" and self._expect is _Expect.COLON:
             self._expect = _Expect.VALUE
-        elif mark == "," and self._expect is _Expect.COMMA:
+        elif character == "," and self._expect is _Expect.COMMA:
             self._expect = _Expect.KEY if self._open[-1] == "{" else _Expect.VALUE
         else:
-            raise _unexpected(mark)
+            raise _unexpected(character)
 
     def _value(self, text: str, start: int, end: int) -> None:
         """A value stands in ``text``, or begins there."""

@@ -7,7 +7,6 @@ import errno
 import filecmp
 import os
 import re
-import secrets
 import stat
 import threading
 import time
@@ -16,25 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cirron_spool.errors import CirronSpoolError, SpoolBusyError, SpoolError, resource_error
+from cirron_spool.receiver.answers import RefusedError
 from cirron_spool.receiver.body import BodyReader
-from cirron_spool.receiver.http1 import RefusedError
+from cirron_spool.receiver.incoming import INCOMING_NAME, NEW_FILE, IncomingFile, incoming_name, sync_file
 from cirron_spool.spool.lock import HeldError, lock_file
 from cirron_spool.spool.names import format_batch_name, parse_batch_name
 from cirron_spool.text import printable, reason
 
 _LOCK_NAME = ".cirron-spool-receive.lock"
 
-# Hidden, and matched neither by a batch's name nor by the SDK's globs for *.json and *.json.tmp.
-_INCOMING = re.compile(r"\.incoming-[0-9a-f]{16}\.part")
-
 # The SDK's identifiers have 32 digits. The bound keeps any file name under the 255 bytes that file systems allow.
 _BATCH_ID = re.compile(r"[0-9a-f]{1,128}")
 
 # At most the 20 digits that the SDK pads to: then names sort as times.
 _CREATED_NS = re.compile(r"0|[1-9][0-9]{0,19}")
-
-# O_NOFOLLOW and O_CLOEXEC are not everywhere; where they are missing there is nothing to ask for.
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,13 +188,13 @@ class Store:
                     continue
                 if (batch := parse_batch_name(entry.name)) is not None:
                     self._names[batch.batch_id] = (*self._names.get(batch.batch_id, ()), entry.name)
-                elif _INCOMING.fullmatch(entry.name):
+                elif INCOMING_NAME.fullmatch(entry.name):
                     # Never acknowledged. No other process writes here during the lock.
                     os.unlink(entry.path)
 
     def _try_to_write(self) -> None:
-        path = self.path(_incoming())
-        _sync_file(path, _NEW_FILE)
+        path = self.path(incoming_name())
+        sync_file(path, NEW_FILE)
         os.unlink(path)
 
     def _sync_folder(self) -> None:
@@ -223,88 +217,31 @@ class Store:
         )
 
 
-class Upload:
-    """One batch on its way in: ``feed`` its body, then ``finish``; ``discard`` whatever happened.
-
-    The calls may come from different threads, one after another; ``discard`` may come at any time, also while another
-    call runs, and waits for it.
-    """
+class Upload(IncomingFile[Stored]):
+    """One batch on its way in."""
 
     def __init__(self, store: Store, batch_id: str, *, gzipped: bool) -> None:
+        super().__init__(store.directory)
         self._store = store
         self._batch_id = batch_id
         self._reader = BodyReader(gzipped=gzipped, limit=store.max_bytes)
-        self._temporary = store.path(_incoming())
-        self._there = False
-        self._file: int | None = None
-        self._size = 0
-        self._running = threading.Lock()
 
-    def feed(self, data: bytes) -> None:
-        """Take in the next bytes of the body. Raises RefusedError, or OSError when they cannot be written."""
-        with self._running:
-            self._write(self._reader.feed(data))
+    def accept(self, data: bytes) -> Iterable[bytes]:
+        """The pieces of JSON that ``data`` completes. Raises RefusedError."""
+        return self._reader.feed(data)
 
-    def finish(self) -> Stored:
-        """Take the body for complete and make the batch durable.
+    def accept_end(self) -> Iterable[bytes]:
+        """The last piece of JSON. Raises RefusedError."""
+        yield from self._reader.finish()
+        written = self._reader.created_ns
+        if written is not None and not _CREATED_NS.fullmatch(written):
+            raise RefusedError(400, "created_ns must be a whole number with at most 20 digits, not negative.")
 
-        Raises RefusedError (409: another batch has this identifier) or OSError; then nothing is stored.
-        """
-        with self._running:
-            self._write(self._reader.finish())
-            written = self._reader.created_ns
-            if written is not None and not _CREATED_NS.fullmatch(written):
-                raise RefusedError(
-                    400, "created_ns must be a whole number with at most 20 digits, not negative."
-                )
-            created_ns = time.time_ns() if written is None else int(written)
-            file = self._opened()
-            os.fsync(file)
-            self._file = None
-            os.close(file)
-            stored = self._store.commit(self._temporary, self._batch_id, created_ns, self._size)
-            self._there = False
-            return stored
-
-    def discard(self) -> None:
-        """Leave nothing half-written behind. After a successful ``finish`` there is nothing to do."""
-        with self._running:
-            if self._file is not None:
-                with contextlib.suppress(OSError):
-                    os.close(self._file)
-                self._file = None
-            if self._there:
-                with contextlib.suppress(OSError):
-                    os.unlink(self._temporary)
-                self._there = False
-
-    def run(self, body: bytes) -> Stored:
-        """All of it in one call, for a body that is at hand."""
-        try:
-            self.feed(body)
-            return self.finish()
-        finally:
-            self.discard()
-
-    def _write(self, pieces: Iterable[bytes]) -> None:
-        for piece in pieces:
-            file = self._opened()
-            rest = memoryview(piece)
-            while rest:
-                rest = rest[os.write(file, rest) :]
-            self._size += len(piece)
-
-    def _opened(self) -> int:
-        # As late as possible: a batch that is refused at its first piece never touches the disk.
-        if self._file is None:
-            self._file = os.open(self._temporary, _NEW_FILE, 0o600)
-            self._there = True
-        return self._file
-
-
-def _incoming() -> str:
-    """A name for a file that is being written."""
-    return f".incoming-{secrets.token_hex(8)}.part"
+    def commit(self) -> Stored:
+        """Name the batch. Raises RefusedError (409: another batch has this identifier) or OSError."""
+        written = self._reader.created_ns
+        created_ns = time.time_ns() if written is None else int(written)
+        return self._store.commit(self.temporary, self._batch_id, created_ns, self.size)
 
 
 def _make_folder(directory: Path) -> None:
@@ -318,12 +255,4 @@ def _make_folder(directory: Path) -> None:
     if not directory.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "it is not a folder")
     if os.name == "posix":
-        _sync_file(directory.parent, os.O_RDONLY)
-
-
-def _sync_file(path: str | Path, flags: int) -> None:
-    descriptor = os.open(path, flags, 0o600)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_file(directory.parent, os.O_RDONLY)

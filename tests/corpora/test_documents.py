@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
+from cirron_spool.receiver.answers import RefusedError
 from cirron_spool.receiver.body import PIECE_BYTES, BodyReader
-from cirron_spool.receiver.http1 import RefusedError
 from cirron_spool.receiver.jsontext import MAX_DEPTH, JsonCheck, NotABatchError
 
 FULL = bool(os.environ.get("PROTOCOL_FULL"))

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
+from cirron_spool.receiver.answers import RefusedError
 from cirron_spool.receiver.body import BodyReader
-from cirron_spool.receiver.http1 import RefusedError
 
 FULL = bool(os.environ.get("PROTOCOL_FULL"))
 

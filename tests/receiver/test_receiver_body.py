@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cirron_spool.receiver.answers import RefusedError
 from cirron_spool.receiver.body import PIECE_BYTES, BodyReader, is_gzip
-from cirron_spool.receiver.http1 import RefusedError
 
 LIMIT = 10_000_000
 

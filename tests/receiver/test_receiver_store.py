@@ -16,7 +16,7 @@ import pytest
 
 from cirron_spool.errors import SpoolBusyError, SpoolError
 from cirron_spool.receiver import store as store_module
-from cirron_spool.receiver.http1 import RefusedError
+from cirron_spool.receiver.answers import RefusedError
 from cirron_spool.receiver.store import Store, Stored, Upload
 from cirron_spool.spool.names import parse_batch_name
 from support.users import NOBODY, as_user, needs_root, shared_folder
@@ -43,7 +43,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_modes_and_the_folders_that_had_to_be_made(store: Store, folder: Path) -> None:
-    name = upload(store).run(b'{"created_ns":7}').name
+    name = upload(store).store_all(b'{"created_ns":7}').name
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
@@ -73,14 +73,14 @@ def test_nothing_is_called_a_batch_before_it_is_synced(
 
     monkeypatch.setattr(os, "fsync", seen_fsync)
     monkeypatch.setattr(os, "replace", seen_replace)
-    name = upload(store).run(b"{}").name
+    name = upload(store).store_all(b"{}").name
     assert calls == [("file", []), ("replace", []), ("folder", [name])]
 
 
 @pytest.mark.parametrize("text", [b"{}", b'{"created_ns":0}', b'{"created_ns":99999999999999999999}'])
 def test_created_ns_is_the_documents_or_the_time_of_receipt(store: Store, text: bytes) -> None:
     before = time.time_ns()
-    batch = parse_batch_name(upload(store).run(text).name)
+    batch = parse_batch_name(upload(store).store_all(text).name)
     assert batch is not None
     if text == b"{}":
         assert before <= batch.created_ns <= time.time_ns()
@@ -94,7 +94,7 @@ def test_created_ns_is_the_documents_or_the_time_of_receipt(store: Store, text: 
 )
 def test_a_created_ns_that_does_not_fit_is_refused(store: Store, folder: Path, value: bytes) -> None:
     with pytest.raises(RefusedError) as caught:
-        upload(store).run(b'{"created_ns":%b}' % value)
+        upload(store).store_all(b'{"created_ns":%b}' % value)
     assert caught.value.status == 400
     assert names(folder) == []
 
@@ -110,13 +110,13 @@ def test_identifiers_that_do_not_fit_are_refused(store: Store, batch_id: str) ->
 
 
 def test_the_longest_identifier(store: Store, folder: Path) -> None:
-    assert upload(store, "f" * 128).run(b"{}").name in names(folder)
+    assert upload(store, "f" * 128).store_all(b"{}").name in names(folder)
 
 
 def test_a_duplicate_has_the_same_bytes(store: Store, folder: Path) -> None:
-    first = upload(store).run(b'{"created_ns":1}')
-    second = upload(store).run(b'{"created_ns":1}')
-    packed = store.upload("ab", gzipped=True).run(gzip.compress(b'{"created_ns":1}', 9))
+    first = upload(store).store_all(b'{"created_ns":1}')
+    second = upload(store).store_all(b'{"created_ns":1}')
+    packed = store.upload("ab", gzipped=True).store_all(gzip.compress(b'{"created_ns":1}', 9))
     assert (first.duplicate, first.size) == (False, 16)
     assert second == packed == Stored(first.name, 0, duplicate=True)
     assert names(folder) == [first.name]
@@ -127,9 +127,9 @@ def test_a_duplicate_has_the_same_bytes(store: Store, folder: Path) -> None:
     "other", [b'{"created_ns":2}', b'{"created_ns":1 }', b'{"created_ns":1,"spans":[]}', b"{}"]
 )
 def test_another_batch_with_a_known_identifier_is_refused(store: Store, folder: Path, other: bytes) -> None:
-    first = upload(store).run(b'{"created_ns":1}')
+    first = upload(store).store_all(b'{"created_ns":1}')
     with pytest.raises(RefusedError, match="Another batch with this identifier is stored as") as caught:
-        upload(store).run(other)
+        upload(store).store_all(other)
     assert caught.value.status == 409
     assert names(folder) == [first.name]
     assert (folder / first.name).read_bytes() == b'{"created_ns":1}'
@@ -141,26 +141,26 @@ def test_files_that_somebody_else_put_there_are_compared_and_never_overwritten(f
         (folder / f"{number}-ab.json").write_bytes(b'{"created_ns":%d}' % number)
     store = Store(folder, max_bytes=100)
     try:
-        assert [upload(store).run(b'{"created_ns":%d}' % number).duplicate for number in (5, 6)] == [
+        assert [upload(store).store_all(b'{"created_ns":%d}' % number).duplicate for number in (5, 6)] == [
             True,
             True,
         ]
         with pytest.raises(RefusedError):
-            upload(store).run(b'{"created_ns":7}')
+            upload(store).store_all(b'{"created_ns":7}')
         # Since the start, and so not in the index.
         late = folder / "00000000000000000001-cd.json"
         late.write_bytes(b'{"created_ns":1,"spans":[]}')
         with pytest.raises(RefusedError):
-            upload(store, "cd").run(b'{"created_ns":1}')
+            upload(store, "cd").store_all(b'{"created_ns":1}')
         assert late.read_bytes() == b'{"created_ns":1,"spans":[]}'
-        assert upload(store, "cd").run(b'{"created_ns":1,"spans":[]}').duplicate
+        assert upload(store, "cd").store_all(b'{"created_ns":1,"spans":[]}').duplicate
     finally:
         store.close()
 
 
 @pytest.mark.parametrize("change", ["removed", "moved", "replaced"])
 def test_a_folder_that_goes_away_takes_no_more_batches(store: Store, folder: Path, change: str) -> None:
-    upload(store).run(b'{"created_ns":1}')
+    upload(store).store_all(b'{"created_ns":1}')
     if change == "removed":
         shutil.rmtree(folder)
     else:
@@ -168,18 +168,18 @@ def test_a_folder_that_goes_away_takes_no_more_batches(store: Store, folder: Pat
     if change == "replaced":
         folder.mkdir()
     with pytest.raises(FileNotFoundError):
-        upload(store, "cd").run(b"{}")
+        upload(store, "cd").store_all(b"{}")
     assert not folder.exists() or names(folder) == []
 
 
 def test_a_new_start_knows_what_is_there(store: Store, folder: Path) -> None:
-    name = upload(store).run(b'{"created_ns":1}').name
+    name = upload(store).store_all(b'{"created_ns":1}').name
     store.close()
     again = Store(folder, max_bytes=100)
     try:
         assert again.holds("ab") == (name,)
         assert again.holds("cd") == ()
-        assert upload(again).run(b'{"created_ns":1}').duplicate
+        assert upload(again).store_all(b'{"created_ns":1}').duplicate
     finally:
         again.close()
 
@@ -199,7 +199,7 @@ def test_a_batch_that_was_there_at_the_start_counts_once_a_durable_copy_has_its_
 
     monkeypatch.setattr(os, "fsync", seen)
     try:
-        assert upload(store).run(b'{"created_ns":1}') == Stored("1-ab.json", 0, duplicate=True)
+        assert upload(store).store_all(b'{"created_ns":1}') == Stored("1-ab.json", 0, duplicate=True)
         assert synced == [(folder / "1-ab.json").stat().st_ino, folder.stat().st_ino]
     finally:
         store.close()
@@ -217,9 +217,9 @@ def test_a_batch_that_may_only_be_read_is_a_duplicate_all_the_same(owner: int, m
         with as_user(NOBODY):
             store = Store(place, max_bytes=100)
             try:
-                assert upload(store).run(b'{"created_ns":1}').duplicate
+                assert upload(store).store_all(b'{"created_ns":1}').duplicate
                 with pytest.raises(RefusedError) as refused:
-                    upload(store).run(b'{"created_ns":2}')
+                    upload(store).store_all(b'{"created_ns":2}')
                 assert refused.value.status == 409
             finally:
                 store.close()
@@ -227,14 +227,14 @@ def test_a_batch_that_may_only_be_read_is_a_duplicate_all_the_same(owner: int, m
 
 @pytest.mark.parametrize("loss", ["removed", "emptied", "link"])
 def test_a_batch_that_is_gone_is_stored_again(store: Store, folder: Path, loss: str) -> None:
-    path = folder / upload(store).run(b'{"created_ns":1}').name
+    path = folder / upload(store).store_all(b'{"created_ns":1}').name
     if loss == "emptied":
         path.write_bytes(b"")
     else:
         path.unlink()
         if loss == "link":
             path.symlink_to("/etc/hostname")
-    assert not upload(store).run(b'{"created_ns":1}').duplicate
+    assert not upload(store).store_all(b'{"created_ns":1}').duplicate
     assert path.read_bytes() == b'{"created_ns":1}'
     assert not path.is_symlink()
 
@@ -272,7 +272,7 @@ def test_what_is_refused_at_its_first_piece_never_touches_the_disk(
 ) -> None:
     monkeypatch.setattr(os, "open", lambda *_: pytest.fail("a file was opened"))
     with pytest.raises(RefusedError):
-        upload(store).run(b"no")
+        upload(store).store_all(b"no")
 
 
 def test_a_bomb_writes_no_more_than_the_limit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +289,7 @@ def test_a_bomb_writes_no_more_than_the_limit(folder: Path, monkeypatch: pytest.
     monkeypatch.setattr(os, "write", counted)
     try:
         with pytest.raises(RefusedError) as caught:
-            store.upload("ab", gzipped=True).run(gzip.compress(b'{"a":"' + b"x" * 30_000_000 + b'"}'))
+            store.upload("ab", gzipped=True).store_all(gzip.compress(b'{"a":"' + b"x" * 30_000_000 + b'"}'))
         assert caught.value.status == 413
         assert 0 < written <= 300_000
         assert names(folder) == []
@@ -300,7 +300,7 @@ def test_a_bomb_writes_no_more_than_the_limit(folder: Path, monkeypatch: pytest.
 def test_short_writes_are_continued(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:3]))
-    name = upload(store).run(b'{"created_ns":1234567890}').name
+    name = upload(store).store_all(b'{"created_ns":1234567890}').name
     assert (folder / name).read_bytes() == b'{"created_ns":1234567890}'
 
 
@@ -321,10 +321,10 @@ def test_a_failure_at_any_step_leaves_nothing(
     with monkeypatch.context() as broken:
         broken.setattr(os, call.split(maxsplit=1)[0], failing)
         with pytest.raises(OSError, match="Input/output error"):
-            upload(store).run(b"{}")
+            upload(store).store_all(b"{}")
     assert names(folder) == []
     assert store.holds("ab") == ()
-    assert not upload(store).run(b"{}").duplicate
+    assert not upload(store).store_all(b"{}").duplicate
 
 
 def test_two_at_once_are_one_and_the_second_waits_until_it_is_durable(
@@ -349,9 +349,9 @@ def test_two_at_once_are_one_and_the_second_waits_until_it_is_durable(
 
     monkeypatch.setattr(store._changed, "wait", seen_wait)
     with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(upload(store).run, b'{"created_ns":1}')
+        first = threads.submit(upload(store).store_all, b'{"created_ns":1}')
         assert in_commit.wait(30)
-        second = threads.submit(upload(store).run, b'{"created_ns":1}')
+        second = threads.submit(upload(store).store_all, b'{"created_ns":1}')
         assert waiting.wait(30)
         assert not second.done()
         go_on.set()
@@ -362,7 +362,7 @@ def test_two_at_once_are_one_and_the_second_waits_until_it_is_durable(
 def test_many_at_once(store: Store, folder: Path) -> None:
     with ThreadPoolExecutor(8) as threads:
         text = b'{"created_ns":1}'
-        done = [threads.submit(upload(store, f"{number % 10:x}").run, text) for number in range(200)]
+        done = [threads.submit(upload(store, f"{number % 10:x}").store_all, text) for number in range(200)]
         assert sum(not each.result().duplicate for each in done) == 10
     assert len(names(folder)) == 10
 

@@ -1,0 +1,92 @@
+"""Bodies on their way to the disk: read in the event loop, stored in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Protocol, TypeVar
+
+from cirron_spool.receiver.answers import RefusedError
+from cirron_spool.receiver.connections import Request
+from cirron_spool.receiver.shaping import Shaping
+from cirron_spool.text import printable, reason
+
+# A shorter body is collected on the loop and handed to a thread once: a hop costs as much as decompressing a typical
+# batch. A longer one is handed over in parts of this size, which bounds the memory of one upload.
+_HOP_BYTES = 256 << 10
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+_Result = TypeVar("_Result")
+_Stored_co = TypeVar("_Stored_co", covariant=True)
+
+
+class Upload(Protocol[_Stored_co]):
+    """A file on its way into the store. The methods block, and are called in threads."""
+
+    def feed(self, data: bytes) -> None:
+        """Take in the next bytes of the body."""
+
+    def store_all(self, data: bytes) -> _Stored_co:
+        """Take in the last bytes, make the file durable, and leave nothing half-written behind."""
+
+    def discard(self) -> None:
+        """Leave nothing half-written behind."""
+
+
+class Intake:
+    """Reads the bodies of uploads, no faster than ``shaping`` allows, and stores them in ``threads``."""
+
+    def __init__(self, threads: Executor, shaping: Shaping) -> None:
+        self._threads = threads
+        self._shaping = shaping
+
+    async def run(self, work: Callable[..., _Result], *arguments: object) -> _Result:
+        """The result of blocking work, done in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    async def store(
+        self, request: Request, upload: Upload[_Result], *, noun: str, limit: int, directory: str
+    ) -> _Result:
+        """Read the body of at most ``limit`` bytes and store it: in one thread hop if it is short, else in several.
+
+        Raises RefusedError: 413 when it is longer, 500 and 507 when ``directory`` cannot take the ``noun``, and the
+        errors of ``upload``.
+        """
+        try:
+            return await self._store(request, upload, noun, limit)
+        except OSError as error:
+            failure = f"Could not store a {noun} in {printable(directory)}: {reason(error)}."
+            raise RefusedError(507 if error.errno in _NO_SPACE else 500, failure) from None
+
+    async def _store(self, request: Request, upload: Upload[_Result], noun: str, limit: int) -> _Result:
+        _check_size(request.head.length or 0, limit, noun)
+        received = 0
+        held = bytearray()
+        begun = False
+        try:
+            while chunk := await request.read():
+                received += len(chunk)
+                _check_size(received, limit, noun)
+                await self._shaping.body(len(chunk))
+                held += chunk
+                if len(held) >= _HOP_BYTES:
+                    begun = True
+                    part = bytes(held)
+                    held.clear()
+                    await self.run(upload.feed, part)
+            return await self.run(upload.store_all, bytes(held))
+        except BaseException as error:
+            if begun:
+                # The hop that a cancelled request leaves behind may still run: then this comes after it, unawaited.
+                discarding = self._threads.submit(upload.discard)
+                if isinstance(error, Exception):
+                    await asyncio.wrap_future(discarding)
+            raise
+
+
+def _check_size(size: int, limit: int, noun: str) -> None:
+    if size > limit:
+        raise RefusedError(413, f"The {noun} is larger than {limit} bytes.")
