@@ -1,4 +1,4 @@
-"""``receive``: run the embedded ingest server."""
+"""``receive``: run the embedded platform."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     from cirron_spool.receiver.options import ReceiverOptions
 
     token = options.token if options.token is not None else os.environ.get("CIRRON_RECEIVE_TOKEN") or None
-    chosen = {"max_bytes": options.max_bytes} if options.max_bytes is not None else {}
+    limits = {"max_bytes": options.max_bytes, "max_snapshot_bytes": options.max_snapshot_bytes}
+    chosen = {name: value for name, value in limits.items() if value is not None}
     receiver_options = ReceiverOptions(
         store=Path(os.path.abspath(options.store)),
         host=options.host,

@@ -7,38 +7,47 @@ from datetime import UTC, datetime, timedelta
 
 from cirron_spool.receiver.answers import Answer, RefusedError, unauthorized
 from cirron_spool.receiver.connections import Request
-from cirron_spool.receiver.tokens import ACCESS_SECONDS, Tokens
+from cirron_spool.receiver.journal import Journal
+from cirron_spool.receiver.tokens import Tokens
 
-# A refresh request holds one token.
-_REFRESH_BYTES = 64 << 10
+# Bytes of a request's body that holds no more than tokens and codes.
+SMALL_BODY = 64 << 10
+
+USER = {"email": "receiver@localhost", "name": "cirron-spool receiver"}
+_ORGANIZATION = {"name": "cirron-spool receiver"}
 
 
 class Account:
     """Answers for ``tokens``."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, journal: Journal) -> None:
         self._tokens = tokens
+        self._journal = journal
 
     async def status(self, request: Request) -> Answer:
-        """Tell whether the bearer is accepted, and the user."""
-        if not self._tokens.accepts(request.head.fields.get("authorization", "")):
+        """Tell whether the bearer is accepted, when it expires, and the user."""
+        bearer = self._tokens.bearer(request.head.fields.get("authorization", ""))
+        if bearer is None:
             refused = unauthorized()
             content = {"success": False, "error": refused.message, "valid": False}
             return Answer(refused.status, content, refused.fields, refused.message)
-        expires = datetime.now(UTC) + timedelta(seconds=ACCESS_SECONDS)
+        expires_at = None
+        if bearer.expires_in is not None:
+            end = datetime.now(UTC) + timedelta(seconds=bearer.expires_in)
+            expires_at = end.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return Answer(
             200,
             {
                 "valid": True,
-                "token": {"name": "receiver", "expiresAt": expires.isoformat(timespec="milliseconds")},
-                "user": {"email": "receiver@localhost", "name": "cirron-spool receiver"},
-                "organization": {"name": "cirron-spool receiver"},
+                "token": {"name": bearer.name, "expiresAt": expires_at},
+                "user": USER,
+                "organization": _ORGANIZATION,
             },
         )
 
     async def refresh(self, request: Request) -> Answer:
-        """New tokens for a refresh token."""
-        body = await request.read_all(_REFRESH_BYTES)
+        """New tokens for a refresh token, which is used up."""
+        body = await request.read_all(SMALL_BODY)
         try:
             asked = json.loads(body)
         except (ValueError, RecursionError):
@@ -49,13 +58,13 @@ class Account:
         issued = self._tokens.refresh(token)
         if issued is None:
             raise unauthorized()
-        access, refresh = issued
+        self._journal.note(f"Token refreshed for {request.peer}")
         return Answer(
             200,
             {
-                "access_token": access,
-                "refresh_token": refresh,
-                "expires_in": ACCESS_SECONDS,
+                "access_token": issued.access_token,
+                "refresh_token": issued.refresh_token,
+                "expires_in": issued.expires_in,
                 "token_type": "Bearer",
             },
         )

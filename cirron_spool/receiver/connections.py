@@ -47,11 +47,17 @@ _RECOVERY_S = 1.0
 
 
 class Request:
-    """A request as it is read: its ``head``, who sent it (``peer``, address and port), and its body by ``read``."""
+    """A request as it is read: its ``head``, and its body by ``read``.
+
+    ``peer`` is the address and port of the client, ``address`` is without the port. ``local`` is the address and port
+    that the client has connected to.
+    """
 
     def __init__(self, connection: _Connection, head: Head) -> None:
         self.head = head
         self.peer = connection.peer
+        self.address = connection.address
+        self.local = connection.local
         self._connection = connection
         self._framing = Framing(head.length)
         self._waits_for_continue = head.waits_for_continue
@@ -210,7 +216,9 @@ class _Connection:
         self.options = connections.options
         self.received = bytearray()
         self.busy = False
-        self.peer = _peer(writer)
+        self.peer = _endpoint(writer, "peername")
+        self.local = _endpoint(writer, "sockname")
+        self.address = self.peer.rpartition(":")[0].strip("[]")
         self._connections = connections
         self._reader = reader
         self._writer = writer
@@ -326,8 +334,9 @@ class _Connection:
                     self.received.clear()
 
 
-def _peer(writer: asyncio.StreamWriter) -> str:
-    address = writer.get_extra_info("peername")
+def _endpoint(writer: asyncio.StreamWriter, side: str) -> str:
+    """The address and port of one side of a connection: ``peername`` or ``sockname``."""
+    address = writer.get_extra_info(side)
     if not address:
         return "a client that has left"
     host, port = address[:2]

@@ -247,6 +247,8 @@ def encode(answer: Answer, *, close: bool, with_body: bool = True) -> bytes:
         "Date": formatdate(usegmt=True),
         "Content-Type": "text/html; charset=utf-8" if is_page else "application/json",
         "Content-Length": str(len(body)),
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
         **answer.fields,
         **({"Connection": "close"} if close else {}),
     }

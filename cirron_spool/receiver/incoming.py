@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -19,6 +21,15 @@ INCOMING_NAME = re.compile(r"\.incoming-[0-9a-f]{16}\.part")
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 _Stored = TypeVar("_Stored")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSnapshot:
+    """A snapshot that is durable: its key, its size in bytes (0 for a duplicate), whether it was there before."""
+
+    key: str
+    size: int
+    duplicate: bool
 
 
 class IncomingFile(ABC, Generic[_Stored]):
@@ -112,3 +123,17 @@ def sync_file(path: str | Path, flags: int) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_folder(directory: Path) -> None:
+    """Create the folder and the missing ones above it, mode 0700, durably. Raises OSError."""
+    if directory.is_dir():
+        return
+    if directory.parent != directory:
+        make_folder(directory.parent)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(directory, 0o700)
+    if not directory.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "it is not a folder")
+    if os.name == "posix":
+        sync_file(directory.parent, os.O_RDONLY)

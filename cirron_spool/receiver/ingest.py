@@ -23,7 +23,7 @@ class Ingest:
     async def post(self, request: Request) -> Answer:
         """Acknowledge a batch once it is durable."""
         fields = request.head.fields
-        if not self._tokens.accepts(fields.get("authorization", "")):
+        if self._tokens.bearer(fields.get("authorization", "")) is None:
             raise unauthorized()
         batch_id = fields.get("x-cirron-batch-id", "")
         gzipped = is_gzip(fields.get("content-encoding", ""))

@@ -6,21 +6,27 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from cirron_spool.receiver.answers import Answer
+from cirron_spool.receiver.incoming import StoredSnapshot
 from cirron_spool.receiver.store import Stored
 from cirron_spool.text import count, human_size
 
 
 class Journal:
-    """Counts batches and refusals. ``report`` is given the lines: failures always, everything when ``verbose``.
+    """Counts batches, snapshots, sign-ins and refusals.
 
-    ``received`` batches with ``bytes`` bytes of JSON are stored; ``duplicates`` were stored before. ``refused``
-    requests got an error as their answer; ``unauthorized`` of them had a wrong token.
+    ``report`` is given the lines: failures always, everything when ``verbose``. ``received`` batches with ``bytes``
+    bytes of JSON are stored, and ``snapshots`` with ``snapshot_bytes`` bytes. ``duplicates`` were stored before.
+    ``sign_ins`` have got their tokens. ``refused`` requests got an error as their answer; ``unauthorized`` of them had
+    a wrong token.
     """
 
     def __init__(self, report: Callable[[str], None], *, verbose: bool) -> None:
         self.received = 0
         self.bytes = 0
         self.duplicates = 0
+        self.snapshots = 0
+        self.snapshot_bytes = 0
+        self.sign_ins = 0
         self.refused = 0
         self.unauthorized = 0
         self._report = report
@@ -35,6 +41,25 @@ class Journal:
             self.received += 1
             self.bytes += stored.size
             self._log(f"Stored {stored.name} ({human_size(stored.size)}) from {peer}")
+
+    def stored_snapshot(self, stored: StoredSnapshot, peer: str) -> None:
+        """A snapshot is durable."""
+        if stored.duplicate:
+            self.duplicates += 1
+            self.note(f"Duplicate of {stored.key} from {peer}")
+        else:
+            self.snapshots += 1
+            self.snapshot_bytes += stored.size
+            self.note(f"Stored {stored.key} ({human_size(stored.size)}) from {peer}")
+
+    def signed_in(self, peer: str) -> None:
+        """A client got the tokens of its sign-in."""
+        self.sign_ins += 1
+        self.note(f"Signed in {peer}")
+
+    def note(self, line: str) -> None:
+        """Something happened as it should."""
+        self._log(line)
 
     def answered(self, answer: Answer, peer: str) -> None:
         """An answer goes out."""
@@ -55,14 +80,20 @@ class Journal:
         return {
             "received": self.received,
             "duplicates": self.duplicates,
+            "snapshots": self.snapshots,
+            "signIns": self.sign_ins,
             "refused": self.refused,
             "bytes": self.bytes,
         }
 
     def totals(self) -> str:
         """One line about everything."""
-        parts = [
-            f"{count(self.received, 'batch')} ({human_size(self.bytes)})",
+        parts = [f"{count(self.received, 'batch')} ({human_size(self.bytes)})"]
+        if self.snapshots:
+            parts.append(f"{count(self.snapshots, 'snapshot')} ({human_size(self.snapshot_bytes)})")
+        if self.sign_ins:
+            parts.append(count(self.sign_ins, "sign-in"))
+        parts += [
             count(self.duplicates, "duplicate"),
             f"{self.refused} refused"
             + (f" ({self.unauthorized} for the token)" if self.unauthorized else ""),

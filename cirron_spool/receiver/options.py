@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cirron_spool.errors import ConfigError
+from cirron_spool.receiver.tokens import ACCESS_SECONDS
 
 # The SDK caps a whole spool at 1 GB, so no batch of its making is larger than this.
 DEFAULT_MAX_BYTES = 1 << 30
+
+# Snapshots hold the weights of whole models.
+DEFAULT_MAX_SNAPSHOT_BYTES = 1 << 40
 
 # Half of the largest head of a request.
 MAX_TOKEN = 8 << 10
@@ -22,11 +26,13 @@ class ReceiverOptions:
     and ``refresh_token`` every request is accepted. ``refresh_token`` is the first one that the refresh route
     accepts; each refresh replaces it. ``latency_ms`` delays each answer; ``bandwidth`` limits the reading of request
     bodies to so many bytes a second, all connections together. ``max_bytes`` bounds a body as it is sent and again
-    as it is decompressed. ``verbose`` reports each batch.
+    as it is decompressed. ``max_snapshot_bytes`` bounds a snapshot. ``verbose`` reports each batch, snapshot, sign-in
+    and refusal.
 
-    The times are in seconds. ``header_timeout_s`` bounds a request's head. ``body_timeout_s`` bounds a stall of a
-    body or of the reading of an answer. ``keepalive_s`` bounds an idle connection. ``grace_s`` is for requests in
-    flight at the end.
+    The times are in seconds. ``access_token_s`` is how long an issued access token is valid. ``device_code_s`` is how
+    long a sign-in waits for its approval, and ``device_interval_s`` how often its client may ask. ``header_timeout_s``
+    bounds a request's head. ``body_timeout_s`` bounds a stall of a body or of the reading of an answer.
+    ``keepalive_s`` bounds an idle connection. ``grace_s`` is for requests in flight at the end.
     """
 
     store: Path
@@ -37,7 +43,11 @@ class ReceiverOptions:
     latency_ms: float = 0
     bandwidth: int | None = None
     max_bytes: int = DEFAULT_MAX_BYTES
+    max_snapshot_bytes: int = DEFAULT_MAX_SNAPSHOT_BYTES
     verbose: bool = False
+    access_token_s: int = ACCESS_SECONDS
+    device_code_s: int = 900
+    device_interval_s: int = 2
     header_timeout_s: float = 30.0
     body_timeout_s: float = 30.0
     keepalive_s: float = 75.0
@@ -56,6 +66,8 @@ class ReceiverOptions:
             raise ConfigError("--bandwidth must be at least 1 byte a second.")
         if self.max_bytes < 1:
             raise ConfigError("--max-bytes must be at least 1.")
+        if self.max_snapshot_bytes < 1:
+            raise ConfigError("--max-snapshot-bytes must be at least 1.")
         for what, token, hint in (
             ("token", self.token, "Correct --token or CIRRON_RECEIVE_TOKEN."),
             ("refresh token", self.refresh_token, "Choose another one."),

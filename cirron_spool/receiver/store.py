@@ -17,7 +17,14 @@ from pathlib import Path
 from cirron_spool.errors import CirronSpoolError, SpoolBusyError, SpoolError, resource_error
 from cirron_spool.receiver.answers import RefusedError
 from cirron_spool.receiver.body import BodyReader
-from cirron_spool.receiver.incoming import INCOMING_NAME, NEW_FILE, IncomingFile, incoming_name, sync_file
+from cirron_spool.receiver.incoming import (
+    INCOMING_NAME,
+    NEW_FILE,
+    IncomingFile,
+    incoming_name,
+    make_folder,
+    sync_file,
+)
 from cirron_spool.spool.lock import HeldError, lock_file
 from cirron_spool.spool.names import format_batch_name, parse_batch_name
 from cirron_spool.text import printable, reason
@@ -55,10 +62,10 @@ class Store:
         self._changed = threading.Condition()
         # The names of each identifier's files. Only files from before the start can share one.
         self._names: dict[str, tuple[str, ...]] = {}
-        self._locked_ids: set[str] = set()
+        self._locked_keys: set[str] = set()
         self._folder: int | None = None
         try:
-            _make_folder(self.directory)
+            make_folder(self.directory)
             self._lock = lock_file(self.path(_LOCK_NAME))
         except HeldError:
             advice = "Stop it or choose another --store."
@@ -96,17 +103,22 @@ class Store:
 
     def holds(self, batch_id: str) -> tuple[str, ...]:
         """The names of the batches with this identifier."""
-        with self._one_at_a_time(batch_id):
+        with self.exclusive(batch_id):
             return self._find(batch_id)
 
     def count(self) -> int:
         """How many batches are there. Raises OSError where nothing could be stored: the folder is gone or replaced."""
-        self._check_folder()
+        self.check_directory()
         with os.scandir(self.directory) as entries:
             return sum(
                 bool(parse_batch_name(entry.name)) and entry.is_file(follow_symlinks=False)
                 for entry in entries
             )
+
+    def check_directory(self) -> None:
+        """Raise OSError where the folder was removed or replaced."""
+        if self._folder is not None and not os.path.samestat(os.fstat(self._folder), os.stat(self.directory)):
+            raise FileNotFoundError(errno.ENOENT, "the folder was replaced by another one")
 
     def path(self, name: str) -> str:
         """Where a file of this name is."""
@@ -118,7 +130,7 @@ class Store:
         Raises OSError, or RefusedError (409) where another batch has the identifier; then nothing is stored. Of two at
         once with the same identifier, the second waits for the first: it can only be a duplicate of something durable.
         """
-        with self._one_at_a_time(batch_id):
+        with self.exclusive(batch_id):
             name = format_batch_name(created_ns, batch_id)
             self._index_existing(batch_id, name)
             there = self._find(batch_id)
@@ -145,17 +157,17 @@ class Store:
         return Stored(name, size, duplicate=False)
 
     @contextlib.contextmanager
-    def _one_at_a_time(self, batch_id: str) -> Iterator[None]:
-        """Nobody else looks for this identifier, or stores it, while the block runs."""
+    def exclusive(self, key: str) -> Iterator[None]:
+        """Nobody else looks for this batch identifier or snapshot key, or stores it, while the block runs."""
         with self._changed:
-            while batch_id in self._locked_ids:
+            while key in self._locked_keys:
                 self._changed.wait()
-            self._locked_ids.add(batch_id)
+            self._locked_keys.add(key)
         try:
             yield
         finally:
             with self._changed:
-                self._locked_ids.remove(batch_id)
+                self._locked_keys.remove(key)
                 self._changed.notify_all()
 
     def _index_existing(self, batch_id: str, name: str) -> None:
@@ -201,11 +213,7 @@ class Store:
         # Windows has no such call, and needs none: it logs changes of names itself.
         if self._folder is not None:
             os.fsync(self._folder)
-            self._check_folder()
-
-    def _check_folder(self) -> None:
-        if self._folder is not None and not os.path.samestat(os.fstat(self._folder), os.stat(self.directory)):
-            raise FileNotFoundError(errno.ENOENT, "the folder was replaced by another one")
+            self.check_directory()
 
     @property
     def _shown(self) -> str:
@@ -242,17 +250,3 @@ class Upload(IncomingFile[Stored]):
         written = self._reader.created_ns
         created_ns = time.time_ns() if written is None else int(written)
         return self._store.commit(self.temporary, self._batch_id, created_ns, self.size)
-
-
-def _make_folder(directory: Path) -> None:
-    """Create the folder and the missing ones above it, mode 0700, durably."""
-    if directory.is_dir():
-        return
-    if directory.parent != directory:
-        _make_folder(directory.parent)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(directory, 0o700)
-    if not directory.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "it is not a folder")
-    if os.name == "posix":
-        sync_file(directory.parent, os.O_RDONLY)

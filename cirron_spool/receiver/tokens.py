@@ -1,59 +1,124 @@
-"""The access and refresh tokens of a receiver: the configured ones, and those that its refresh route has issued."""
+"""The tokens of a receiver: the configured ones, and the ones that it has issued. They last as long as its process."""
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import secrets
 import time
-from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
 
 # As the platform's are short-lived, so that a client's refresh has something to do.
 ACCESS_SECONDS = 3600
 
-# Old ones expire anyway. This bounds the memory for a client that refreshes without end.
-_ISSUED_KEPT = 64
+_REFRESH_SECONDS = 30 * 86400.0
+
+# Of each kind. The oldest go first: this bounds the memory for clients that sign in and refresh without end.
+_KEPT = 4096
+
+
+class Issued(NamedTuple):
+    """An access token, which expires in ``expires_in`` seconds, and the refresh token that renews it once."""
+
+    access_token: str
+    refresh_token: str
+    expires_in: int
+
+
+class Bearer(NamedTuple):
+    """An accepted bearer token: a name for it, and the seconds until it expires, None for never."""
+
+    name: str
+    expires_in: float | None
 
 
 class Tokens:
-    """Accepts bearers and refreshes them. All comparisons take the same time wherever the first difference is.
+    """Accepts bearers, issues tokens and refreshes them.
 
-    The fixed token stays valid; an issued one for ``ACCESS_SECONDS``. A refresh token works once. Without either of the
-    two, everything is accepted.
+    The fixed ``token`` stays valid; an issued one for ``access_s`` seconds. A refresh token works once. Without
+    ``token`` and ``refresh_token`` everything is ``open``: each bearer is accepted, and each refresh token once.
+    Tokens are kept and compared as digests, so no time depends on where a guess differs.
     """
 
-    def __init__(self, token: str | None, refresh_token: str | None) -> None:
+    def __init__(
+        self,
+        token: str | None,
+        refresh_token: str | None,
+        *,
+        access_s: float = ACCESS_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.open = token is None and refresh_token is None
-        self._token = token
-        self._refresh_token = refresh_token
-        self._issued: deque[tuple[str, float]] = deque(maxlen=_ISSUED_KEPT)
+        self.has_fixed = token is not None
+        self._fixed = None if token is None else _digest(token)
+        self._access_s = access_s
+        self._clock = clock
+        self._access = _Expiring(clock)
+        self._refresh = _Expiring(clock)
+        self._used = _Expiring(clock)
+        if refresh_token is not None:
+            self._refresh.add(_digest(refresh_token), float("inf"))
 
-    def accepts(self, authorization: str) -> bool:
-        """Whether the value of an Authorization header holds a valid token."""
-        if self.open:
-            return True
+    def bearer(self, authorization: str) -> Bearer | None:
+        """The token in the value of an Authorization header; None when it is not accepted."""
         scheme, _, given = authorization.partition(" ")
         given = given.strip()
-        now = time.monotonic()
-        known = [token for token, expires in self._issued if now < expires]
-        if self._token is not None:
-            known.append(self._token)
-        # Every one is compared, so that the time says nothing about which one fitted.
-        fits = [_same(given, token) for token in known]
-        return scheme.lower() == "bearer" and any(fits)
+        if scheme.lower() == "bearer":
+            left = self._access.left(_digest(given))
+            if left is not None:
+                return Bearer("sign-in", left)
+            if self.is_fixed(given):
+                return Bearer("receiver", None)
+        return Bearer("receiver", None) if self.open else None
 
-    def refresh(self, refresh_token: str) -> tuple[str, str] | None:
-        """A new access token and the refresh token that replaces the one given, or None when that one is wrong."""
-        if self._refresh_token is None:
-            if not (self.open and refresh_token):
-                return None
-            return secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-        if not _same(refresh_token, self._refresh_token):
+    def is_fixed(self, token: str) -> bool:
+        """Whether this is the fixed token."""
+        return self._fixed is not None and hmac.compare_digest(_digest(token), self._fixed)
+
+    def issue(self) -> Issued:
+        """New tokens."""
+        issued = Issued(secrets.token_urlsafe(32), secrets.token_urlsafe(32), int(self._access_s))
+        self._access.add(_digest(issued.access_token), self._access_s)
+        self._refresh.add(_digest(issued.refresh_token), _REFRESH_SECONDS)
+        return issued
+
+    def refresh(self, refresh_token: str) -> Issued | None:
+        """New tokens in place of the refresh token, or None when that one is wrong or used."""
+        digest = _digest(refresh_token)
+        known = self._refresh.remove(digest)
+        welcome = self.open and refresh_token and self._used.left(digest) is None
+        if not (known or welcome):
             return None
-        access, self._refresh_token = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-        self._issued.append((access, time.monotonic() + ACCESS_SECONDS))
-        return access, self._refresh_token
+        self._used.add(digest, _REFRESH_SECONDS)
+        return self.issue()
 
 
-def _same(left: str, right: str) -> bool:
+class _Expiring:
+    """Digests that expire, ``_KEPT`` at most."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._ends: dict[bytes, float] = {}
+
+    def add(self, digest: bytes, seconds: float) -> None:
+        if len(self._ends) >= _KEPT:
+            del self._ends[next(iter(self._ends))]
+        self._ends[digest] = self._clock() + seconds
+
+    def left(self, digest: bytes) -> float | None:
+        """The seconds until it expires; None when it is not here or has expired."""
+        end = self._ends.get(digest)
+        now = self._clock()
+        return None if end is None or end <= now else end - now
+
+    def remove(self, digest: bytes) -> bool:
+        """Remove it; whether it was here and had not expired."""
+        left = self.left(digest)
+        self._ends.pop(digest, None)
+        return left is not None
+
+
+def _digest(token: str) -> bytes:
     # Headers can hold bytes that are not UTF-8, which arrive as lone surrogates.
-    return hmac.compare_digest(left.encode("utf-8", "surrogatepass"), right.encode("utf-8", "surrogatepass"))
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

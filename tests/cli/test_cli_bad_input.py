@@ -189,6 +189,7 @@ def test_help_for_each_command(words: str, usage: str) -> None:
         ("chunk-bytes", "64kB", 64 << 10),
         ("max-bytes", "1.5G", 3 << 29),
         ("max-bytes", "512mb", 512 << 20),
+        ("max-snapshot-bytes", "2G", 2 << 30),
         ("latency-ms", "0", 0),
         ("latency-ms", "1.5s", 1500),
         ("bandwidth", "300KB/s", 300 << 10),
@@ -196,7 +197,7 @@ def test_help_for_each_command(words: str, usage: str) -> None:
     ],
 )
 def test_values_with_units(option: str, text: str, value: int) -> None:
-    receiver = option in ("max-bytes", "latency-ms", "bandwidth")
+    receiver = option in ("max-bytes", "max-snapshot-bytes", "latency-ms", "bandwidth")
     words = ["receive", "--store", "x"] if receiver else ["flush"]
     parsed = vars(parse("cirron-spool", [*words, f"--{option}", text]))
     assert parsed["timeout_ms" if option == "timeout" else option.replace("-", "_")] == value

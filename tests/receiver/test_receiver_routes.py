@@ -95,7 +95,7 @@ async def test_status(start: Start) -> None:
         assert (answer.status, answer.body["valid"]) == (200, True)
         assert set(answer.body) == {"valid", "token", "user", "organization"}
         assert set(answer.body["user"]) == {"email", "name"}
-        assert answer.body["token"]["expiresAt"]
+        assert answer.body["token"] == {"name": "receiver", "expiresAt": None}  # the fixed token stays valid
 
 
 async def test_without_a_token_everybody_is_welcome(start: Start) -> None:
@@ -210,6 +210,11 @@ async def test_bodies_that_are_not_the_gzip_they_are_said_to_be(start: Start) ->
         ("GET", "/api/cli/auth/refresh", 405, "POST"),
         ("POST", "/health", 405, "GET, HEAD"),
         ("DELETE", "/health", 405, "GET, HEAD"),
+        ("HEAD", "/api/cli/auth/device", 405, "GET, POST"),
+        ("PUT", "/device", 405, "GET, HEAD, POST"),
+        ("GET", "/device/", 404, None),
+        ("POST", "/api/traces/blobs/snapshots/ab/weights.safetensors", 405, "PUT"),
+        ("GET", "/api/traces/blobs/", 405, "PUT"),
     ],
 )
 async def test_other_routes_and_methods(
@@ -318,6 +323,8 @@ async def test_health(start: Start) -> None:
             "batches": 1,
             "received": 1,
             "duplicates": 1,
+            "snapshots": 0,
+            "signIns": 0,
             "refused": 1,
             "bytes": 16,
         }
@@ -410,6 +417,7 @@ async def test_a_second_receiver_and_a_port_in_use(start: Start, tmp_path: Path)
         ({"latency_ms": -1}, "--latency-ms"),
         ({"bandwidth": 0}, "--bandwidth"),
         ({"max_bytes": 0}, "--max-bytes"),
+        ({"max_snapshot_bytes": 0}, "--max-snapshot-bytes"),
         ({"token": ""}, "token"),
         ({"token": "a b"}, "token"),
         ({"token": "a\x1bb"}, "token"),

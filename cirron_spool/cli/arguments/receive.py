@@ -10,10 +10,11 @@ def add_receive(group: Parser) -> None:
     """Add ``receive``."""
     parser = group.add_command(
         "receive",
-        help="run a small ingest server that stores what it receives",
+        help="run a small platform, for a try or in a closed network",
         description=(
-            "Receive batches as the platform does, acknowledge each once it is durable, and store it as the SDK wrote "
-            "it. The store is itself a spool, which inspect and flush accept."
+            "Be the platform, for a try or in a closed network: receive batches and snapshots, acknowledge each once "
+            "it is durable, and store it as the SDK wrote it. Sign-in works too: a page, /device, approves the codes "
+            "of auth login. The store is itself a spool, which inspect and flush accept."
         ),
     )
     parser.add_argument(
@@ -36,14 +37,21 @@ def add_receive(group: Parser) -> None:
     parser.add_argument(
         "--token",
         example="sk-try-it",
-        help="accept only this token (default: CIRRON_RECEIVE_TOKEN, or any token)",
+        help="accept only this token, and sign-ins approved with it (default: CIRRON_RECEIVE_TOKEN, or any token)",
     )
     parser.add_argument(
         "--max-bytes",
         metavar="SIZE",
         read=size_value(1),
         example="512M",
-        help="largest batch, compressed or not",
+        help="largest batch, compressed or not (default: 1G)",
+    )
+    parser.add_argument(
+        "--max-snapshot-bytes",
+        metavar="SIZE",
+        read=size_value(1),
+        example="64G",
+        help="largest snapshot (default: 1024G)",
     )
     parser.add_argument(
         "--latency-ms",
@@ -60,5 +68,7 @@ def add_receive(group: Parser) -> None:
         example="1M",
         help="bytes of request bodies read in a second, such as 1M (default: no limit)",
     )
-    parser.add_argument("--verbose", action="store_true", help="print a line for each batch")
+    parser.add_argument(
+        "--verbose", action="store_true", help="print a line for each batch, snapshot, sign-in and refusal"
+    )
     parser.set_defaults(run="receive")
