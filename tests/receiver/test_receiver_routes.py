@@ -210,7 +210,6 @@ async def test_bodies_that_are_not_the_gzip_they_are_said_to_be(start: Start) ->
         ("GET", "/api/cli/auth/refresh", 405, "POST"),
         ("POST", "/health", 405, "GET, HEAD"),
         ("DELETE", "/health", 405, "GET, HEAD"),
-        ("HEAD", "/api/cli/auth/device", 405, "GET, POST"),
         ("PUT", "/device", 405, "GET, HEAD, POST"),
         ("GET", "/device/", 404, None),
         ("POST", "/api/traces/blobs/snapshots/ab/weights.safetensors", 405, "PUT"),

@@ -453,3 +453,8 @@ async def test_a_cookie_is_kept_so_that_two_forms_can_be_open(start: Start) -> N
         assert second.cookie == cookie["Cookie"]
         assert second.read.field("form_token")["value"] == right["form_token"]
         assert (await form(peer, right, Cookie=f"a=b; {cookie['Cookie']}; c")).status == 200
+
+
+async def test_head_takes_no_tokens_away(start: Start) -> None:
+    async with start() as peer, peer.session.head(peer.receiver.url + DEVICE) as answer:
+        assert (answer.status, answer.headers["Allow"]) == (405, "GET, POST")
