@@ -20,11 +20,13 @@ main { max-width: 28rem; margin: 0 auto; padding: 1.5rem 1rem; }
 form, .outcome { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: 1.25rem; }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: .5rem 0 1rem; }
 p { margin: 0 0 1rem; overflow-wrap: anywhere; }
-label { display: block; font-weight: 600; margin-top: 1rem; }
+label { display: block; font-weight: 600; }
+.hint + label { margin-top: 1rem; }
 input { width: 100%; min-height: 2.75rem; padding: .5rem .75rem; margin: .25rem 0; font: inherit; color: inherit;
   background: var(--back); border: 1px solid var(--line); border-radius: .375rem; }
 #user_code { font-family: ui-monospace, monospace; font-size: 1.25rem; letter-spacing: .1em; }
 .hint { color: var(--soft); font-size: .875rem; margin: 0; }
+.outcome p:last-child { margin: 0; }
 .error { color: var(--error); font-weight: 600; }
 input[aria-invalid] { border: 2px solid var(--error); }
 .buttons { display: flex; flex-wrap: wrap; gap: .75rem; margin-top: 1.5rem; }

@@ -76,7 +76,10 @@ def test_help_and_version() -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["frob"], "There is no command 'frob'. There are: inspect, flush, clear, quarantine, receive, auth and status."),
+        (
+            ["frob"],
+            "There is no command 'frob'. There are: inspect, flush, clear, quarantine, receive, auth and status.",
+        ),
         (["inspct"], "There is no command 'inspct'. Did you mean inspect?"),
         (["Clear", "--force"], "There is no command 'Clear'. Did you mean clear?"),
         (["spool", "flush"], "There is no command 'spool'. Did you mean flush?"),
