@@ -1,0 +1,48 @@
+"""Headless Chromium, driven by selenium: Debian's ``chromium`` and ``chromium-driver``. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# The page of a driver that has closed, or of one that is slow, ends after so many seconds.
+SAFETY_NET_S = 60.0
+
+_PHONE = 500
+
+
+@contextmanager
+def chromium(profile: Path, *, width: int = 1280, dark: bool = False) -> Iterator[Any]:
+    """A browser with a window of ``width`` pixels: selenium's driver. Skips where there is no browser."""
+    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if browser is None or driver is None:
+        pytest.skip("there is no chromium with its chromedriver here")
+    options = selenium.ChromeOptions()
+    options.binary_location = browser
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    # Chromium's sandbox needs a user of its own and namespaces, which a container may not have.
+    flags = (
+        "headless=new",
+        "no-sandbox",
+        "disable-dev-shm-usage",
+        "no-first-run",
+        "disable-background-networking",
+    )
+    for flag in (*flags, f"user-data-dir={profile}", f"window-size={width},800"):
+        options.add_argument(f"--{flag}")
+    service = selenium.ChromeService(executable_path=driver)
+    with selenium.Chrome(options=options, service=service) as page:
+        page.set_page_load_timeout(SAFETY_NET_S)
+        page.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < _PHONE},
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        yield page
