@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING
 
 from cirron_spool.concurrency.threads import in_thread
@@ -75,10 +76,12 @@ async def flush_spool(
     Safe to cancel at any await: a batch without an acknowledgement stays. A delete that follows an acknowledgement
     completes before the cancellation is raised.
     """
-    if not 1 <= in_flight <= _MOST_IN_FLIGHT:
+    if not (_is_whole(in_flight) and 1 <= in_flight <= _MOST_IN_FLIGHT):
         raise ConfigError(f"in_flight must be a whole number from 1 to {_MOST_IN_FLIGHT}.")
     tuning = tuning if tuning is not None else Tuning()
     _check_tuning(tuning)
+    _check_listener(on_event)
+    _check_stop(stop)
     own = Client(
         api_url=api_url,
         token=token,
@@ -104,8 +107,32 @@ async def flush_spool(
 
 
 def _check_tuning(tuning: Tuning) -> None:
+    if not isinstance(tuning, Tuning):
+        raise ConfigError(f"tuning must be a Tuning, not {type(tuning).__name__}.")
     for option in ("prefetch_batches", "prefetch_bytes", "chunk_bytes"):
-        if getattr(tuning, option) < 1:
+        value = getattr(tuning, option)
+        if not _is_whole(value) or value < 1:
             raise ConfigError(f"{option} must be a whole number above 0.")
-    if tuning.disk_work not in DISK_WORKERS:
+    if tuning.gzip_level is not None and not _is_whole(tuning.gzip_level):
+        raise ConfigError("gzip_level must be a whole number or None.")
+    if tuning.disk_work not in list(DISK_WORKERS):  # a list: the value may be unhashable
         raise ConfigError(f"disk_work must be one of: {', '.join(DISK_WORKERS)}.")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_listener(listener: object) -> None:
+    if listener is None:
+        return
+    if not callable(listener):
+        raise ConfigError(f"on_event must be a function, not {type(listener).__name__}.")
+    if iscoroutinefunction(listener) or iscoroutinefunction(type(listener).__call__):
+        raise ConfigError("on_event must be an ordinary function, not an async one: nothing awaits it.")
+
+
+def _check_stop(stop: object) -> None:
+    # The wait() of a threading.Event would block the event loop.
+    if stop is not None and not iscoroutinefunction(getattr(stop, "wait", None)):
+        raise ConfigError("stop must be an asyncio.Event or an anyio.Event.")

@@ -9,13 +9,16 @@ import json
 import os
 import socket
 import stat
+import threading
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
 import pytest
+from yarl import URL
 
 from cirron_spool import (
     AuthRejectedError,
@@ -950,12 +953,31 @@ async def test_a_failure_in_the_grace_is_no_retry(spool: Path) -> None:
 # -- arguments -------------------------------------------------------------------------------------------------
 
 
+async def listen_asynchronously(event: FlushEvent) -> None:
+    """No listener: nothing awaits it."""
+
+
+class AsynchronousListener:
+    """No listener either."""
+
+    async def __call__(self, event: FlushEvent) -> None:
+        """Do nothing."""
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"in_flight": 0}, "in_flight must be a whole number from 1 to 64"),
         ({"in_flight": 65}, "in_flight must be a whole number from 1 to 64"),
+        ({"in_flight": "4"}, "in_flight must be a whole number from 1 to 64"),
+        ({"in_flight": 2.5}, "in_flight must be a whole number from 1 to 64"),
+        ({"in_flight": True}, "in_flight must be a whole number from 1 to 64"),
+        ({"tuning": {"prefetch_batches": 8}}, "tuning must be a Tuning, not dict"),
         ({"tuning": Tuning(prefetch_batches=0)}, "prefetch_batches must be"),
+        ({"tuning": cast("Any", Tuning)(prefetch_batches=1.5)}, "prefetch_batches must be"),
+        ({"tuning": cast("Any", Tuning)(prefetch_bytes="4M")}, "prefetch_bytes must be"),
+        ({"tuning": cast("Any", Tuning)(gzip_level=1.0)}, "gzip_level must be"),
+        ({"tuning": cast("Any", Tuning)(disk_work=["inline"])}, "disk_work must be one of"),
         ({"tuning": Tuning(prefetch_bytes=0)}, "prefetch_bytes must be"),
         ({"tuning": Tuning(chunk_bytes=0)}, "chunk_bytes must be"),
         ({"tuning": Tuning(gzip_library="brotli")}, "no gzip library 'brotli'"),
@@ -965,6 +987,18 @@ async def test_a_failure_in_the_grace_is_no_retry(spool: Path) -> None:
         ({"api_url": "ftp://127.0.0.1"}, "is not a web address"),
         ({"api_url": "http://127.0.0.1/?a=b"}, "must not hold a user, a password, a query"),
         ({"token": "a b"}, "holds control characters, blanks"),
+        # Of another type: an option that was given is never passed over for a lower place.
+        ({"api_url": URL("http://127.0.0.1")}, "api_url must be a text, not URL"),
+        ({"token": b"sk-bytes"}, "token must be a text, not bytes"),
+        ({"config_path": 5}, "config_path must be a path, not int"),
+        ({"allow_http": "yes"}, "allow_http is not true or false"),
+        # Nothing would await the one; the other would block the event loop.
+        ({"on_event": listen_asynchronously}, "on_event must be an ordinary function"),
+        ({"on_event": partial(listen_asynchronously)}, "on_event must be an ordinary function"),
+        ({"on_event": AsynchronousListener()}, "on_event must be an ordinary function"),
+        ({"on_event": []}, "on_event must be a function, not list"),
+        ({"stop": threading.Event()}, "stop must be an asyncio.Event"),
+        ({"stop": True}, "stop must be an asyncio.Event"),
     ],
 )
 async def test_arguments_are_refused_before_anything_is_sent(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cirron_spool import ClearResult, Inventory, clear_spool, flush_spool, inspect_spool
+from cirron_spool import ClearResult, ConfigError, Inventory, clear_spool, flush_spool, inspect_spool
 from cirron_spool.offline import spool_near
 from support.spools import write_batch
 
@@ -79,3 +81,15 @@ def test_a_tilde_that_no_shell_expanded(
         if made:
             (tmp_path / asked).mkdir(parents=True)
         assert spool_near(tmp_path / asked) == spool
+
+
+def test_a_path_may_be_bytes_and_no_other_type_is_one(spool: Path, tmp_path: Path) -> None:
+    write_batch(spool, 1, "aa")
+    given: Any = os.fsencode(spool)
+    assert len(inspect_spool(given).entries) == 1
+    given = os.fsencode(tmp_path / "missing")
+    assert clear_spool(given).directory == tmp_path / "missing"
+    given = 5
+    for function in (inspect_spool, clear_spool):
+        with pytest.raises(ConfigError, match="directory must be a path, not int"):
+            function(given)

@@ -21,6 +21,7 @@ from yarl import URL
 from cirron_spool import __version__
 from cirron_spool.concurrency.shield import complete
 from cirron_spool.concurrency.threads import in_daemon_thread
+from cirron_spool.errors import ConfigError
 from cirron_spool.http.aiohttp_compat import REQUEST_ERRORS, protocol_of
 from cirron_spool.http.answer_reader import read_answer
 from cirron_spool.http.connection import Connection, had_exchange
@@ -104,8 +105,8 @@ class Transport:
     async def post(self, url: str, headers: Mapping[str, str], upload: Upload) -> Answer | NoAnswer:
         """POST ``upload``; the answer, or the reason why there is none.
 
-        Raises ConfigError for a proxy or certificates that cannot be used, and the OSError of the upload's own
-        stream. A stale connection costs no attempt: the upload is sent again on a new connection.
+        Raises ConfigError for a proxy, certificates or a session that cannot be used. Raises the OSError of the
+        upload's own stream. A stale connection costs no attempt: the upload is sent again on a new connection.
         """
         outcome = await self._post(url, headers, UploadBody(upload))
         while outcome is None:  # each turn closes one connection of the pool
@@ -159,12 +160,24 @@ class Transport:
         exchange: Exchange,
         body: UploadBody | None,
     ) -> Answer | NoAnswer:
-        """Send a request and read its answer. Raises one of REQUEST_ERRORS; TimeoutError after a stall."""
+        """Send a request and read its answer. Raises one of REQUEST_ERRORS, TimeoutError after a stall, ConfigError."""
         with self._watchdog.watch(exchange):
             defaults = self._defaults.get(url) or await self._find_defaults(url)
             if defaults.headers:
                 headers = {**defaults.headers, **headers}
-            response = await defaults.session.request(method, data=body, headers=headers, **defaults.options)
+            try:
+                response = await defaults.session.request(
+                    method, data=body, headers=headers, **defaults.options
+                )
+            except REQUEST_ERRORS:
+                raise
+            except ValueError as error:
+                if self._own:
+                    raise
+                # A session with credentials of its own: they would replace the token.
+                raise ConfigError(
+                    f"The session cannot send this request: {error}. Correct the session."
+                ) from error
             try:
                 if body is None:
                     exchange.connection = Connection.of(protocol_of(response))

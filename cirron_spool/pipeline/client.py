@@ -55,16 +55,24 @@ class Client:
         }
         self.session = session
         self._platform: Platform | None = None
+        self._is_entered = False
 
     async def __aenter__(self) -> Self:
-        kind, settings, route = await in_thread(self._prepare)
-        self._platform = await kind(settings, self.session, route).__aenter__()
+        if self._is_entered:
+            raise RuntimeError("The client is open already. Make another Client, or share this one.")
+        self._is_entered = True
+        try:
+            kind, settings, route = await in_thread(self._prepare)
+            self._platform = await kind(settings, self.session, route).__aenter__()
+        except BaseException:
+            self._is_entered = False
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        platform, self._platform = self._platform, None
+        platform, self._platform, self._is_entered = self._platform, None, False
         if platform is not None:
             await platform.__aexit__(kind, error, trace)
 

@@ -181,10 +181,10 @@ class DiskWorker(ABC):
         if results is None:
             self._fail(error)
             return
-        for batch, removed, result in results:
-            self._deleting -= 1
-            removed(batch, result)
+        self._deleting -= len(results)
         self._progress.set()
+        for batch, removed, result in results:
+            removed(batch, result)
 
     def _fail(self, error: BaseException | None) -> None:
         self._error = self._error or error

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -109,7 +110,9 @@ class FlushRun:
         self._load = load
         self._options = options
         self._warning = warning
-        self._listener = options.on_event or _log
+        self._listener = options.on_event if options.on_event is not None else _log
+        # The context variables of the caller. Callbacks of threads and timers emit events, too, and have others.
+        self._context = copy_context()
         # An event for each batch is made only for a listener.
         self._has_listener = options.on_event is not None or LOGGER.isEnabledFor(logging.DEBUG)
         self._tally = Tally(spool.path)
@@ -316,7 +319,7 @@ class FlushRun:
     def _emit(self, event: FlushEvent) -> None:
         if warning := warning_in(event):
             self._tally.warnings.append(warning)
-        self._listener(event)
+        self._context.run(self._listener, event)
 
     def _warn(self, message: str) -> None:
         if message:

@@ -61,7 +61,7 @@ class Settlement:
         self._quarantine = quarantine
         self._keep_going = keep_going
         self._rejected_in_a_row = 0
-        self._listener_error: Exception | None = None
+        self._listener_error: BaseException | None = None
         self.ended = False
         self.auth_error: AuthRejectedError | None = None
 
@@ -125,7 +125,7 @@ class Settlement:
             else:
                 self.ended = True  # a delete that failed would fail again
                 self._fail(batch.name, None, self._words_for(batch, removal), EXIT_ATTENTION)
-        except Exception as error:  # noqa: BLE001  # raised by check_listener()
+        except BaseException as error:  # noqa: BLE001  # raised by check_listener()
             self._listener_error = self._listener_error or error
             self.ended = True
 

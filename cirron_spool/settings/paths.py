@@ -43,7 +43,7 @@ def find_spool(
     that is no path, and for an unreadable file if ``file_needed``.
     """
     if directory is not None:
-        path = _absolute(os.fspath(directory), "The spool directory's path")
+        path = _absolute(path_text(directory, "directory"), "The spool directory's path")
         return Place(path, Origin("argument", "directory"))
     if output_dir := environ.get("CIRRON_OUTPUT_DIR"):
         origin = Origin("environment", "CIRRON_OUTPUT_DIR")
@@ -91,6 +91,13 @@ def quarantine_path(spool: Path) -> Path:
     """
     real = Path(os.path.realpath(spool))
     return real.parent / (_QUARANTINE if real.name == SPOOL_NAME else f"{real.name}.{_QUARANTINE}")
+
+
+def path_text(path: object, argument: str) -> str:
+    """The text of a path that a caller gave as ``argument``. Raises ConfigError for a value of another type."""
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise ConfigError(f"{argument} must be a path, not {type(path).__name__}. Pass a str or a Path.")
+    return os.fsdecode(path)
 
 
 def is_quarantine_name(name: str) -> bool:

@@ -24,6 +24,7 @@ from cirron_spool.settings.files import (
 )
 from cirron_spool.settings.model import Credentials
 from cirron_spool.settings.origin import DEFAULT, Origin, Setting
+from cirron_spool.settings.paths import path_text
 from cirron_spool.text import printable
 
 
@@ -61,7 +62,9 @@ class Layers:
         self._environ = environ
         self._given = given
         self._names = names
-        self.json_path = Path(config_path) if config_path is not None else home_file(CONFIG_NAME)
+        self.json_path = (
+            Path(path_text(config_path, "config_path")) if config_path is not None else home_file(CONFIG_NAME)
+        )
         self._toml_path = home_file(SDK_CONFIG_NAME)
         self._files_needed = given.get("token") is None and not environ.get(TOKEN.variable)
         self._toml_warnings: tuple[str, ...] = ()
@@ -161,8 +164,11 @@ class Layers:
 
     def _given_and_environment(self, key: Key) -> Iterator[Setting[str]]:
         given = self._given.get(key.argument)
-        if isinstance(given, str):
-            yield Setting(given, self._argument(key))
+        if given is not None:
+            origin = self._argument(key)
+            if not isinstance(given, str):  # the value is not shown: it may be a secret
+                raise ConfigError(f"{origin} must be a text, not {type(given).__name__}. Pass a str.")
+            yield Setting(given, origin)
         if value := self._environ.get(key.variable):  # the SDK, too, ignores an empty variable
             yield Setting(value, Origin("environment", key.variable))
 

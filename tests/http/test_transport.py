@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from cirron_spool import Failed, FlushEvent, FlushResult, Warned, flush_spool
+from cirron_spool import ConfigError, Failed, FlushEvent, FlushResult, Warned, flush_spool
 from cirron_spool.http.transport import Transport
 from cirron_spool.http.upload_body import Upload
 from cirron_spool.protocol.answer import Answer as Heard
@@ -141,6 +141,24 @@ async def test_a_callers_session_decodes_no_answer() -> None:
                 )
     assert isinstance(heard, Heard)
     assert heard.body == packed
+
+
+async def test_a_session_with_credentials_of_its_own_is_refused(
+    spool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as those of a .netrc."""
+    batches = sdk_batches(spool, 1, spans=TINY)
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login alice password sk-netrc\n", encoding="utf-8")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    with ScriptedServer() as server:
+        async with aiohttp.ClientSession(trust_env=True) as session:
+            with pytest.raises(ConfigError, match="The session cannot send this request: ") as caught:
+                await flush(server, spool, session=session)
+    assert "sk-netrc" not in str(caught.value)
+    assert server.requests == []
+    assert snapshot(spool) == batches
 
 
 async def test_a_closed_session_raises_and_keeps_the_batches(spool: Path) -> None:

@@ -163,3 +163,28 @@ async def test_entering_raises_for_unusable_settings(
         await client.__aenter__()
     with pytest.raises(RuntimeError, match="not open"):
         _ = client.platform
+
+
+async def test_an_open_client_is_not_opened_again(tmp_path: Path) -> None:
+    first, second = fill(tmp_path / "a", "a"), fill(tmp_path / "b", "b")
+    with ScriptedServer() as server:
+        client = Client(api_url=server.url, token=TOKEN)
+        async with client:
+            with pytest.raises(RuntimeError, match="The client is open already"):
+                await client.__aenter__()
+            assert (await flush_spool(first, client=client)).uploaded == 3
+        async with client:  # closed, it may be
+            assert (await flush_spool(second, client=client)).uploaded == 3
+
+
+async def test_a_client_that_could_not_be_opened_may_be_opened_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client()
+    with pytest.raises(NotAuthenticatedError):
+        await client.__aenter__()
+    monkeypatch.setenv("CIRRON_API_KEY", TOKEN)
+    with ScriptedServer() as server:
+        monkeypatch.setenv("CIRRON_API_ENDPOINT", server.url)
+        async with client:
+            assert (await flush_spool(fill(tmp_path, "a"), client=client)).uploaded == 3

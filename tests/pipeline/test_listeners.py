@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import pickle
+import signal
 import subprocess
 import sys
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import pytest
 
 from cirron_spool import (
     BatchFailure,
+    Client,
     Ended,
     Failed,
     FlushEvent,
@@ -23,14 +27,15 @@ from cirron_spool import (
     Retrying,
     Sending,
     Started,
+    Tuning,
     Uploaded,
     Warned,
     flush_spool,
 )
-from support.answers import Answer, html, json_answer, ok
-from support.cli import clean_environment, write_config
+from support.answers import Answer, Gate, html, json_answer, ok
+from support.cli import SAFETY_NET, clean_environment, write_config
 from support.scripted import ScriptedServer
-from support.spools import TINY, sdk_batches, write_batch
+from support.spools import TINY, sdk_batches, snapshot, write_batch
 
 TOKEN = "sk-nobody-may-read-this"
 NAME = "01776486598051509000-446a507b2456443f923f85774a0854e3.json"
@@ -153,3 +158,97 @@ RESULT = FlushResult(
 def test_events_survive_the_way_to_another_process(event: FlushEvent) -> None:
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
         assert pickle.loads(pickle.dumps(event, protocol)) == event
+
+
+RUN: ContextVar[str] = ContextVar("RUN", default="")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("disk_work", ["thread", "inline"])
+async def test_a_listener_has_the_context_variables_of_its_flush(tmp_path: Path, disk_work: Any) -> None:
+    heard: dict[str, set[tuple[str, str]]] = {"a": set(), "b": set()}
+
+    async def flush_as(run: str, client: Client) -> None:
+        RUN.set(run)
+        await flush_spool(
+            tmp_path / run,
+            client=client,
+            tuning=Tuning(disk_work=disk_work),
+            on_event=lambda event: heard[run].add((type(event).__name__, RUN.get())),
+        )
+
+    for run in heard:
+        sdk_batches(tmp_path / run, 20, spans=TINY)
+    with ScriptedServer() as server:
+        async with Client(api_url=server.url, token=TOKEN) as client:
+            await asyncio.gather(*(flush_as(run, client) for run in heard))
+    for run, events in heard.items():
+        assert events == {(name, run) for name in ("Started", "Sending", "Uploaded", "Ended")}
+
+
+@pytest.mark.anyio
+async def test_a_listener_hears_progress_with_the_context_variables_of_its_flush(tmp_path: Path) -> None:
+    """The timer of a shared client was set by another flush."""
+    heard: set[str] = set()
+    gate = Gate()
+
+    def listen(event: FlushEvent) -> None:
+        if isinstance(event, Progress):
+            heard.add(RUN.get())
+            gate.open()
+
+    sdk_batches(tmp_path / "a", 1, spans=TINY)
+    write_batch(tmp_path / "b", 1, "bb", os.urandom(4 * 1024 * 1024))
+    with ScriptedServer(ok(), Answer(read_only=65536, stall_before=gate)) as server:
+        async with Client(api_url=server.url, token=TOKEN, retries=0) as client:
+            RUN.set("first")
+            await flush_spool(tmp_path / "a", client=client)
+            RUN.set("second")
+            await flush_spool(tmp_path / "b", client=client, on_event=listen)
+    assert heard == {"second"}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("disk_work", ["thread", "inline"])
+async def test_a_listener_that_raises_a_cancellation_ends_the_flush(spool: Path, disk_work: Any) -> None:
+    """As ``future.result()`` of a cancelled future does. Files that were acknowledged are deleted all the same."""
+    batches = sdk_batches(spool, 40, spans=TINY)
+    heard: list[str] = []
+
+    def listen(event: FlushEvent) -> None:
+        if isinstance(event, Uploaded):
+            heard.append(event.name)
+            raise asyncio.CancelledError
+
+    with ScriptedServer() as server:
+        flushing = asyncio.create_task(
+            flush(server, spool, in_flight=8, tuning=Tuning(disk_work=disk_work), on_event=listen)
+        )
+        await asyncio.wait([flushing])
+    assert flushing.cancelled()
+    assert heard[0] == batches[0].name
+    left = [batch.name for batch in snapshot(spool)]
+    assert left == [batch.name for batch in batches[len(heard) :]] != []
+
+
+@pytest.mark.parametrize("raised", ["SystemExit(7)", "KeyboardInterrupt"])
+def test_a_listener_that_exits_ends_the_process(spool: Path, tmp_path: Path, raised: str) -> None:
+    """A second Ctrl-C may come there, too."""
+    sdk_batches(spool, 40, spans=TINY)
+    code = (
+        "import asyncio, sys, cirron_spool\n"
+        "def listen(event):\n"
+        f"    if isinstance(event, cirron_spool.Uploaded): raise {raised}\n"
+        "asyncio.run(cirron_spool.flush_spool(\n"
+        "    sys.argv[1], api_url=sys.argv[2], token='sk-1', in_flight=8, on_event=listen))\n"
+    )
+    with ScriptedServer() as server:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(spool), server.url],
+            env=clean_environment(tmp_path),
+            capture_output=True,
+            check=False,
+            timeout=SAFETY_NET,
+        )
+    assert done.returncode == (7 if raised == "SystemExit(7)" else -signal.SIGINT)
+    assert snapshot(spool) != []
