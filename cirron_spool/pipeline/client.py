@@ -6,6 +6,7 @@ library when the client is entered.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 from types import TracebackType
@@ -56,11 +57,13 @@ class Client:
         self.session = session
         self._platform: Platform | None = None
         self._is_entered = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Self:
         if self._is_entered:
             raise RuntimeError("The client is open already. Make another Client, or share this one.")
         self._is_entered = True
+        self._loop = asyncio.get_running_loop()
         try:
             kind, settings, route = await in_thread(self._prepare)
             self._platform = await kind(settings, self.session, route).__aenter__()
@@ -78,9 +81,11 @@ class Client:
 
     @property
     def platform(self) -> Platform:
-        """The open platform, for a flush. Raises RuntimeError outside of ``async with``."""
+        """The open platform, for a flush. Raises RuntimeError outside of ``async with`` and in another event loop."""
         if self._platform is None:
             raise RuntimeError("The client is not open. Use it within: async with Client() as client.")
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("The client belongs to another event loop. Make a Client in this one.")
         return self._platform
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +189,14 @@ async def test_a_client_that_could_not_be_opened_may_be_opened_later(
         monkeypatch.setenv("CIRRON_API_ENDPOINT", server.url)
         async with client:
             assert (await flush_spool(fill(tmp_path, "a"), client=client)).uploaded == 3
+
+
+async def test_a_client_of_another_event_loop_is_refused(tmp_path: Path) -> None:
+    directory = fill(tmp_path, "a")
+    with ScriptedServer() as server:
+        async with Client(api_url=server.url, token=TOKEN) as client:
+            flushing = partial(asyncio.run, flush_spool(directory, client=client))
+            with pytest.raises(RuntimeError, match="The client belongs to another event loop"):
+                await asyncio.to_thread(flushing)
+            assert server.uploads == []
+            assert (await flush_spool(directory, client=client)).uploaded == 3
