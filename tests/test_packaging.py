@@ -6,6 +6,7 @@ import argparse
 import configparser
 import email
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -21,7 +22,21 @@ from cirron_spool.cli.arguments.build import build_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 STEM = f"cirron_spool-{__version__}"
-PAGES = {name: f"{STEM}.data/data/share/man/man1/{name}.1" for name in ("cirron", "cirron-spool")}
+SHARE = f"{STEM}.data/data/share"
+COMMANDS = sorted(build_parser("cirron-spool").commands)
+PAGES = {
+    name: f"{SHARE}/man/man1/{name}.1"
+    for name in ("cirron", "cirron-spool", *(f"cirron-spool-{command}" for command in COMMANDS))
+}
+COMPLETIONS = {
+    f"{SHARE}/{place}"
+    for name in ("cirron", "cirron-spool")
+    for place in (
+        f"bash-completion/completions/{name}",
+        f"zsh/site-functions/_{name}",
+        f"fish/vendor_completions.d/{name}.fish",
+    )
+}
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> None:
@@ -90,7 +105,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / STEM
 
 
-@pytest.mark.parametrize("command", PAGES)
+@pytest.mark.parametrize("command", ["cirron", "cirron-spool"])
 def test_a_man_page_names_every_command_and_option(wheel: dict[str, bytes], command: str) -> None:
     page = wheel[PAGES[command]].decode().replace("\\-", "-")
     assert page.startswith(f'.TH {command.upper()} "1" "" "cirron-spool {__version__}"')
@@ -100,11 +115,31 @@ def test_a_man_page_names_every_command_and_option(wheel: dict[str, bytes], comm
     assert [name for name in sorted(named - {"--help"}) if name not in page] == []
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_man_page_of_a_command_has_its_options_and_the_usual_sections(
+    wheel: dict[str, bytes], command: str
+) -> None:
+    page = wheel[PAGES[f"cirron-spool-{command}"]].decode().replace("\\-", "-")
+    parser = build_parser("cirron-spool").commands[command]
+    assert [name for name in sorted(set(options(parser)) - {"--help"}) if name not in page] == []
+    assert f".SH NAME\ncirron-spool-{command} - {parser.summary}\n" in page
+    for heading in ("EXAMPLES", "ENVIRONMENT", "FILES", "EXIT STATUS", "SEE ALSO"):
+        assert f".SH {heading}\n" in page
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
+@pytest.mark.parametrize("command", PAGES)
+def test_groff_finds_no_fault_in_a_man_page(wheel: dict[str, bytes], command: str) -> None:
+    lint = ["groff", "-man", "-Tutf8", "-ww", "-z"]
+    done = subprocess.run(lint, input=wheel[PAGES[command]], capture_output=True, check=True)
+    assert done.stderr == b""
+
+
 def test_no_text_of_a_man_page_is_taken_for_a_request(wheel: dict[str, bytes]) -> None:
     for name in PAGES.values():
         lines = wheel[name].decode().splitlines()
         requests = {line.split()[0] for line in lines if line.startswith((".", "'"))}
-        assert requests == {".TH", ".SH", ".SS", ".B", ".TP", ".RS", ".RE", ".nf", ".fi"}
+        assert requests <= {".TH", ".SH", ".SS", ".B", ".TP", ".RS", ".RE", ".nf", ".fi"}
         # The default folder begins with a dot, and it has been swallowed at the start of a line.
         assert any("./.cirron/spool" in line for line in lines)
 
@@ -116,7 +151,9 @@ def test_every_source_and_nothing_else_is_in_the_wheel(wheel: dict[str, bytes]) 
         if path.is_file() and path.suffix != ".pyc"
     }
     assert "cirron_spool/py.typed" in sources
-    assert {name for name in wheel if ".dist-info/" not in name} == sources | set(PAGES.values())
+    assert {name for name in wheel if ".dist-info/" not in name} == sources | set(
+        PAGES.values()
+    ) | COMPLETIONS
     assert wheel[f"{STEM}.dist-info/licenses/LICENSE"] == (ROOT / "LICENSE").read_bytes()
 
 
@@ -157,7 +194,7 @@ def test_building_leaves_the_tree_as_it_was(unpacked: Path, tmp_path: Path) -> N
     assert list(scratch.iterdir()) == []
 
 
-def test_an_editable_install_builds_no_pages(unpacked: Path, tmp_path: Path) -> None:
+def test_an_editable_install_builds_no_pages_and_completions(unpacked: Path, tmp_path: Path) -> None:
     editable = contents(build("editable", unpacked, tmp_path / "out"))
     assert f"{STEM}.dist-info/entry_points.txt" in editable
-    assert [name for name in editable if "/share/man/" in name] == []
+    assert [name for name in editable if "/share/" in name] == []

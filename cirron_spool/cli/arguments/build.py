@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 from cirron_spool import __version__
 from cirron_spool.cli.arguments.auth import add_auth
+from cirron_spool.cli.arguments.completion import add_completion
+from cirron_spool.cli.arguments.examples import add_examples
 from cirron_spool.cli.arguments.flush import add_flush
 from cirron_spool.cli.arguments.options import EXIT_CODES
 from cirron_spool.cli.arguments.parser import Parser, did_you_mean, listed, usage_error
@@ -46,6 +48,8 @@ def build_parser(prog: str = "cirron-spool") -> Parser:
         _add_commands(parser, receive=True)
         add_auth(parser)
         add_status(parser)
+        add_completion(parser)
+    add_examples(parser)
     return parser
 
 

@@ -29,6 +29,7 @@ def add_flush(group: Parser) -> None:
     server.add_argument(
         "--token-file",
         metavar="FILE",
+        place="file",
         example="token.txt",
         help="read the token from FILE, - for standard input (default: CIRRON_API_KEY)",
     )

@@ -16,6 +16,7 @@ def add_directory(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dir",
         metavar="PATH",
+        place="directory",
         example="runs/42/.cirron/spool",
         help="the spool directory (default: $CIRRON_OUTPUT_DIR/spool or ./.cirron/spool)",
     )

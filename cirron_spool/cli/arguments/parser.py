@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from cirron_spool.cli.arguments.values import Reader
 
@@ -33,8 +33,20 @@ def usage_error(parser: argparse.ArgumentParser, message: str, help: str = "") -
     return UsageError(f"{message} See {parser.prog} --help.", help)
 
 
+class Example(NamedTuple):
+    """A command line, and its purpose in a few words."""
+
+    command: str
+    purpose: str
+
+
 class Value(argparse.Action):
-    """An option with one value, which is given once at most. ``example`` is a right value, for an error's line."""
+    """An option with one value, which is given once at most.
+
+    ``example`` is a right value, for an error's line.
+
+    ``place`` is the kind of path that a shell completes.
+    """
 
     def __init__(
         self,
@@ -43,11 +55,13 @@ class Value(argparse.Action):
         *,
         read: Reader | None = None,
         example: str = "",
+        place: Literal["", "file", "directory"] = "",
         **more: Any,
     ) -> None:
         super().__init__(option_strings, dest, **more)
         self.read = read
         self.example = example
+        self.place = place
 
     def __call__(
         self,
@@ -63,13 +77,15 @@ class Value(argparse.Action):
                 raise usage_error(parser, f"{option_string} was given twice. Give it once.")
             given.add(self.dest)
         value = values
-        if self.read is not None:
+        if self.read is not None and values is not None:
             try:
                 value = self.read(values)
             except ValueError:
+                name = option_string or str(self.metavar)
+                before = option_string or parser.prog
                 raise usage_error(
                     parser,
-                    f"{option_string} needs {self.read.wants}, for example {option_string} {self.example}. "
+                    f"{name} needs {self.read.wants}, for example {before} {self.example}. "
                     f"It cannot be {_shown(values)}.",
                 ) from None
         setattr(namespace, self.dest, value)
@@ -79,6 +95,8 @@ class Parser(argparse.ArgumentParser):
     """A command with its options, or a group of ``commands``.
 
     ``takes_names``: options may stand between its names. ``hides_arguments``: an unexpected argument may be a token.
+    ``examples`` stand at the end of the help and in the man page.
+    ``summary`` is the line in the help of the group.
     """
 
     def __init__(self, **more: Any) -> None:
@@ -89,6 +107,8 @@ class Parser(argparse.ArgumentParser):
         self.commands: dict[str, Parser] = {}
         self.takes_names = False
         self.hides_arguments = False
+        self.examples: tuple[Example, ...] = ()
+        self.summary = ""
 
     def make_group(self, dest: str = "command", metavar: str = "COMMAND") -> Callable[..., Parser]:
         """Make this parser a group. The name of the chosen command becomes the attribute ``dest``."""
@@ -99,7 +119,17 @@ class Parser(argparse.ArgumentParser):
     def add_command(self, name: str, *, help: str, **more: Any) -> Parser:  # noqa: A002  # argparse's word for it
         """Add a command to this group, and return its parser. ``help`` is its line in the group's help."""
         add = self._add_command or self.make_group()
-        return add(name, help=help, **more)
+        command = add(name, help=help, **more)
+        command.summary = help
+        return command
+
+    def format_help(self) -> str:
+        """The help, with the examples at its end."""
+        shown = super().format_help()
+        if not self.examples:
+            return shown
+        lines = [f"  {command}\n      {purpose}" for command, purpose in self.examples]
+        return "\n".join([shown, "examples:", *lines, ""])
 
     def error(self, message: str) -> NoReturn:
         """Raise ArgumentError: before Python 3.13 argparse comes here in spite of ``exit_on_error``."""
@@ -124,6 +154,11 @@ class Parser(argparse.ArgumentParser):
     def options(self) -> dict[str, argparse.Action]:
         """The options by their names. argparse has no documented way to ask for them."""
         return self._option_string_actions
+
+    @property
+    def values(self) -> list[Value]:
+        """The options and positional arguments with a value. argparse has no documented way to ask for them."""
+        return [action for action in self._actions if isinstance(action, Value)]
 
     def _explain(self, error: argparse.ArgumentError, arguments: Sequence[str]) -> UsageError:
         """The error in plain words. Which error it is follows from the option's kind, not from its text."""

@@ -18,7 +18,12 @@ def add_receive(group: Parser) -> None:
         ),
     )
     parser.add_argument(
-        "--store", metavar="DIR", example="received", required=True, help="where to store the batches"
+        "--store",
+        metavar="DIR",
+        place="directory",
+        example="received",
+        required=True,
+        help="where to store the batches",
     )
     parser.add_argument(
         "--host",

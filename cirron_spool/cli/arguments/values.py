@@ -19,6 +19,20 @@ class Reader(Protocol):
         """The value."""
 
 
+class OneOf:
+    """Reads one of several words. A shell completes the ``words``."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+        self.wants = f"one of {', '.join(words)}"
+
+    def __call__(self, text: str) -> str:
+        """The word."""
+        if text not in self.words:
+            raise ValueError(text)
+        return text
+
+
 class Whole:
     """Reads a whole number within bounds."""
 

@@ -1,0 +1,60 @@
+"""The examples of each command, for its help and its man page."""
+
+from __future__ import annotations
+
+from cirron_spool.cli.arguments.parser import Example, Parser
+
+# By the words of the command. {prog} is the program with these words: "cirron-spool flush", "cirron spool flush".
+_EXAMPLES = {
+    "inspect": (
+        Example("{prog}", "list the spool of the run in this folder"),
+        Example("{prog} --dir runs/42/.cirron/spool", "list another one"),
+        Example("{prog} --json", "list it for a script"),
+    ),
+    "flush": (
+        Example("{prog}", "send the spool of the run in this folder"),
+        Example("{prog} --dir runs/42/.cirron/spool --quarantine", "set rejected batches aside"),
+        Example("{prog} --in-flight 8", "send eight at a time over a slow link"),
+        Example("{prog} --json > result.json", "keep the result for a script"),
+        Example("{prog} --token-file - < token.txt", "read the token from standard input"),
+    ),
+    "clear": (
+        Example("{prog}", "delete the batches, after a question"),
+        Example("{prog} --force --dir runs/42/.cirron/spool", "delete them without a question"),
+    ),
+    "quarantine list": (Example("{prog}", "show the rejected batches and the reasons"),),
+    "quarantine retry": (Example("{prog}", "move all of them back into the spool"),),
+    "quarantine clear": (Example("{prog} --force", "delete all of them without a question"),),
+    "receive": (
+        Example("{prog} --store received", "receive on this machine"),
+        Example("{prog} --store received --host 0.0.0.0 --token sk-try-it", "receive from other machines"),
+    ),
+    "status": (
+        Example("{prog}", "see where you stand"),
+        Example("{prog} --offline --json", "read it in a script, without a request"),
+    ),
+    "auth login": (
+        Example("{prog}", "sign in with a code"),
+        Example("{prog} --with-token < token.txt", "save a long-lived token"),
+        Example("{prog} --url https://cirron.example.com", "sign in to a self-hosted platform"),
+    ),
+    "auth status": (Example("{prog} --json", "ask the platform whose token it is"),),
+    "auth refresh": (Example("{prog}", "renew the token before a long run"),),
+    "auth logout": (Example("{prog}", "remove the tokens from a shared machine"),),
+    "auth token": (Example('CIRRON_API_KEY="$({prog})" python train.py', "give the token to a run"),),
+    "completion": (
+        Example('eval "$({prog} bash)"', "complete in this shell"),
+        Example("{prog} fish > ~/.config/fish/completions/cirron-spool.fish", "complete in each new fish"),
+    ),
+}
+
+
+def add_examples(parser: Parser, words: str = "") -> None:
+    """Give each command below ``parser`` its examples. ``words`` are those before it."""
+    parser.examples = tuple(
+        Example(example.command.format(prog=parser.prog), example.purpose)
+        for example in _EXAMPLES.get(words, ())
+    )
+    for name, command in parser.commands.items():
+        # The commands for the spool are the same below "cirron spool" and below "cirron-spool".
+        add_examples(command, "" if name == "spool" else f"{words} {name}".lstrip())

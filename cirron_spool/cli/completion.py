@@ -1,0 +1,45 @@
+"""``completion``: the script with which a shell completes the programs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+import shtab
+
+from cirron_spool.cli.arguments.build import build_parser
+from cirron_spool.cli.arguments.parser import Parser
+from cirron_spool.cli.arguments.values import OneOf
+from cirron_spool.cli.console import Console
+from cirron_spool.cli.signals import Signals
+from cirron_spool.errors import EXIT_OK, ConfigError
+
+_PLACES = {"file": shtab.FILE, "directory": shtab.DIRECTORY}
+
+
+def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
+    """Print the script that the arguments name; return the exit code."""
+    del signals
+    shell = options.shell or os.path.basename(os.environ.get("SHELL", ""))
+    if shell not in shtab.SUPPORTED_SHELLS:
+        raise ConfigError("Name the shell: cirron-spool completion bash, zsh or fish.")
+    console.data([script(options.program, shell)])
+    return EXIT_OK
+
+
+def script(program: str, shell: str) -> str:
+    """The script with which ``shell`` completes ``program``."""
+    parser = build_parser(program)
+    _mark_values(parser)
+    return shtab.complete(parser, shell).rstrip()
+
+
+def _mark_values(parser: Parser) -> None:
+    """Say in shtab's documented way which values are files, directories or words."""
+    for action in parser.values:
+        if action.place:
+            action.complete = _PLACES[action.place]  # type: ignore[attr-defined]  # shtab's attribute
+        if isinstance(action.read, OneOf):
+            action.choices = action.read.words
+    for command in parser.commands.values():
+        _mark_values(command)

@@ -1,0 +1,56 @@
+"""The help of each command: examples that hold, ``-h`` and ``help`` everywhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+
+import pytest
+
+from cirron_spool.cli.arguments.build import build_parser, parse
+from cirron_spool.cli.arguments.parser import Example, Parser
+from support.cli import run_cli
+
+PROGRAMS = ("cirron-spool", "cirron")
+
+
+def commands(parser: Parser) -> Iterator[Parser]:
+    """Each command and group below ``parser``, and itself."""
+    yield parser
+    for below in parser.commands.values():
+        yield from commands(below)
+
+
+ALL = [command for program in PROGRAMS for command in commands(build_parser(program))]
+EXAMPLES = [pytest.param(example, id=example.command) for command in ALL for example in command.examples]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_is_a_right_command_line(example: Example) -> None:
+    substituted = re.search(r"\$\((.*)\)", example.command)
+    words = shlex.split(substituted[1] if substituted else example.command)
+    end = min((words.index(mark) for mark in (">", "<") if mark in words), default=len(words))
+    program, *arguments = words[:end]
+    assert parse(program, arguments).run not in ("help", "version")
+
+
+def test_each_command_that_is_no_group_has_an_example() -> None:
+    assert [command.prog for command in ALL if not command.commands and not command.examples] == []
+
+
+@pytest.mark.parametrize("form", ["--help", "-h", "help"])
+def test_each_form_of_help_shows_the_examples(form: str) -> None:
+    args = ("help", "flush") if form == "help" else ("flush", form)
+    done = run_cli(*args)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (
+        "\nexamples:\n  cirron-spool flush\n      send the spool of the run in this folder\n" in done.stdout
+    )
+
+
+@pytest.mark.parametrize("command", ALL, ids=lambda command: command.prog)
+def test_no_help_is_wider_than_a_terminal(command: Parser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = command.format_help()
+    assert [line for line in shown.splitlines() if len(line) > 80] == []
