@@ -15,6 +15,7 @@ from itertools import islice
 from typing import IO, NamedTuple, Self
 
 import cirron_spool
+from cirron_spool.cli.log_file import LogFile
 from cirron_spool.cli.stdio import write_now
 from cirron_spool.errors import CirronSpoolError
 from cirron_spool.text import iso_utc, reason
@@ -47,7 +48,8 @@ class Console:
     ``arguments`` are the command's: ``--json`` and ``--json-events`` among them ask for a form that a program reads,
     also where they cannot be parsed. ``above`` prints a line in place of standard error, while a bar is drawn there.
     ``output_is_the_job`` says that a command has failed whose output cannot be written; else that is a warning.
-    ``whole`` is entered for each write, which is not to be cut off in its midst.
+    ``log`` gets errors, warnings and notes, too. ``whole`` is entered for each write, which is not to be cut off in its
+    midst.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Console:
         self.warnings: list[str] = []
         self.above: Callable[[str], None] | None = None
         self.output_is_the_job = True
+        self.log: LogFile | None = None
         self._open = True
         self._in_a_hurry = False
 
@@ -82,6 +85,7 @@ class Console:
 
     def error(self, message: str) -> None:
         """``Error: …`` on standard error."""
+        self.note(f"Error: {message}")
         self.say(f"Error: {message}")
 
     def warning(self, message: str) -> None:
@@ -89,7 +93,18 @@ class Console:
         # The event first: the reader of the line may end the process at once.
         self.event("warning", {"message": message})
         self.warnings.append(message)
+        self.note(f"Warning: {message}")
         self.say(f"Warning: {message}")
+
+    def note(self, text: str) -> None:
+        """One line of the log, where there is one. Its failure is a warning, once."""
+        log = self.log
+        if log is None:
+            return
+        log.write(text)
+        if log.problem:
+            self.log = None
+            self.warning(log.problem)
 
     def say(self, text: str) -> None:
         """One line on standard error; a reader who has left is no error."""

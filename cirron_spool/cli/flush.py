@@ -16,6 +16,7 @@ from typing import Any
 
 from cirron_spool.cli.console import INTERRUPTED, Console, Fault, is_terminal
 from cirron_spool.cli.directory_hints import warn_of_directory
+from cirron_spool.cli.log_file import LogFile
 from cirron_spool.cli.render import existence, result_json, sent_line, summary
 from cirron_spool.cli.signals import Signals, StopRequest
 from cirron_spool.cli.views import FlushView, JsonEvents, Lines, Log
@@ -42,6 +43,8 @@ _FLAGS = {"api_url": "--api-url", "timeout_ms": "--timeout", "retries": "--retri
 
 def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     """Flush as the arguments say; the exit code."""
+    if options.log_file is not None:
+        console.log = LogFile(options.log_file)
     token = _read_token(options.token_file)
     # The event loop is the command's own, so that nothing else waits for the disk.
     given = _given(options, *(field.name for field in fields(Tuning)))
@@ -94,13 +97,19 @@ def _choose_view(options: argparse.Namespace, console: Console) -> FlushView:
     if options.verbose:
         return Log(console)
     capable = (os.environ.get("TERM") or "dumb").lower() not in ("dumb", "unknown")
-    if capable and is_terminal(sys.stderr) and not options.quiet:
+    if capable and is_terminal(sys.stderr) and not options.quiet and not _is_notebook():
         from cirron_spool.cli.progress import Bar
 
         bar = Bar(console)
         if bar.can_be_drawn:
             return bar
     return FlushView(console) if options.quiet else Lines(console)
+
+
+def _is_notebook() -> bool:
+    """Whether a cell of a notebook started the command (``!cirron-spool flush``): its terminal redraws nothing."""
+    # The Jupyter server, and the kernel, set them for all that a kernel starts.
+    return "JPY_PARENT_PID" in os.environ or os.environ.get("MPLBACKEND", "").startswith("module://")
 
 
 class _Flush:
@@ -130,6 +139,7 @@ class _Flush:
         """Conclude in the form that was asked for; returns the flush's exit code, or the signal's if one ended it."""
         self._ended = True
         console, signals = self._view.console, self._signals
+        console.note(summary(result))
         if signals.number:
             exit_code = signals.exit_code
             fault = fault or Fault(INTERRUPTED, f"Stopped by {signals.name}.")

@@ -54,6 +54,8 @@ class FlushView:
 
     def show(self, event: FlushEvent) -> None:
         """Show one event. Called in the event loop, so it must not take long."""
+        if not isinstance(event, Failed | Quarantined | Warned | Progress | Ended):
+            self.console.note(describe(event))
         match event:
             case Started():
                 self.tally = Tally(event.directory, event.batches)

@@ -125,4 +125,11 @@ def add_flush(group: Parser) -> None:
     loudness.add_argument(
         "--verbose", action="store_true", help="print a line to standard error for each event"
     )
+    output.add_argument(
+        "--log-file",
+        metavar="FILE",
+        place="file",
+        example="flush.log",
+        help="append a line with a time for each event and message to FILE",
+    )
     parser.set_defaults(run="flush")
