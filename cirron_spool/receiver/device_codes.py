@@ -67,7 +67,7 @@ class SignIn:
     interval_s: int
     polled: float = float("-inf")
     decision: Decision = Decision.NONE
-    told: bool = False  # the client knows the decision
+    is_final: bool = False  # the client knows the decision
     issued: Issued | None = None
 
 
@@ -121,7 +121,7 @@ class DeviceCodes:
         sign_in = self._by_user_code.get(normal_user_code(user_code))
         if sign_in is None or sign_in.expires <= self._clock():
             return False
-        if sign_in.told:
+        if sign_in.is_final:
             return sign_in.decision is decision
         sign_in.decision = decision
         return True
@@ -134,8 +134,8 @@ class DeviceCodes:
             return EXPIRED
         if sign_in.decision is Decision.NONE:
             return self._pending(sign_in, now)
-        again = sign_in.told
-        sign_in.told = True
+        again = sign_in.is_final
+        sign_in.is_final = True
         if sign_in.decision is Decision.DENIED:
             return DENIED
         if sign_in.issued is None:

@@ -10,7 +10,6 @@ import secrets
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -21,15 +20,6 @@ INCOMING_NAME = re.compile(r"\.incoming-[0-9a-f]{16}\.part")
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 _Stored = TypeVar("_Stored")
-
-
-@dataclass(frozen=True, slots=True)
-class StoredSnapshot:
-    """A snapshot that is durable: its key, its size in bytes (0 for a duplicate), whether it was there before."""
-
-    key: str
-    size: int
-    duplicate: bool
 
 
 class IncomingFile(ABC, Generic[_Stored]):

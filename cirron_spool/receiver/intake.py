@@ -6,10 +6,11 @@ import asyncio
 import errno
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from cirron_spool.receiver.answers import RefusedError
 from cirron_spool.receiver.connections import Request
+from cirron_spool.receiver.incoming import IncomingFile
 from cirron_spool.receiver.shaping import Shaping
 from cirron_spool.text import printable, reason
 
@@ -20,20 +21,6 @@ _HOP_BYTES = 256 << 10
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _Result = TypeVar("_Result")
-_Stored_co = TypeVar("_Stored_co", covariant=True)
-
-
-class Upload(Protocol[_Stored_co]):
-    """A file on its way into the store. The methods block, and are called in threads."""
-
-    def feed(self, data: bytes) -> None:
-        """Take in the next bytes of the body."""
-
-    def store_all(self, data: bytes) -> _Stored_co:
-        """Take in the last bytes, make the file durable, and leave nothing half-written behind."""
-
-    def discard(self) -> None:
-        """Leave nothing half-written behind."""
 
 
 class Intake:
@@ -48,7 +35,7 @@ class Intake:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     async def store(
-        self, request: Request, upload: Upload[_Result], *, noun: str, limit: int, directory: str
+        self, request: Request, upload: IncomingFile[_Result], *, noun: str, limit: int, directory: str
     ) -> _Result:
         """Read the body of at most ``limit`` bytes and store it: in one thread hop if it is short, else in several.
 
@@ -61,7 +48,7 @@ class Intake:
             failure = f"Could not store a {noun} in {printable(directory)}: {reason(error)}."
             raise RefusedError(507 if error.errno in _NO_SPACE else 500, failure) from None
 
-    async def _store(self, request: Request, upload: Upload[_Result], noun: str, limit: int) -> _Result:
+    async def _store(self, request: Request, upload: IncomingFile[_Result], noun: str, limit: int) -> _Result:
         _check_size(request.head.length or 0, limit, noun)
         received = 0
         held = bytearray()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from cirron_spool.receiver.answers import Answer
-from cirron_spool.receiver.incoming import StoredSnapshot
+from cirron_spool.receiver.snapshot_file import StoredSnapshot
 from cirron_spool.receiver.store import Stored
 from cirron_spool.text import count, human_size
 

@@ -1,19 +1,14 @@
-"""The route and the files of snapshots: the weights and gradients that batches speak of."""
+"""The route of snapshots: the weights and gradients that batches speak of."""
 
 from __future__ import annotations
 
-import contextlib
-import filecmp
-import os
 import re
-from collections.abc import Iterable
-from pathlib import Path
 
 from cirron_spool.receiver.answers import Answer, RefusedError, unauthorized
 from cirron_spool.receiver.connections import Request
-from cirron_spool.receiver.incoming import IncomingFile, StoredSnapshot, make_folder, sync_file
 from cirron_spool.receiver.intake import Intake
 from cirron_spool.receiver.journal import Journal
+from cirron_spool.receiver.snapshot_file import SnapshotFile
 from cirron_spool.receiver.store import Store
 from cirron_spool.receiver.tokens import Tokens
 
@@ -54,7 +49,7 @@ class Snapshots:
             raise RefusedError(400, "The snapshot is empty.")
         stored = await self._intake.store(
             request,
-            SnapshotUpload(self._store, key),
+            SnapshotFile(self._store, key),
             noun="snapshot",
             limit=self._max_bytes,
             directory=str(self._store.directory),
@@ -62,46 +57,3 @@ class Snapshots:
         self._journal.stored_snapshot(stored, request.peer)
         content = {"success": True, "key": key, "duplicate": stored.duplicate}
         return Answer(200 if stored.duplicate else 201, content, {"Location": f"{SNAPSHOTS}{key}"})
-
-
-class SnapshotUpload(IncomingFile[StoredSnapshot]):
-    """One snapshot on its way in. Its bytes are stored as they come."""
-
-    def __init__(self, store: Store, key: str) -> None:
-        super().__init__(store.directory)
-        self._store = store
-        self._key = key
-        self._target = Path(store.path(key))
-
-    def accept(self, data: bytes) -> Iterable[bytes]:
-        """The bytes as they are."""
-        return (data,)
-
-    def accept_end(self) -> Iterable[bytes]:
-        """Nothing."""
-        return ()
-
-    def commit(self) -> StoredSnapshot:
-        """Name the snapshot. Raises RefusedError (409: other bytes are stored under its key) or OSError."""
-        with self._store.exclusive(self._key):
-            self._store.check_directory()
-            folder = self._target.parent
-            make_folder(folder)
-            duplicate = os.path.lexists(self._target)
-            if duplicate and not self._is_stored():
-                raise RefusedError(409, "Another snapshot is stored under this key. Its content differs.")
-            # A duplicate replaces the file as well: the new one is durable, the other may not be.
-            os.replace(self.temporary, self._target)
-            try:
-                if os.name == "posix":
-                    sync_file(folder, os.O_RDONLY)
-            except OSError:
-                if not duplicate:
-                    with contextlib.suppress(OSError):
-                        os.unlink(self._target)
-                raise
-        return StoredSnapshot(self._key, 0 if duplicate else self.size, duplicate)
-
-    def _is_stored(self) -> bool:
-        regular = self._target.is_file() and not self._target.is_symlink()
-        return regular and filecmp.cmp(self.temporary, self._target, shallow=False)

@@ -65,9 +65,9 @@ class Tokens:
         scheme, _, given = authorization.partition(" ")
         given = given.strip()
         if scheme.lower() == "bearer":
-            left = self._access.left(_digest(given))
-            if left is not None:
-                return Bearer("sign-in", left)
+            seconds = self._access.remaining(_digest(given))
+            if seconds is not None:
+                return Bearer("sign-in", seconds)
             if self.is_fixed(given):
                 return Bearer("receiver", None)
         return Bearer("receiver", None) if self.open else None
@@ -87,8 +87,8 @@ class Tokens:
         """New tokens in place of the refresh token, or None when that one is wrong or used."""
         digest = _digest(refresh_token)
         known = self._refresh.remove(digest)
-        welcome = self.open and refresh_token and self._used.left(digest) is None
-        if not (known or welcome):
+        accepted = self.open and refresh_token and self._used.remaining(digest) is None
+        if not (known or accepted):
             return None
         self._used.add(digest, _REFRESH_SECONDS)
         return self.issue()
@@ -106,7 +106,7 @@ class _Expiring:
             del self._ends[next(iter(self._ends))]
         self._ends[digest] = self._clock() + seconds
 
-    def left(self, digest: bytes) -> float | None:
+    def remaining(self, digest: bytes) -> float | None:
         """The seconds until it expires; None when it is not here or has expired."""
         end = self._ends.get(digest)
         now = self._clock()
@@ -114,7 +114,7 @@ class _Expiring:
 
     def remove(self, digest: bytes) -> bool:
         """Remove it; whether it was here and had not expired."""
-        left = self.left(digest)
+        left = self.remaining(digest)
         self._ends.pop(digest, None)
         return left is not None
 

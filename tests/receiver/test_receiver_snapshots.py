@@ -1,21 +1,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
+import threading
 import tracemalloc
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cirron_spool.offline import inspect_spool
-from cirron_spool.receiver.incoming import IncomingFile
+from cirron_spool.receiver import snapshot_file
+from cirron_spool.receiver.answers import RefusedError
+from cirron_spool.receiver.incoming import IncomingFile, make_folder, sync_file
+from cirron_spool.receiver.snapshot_file import SnapshotFile, StoredSnapshot
+from cirron_spool.receiver.store import Store
 
 from .conftest import TOKEN, Answer, Peer, Start
-
-pytestmark = pytest.mark.anyio
 
 BLOBS = "/api/traces/blobs/"
 KEY = "snapshots/00ff00ff00ff00ff/weights.safetensors"
@@ -34,6 +39,7 @@ async def put(peer: Peer, body: Any, key: str = KEY, **headers: str | None) -> A
     return await peer.request("PUT", BLOBS + key, data=data, headers=sent)
 
 
+@pytest.mark.anyio
 async def test_a_snapshot_is_stored_below_its_key(start: Start) -> None:
     text = os.urandom(1_000_000)
     async with start(verbose=True) as peer:
@@ -63,6 +69,7 @@ async def test_a_snapshot_is_stored_below_its_key(start: Start) -> None:
         assert (await put(peer, text)).body["duplicate"] is True
 
 
+@pytest.mark.anyio
 async def test_the_store_stays_a_spool(start: Start, tmp_path: Path) -> None:
     async with start() as peer:
         await peer.post(b'{"created_ns":1}')
@@ -91,6 +98,7 @@ async def test_the_store_stays_a_spool(start: Start, tmp_path: Path) -> None:
         ("", {}, 404),
     ],
 )
+@pytest.mark.anyio
 async def test_snapshots_that_are_refused(
     start: Start, key: str, headers: dict[str, str | None], status: int
 ) -> None:
@@ -106,6 +114,7 @@ async def test_snapshots_that_are_refused(
         assert peer.names == []
 
 
+@pytest.mark.anyio
 async def test_a_length_is_needed(start: Start) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         yield b"x"
@@ -123,6 +132,7 @@ async def test_a_length_is_needed(start: Start) -> None:
         assert peer.names == []
 
 
+@pytest.mark.anyio
 async def test_the_limit_is_an_option_of_its_own(start: Start) -> None:
     async with start(max_bytes=10, max_snapshot_bytes=1000) as peer:
         assert (await put(peer, b"x" * 1000)).status == 201
@@ -130,6 +140,7 @@ async def test_the_limit_is_an_option_of_its_own(start: Start) -> None:
         assert (refused.status, refused.body["error"]) == (413, "The snapshot is larger than 1000 bytes.")
 
 
+@pytest.mark.anyio
 async def test_a_snapshot_that_breaks_off_leaves_nothing(start: Start) -> None:
     async with start() as peer:
         reader, writer = await peer.connect()
@@ -141,6 +152,7 @@ async def test_a_snapshot_that_breaks_off_leaves_nothing(start: Start) -> None:
         assert peer.names == []
 
 
+@pytest.mark.anyio
 async def test_the_same_snapshot_from_many_at_once(start: Start) -> None:
     text = os.urandom(300_000)
     async with start() as peer:
@@ -150,6 +162,7 @@ async def test_the_same_snapshot_from_many_at_once(start: Start) -> None:
         assert sorted(answer.status for answer in different) == [201] + [409] * 11
 
 
+@pytest.mark.anyio
 async def test_a_disk_that_is_full(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
@@ -166,22 +179,22 @@ async def test_a_disk_that_is_full(start: Start, monkeypatch: pytest.MonkeyPatch
         assert (await put(peer, b"x")).status == 201
 
 
+@pytest.mark.anyio
 async def test_a_folder_that_cannot_be_synced_acknowledges_nothing(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cirron_spool.receiver import snapshots
-
     def broken(path: object, flags: int) -> None:
         raise OSError(5, os.strerror(5))
 
     async with start() as peer:
         with monkeypatch.context() as patched:
-            patched.setattr(snapshots, "sync_file", broken)
+            patched.setattr(snapshot_file, "sync_file", broken)
             assert (await put(peer, b"x")).status == 500
         assert not (peer.folder / KEY).exists()
         assert (await put(peer, b"y")).status == 201
 
 
+@pytest.mark.anyio
 async def test_what_lies_under_a_key_and_is_no_file_stays(start: Start, tmp_path: Path) -> None:
     (tmp_path / "outside").write_bytes(b"x")
     async with start() as peer:
@@ -191,6 +204,7 @@ async def test_what_lies_under_a_key_and_is_no_file_stays(start: Start, tmp_path
         assert (peer.folder / KEY).is_symlink()
 
 
+@pytest.mark.anyio
 async def test_a_large_snapshot_takes_little_memory(start: Start) -> None:
     size = 64 << 20
 
@@ -209,3 +223,60 @@ async def test_a_large_snapshot_takes_little_memory(start: Start) -> None:
         assert answer.status == 201
         assert (peer.folder / KEY).stat().st_size == size
         assert peak < 8 << 20
+
+
+def snapshot(store: Store, text: bytes) -> StoredSnapshot:
+    return SnapshotFile(store, KEY).store_all(text)
+
+
+def test_every_folder_above_a_snapshot_is_synced_before_its_acknowledgement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where another upload has made the folders, whose own sync may not have ended."""
+    store = Store(tmp_path / "store", max_bytes=1)
+    (store.directory / KEY).parent.mkdir(parents=True)
+    synced: list[Path] = []
+
+    def seen(path: Path, flags: int) -> None:
+        assert (store.directory / KEY).exists()
+        synced.append(path)
+        sync_file(path, flags)
+
+    monkeypatch.setattr(snapshot_file, "sync_file", seen)
+    try:
+        snapshot(store, b"x")
+    finally:
+        store.close()
+    folder = (store.directory / KEY).parent
+    assert synced == [folder, folder.parent, store.directory]
+
+
+def test_of_two_at_once_the_second_waits_for_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_commit, go_on, waiting = threading.Event(), threading.Event(), threading.Event()
+    store = Store(tmp_path / "store", max_bytes=1)
+    real_wait = store._changed.wait
+
+    def slow(path: Path) -> None:
+        in_commit.set()
+        assert go_on.wait(60)
+        make_folder(path)
+
+    def seen_wait(timeout: float | None = None) -> bool:
+        waiting.set()
+        return real_wait(timeout)
+
+    monkeypatch.setattr(snapshot_file, "make_folder", slow)
+    monkeypatch.setattr(store._changed, "wait", seen_wait)
+    with ThreadPoolExecutor(2) as threads, contextlib.closing(store):
+        first = threads.submit(snapshot, store, b"one")
+        assert in_commit.wait(60)
+        second = threads.submit(snapshot, store, b"two")
+        waits = waiting.wait(60)
+        go_on.set()
+        assert waits
+        assert not first.result().duplicate
+        with pytest.raises(RefusedError, match="content differs"):
+            second.result()
+        assert (store.directory / KEY).read_bytes() == b"one"
