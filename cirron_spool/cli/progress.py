@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Self
@@ -28,6 +29,14 @@ _USUAL_WIDTH = 80
 # Free columns at the right: the terminal's echo of ^C must not wrap the line that is to be wiped.
 _MARGIN = 4
 
+# The variables of terminals that wrap their lines again when they get narrower.
+_WRAPPING = (
+    *("TMUX", "VTE_VERSION", "KONSOLE_VERSION", "KITTY_WINDOW_ID", "ALACRITTY_WINDOW_ID"),
+    *("WT_SESSION", "WEZTERM_PANE"),
+)
+_WRAPPING_PROGRAMS = ("iTerm.app", "Apple_Terminal", "WezTerm", "vscode", "ghostty")
+_WIPE_AND_GO_UP = "\r\x1b[2K\x1b[1A"
+
 
 class Bar(FlushView):
     """Batches, bytes, rate and time left, and below it the file in flight; redrawn in place on standard error."""
@@ -36,6 +45,7 @@ class Bar(FlushView):
         super().__init__(console)
         self._meter = Meter()
         self._widest = 0
+        self._lengths: list[int] = []
         # soft_wrap: a long line of words is the terminal's to wrap, never ours to cut.
         self._rich = RichConsole(file=sys.stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
         self._live = self._new_live()
@@ -104,16 +114,24 @@ class Bar(FlushView):
 
     def _fit(self) -> None:
         """Take the terminal's width, which may have changed."""
-        self._rich.width = dimension("COLUMNS", 0, sys.stderr) or _USUAL_WIDTH
+        width = dimension("COLUMNS", 0, sys.stderr) or _USUAL_WIDTH
+        if width < self._rich.width and self._live.is_started and _wraps_again():
+            # Each line that is too long now has become several rows. rich wipes one row for each line.
+            rows = sum(max(0, (length - 1) // width) for length in self._lengths)
+            with self.console.whole():
+                self._rich.file.write(_WIPE_AND_GO_UP * rows)
+        self._rich.width = width
 
     def _stop(self) -> None:
         if self._next is not None:
             self._next.cancel()
+        self._fit()
         with self.console.whole():
             self._live.stop()
 
     def _print(self, line: str) -> None:
         """One line above the bar."""
+        self._fit()
         with self.console.whole():
             self._rich.print(Text(line), soft_wrap=True)
 
@@ -148,4 +166,10 @@ class Bar(FlushView):
         first.truncate(width, overflow="ellipsis")
         second = Text(self._meter.now(), style="yellow" if self._meter.waits else "dim", no_wrap=True)
         second.truncate(width, overflow="ellipsis")
+        self._lengths = [len(first.plain), len(second.plain)]
         return Group(first, second)
+
+
+def _wraps_again() -> bool:
+    """Whether the terminal is one that wraps its lines again when it gets narrower; others cut them."""
+    return any(map(os.environ.get, _WRAPPING)) or os.environ.get("TERM_PROGRAM") in _WRAPPING_PROGRAMS
