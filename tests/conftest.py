@@ -22,6 +22,9 @@ if hasattr(signal, "SIGHUP"):
 # No example has a time limit: these tests run on busy machines. In CI the examples are the same at every
 # run, so that a change is judged by what it changed; anywhere else they are new ones.
 settings.register_profile("cirron-spool", deadline=None, derandomize="CI" in os.environ, print_blob=True)
+settings.register_profile(
+    "quick", settings.get_profile("cirron-spool"), max_examples=20
+)  # for bin/test --quick
 settings.load_profile("cirron-spool")
 
 

@@ -139,6 +139,7 @@ def steady(text: str) -> str:
     return re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "<when>", text)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks("console", PAGES[page])])
 def test_every_console_line_does_what_is_shown_below_it(world: World, page: str) -> None:
     spool(world.work)

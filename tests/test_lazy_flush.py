@@ -60,6 +60,7 @@ def run(call: str, spool: Path, url: str, token: str = TOKEN) -> tuple[int, str,
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_the_loop_imports_nothing_heavy(tmp_path: Path, call: str) -> None:
     spool = tmp_path / "spool"

@@ -108,6 +108,7 @@ def test_an_answer_through_a_pipe_is_an_answer(tmp_path: Path, script: str) -> N
     assert list(spool.iterdir()) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "script",
     [

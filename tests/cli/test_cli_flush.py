@@ -501,6 +501,7 @@ def test_a_second_signal_is_immediate(tmp_path: Path) -> None:
     assert snapshot(tmp_path / ".cirron/spool") == written
 
 
+@pytest.mark.thorough
 def test_nobody_acknowledges_after_a_signal(tmp_path: Path) -> None:
     written = small(tmp_path)
     with ScriptedServer(Answer(hang=True)) as server:

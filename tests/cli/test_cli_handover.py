@@ -174,6 +174,7 @@ def test_spool_is_never_handed_over(ours: Path, official: Path) -> None:
         assert unknown.stderr.startswith("Error: There is no ")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "words", [["--help"], ["-h"], ["help"], ["help", "spool", "flush"], []], ids=" ".join
 )

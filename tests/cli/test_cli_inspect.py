@@ -81,6 +81,7 @@ def box(text: str) -> list[str]:
     return [line for line in text.replace("\r\n", "\n").splitlines() if line[:1] in tuple("┌│├└")]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("columns", [18, 33, 40, 53, 62, 80, 98])
 @pytest.mark.parametrize("command", ["inspect", "quarantine"])
 def test_the_table_never_wraps_on_a_narrow_terminal(tmp_path: Path, columns: int, command: str) -> None:

@@ -178,6 +178,7 @@ def test_another_one_at_work(tmp_path: Path, form: str) -> None:
         assert (last(done, how)["error"]["type"], done.returncode) == ("SpoolBusyError", 4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals(tmp_path: Path, form: str, number: signal.Signals, code: int) -> None:

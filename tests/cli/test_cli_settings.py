@@ -293,6 +293,7 @@ def give(path: Path) -> None:
         os.chown(place, NOBODY - 7, NOBODY - 7, follow_symlinks=False)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["none", "missing", "null", "closed", "foreign file", "closed file"])
 def test_another_user_with_a_key(shared: Path, kind: str) -> None:
     here = shared / "here"
@@ -326,6 +327,7 @@ def test_another_user_with_a_key(shared: Path, kind: str) -> None:
         assert lines[0].endswith(f"Going on without it, to {url} (CIRRON_API_ENDPOINT).")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", [("inspect",), ("clear", "--force"), ("quarantine", "list")])
 @pytest.mark.parametrize("kind", ["none", "closed", "foreign file"])
 def test_what_needs_no_configuration_is_no_matter_of_users(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cirron_spool.cli import signals as signals_module
 from support.answers import Answer, Gate, ok
 from support.cli import Running, clean_environment, command_line, spawn, spawn_cli, write_config
 from support.scripted import ScriptedServer
@@ -77,6 +78,7 @@ def test_each_signal_stops_gracefully_with_its_own_code(
     assert snapshot(tmp_path / ".cirron/spool") == batches[1:]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ignored", CODES)
 def test_a_signal_that_was_ignored_at_the_start_stays_ignored(
     tmp_path: Path, batches: list[Sealed], ignored: signal.Signals
@@ -132,6 +134,7 @@ def test_a_second_signal_ends_at_once_in_every_form(tmp_path: Path, batches: lis
     assert snapshot(tmp_path / ".cirron/spool") == batches
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("number", CODES)
 def test_a_signal_while_the_token_is_read_from_a_pipe(
     tmp_path: Path, batches: list[Sealed], number: signal.Signals
@@ -147,6 +150,7 @@ def test_a_signal_while_the_token_is_read_from_a_pipe(
     assert snapshot(tmp_path / ".cirron/spool") == batches
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", ["flush", "inspect", "clear", "receive --store store"])
 @pytest.mark.parametrize("number", CODES)
 def test_a_signal_while_modules_are_imported(
@@ -171,6 +175,7 @@ def test_a_signal_while_modules_are_imported(
     assert snapshot(tmp_path / ".cirron/spool") == batches
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("number", CODES)
 def test_a_signal_between_the_flush_and_the_end_of_the_process(
     tmp_path: Path, batches: list[Sealed], number: signal.Signals
@@ -190,6 +195,7 @@ def test_a_signal_between_the_flush_and_the_end_of_the_process(
     assert done.stderr == "ending\n"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("number", CODES)
 def test_a_second_signal_while_the_event_loop_is_closed(
     tmp_path: Path, batches: list[Sealed], number: signal.Signals
@@ -223,7 +229,9 @@ def test_a_main_thread_that_hangs_in_the_system(
     tmp_path: Path, batches: list[Sealed], command: str, signals: int
 ) -> None:
     """No handler runs there: a second signal ends the process all the same, and one after five seconds."""
-    hangs = f"{HANG}import os; os.scandir = hang"
+    assert signals_module._STOPPED_WITHIN_S == 5
+    sooner = "from cirron_spool.cli import signals; signals._STOPPED_WITHIN_S = 0.5"
+    hangs = f"{HANG}import os; os.scandir = hang\n{sooner}"
     with spawn(program(hangs, command, "--json"), home=tmp_path, cwd=tmp_path) as running:
         running.wait_for_text("hangs", "stderr")
         for number in (signal.SIGTERM, signal.SIGHUP)[:signals]:
@@ -234,6 +242,7 @@ def test_a_main_thread_that_hangs_in_the_system(
     assert snapshot(tmp_path / ".cirron/spool") == batches
 
 
+@pytest.mark.thorough
 def test_a_disk_that_hangs_does_not_keep_a_flush_from_ending(tmp_path: Path, batches: list[Sealed]) -> None:
     hangs = f"{HANG}import os; os.scandir = hang"
     with ScriptedServer() as server:
@@ -314,6 +323,7 @@ def _masks(status: str) -> dict[str, int]:
     return {name: int(mask, 16) & 0x7FFFFFFF for name, mask in re.findall(r"(\w+):\s*([0-9a-f]+)", status)}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", [[], ["--verbose"], ["--json"], ["--json-events"]], ids=" ".join)
 def test_a_signal_in_the_midst_of_a_line_cuts_neither_it_nor_the_ending(
     tmp_path: Path, batches: list[Sealed], form: list[str]

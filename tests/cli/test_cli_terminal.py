@@ -144,6 +144,7 @@ def test_the_bar_shows_it_all_and_leaves_only_the_summary(tmp_path: Path) -> Non
     assert TOKEN not in done.text
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("columns", [40, 80])
 def test_the_bar_keeps_its_shape_on_a_narrow_terminal(tmp_path: Path, columns: int) -> None:
     written = spool_of(tmp_path, 3, spans=(10, 20))
@@ -165,6 +166,7 @@ def test_the_bar_keeps_its_shape_on_a_narrow_terminal(tmp_path: Path, columns: i
         assert not any(re.fullmatch(r"\s*([KMGT]?B(/s)?|\d+)\s*", line) for line in frame), frame
 
 
+@pytest.mark.thorough
 def test_a_retry_counts_down_and_then_says_that_it_is_tried(tmp_path: Path) -> None:
     written = spool_of(tmp_path, 1)
     gate = Gate()
@@ -243,6 +245,7 @@ def test_where_nobody_could_continue_it_a_flush_is_not_suspended(tmp_path: Path)
     assert settled(Screen(done.text, 200))[-1] == "Uploaded: 1  Failed: 0  Skipped: 0"
 
 
+@pytest.mark.thorough
 def test_the_rate_stands_still_while_a_retry_waits(tmp_path: Path) -> None:
     spool_of(tmp_path, 2, spans=(200, 300))
     with ScriptedServer(ok(), Answer(503, headers=[("Retry-After", "2")]), ok()) as server:
@@ -350,6 +353,7 @@ def test_who_says_that_a_terminal_cannot_redraw_gets_lines(tmp_path: Path, said:
     assert settled(Screen(done.text, 200)) == ["Uploaded: 2  Failed: 0  Skipped: 0"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("env", "size"),
     [
@@ -402,6 +406,7 @@ def test_the_bar_is_readable_without_colours(tmp_path: Path) -> None:
     assert {len(found[1]) for found in bars} == {len(bars[0][1])}
 
 
+@pytest.mark.thorough
 def test_a_hung_up_terminal_loses_nothing(tmp_path: Path) -> None:
     written = spool_of(tmp_path, 3)
     with ScriptedServer(ok(), Answer(hang=True)) as server:

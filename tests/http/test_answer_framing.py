@@ -162,6 +162,7 @@ async def test_an_answer_that_only_the_close_ends_is_not_delimited(ending: str) 
         assert isinstance(answer, NoAnswer) or not answer.complete
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif("AIOHTTP_NO_EXTENSIONS" in os.environ, reason="this is that run")
 def test_the_parser_in_python_gives_the_same_results() -> None:
     done = subprocess.run(

@@ -45,6 +45,7 @@ TEMPLATES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("template", TEMPLATES)
 async def test_an_answer_cut_at_any_byte_is_no_acknowledgement(

@@ -470,6 +470,7 @@ SILENCES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("short_delays")
 @pytest.mark.parametrize("step", SILENCES)
 @pytest.mark.parametrize("verify", [False, True], ids=["upload", "verify"])
@@ -499,6 +500,7 @@ async def test_a_time_limit_of_aiohttp_is_a_timeout(step: str) -> None:
             assert isinstance(waiting.exception(), TimeoutError)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("step", SILENCES)
 def test_a_signal_while_the_proxy_stalls(spool: Path, step: str) -> None:
     batches = sdk_batches(spool, 2, spans=TINY)
@@ -554,6 +556,7 @@ def without_extra(tmp_path: Path) -> list[str]:
     return [str(packages), sys.executable, "-S", "-m", "cirron_spool"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("variable", ["ALL_PROXY", "https_proxy"])
 @pytest.mark.parametrize("scheme", ["socks5h", "socks4"])
 def test_without_the_extra_the_remedy_is_named(

@@ -42,6 +42,7 @@ async def flush(server: ScriptedServer | SlowSink, spool: Path, **options: Any) 
 PARSERS = {"": "aiohttp._http_parser", "1": "aiohttp.http_parser"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("without_extensions", PARSERS, ids=["parser in C", "parser in Python"])
 def test_a_stall_in_any_state_of_a_connection_times_out(without_extensions: str) -> None:
     """All cases run at the same time, in a process of their own. Its end waits for no lookup."""

@@ -95,6 +95,7 @@ def test_what_the_sdk_wrote(folder: Path, spool: SpoolDirectory) -> None:
         assert ready.gzip == (len(batch.data) > 1024)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("library", [name for name in GZIP_LIBRARIES if name != "auto"])
 @given(
     size=st.integers(1, 3000) | st.integers(1, 300_000),

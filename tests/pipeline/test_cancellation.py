@@ -261,6 +261,7 @@ def finish(batches: list[Sealed], first: ScriptedServer, spool: Path, config: Pa
     assert snapshot(spool) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "way"), [*((name, "task") for name in SCENARIOS), ("plain", "scope"), ("window", "scope")]
 )
@@ -632,6 +633,7 @@ print("uploaded", result.uploaded, flush=True)
 )
 
 
+@pytest.mark.thorough
 def test_a_forked_childs_use_of_the_flush_raises(tmp_path: Path) -> None:
     batches = sdk_batches(tmp_path, 3, spans=TINY)
     with watch_deletes(), ScriptedServer() as server:

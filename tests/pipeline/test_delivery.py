@@ -239,9 +239,10 @@ async def test_retry_after_replaces_the_delay_and_is_a_second_at_least(
     assert result.uploaded == 1
 
 
-PAUSE_S = 0.1
+PAUSE_S = 0.05
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("retries", [0, 2])
 @pytest.mark.parametrize("in_flight", [1, 4])
 @pytest.mark.parametrize(
@@ -712,6 +713,7 @@ async def test_a_large_batch_of_the_sdks_goes_out_with_a_length(spool: Path) -> 
     assert result.bytes_sent == len(request.body) < result.bytes_read / 3
 
 
+@pytest.mark.thorough
 async def test_sixty_megabytes_that_do_not_fit_in_memory_are_streamed(spool: Path) -> None:
     body = incompressible(48_000_000)  # 60 MB of text that gzip makes 48 MB of
     write_batch(spool, 1, "0a", body)

@@ -137,6 +137,7 @@ async def all_of(worker: DiskWorker) -> list[Ready]:
 # -- reading -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
 @given(
     sizes=st.lists(st.sampled_from([-1, 0, 1, 900, 5000, LARGE, 300_000]), max_size=40),

@@ -68,6 +68,7 @@ def test_what_is_packed_comes_out_whole(library: str, data: bytes, level: int, c
     assert packed(encoder, data, cuts) == body  # a retry that packs again sends the same bytes
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("library", "level"), SETTINGS)
 @pytest.mark.parametrize("size", [0, 1, 1023, 1024, 1025, 65_535, 65_536, 1_000_003])
 def test_every_level_and_size(library: str, level: int, size: int) -> None:

@@ -31,6 +31,7 @@ def run(server: ScriptedServer, *args: str | Path) -> CliResult:
     return done
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", [0o644, 0o600, 0o444, 0], ids=oct)
 @pytest.mark.parametrize("command", ["flush", "clear"])
 def test_the_lock_of_another_user_counts_as_long_as_it_is_held(
@@ -72,6 +73,7 @@ def test_something_else_under_the_name_of_the_lock(
     assert snapshot(spool) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", [0o700, 0, 0o744], ids=oct)
 def test_a_closed_quarantine_hides_no_batch(spool: Path, batches: list[Sealed], mode: int) -> None:
     with SpoolDirectory(spool) as opened:

@@ -241,6 +241,7 @@ def test_a_receiver_without_threads_is_a_line_and_for_later(tmp_path: Path) -> N
     assert [line[:7] for line in done.stderr.splitlines()] == ["Error: "]
 
 
+@pytest.mark.thorough
 def test_from_too_few_descriptors_to_enough_a_flush_delivers_or_says_what_is_lacking(tmp_path: Path) -> None:
     """Each limit lets the flush come a little further than the one before."""
     pytest.importorskip("resource", reason="no resource limits here")

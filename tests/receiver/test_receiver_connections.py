@@ -258,6 +258,7 @@ async def test_a_sooner_deadline_rings_sooner(start: Start) -> None:
         assert await asyncio.to_thread(ask_until_cut)
 
 
+@pytest.mark.thorough
 async def test_a_client_that_pauses_its_reading_loses_nothing(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,6 +338,7 @@ STATES: dict[str, tuple[bytes, list[bytes]]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("how", ["is silent", "stops sending"])
 @pytest.mark.parametrize("state", STATES)
 async def test_no_state_of_a_connection_lasts(start: Start, state: str, how: str) -> None:
@@ -361,6 +363,7 @@ async def test_no_state_of_a_connection_lasts(start: Start, state: str, how: str
             assert (await peer.post(b"{}", f"{number}")).status == 200
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("state", STATES)
 async def test_it_ends_from_every_state(start: Start, state: str) -> None:
     sent, _ = STATES[state]
@@ -388,6 +391,7 @@ async def test_one_turned_away_that_stays_is_closed(start: Start) -> None:
             each.close()
 
 
+@pytest.mark.thorough
 async def test_the_last_answer_to_a_client_that_does_not_read_is_not_waited_for(start: Start) -> None:
     async with start(body_timeout_s=0.1) as peer:
         raw = socket.socket()

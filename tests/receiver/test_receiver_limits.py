@@ -65,6 +65,7 @@ async def test_chunks_are_refused_as_soon_as_they_are_over_the_limit(start: Star
         assert peer.names == []
 
 
+@pytest.mark.thorough
 async def test_a_bomb_is_refused(start: Start) -> None:
     async with start(max_bytes=MEGABYTE) as peer:
         bomb = gzip.compress(b'{"a":"' + bytes(200 * MEGABYTE).replace(b"\0", b"x") + b'"}', 1)
@@ -102,6 +103,7 @@ async def test_long_bodies_are_taken_in_part_by_part(start: Start, monkeypatch: 
     assert peer.names == [path.name for path in sorted(peer.folder.glob("*.json"))]
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 async def test_the_peak_stays_where_it_is_whatever_comes(serve: Serve) -> None:
     """Big batches, hostile nesting that would be twenty times its size as objects, and a bomb."""

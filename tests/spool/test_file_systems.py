@@ -236,6 +236,7 @@ def _later(path: Path) -> None:
     other.replace(path)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", NUMBERS)
 @pytest.mark.parametrize("replace", [_longer, _later])
 def test_a_batch_that_was_replaced_is_kept_whatever_the_numbers(
