@@ -17,15 +17,8 @@ import cirron_spool
 from cirron_spool.text import iso_utc
 from support.answers import Answer, html, json_answer
 from support.background import closed_port
-from support.cli import (
-    PYTHON_SCRIPT,
-    CliResult,
-    command_line,
-    run_cli,
-    spawn,
-    spawn_cli,
-    write_config,
-)
+from support.cli import PYTHON_SCRIPT, CliResult, command_line, spawn, spawn_cli, write_config
+from support.fork_server import run_cli
 from support.scripted import ScriptedServer
 from support.terminal import run_cli_pty
 from support.users import powerless

@@ -312,7 +312,7 @@ def test_the_next_program_has_the_signals_as_they_were(tmp_path: Path) -> None:
     if not Path("/proc/self/status").exists():
         pytest.skip("no /proc here")
     env = {"PATH": f"{other.parent}{os.pathsep}{os.environ['PATH']}"}
-    with spawn_cli("auth", "login", cwd=tmp_path, env=env, prog="cirron") as running:
+    with spawn_cli("projects", "list", cwd=tmp_path, env=env, prog="cirron") as running:
         done = running.finish()
     plain = subprocess.run([other], capture_output=True, check=True)
     assert _masks(done.stdout) == _masks(plain.stdout.decode())

@@ -13,7 +13,8 @@ import pytest
 
 from support.answers import Answer, html, json_answer
 from support.background import closed_port
-from support.cli import CliResult, command_line, run_cli, spawn, spawn_cli, write_config
+from support.cli import CliResult, command_line, spawn, spawn_cli, write_config
+from support.fork_server import run_cli
 from support.scripted import ScriptedServer
 from support.spools import sdk_batches
 from support.terminal import run_cli_pty
