@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,9 @@ def chromium(profile: Path, *, width: int = 1280, dark: bool = False) -> Iterato
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if browser is None or driver is None:
         pytest.skip("there is no chromium with its chromedriver here")
+    # Some systems have a program of that name which only tells how to install it.
+    if subprocess.run([browser, "--version"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("the chromium here does not start")
     options = selenium.ChromeOptions()
     options.binary_location = browser
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
