@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from cirron_spool.offline import ClearResult, Inventory, clear_spool, inspect_spool
     from cirron_spool.pipeline.client import Client
     from cirron_spool.settings.tuning import Tuning
+    from cirron_spool.spool.selection import Selection
 
 # The module of each public name.
 _HOMES = {
@@ -55,6 +56,7 @@ _HOMES = {
     "offline": "ClearResult Inventory clear_spool inspect_spool",
     "pipeline.client": "Client",
     "settings.tuning": "Tuning",
+    "spool.selection": "Selection",
     "events": (
         "BatchFailure Ended Failed FlushEvent FlushResult Progress Quarantined Retrying Sending Started Uploaded Warned"
     ),
@@ -80,6 +82,7 @@ __all__ = [
     "Quarantined",
     "ResourceError",
     "Retrying",
+    "Selection",
     "Sending",
     "SignInError",
     "SpoolBusyError",

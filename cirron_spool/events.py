@@ -26,12 +26,16 @@ class FlushResult:
     """The result of a flush.
 
     ``uploaded``, ``failed``, ``skipped`` (listed, but not delivered and not failed), ``quarantined`` and ``evicted``
-    (vanished, no failure) count batches. Their sum is the number of listed batches. ``untried`` counts the skipped
+    (vanished, no failure) count batches. Their sum is the number of selected batches: of all listed ones, where there
+    was no selection. ``left_out`` counts the listed batches that the selection left out. ``untried`` counts the skipped
     batches behind the end of the flush. ``bytes_read`` counts the bytes of the uploaded files, ``bytes_sent`` those
     of their request bodies. ``warnings`` are all warnings of the flush, one line each. ``destination`` is the origin
     that batches go to, empty when the flush ended before it was known. ``exists`` is False where there is no such
     directory, which is an empty spool. ``exit_code`` is the exit code of the command: 0 nothing is left to do, 1 a
-    person must look, 3 credentials, 4 retry later.
+    person must look, 3 credentials, 4 retry later. Batches that were left out do not count for it.
+
+    ``verified`` is True once the platform has said that the token is valid. ``planned`` is for a dry run: name and size
+    in bytes of each batch that a flush would send, oldest first. They count as skipped, but not as untried.
     """
 
     directory: Path
@@ -49,15 +53,22 @@ class FlushResult:
     warnings: tuple[str, ...] = ()
     destination: str = ""
     exists: bool = True
+    left_out: int = 0
+    verified: bool = False
+    planned: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The flush begins: ``batches`` were listed, ``total_bytes`` is their size on disk."""
+    """The flush begins: ``batches`` are to be sent, ``total_bytes`` is their size on disk.
+
+    ``left_out`` counts the further batches that a selection left out.
+    """
 
     directory: Path
     batches: int
     total_bytes: int
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +170,8 @@ def describe(event: FlushEvent) -> str:
     """One line for a log about any event."""
     match event:
         case Started():
-            return f"flushing {count(event.batches, 'batch')} ({human_size(event.total_bytes)})"
+            left_out = f", {event.left_out} left out" if event.left_out else ""
+            return f"flushing {count(event.batches, 'batch')} ({human_size(event.total_bytes)}){left_out}"
         case Sending():
             return f"sending {event.name} ({human_size(event.size)})"
         case Progress():

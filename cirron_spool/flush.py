@@ -18,6 +18,7 @@ from cirron_spool.pipeline.runner import DISK_WORKERS, FlushOptions, FlushRun, S
 from cirron_spool.settings.paths import find_spool
 from cirron_spool.settings.tuning import Tuning
 from cirron_spool.spool.directory import SpoolDirectory
+from cirron_spool.spool.selection import Selection
 
 if TYPE_CHECKING:
     import aiohttp
@@ -42,6 +43,8 @@ async def flush_spool(
     keep_going: bool = False,
     in_flight: int = 1,
     verify: bool = True,
+    selection: Selection | None = None,
+    dry_run: bool = False,
     allow_http: bool | None = None,
     origins: Mapping[str, str] | None = None,
     tuning: Tuning | None = None,
@@ -64,6 +67,10 @@ async def flush_spool(
     ``client`` shares connections, token and throttle with other flushes; the options about the platform are then
     the client's. ``tuning`` bounds the prefetch and chooses compression and disk work.
 
+    ``selection`` sends a part of the spool. ``dry_run`` sends and deletes nothing, and takes no lock: the result's
+    ``planned`` holds the batches that a flush would send. It checks the directory, the settings and the token as a
+    flush does, and may renew the token.
+
     ``on_event`` is called in the event loop with each event of :mod:`cirron_spool.events`. Without a listener the
     logger ``cirron_spool`` gets failures and warnings at WARNING, and all other events at DEBUG. ``stop`` ends the
     flush gracefully once it is set: no new batch is begun, and the batch in flight has four seconds.
@@ -80,6 +87,8 @@ async def flush_spool(
         raise ConfigError(f"in_flight must be a whole number from 1 to {_MOST_IN_FLIGHT}.")
     tuning = tuning if tuning is not None else Tuning()
     _check_tuning(tuning)
+    if not isinstance(selection, Selection | None):
+        raise ConfigError(f"selection must be a Selection, not {type(selection).__name__}.")
     _check_listener(on_event)
     _check_stop(stop)
     own = Client(
@@ -100,7 +109,17 @@ async def flush_spool(
     has_token = platform is not None or token is not None or bool(os.environ.get("CIRRON_API_KEY"))
     place = await in_thread(partial(find_spool, directory, os.environ, file_needed=not has_token))
     options = FlushOptions(
-        quarantine, keep_going, in_flight, verify, tuning, platform, session, on_event, stop
+        quarantine,
+        keep_going,
+        in_flight,
+        verify,
+        selection if selection is not None else Selection(),
+        dry_run,
+        tuning,
+        platform,
+        session,
+        on_event,
+        stop,
     )
     with SpoolDirectory(place.path) as spool:
         return await FlushRun(spool, (client or own).load_settings, options, place.warning).run()

@@ -6,10 +6,11 @@ Named tuples stand here in place of data classes: their import takes a sixth of 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cirron_spool.settings.paths import SPOOL_NAME, is_quarantine_name, spool_directory
 from cirron_spool.spool.directory import SpoolDirectory
@@ -18,6 +19,9 @@ from cirron_spool.spool.listing import Entry
 from cirron_spool.spool.names import is_batch_name
 from cirron_spool.text import count, reason
 
+if TYPE_CHECKING:
+    from cirron_spool.spool.selection import Selected, Selection
+
 # The search for a spool looks at no more entries of one folder.
 _MOST_ENTRIES = 500
 
@@ -25,13 +29,15 @@ _MOST_ENTRIES = 500
 class Inventory(NamedTuple):
     """The batches in a spool directory, oldest first, and their sizes in bytes.
 
-    ``exists`` is False where there is no such directory. ``warnings`` are for a person, one line each.
+    ``exists`` is False where there is no such directory. ``warnings`` are for a person, one line each. ``left_out``
+    counts the further batches that a selection left out.
     """
 
     directory: Path
     entries: Sequence[Entry]
     exists: bool = True
     warnings: tuple[str, ...] = ()
+    left_out: int = 0
 
     @property
     def total_bytes(self) -> int:
@@ -42,7 +48,8 @@ class Inventory(NamedTuple):
 class ClearResult(NamedTuple):
     """The result of a clear: batches and bytes deleted, and the failures with the system's reason.
 
-    ``exists`` is False where there is no such directory.
+    ``exists`` is False where there is no such directory. ``left_out`` counts the further batches that a selection
+    left out.
     """
 
     directory: Path
@@ -50,6 +57,7 @@ class ClearResult(NamedTuple):
     bytes: int
     failures: tuple[tuple[str, str], ...] = ()
     exists: bool = True
+    left_out: int = 0
 
     @property
     def failed(self) -> int:
@@ -57,29 +65,40 @@ class ClearResult(NamedTuple):
         return len(self.failures)
 
 
-def inspect_spool(directory: str | os.PathLike[str] | None = None) -> Inventory:
+def inspect_spool(
+    directory: str | os.PathLike[str] | None = None, *, selection: Selection | None = None
+) -> Inventory:
     """List the spool in ``directory`` (``$CIRRON_OUTPUT_DIR/spool`` or ``./.cirron/spool``) without reading a batch.
 
-    A directory that does not exist is an empty spool. Blocking; works offline. Raises SpoolError when it is not a
-    directory or may not be read.
+    ``selection`` lists a part of it. A directory that does not exist is an empty spool. Blocking; works offline.
+    Raises SpoolError when it is not a directory or may not be read.
     """
     path = spool_directory(directory, os.environ)
     with SpoolDirectory(path) as spool:
         if not spool.open():
             return Inventory(path, (), exists=False)
         unknown: list[tuple[str, OSError]] = []
-        entries = spool.entries(unknown)
-    if not unknown:
-        return Inventory(path, entries)
-    name, error = unknown[0]
-    what = f"Cannot read the size of {count(len(unknown), 'file')}, such as {name}: {reason(error)}."
-    return Inventory(path, entries, warnings=(f"{what} Check the file system.",))
+        entries: Sequence[Entry] = spool.entries(unknown)
+    warnings: list[str] = []
+    if unknown:
+        name, error = unknown[0]
+        what = f"Cannot read the size of {count(len(unknown), 'file')}, such as {name}: {reason(error)}."
+        warnings.append(f"{what} Check the file system.")
+    if selection is None:
+        return Inventory(path, entries, warnings=tuple(warnings))
+    selected = _select(entries, selection)
+    if selected.blocked:
+        warnings.append(selected.blocked)
+    return Inventory(path, selected.batches, warnings=tuple(warnings), left_out=selected.left_out)
 
 
 def clear_spool(
-    directory: str | os.PathLike[str] | None = None, *, inventory: Inventory | None = None
+    directory: str | os.PathLike[str] | None = None,
+    *,
+    inventory: Inventory | None = None,
+    selection: Selection | None = None,
 ) -> ClearResult:
-    """Delete every batch in the spool, or only those of an ``inventory``.
+    """Delete every batch in the spool, or only those of an ``inventory``, or of either those of a ``selection``.
 
     Anything that is not a batch is left alone; a batch that is gone already counts as deleted. Blocking; works
     offline. Raises SpoolError, and SpoolBusyError while a flush or another clear works on the spool.
@@ -89,8 +108,12 @@ def clear_spool(
         if not spool.open():
             return ClearResult(path, 0, 0, exists=False)
         entries = inventory.entries if inventory is not None else spool.entries()
+        left_out = inventory.left_out if inventory is not None else 0
+        if selection is not None:
+            selected = _select(entries, selection)
+            entries, left_out = selected.batches, left_out + selected.left_out
         if not entries:
-            return ClearResult(path, 0, 0)
+            return ClearResult(path, 0, 0, left_out=left_out)
         spool.check_writable()
         spool.lock()  # given back with the directory
         deleted = size = 0
@@ -106,7 +129,13 @@ def clear_spool(
             else:
                 deleted += 1
                 size += entry.size
-        return ClearResult(path, deleted, size, tuple(failures))
+        return ClearResult(path, deleted, size, tuple(failures), left_out=left_out)
+
+
+def _select(entries: Sequence[Entry], selection: Selection) -> Selected[Entry]:
+    return selection.take(
+        entries, name_of=lambda entry: entry.name, size_of=lambda entry: entry.size, now_ns=time.time_ns()
+    )
 
 
 def spool_near(directory: Path) -> Path | None:

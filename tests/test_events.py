@@ -33,7 +33,7 @@ FAILURE = BatchFailure("1-a.json", 503, "Upload of 1-a.json failed: HTTP 503 Bus
 
 
 def tally(listed: int) -> Tally:
-    return Tally(HERE, listed=listed)
+    return Tally(HERE, selected=listed)
 
 
 def test_nothing_to_do() -> None:

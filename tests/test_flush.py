@@ -113,6 +113,7 @@ async def test_batches_go_up_oldest_first_and_are_deleted(spool: Path, deletes: 
         bytes_sent=sum(len(request.body) for request in server.uploads),
         seconds=result.seconds,
         destination=server.url,
+        verified=True,
     )
     assert result.seconds > 0
 
@@ -973,6 +974,7 @@ class AsynchronousListener:
         ({"in_flight": 2.5}, "in_flight must be a whole number from 1 to 64"),
         ({"in_flight": True}, "in_flight must be a whole number from 1 to 64"),
         ({"tuning": {"prefetch_batches": 8}}, "tuning must be a Tuning, not dict"),
+        ({"selection": {"limit": 1}}, "selection must be a Selection, not dict"),
         ({"tuning": Tuning(prefetch_batches=0)}, "prefetch_batches must be"),
         ({"tuning": cast("Any", Tuning)(prefetch_batches=1.5)}, "prefetch_batches must be"),
         ({"tuning": cast("Any", Tuning)(prefetch_bytes="4M")}, "prefetch_bytes must be"),

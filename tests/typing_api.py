@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import assert_never, assert_type
 
@@ -24,6 +25,7 @@ from cirron_spool import (
     Progress,
     Quarantined,
     Retrying,
+    Selection,
     Sending,
     SpoolBusyError,
     SpoolError,
@@ -83,6 +85,8 @@ async def flush() -> FlushResult:
                 keep_going=True,
                 in_flight=4,
                 verify=False,
+                selection=Selection(limit=1, newer_than=datetime(2026, 4, 18, tzinfo=UTC)),
+                dry_run=True,
                 allow_http=None,
                 tuning=Tuning(prefetch_batches=8, gzip_library="zlib", gzip_level=None),
                 session=session,
@@ -100,6 +104,7 @@ async def flush() -> FlushResult:
     assert_type(result, FlushResult)
     assert_type(result.failures, tuple[BatchFailure, ...])
     assert_type(result.seconds, float)
+    assert_type(result.planned, tuple[tuple[str, int], ...])
     assert_type(result.exit_code, int)
     await flush_spool(stop=asyncio.Event())
     return result
@@ -108,6 +113,7 @@ async def flush() -> FlushResult:
 async def misuse() -> None:
     """What mypy must refuse; an ignore that is not needed is an error."""
     await flush_spool("spool", "https://api.example.com")  # type: ignore[call-arg]  # options are keyword-only
+    await flush_spool(selection=Selection(older_than=7200))  # type: ignore[arg-type]  # seconds say no unit
     await flush_spool(timeout_ms="30000")  # type: ignore[arg-type]
     await flush_spool(on_event=offline)  # type: ignore[arg-type]
     result = await flush_spool()
@@ -116,6 +122,9 @@ async def misuse() -> None:
 
 def offline() -> None:
     """Inspect and clear."""
+    selection = Selection(max_bytes=500, older_than=timedelta(hours=2))
+    assert_type(inspect_spool(selection=selection).left_out, int)
+    assert_type(clear_spool(selection=selection).left_out, int)
     inventory = inspect_spool("spool")
     assert_type(inventory, Inventory)
     assert_type(inventory.total_bytes, int)

@@ -135,8 +135,8 @@ class TokenManager:
             async with self._renewal.lock:
                 await self._try_renewal(self.token)
 
-    async def verify(self, warn: Warn) -> None:
-        """Ask the platform whether the token is valid, and renew a refused one.
+    async def verify(self, warn: Warn) -> bool:
+        """Ask the platform whether the token is valid, and renew a refused one. False when there is no answer.
 
         A token that the platform found valid is not verified again until it is refused. Raises AuthInvalidError when
         the platform refuses the token, TokenRenewalError when it cannot renew the token now. Each other failure is a
@@ -145,12 +145,13 @@ class TokenManager:
         credentials = self._credentials
         token = credentials.token
         if token == self._verified:
-            return
+            return True
         check = await self._verification.run(token, partial(self._check, credentials))
         if check.is_refused and not (check.may_renew and await self.renew(token, warn)):
             raise AuthInvalidError(hint=self._settings.refusal_hint(credentials))
         if check.problem:
             warn(f"Could not verify auth before flush: {check.problem}. Proceeding anyway.")
+        return not check.problem
 
     async def ask(self, warn: Warn) -> Check:
         """Ask the platform about the token in use, also about one that it found valid before.

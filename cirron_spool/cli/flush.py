@@ -18,6 +18,7 @@ from cirron_spool.cli.console import INTERRUPTED, Console, Fault, is_terminal
 from cirron_spool.cli.directory_hints import warn_of_directory
 from cirron_spool.cli.log_file import LogFile
 from cirron_spool.cli.render import existence, result_json, sent_line, summary
+from cirron_spool.cli.selection import dry_run_json, dry_run_lines, entries_json, left_out_json, selection_of
 from cirron_spool.cli.signals import Signals, StopRequest
 from cirron_spool.cli.views import FlushView, JsonEvents, Lines, Log
 from cirron_spool.concurrency import event_loop
@@ -32,8 +33,9 @@ from cirron_spool.errors import (
 )
 from cirron_spool.events import FlushResult
 from cirron_spool.flush import flush_spool
-from cirron_spool.offline import inspect_spool
+from cirron_spool.offline import Inventory, inspect_spool
 from cirron_spool.settings.tuning import Tuning
+from cirron_spool.spool.listing import Entry
 from cirron_spool.text import count, printable
 
 _LARGEST_TOKEN_BYTES = 64 * 1024
@@ -43,6 +45,7 @@ _FLAGS = {"api_url": "--api-url", "timeout_ms": "--timeout", "retries": "--retri
 
 def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     """Flush as the arguments say; the exit code."""
+    selection = selection_of(options)
     if options.log_file is not None:
         console.log = LogFile(options.log_file)
     token = _read_token(options.token_file)
@@ -61,6 +64,8 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
                     **_given(options, "api_url", "timeout_ms", "retries", "allow_http"),
                     origins={**_FLAGS, "token": f"--token-file {printable(options.token_file or '')}"},
                     verify=options.verify,
+                    selection=selection,
+                    dry_run=options.dry_run,
                     quarantine=options.quarantine,
                     keep_going=options.keep_going,
                     in_flight=options.in_flight,
@@ -83,11 +88,13 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
 def _nothing_done(options: argparse.Namespace) -> FlushResult:
     """The result of a flush that ended before it began."""
     try:
-        inventory = inspect_spool(options.dir)
+        inventory = inspect_spool(options.dir, selection=selection_of(options))
     except CirronSpoolError:
         return FlushResult(Path(options.dir or ""))
     left = len(inventory.entries)
-    return FlushResult(inventory.directory, skipped=left, untried=left, exists=inventory.exists)
+    return FlushResult(
+        inventory.directory, skipped=left, untried=left, exists=inventory.exists, left_out=inventory.left_out
+    )
 
 
 def _choose_view(options: argparse.Namespace, console: Console) -> FlushView:
@@ -97,13 +104,14 @@ def _choose_view(options: argparse.Namespace, console: Console) -> FlushView:
     if options.verbose:
         return Log(console)
     capable = (os.environ.get("TERM") or "dumb").lower() not in ("dumb", "unknown")
-    if capable and is_terminal(sys.stderr) and not options.quiet and not _is_notebook():
+    quiet = options.quiet or options.dry_run
+    if capable and is_terminal(sys.stderr) and not quiet and not _is_notebook():
         from cirron_spool.cli.progress import Bar
 
         bar = Bar(console)
         if bar.can_be_drawn:
             return bar
-    return FlushView(console) if options.quiet else Lines(console)
+    return FlushView(console) if quiet else Lines(console)
 
 
 def _is_notebook() -> bool:
@@ -143,23 +151,36 @@ class _Flush:
         if signals.number:
             exit_code = signals.exit_code
             fault = fault or Fault(INTERRUPTED, f"Stopped by {signals.name}.")
-        if result.untried:
+        if result.untried and not self._options.dry_run:
             console.warning(f"Stopping flush; {count(result.untried, 'batch')} left in spool.")
         listed = result.uploaded + result.failed + result.skipped + result.quarantined + result.evicted
-        empty = not listed and fault is None
+        empty = not (listed or result.left_out) and fault is None
         if empty:
             warn_of_directory(self._options.dir, result.directory, console, exists=result.exists)
         if not (self._options.json or self._options.json_events or self._options.quiet):
             if empty:
                 console.line(f"No spool files to flush in {printable(str(result.directory))}")
+            elif self._options.dry_run:
+                if fault is None:
+                    console.data(_plan(result, console))
             else:
                 console.line(summary(result))
                 if result.uploaded and result.destination and console.is_for_person:
                     console.line(sent_line(result))
         if exit_code != EXIT_OK and fault is None:
             fault = Fault("BatchesLeft", _last_words(result))
-        document = {**result_json(result), **existence(exists=result.exists)}
-        return console.end(exit_code, document, fault)
+        return console.end(exit_code, self._document(result), fault)
+
+    def _document(self, result: FlushResult) -> dict[str, object]:
+        document = result_json(result)
+        if self._options.dry_run:
+            document |= {**dry_run_json(result.planned), "verified": result.verified}
+            if self._options.json_events:
+                for entry in entries_json(result.planned):
+                    self._view.console.event("planned", entry)
+                del document["entries"]
+        left_out = left_out_json(self._options, result.left_out)
+        return {**document, **left_out, **existence(exists=result.exists)}
 
     def last_words(self) -> None:
         """Write the ending with the counts so far, for a process that ends at once."""
@@ -191,6 +212,15 @@ class _Flush:
             yield
         finally:
             signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+
+
+def _plan(result: FlushResult, console: Console) -> Iterator[str]:
+    """The result of a dry run for a person."""
+    entries = [Entry(name, size) for name, size in result.planned]
+    token = "accepts the token" if result.verified else "was not asked about the token, or did not answer"
+    ending = f"would go to {printable(result.destination)}. The platform {token}."
+    inventory = Inventory(result.directory, entries, left_out=result.left_out)
+    return dry_run_lines(inventory, ending, console.columns, console.rows)
 
 
 def _last_words(result: FlushResult) -> str:

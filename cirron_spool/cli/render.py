@@ -101,18 +101,25 @@ def inventory_lines(
     entries = inventory.entries
     total = f"{count(len(entries), 'file')}, {human_size(inventory.total_bytes)}"
     if not entries:
-        yield f"No spool files found in {place}"
+        yield f"No spool files {'selected' if inventory.left_out else 'found'} in {place}"
     else:
         times = Times()
         yield f"Spool: {place}  ({total})"
         rows = [(times.of(entry.name)[1], human_size(entry.size), entry.name) for entry in entries]
         yield from table(rows, ("Timestamp", "Size", "File"), columns)
         yield f"Oldest: {rows[0][0]}   Newest: {rows[-1][0]}"
+    if inventory.left_out:
+        yield left_out(inventory.left_out)
     if aside:
         size = human_size(sum(rejection.size for rejection in aside))
         yield f"Quarantine: {count(len(aside), 'file')}, {size} (see {listing})"
     if 0 < height <= len(entries) + _LINES_AROUND:
         yield f"Total: {total}"
+
+
+def left_out(number: int) -> str:
+    """The line about so many batches that a selection left out."""
+    return f"Left out by the selection: {count(number, 'file')}"
 
 
 def inventory_json(
@@ -194,9 +201,10 @@ def quarantine_json(place: str, aside: Sequence[Rejection]) -> dict[str, object]
 
 
 def summary(result: FlushResult) -> str:
-    """``Uploaded: 2  Failed: 0  Skipped: 0``, and what was set aside, if anything was."""
+    """``Uploaded: 2  Failed: 0  Skipped: 0``, and how many were set aside or left out, if any were."""
     line = f"Uploaded: {result.uploaded}  Failed: {result.failed}  Skipped: {result.skipped}"
-    return f"{line}  Quarantined: {result.quarantined}" if result.quarantined else line
+    further = {"Quarantined": result.quarantined, "Left out": result.left_out}
+    return line + "".join(f"  {name}: {number}" for name, number in further.items() if number)
 
 
 def sent_line(result: FlushResult) -> str:

@@ -58,7 +58,7 @@ class FlushView:
             self.console.note(describe(event))
         match event:
             case Started():
-                self.tally = Tally(event.directory, event.batches)
+                self.tally = Tally(event.directory, event.batches, left_out=event.left_out)
                 self._begun = True
             case Uploaded():
                 self.tally.upload(event.size, event.sent)

@@ -5,8 +5,10 @@ Blocking: for the thread that works on the disk.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from cirron_spool.errors import CirronSpoolError
@@ -14,7 +16,7 @@ from cirron_spool.http import route as routes
 from cirron_spool.http.route import Route
 from cirron_spool.settings.model import Settings
 from cirron_spool.spool.directory import SpoolDirectory
-from cirron_spool.spool.listing import Listing
+from cirron_spool.spool.selection import Selected, Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +34,21 @@ class Cleared:
 
 
 class Contents(NamedTuple):
-    """A listing, the size of its batches in bytes where sizes were asked for, and the kind of its first stranger."""
+    """The batches to send, and where sizes were asked for, their sizes in bytes.
 
-    listing: Listing
-    total_bytes: int
+    ``strangers`` are named like batches but are no regular files; ``strange`` is the kind of the first.
+    """
+
+    selected: Selected[str]
+    sizes: list[int]
+    strangers: tuple[str, ...]
     strange: str
 
 
 def clear_for_flush(
-    spool: SpoolDirectory, load: Callable[[], Settings], *, find_route: bool
+    spool: SpoolDirectory, load: Callable[[], Settings], *, find_route: bool, lock: bool = True
 ) -> Cleared | None:
-    """Open the spool, ``load`` the settings, lock the spool, and find the route to the platform.
+    """Open the spool, ``load`` the settings, lock the spool unless ``lock`` is False, and find the route.
 
     None when there is nothing to send: an empty spool needs no settings and no lock. Raises SpoolError for a
     directory that cannot be read, and the errors of ``load``.
@@ -55,15 +61,20 @@ def clear_for_flush(
     warning = ""
     try:
         spool.check_writable()
-        warning = spool.lock()
+        warning = spool.lock() if lock else ""
         return Cleared(settings, routes.find_route(settings.api_url) if find_route else None, warning)
     except CirronSpoolError as error:
         return Cleared(settings, warning=warning, error=error)
 
 
-def list_contents(spool: SpoolDirectory, *, sizes: bool) -> Contents:
-    """List the batches; ``sizes`` adds a stat for each file. Raises SpoolError."""
-    listing = spool.listing()
-    total = sum(map(spool.size_of, listing.names)) if sizes else 0
-    strange = spool.kind_of(listing.strangers[0]) if listing.strangers else ""
-    return Contents(listing, total, strange)
+def list_contents(spool: SpoolDirectory, selection: Selection, *, sizes: bool) -> Contents:
+    """List the selected batches; ``sizes`` adds a stat for each file. Raises SpoolError."""
+    names, strangers = spool.listing()
+    size_of = cache(spool.size_of)
+    selected = selection.take(names, name_of=str, size_of=size_of, now_ns=time.time_ns())
+    return Contents(
+        selected,
+        [size_of(name) for name in selected.batches] if sizes else [],
+        strangers,
+        spool.kind_of(strangers[0]) if strangers else "",
+    )

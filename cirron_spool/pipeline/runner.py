@@ -51,6 +51,7 @@ from cirron_spool.pipeline.window import Window
 from cirron_spool.settings.model import Settings
 from cirron_spool.settings.tuning import Tuning
 from cirron_spool.spool.directory import SpoolDirectory
+from cirron_spool.spool.selection import Selection
 from cirron_spool.spool.snapshots import snapshots_left
 from cirron_spool.text import count
 
@@ -86,6 +87,8 @@ class FlushOptions:
     keep_going: bool
     in_flight: int
     verify: bool
+    selection: Selection
+    dry_run: bool
     tuning: Tuning
     platform: Platform | None
     session: aiohttp.ClientSession | None
@@ -151,6 +154,7 @@ class FlushRun:
                             self._spool,
                             self._load,
                             find_route=self._options.session is None and self._options.platform is None,
+                            lock=not self._options.dry_run,
                         )
                     )
                     if cleared is not None:
@@ -159,9 +163,9 @@ class FlushRun:
         except CirronSpoolError as error:
             if cleared is None and not isinstance(error, ResourceError):
                 raise
-            if not self._tally.listed:  # ended before the listing: the result says how much is left
+            if not self._tally.selected:  # ended before the listing: the result says how much is left
                 with suppress(CirronSpoolError):
-                    self._tally.listed = len((await in_thread(self._spool.listing)).names)
+                    self._count(await in_thread(partial(self._list, sizes=False)))
             self._end(error)
             raise
         except BaseException:
@@ -221,7 +225,7 @@ class FlushRun:
             try:
                 await platform.tokens.renew_if_due(self._warn)
                 if options.verify:
-                    await platform.tokens.verify(self._warn)
+                    self._tally.verified = await platform.tokens.verify(self._warn)
             except (AuthInvalidError, TokenRenewalError) as error:  # an outcome, not a crash of the group
                 refused.append(error)
             finally:
@@ -229,9 +233,10 @@ class FlushRun:
 
         async with anyio.create_task_group() as beside:
             beside.start_soon(sign_in)
-            contents = await self._worker.run(partial(list_contents, self._spool, sizes=self._has_listener))
+            sizes = self._has_listener or options.dry_run
+            contents = await self._worker.run(partial(self._list, sizes=sizes))
             self._note(contents)
-            source = ListedOnce(contents.listing.names)
+            source = ListedOnce(contents.selected.batches if not options.dry_run else ())
             with anyio.CancelScope() as delivering:
                 if options.stop is not None:
                     beside.start_soon(self._watch_stop, options.stop, delivery, delivering)
@@ -239,7 +244,9 @@ class FlushRun:
                 if group is not None:
                     self._worker.feed(group)
                 await signed_in.wait()
-                if not refused:
+                if options.dry_run:
+                    self._tally.planned = tuple(zip(contents.selected.batches, contents.sizes, strict=True))
+                elif not refused:
                     await platform.ingest.resolve()
                     await self._deliver(delivery, source)
             beside.cancel_scope.cancel()
@@ -286,11 +293,24 @@ class FlushRun:
 
     # -- the report --------------------------------------------------------------------------------------------------
 
+    def _list(self, *, sizes: bool) -> Contents:
+        return list_contents(self._spool, self._options.selection, sizes=sizes)
+
+    def _count(self, contents: Contents) -> None:
+        self._tally.selected = len(contents.selected.batches)
+        self._tally.left_out = contents.selected.left_out
+
     def _note(self, contents: Contents) -> None:
         """Report the listing."""
-        names, strangers = contents.listing
-        self._tally.listed = len(names)
-        self._emit(Started(self._spool.path, len(names), contents.total_bytes))
+        self._count(contents)
+        selected, strangers = contents.selected, contents.strangers
+        self._emit(Started(self._spool.path, len(selected.batches), sum(contents.sizes), selected.left_out))
+        if selected.blocked:
+            self._tally.exit_codes.add(EXIT_ATTENTION)  # no flush with this bound will ever send anything
+            self._warn(selected.blocked)
+        if selected.older and selected.batches:
+            older = count(selected.older, "older batch")
+            self._warn(f"The selection leaves out {older}: they stay, and will arrive after newer ones.")
         if strangers:
             odd = "is not a regular file" if len(strangers) == 1 else "are not regular files"
             entries = f"{count(len(strangers), 'entry', 'entries')} with a batch's name {odd}"

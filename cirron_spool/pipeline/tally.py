@@ -18,10 +18,13 @@ def worst(codes: Iterable[int]) -> int:
 
 @dataclass(slots=True)
 class Tally:
-    """The counts of a flush in progress. Each listed batch is counted once; the rest was skipped."""
+    """The counts of a flush in progress. Each selected batch is counted once; the rest was skipped.
+
+    ``planned`` holds name and size of each batch of a dry run.
+    """
 
     directory: Path
-    listed: int = 0
+    selected: int = 0
     uploaded: int = 0
     quarantined: int = 0
     evicted: int = 0
@@ -33,6 +36,9 @@ class Tally:
     warnings: list[str] = field(default_factory=list)
     destination: str = ""
     exists: bool = True
+    left_out: int = 0
+    planned: tuple[tuple[str, int], ...] = ()
+    verified: bool = False
 
     def upload(self, size: int, sent: int) -> None:
         """Count a batch of ``size`` bytes that was acknowledged and deleted; its body had ``sent`` bytes."""
@@ -57,8 +63,8 @@ class Tally:
 
     def result(self, seconds: float) -> FlushResult:
         """The totals so far as a frozen result."""
-        skipped = self.listed - self.uploaded - len(self.failures) - self.quarantined - self.evicted
-        untried = skipped - self.unsendable
+        skipped = self.selected - self.uploaded - len(self.failures) - self.quarantined - self.evicted
+        untried = skipped - self.unsendable - len(self.planned)
         return FlushResult(
             directory=self.directory,
             uploaded=self.uploaded,
@@ -76,4 +82,7 @@ class Tally:
             warnings=tuple(self.warnings),
             destination=self.destination,
             exists=self.exists,
+            left_out=self.left_out,
+            planned=self.planned,
+            verified=self.verified,
         )

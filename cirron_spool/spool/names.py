@@ -50,6 +50,11 @@ def batch_id_of(name: str) -> str:
     return name[name.index("-") + 1 : -len(".json")]
 
 
+def created_ns_of(name: str) -> int:
+    """The time in a name that :func:`is_batch_name` accepts: nanoseconds since the epoch."""
+    return int(name.partition("-")[0])
+
+
 def is_batch_name(name: str) -> bool:
     """Whether the whole of ``name`` is a batch's."""
     return _BATCH_NAME.fullmatch(name) is not None
@@ -65,7 +70,5 @@ def oldest_first(batches: Iterable[T], name_of: Callable[[T], str] = str) -> lis
     # As long as all times are padded alike, which the SDK's are, text order is their order, and sorts much faster.
     ordered.sort(key=name_of)
     if any(name[_PADDED_DIGITS : _PADDED_DIGITS + 1] != "-" for name in map(name_of, ordered)):
-        ordered.sort(
-            key=lambda batch: int(name_of(batch).partition("-")[0])
-        )  # stable: equal times stay by name
+        ordered.sort(key=lambda batch: created_ns_of(name_of(batch)))  # stable: equal times stay by name
     return ordered

@@ -168,7 +168,7 @@ def test_options_before_a_foreign_word_go_with_it(ours: Path, official: Path, wo
 def test_spool_is_never_handed_over(ours: Path, official: Path) -> None:
     search = [ours.parent, official.parent]
     assert run(ours, "spool", "inspect", search=search).stdout.startswith("No spool files found in ")
-    for wrong in (["spool", "frob"], ["-v", "spool", "inspect"], ["spool", "--jsn"]):
+    for wrong in (["spool", "frob"], ["-x", "spool", "inspect"], ["spool", "--jsn"]):
         unknown = run(ours, *wrong, search=search)
         assert (unknown.returncode, unknown.stdout) == (2, "")
         assert unknown.stderr.startswith("Error: There is no ")

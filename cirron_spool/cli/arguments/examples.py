@@ -10,9 +10,12 @@ _EXAMPLES = {
         Example("{prog}", "list the spool of the run in this folder"),
         Example("{prog} --dir runs/42/.cirron/spool", "list another one"),
         Example("{prog} --json", "list it for a script"),
+        Example("{prog} --older-than 3d", "list the batches of more than three days ago"),
     ),
     "flush": (
         Example("{prog}", "send the spool of the run in this folder"),
+        Example("{prog} --dry-run", "verify the token, and see what would go"),
+        Example("{prog} --max-bytes 500M", "send the oldest 500 MB"),
         Example("{prog} --dir runs/42/.cirron/spool --quarantine", "set rejected batches aside"),
         Example("{prog} --in-flight 8", "send eight at a time over a slow link"),
         Example("{prog} --json > result.json", "keep the result for a script"),
@@ -21,6 +24,9 @@ _EXAMPLES = {
     "clear": (
         Example("{prog}", "delete the batches, after a question"),
         Example("{prog} --force --dir runs/42/.cirron/spool", "delete them without a question"),
+        Example(
+            "{prog} --dry-run --older-than 4w", "see what would be deleted of the batches of a month ago"
+        ),
     ),
     "quarantine list": (Example("{prog}", "show the rejected batches and the reasons"),),
     "quarantine retry": (Example("{prog}", "move all of them back into the spool"),),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cirron_spool.cli.arguments.options import EXIT_CODES, add_directory
+from cirron_spool.cli.arguments.options import EXIT_CODES, add_directory, add_dry_run, add_selection
 from cirron_spool.cli.arguments.parser import Parser
 from cirron_spool.cli.arguments.values import Whole, size_value, time_value
 
@@ -19,6 +19,8 @@ def add_flush(group: Parser) -> None:
         epilog=EXIT_CODES,
     )
     add_directory(parser)
+    add_dry_run(parser, "verify the token and list the batches that would go; send and delete nothing")
+    add_selection(parser)
     server = parser.add_argument_group("server and credentials")
     server.add_argument(
         "--api-url",
@@ -121,9 +123,9 @@ def add_flush(group: Parser) -> None:
         "--json-events", action="store_true", help="print one JSON object a line as things happen"
     )
     loudness = output.add_mutually_exclusive_group()
-    loudness.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
+    loudness.add_argument("-q", "--quiet", action="store_true", help="print nothing but warnings and errors")
     loudness.add_argument(
-        "--verbose", action="store_true", help="print a line to standard error for each event"
+        "-v", "--verbose", action="store_true", help="print a line to standard error for each event"
     )
     output.add_argument(
         "--log-file",

@@ -162,7 +162,7 @@ class Parser(argparse.ArgumentParser):
 
     def _explain(self, error: argparse.ArgumentError, arguments: Sequence[str]) -> UsageError:
         """The error in plain words. Which error it is follows from the option's kind, not from its text."""
-        name = (error.argument_name or "").partition("/")[0]
+        name = max((error.argument_name or "").split("/"), key=len)
         action = self.options.get(name)
         if action is None:  # an option is missing, perhaps since its name was mistyped
             for argument in arguments:
@@ -176,10 +176,21 @@ class Parser(argparse.ArgumentParser):
                 f"{name} needs a value, as in {_with_value(name, action)}. "
                 f"A value that begins with a dash is joined to it: {name}=-x.",
             )
+        given = self._flags_in(arguments)
         for pair in _EXCLUSIVE:
-            if set(pair) <= set(arguments):
+            if set(pair) <= given:
                 return usage_error(self, f"{pair[0]} and {pair[1]} exclude each other. Choose one.")
         return usage_error(self, f"{name} takes no value.")
+
+    def _flags_in(self, arguments: Sequence[str]) -> set[str]:
+        """All names of the flags in ``arguments``; ``-qv`` is two."""
+        flags: set[str] = set()
+        for argument in arguments:
+            shorts = [f"-{letter}" for letter in argument[1:]] if argument[:1] == "-" != argument[1:2] else ()
+            for flag in (argument, *shorts):
+                if flag in self.options:
+                    flags.update(self.options[flag].option_strings)
+        return flags
 
     def _unknown(self, argument: str) -> UsageError:
         if argument.startswith("-"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cirron_spool.cli.arguments.options import add_directory
+from cirron_spool.cli.arguments.options import add_directory, add_force
 from cirron_spool.cli.arguments.parser import Parser
 
 
@@ -23,7 +23,7 @@ def add_quarantine(group: Parser) -> None:
     retried.add_argument("names", nargs="*", metavar="NAME", help="only these batches (default: all)")
     cleared = parser.add_command("clear", help="delete them, after asking")
     add_directory(cleared)
-    cleared.add_argument("--force", action="store_true", help="delete without asking")
+    add_force(cleared)
     cleared.add_argument("--json", action="store_true", help="print one JSON object")
     cleared.add_argument("names", nargs="*", metavar="NAME", help="only these batches (default: all)")
     retried.takes_names = cleared.takes_names = True

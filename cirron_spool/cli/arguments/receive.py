@@ -74,6 +74,9 @@ def add_receive(group: Parser) -> None:
         help="bytes of request bodies read in a second, such as 1M (default: no limit)",
     )
     parser.add_argument(
-        "--verbose", action="store_true", help="print a line for each batch, snapshot, sign-in and refusal"
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="print a line for each batch, snapshot, sign-in and refusal",
     )
     parser.set_defaults(run="receive")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cirron_spool.cli.arguments.options import add_directory
+from cirron_spool.cli.arguments.options import add_directory, add_dry_run, add_force, add_selection
 from cirron_spool.cli.arguments.parser import Parser
 
 
@@ -14,6 +14,7 @@ def add_inspect(group: Parser) -> None:
         description="List the batches in the spool, oldest first, without reading them. Works offline.",
     )
     add_directory(parser)
+    add_selection(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.set_defaults(run="inspect")
 
@@ -23,9 +24,11 @@ def add_clear(group: Parser) -> None:
     parser = group.add_command(
         "clear",
         help="delete local spool files",
-        description="Delete every batch in the spool, after asking. Works offline.",
+        description="Delete every batch in the spool, or the selected ones, after asking. Works offline.",
     )
     add_directory(parser)
-    parser.add_argument("--force", action="store_true", help="delete without asking")
+    add_selection(parser)
+    add_dry_run(parser, "list the batches that would be deleted, and delete nothing")
+    add_force(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run="clear")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
 
 
 class Reader(Protocol):
@@ -81,6 +84,29 @@ class Measure:
 
 
 _TIMES = {"": 1, "ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+
+
+_AGES = {unit: ms for unit, ms in _TIMES.items() if unit} | {"d": 86_400_000, "w": 7 * 86_400_000}
+# A hundred years.
+_LONGEST_AGE_MS = 36_525 * _AGES["d"]
+
+
+class Age:
+    """Reads a time before now (with a unit), or a date or time of day as ISO 8601 has it (in UTC without an offset)."""
+
+    wants = "a time before now, such as 30m, 2h or 3d, or a date, such as 2026-04-18 or 2026-04-18T04:30Z"
+
+    def __init__(self) -> None:
+        self._measure = Measure(_AGES, self.wants, least=0, most=_LONGEST_AGE_MS)
+
+    def __call__(self, text: str) -> timedelta | datetime:
+        """The time before now, or the aware moment."""
+        from datetime import UTC, datetime, timedelta  # the start of a command without it is measured
+
+        if re.match("[0-9]{4}-", text) is None:
+            return timedelta(milliseconds=self._measure(text))
+        moment = datetime.fromisoformat(text)
+        return moment if moment.utcoffset() is not None else moment.replace(tzinfo=UTC)
 
 
 # As sizes are shown: 1024-based. "Mb" is left out: it may mean bits.

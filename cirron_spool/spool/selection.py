@@ -1,0 +1,117 @@
+"""A part of a spool, for a command that is to take less than all. Pure: the caller gives names, sizes and the clock."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Generic, TypeVar
+
+from cirron_spool.errors import ConfigError
+from cirron_spool.spool.names import created_ns_of
+from cirron_spool.text import human_size
+
+T = TypeVar("T")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Selected(Generic[T]):
+    """The batches that a selection takes, and the numbers of older and newer ones that it leaves out.
+
+    ``blocked`` is a line for a person, or empty: the first batch alone is larger than ``max_bytes``.
+    """
+
+    batches: Sequence[T]
+    older: int = 0
+    newer: int = 0
+    blocked: str = ""
+
+    @property
+    def left_out(self) -> int:
+        """The number of batches that the selection leaves out."""
+        return self.older + self.newer
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The part of a spool to take. Without an option it is the whole spool.
+
+    ``older_than`` and ``newer_than`` compare the time in a batch's name with a moment: an aware datetime, or a
+    timedelta before now. A batch at the very moment is newer, so each batch is either older or newer. Of these batches,
+    ``limit`` takes the oldest so many, and ``max_bytes`` the oldest whose files together are no larger.
+
+    Raises ConfigError for options that no batch can fulfil.
+    """
+
+    limit: int | None = None
+    max_bytes: int | None = None
+    older_than: timedelta | datetime | None = None
+    newer_than: timedelta | datetime | None = None
+
+    def __post_init__(self) -> None:
+        for option in ("limit", "max_bytes"):
+            value = getattr(self, option)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ConfigError(f"{option} must be a whole number above 0.")
+        older, newer = self.older_than, self.newer_than
+        for option, moment in (("older_than", older), ("newer_than", newer)):
+            if not isinstance(moment, timedelta | datetime | None):
+                raise ConfigError(f"{option} must be a timedelta or a datetime, not {type(moment).__name__}.")
+            if isinstance(moment, datetime) and moment.utcoffset() is None:
+                raise ConfigError(f"{option} must have a time zone, such as tzinfo=UTC.")
+        # An age and a date can be compared only once the clock is known. Then they select nothing.
+        if (isinstance(older, timedelta) and isinstance(newer, timedelta) and older >= newer) or (
+            isinstance(older, datetime) and isinstance(newer, datetime) and older <= newer
+        ):
+            raise ConfigError("older_than and newer_than leave no time between them. Exchange them.")
+
+    def take(
+        self,
+        batches: Sequence[T],
+        *,
+        name_of: Callable[[T], str],
+        size_of: Callable[[T], int],
+        now_ns: int,
+    ) -> Selected[T]:
+        """The selected part of ``batches``, which are oldest first; ``now_ns`` is nanoseconds since the epoch.
+
+        ``size_of`` is asked only about batches that may be taken, and only with ``max_bytes``.
+        """
+
+        def created_ns(batch: T) -> int:
+            return created_ns_of(name_of(batch))
+
+        start, stop = 0, len(batches)
+        if self.newer_than is not None:
+            start = bisect_left(batches, _moment_ns(self.newer_than, now_ns), key=created_ns)
+        if self.older_than is not None:
+            stop = bisect_left(batches, _moment_ns(self.older_than, now_ns), lo=start, key=created_ns)
+        if self.limit is not None:
+            stop = min(stop, start + self.limit)
+        blocked = ""
+        if self.max_bytes is not None:
+            total = 0
+            for index in range(start, stop):
+                total += size_of(batches[index])
+                if total > self.max_bytes:
+                    if index == start:
+                        blocked = _blocked(name_of(batches[index]), total, self.max_bytes)
+                    stop = index
+                    break
+        return Selected(batches[start:stop], start, len(batches) - stop, blocked)
+
+
+def _moment_ns(moment: timedelta | datetime, now_ns: int) -> int:
+    if isinstance(moment, datetime):
+        return (moment - _EPOCH) // _MICROSECOND * 1000
+    return now_ns - moment // _MICROSECOND * 1000
+
+
+def _blocked(name: str, size: int, bound: int) -> str:
+    sizes = human_size(size), human_size(bound)
+    shown = sizes if sizes[0] != sizes[1] else (f"{size} bytes", f"{bound} bytes")
+    return f"{name} alone has {shown[0]}, more than the bound of {shown[1]}. Nothing is selected. Raise the bound."
