@@ -17,6 +17,8 @@ _UNPRINTABLE = re.compile(
 
 # A shorter token, such as "t" of a test receiver, is no secret. Its removal would garble a sentence.
 _SHORTEST_SECRET = 8
+# The last characters of a shorter token are too much of it.
+_SHORTEST_SHOWN_SECRET = 20
 
 
 def iso_utc(created_ns: int) -> str:
@@ -69,3 +71,10 @@ def hide(text: str, *secrets: str | None) -> str:
         if secret is not None and len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, "…")
     return text
+
+
+def mask(secret: str) -> str:
+    """``sk-…wxyz``: the last four characters of a long token, by which its owner knows it; ``…`` for a shorter one."""
+    if len(secret) < _SHORTEST_SHOWN_SECRET or not (secret.isascii() and secret.isprintable()):
+        return "…"
+    return f"{'sk-' if secret.startswith('sk-') else ''}…{secret[-4:]}"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cirron_spool.protocol.verdict import INGEST_PATH
 from cirron_spool.settings.model import Settings
+from cirron_spool.settings.origin import Setting
 from cirron_spool.settings.sources import (
     ALLOW_HTTP,
     API_URL,
@@ -65,8 +66,7 @@ def load_settings(
     allowed = layers.flag(ALLOW_HTTP)
     base, ingest_origin = check_url(address, http_allowed=allowed.value)
     path = layers.text(INGEST_PATH_KEY, INGEST_PATH)
-    timeout = layers.number(TIMEOUT, DEFAULT_TIMEOUT_MS, 1, _LONGEST_TIMEOUT_MS, " (milliseconds)")
-    attempts = layers.number(RETRIES, DEFAULT_RETRIES, 0, _MOST_RETRIES)
+    timeout, attempts = timeout_in(layers), retries_in(layers)
     found = layers.credentials() if credentials else None
     remedy = ""
     if found is not None:
@@ -83,7 +83,7 @@ def load_settings(
         config_path=layers.json_path or _NO_FILE,
         warnings=(
             *(
-                f"{problem}. Going on without it, to {base} ({address.origin})."
+                f"{problem.what}. Going on without it, to {base} ({address.origin})."
                 for problem in layers.unusable
             ),
             *layers.warnings,
@@ -101,3 +101,13 @@ def load_settings(
         missing_hint=layers.missing_hint(),
         overridden=layers.overridden_login(found),
     )
+
+
+def timeout_in(layers: Layers) -> Setting[int]:
+    """The timeout in milliseconds. Raises ConfigError."""
+    return layers.number(TIMEOUT, DEFAULT_TIMEOUT_MS, 1, _LONGEST_TIMEOUT_MS, " (milliseconds)")
+
+
+def retries_in(layers: Layers) -> Setting[int]:
+    """The attempts after the first. Raises ConfigError."""
+    return layers.number(RETRIES, DEFAULT_RETRIES, 0, _MOST_RETRIES)

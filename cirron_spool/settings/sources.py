@@ -49,7 +49,8 @@ class Layers:
     """The layers of one load, highest first. A file is read when the first setting is looked up in it.
 
     ``given`` holds the arguments, None for an absent one. ``names`` replaces names of arguments in messages.
-    ``unusable`` collects messages about files that cannot be used, ``warnings`` those about the other files.
+    ``unusable`` collects files that cannot be used, ``warnings`` messages about the other files. Without
+    ``files_needed`` an unusable file is never an error; by default it is one unless a token is at hand.
     """
 
     def __init__(
@@ -58,33 +59,40 @@ class Layers:
         given: Mapping[str, object],
         names: Mapping[str, str],
         config_path: str | os.PathLike[str] | None,
+        *,
+        files_needed: bool = True,
     ) -> None:
-        self._environ = environ
+        self.environ = environ
         self._given = given
         self._names = names
         self.json_path = (
             Path(path_text(config_path, "config_path")) if config_path is not None else home_file(CONFIG_NAME)
         )
-        self._toml_path = home_file(SDK_CONFIG_NAME)
-        self._files_needed = given.get("token") is None and not environ.get(TOKEN.variable)
+        self.toml_path = home_file(SDK_CONFIG_NAME)
+        has_token = given.get("token") is not None or environ.get(TOKEN.variable)
+        self._files_needed = files_needed and not has_token
         self._toml_warnings: tuple[str, ...] = ()
-        self.unusable: list[str] = []
+        self.unusable: list[UnusableFileError] = []
         self.warnings: tuple[str, ...] = ()
 
     def text(self, key: Key, default: str) -> Setting[str]:
         """Look a text up. Raises ConfigError for a value of another type, and for a file that cannot be used."""
-        return next(self._texts(key), Setting(default, DEFAULT))
+        for value, origin in self.values(key):
+            if origin.kind == "file" and value in (None, ""):
+                continue
+            return Setting(_check_text(value, origin), origin)
+        return Setting(default, DEFAULT)
 
     def flag(self, key: Key) -> Setting[bool]:
         """Look a truth value up. Raises ConfigError as :meth:`text` does."""
-        found = self._value(key, False)
+        found = next(self.values(key), Setting(False, DEFAULT))
         if not isinstance(found.value, bool):
             raise ConfigError(f"{found.origin} is not true or false. Correct it.")
         return Setting(found.value, found.origin)
 
     def number(self, key: Key, default: int, least: int, most: int, unit: str = "") -> Setting[int]:
         """Look a whole number from ``least`` to ``most`` up. Raises ConfigError as :meth:`text` does."""
-        value, origin = self._value(key, default)
+        value, origin = next(self.values(key), Setting(default, DEFAULT))
         if isinstance(value, float) and value.is_integer():
             value = int(value)  # JSON has one kind of number: 30000.0 is 30000
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
@@ -94,12 +102,13 @@ class Layers:
     def credentials(self) -> Credentials | None:
         """Look the token up. Raises ConfigError for a token that no header can hold."""
         for token, origin in self._given_and_environment(TOKEN):
-            return Credentials(check_token(token, origin.place), origin=origin)
+            return Credentials(check_token(_check_text(token, origin), origin.place), origin=origin)
         if self.json_path is not None and (login := credentials_in(self._json, self.json_path)):
             return login
-        for token, origin in self._in_toml(TOKEN):
+        sdk_key = self.text(Key(toml=TOKEN.toml), "")
+        if sdk_key.value:
             self.warnings += self._toml_warnings  # other readers of the file matter to a secret in it
-            return Credentials(check_token(token, origin.place), origin=origin)
+            return Credentials(check_token(sdk_key.value, sdk_key.origin.place), origin=sdk_key.origin)
         return None
 
     def remedy(self, credentials: Credentials) -> str:
@@ -114,7 +123,7 @@ class Layers:
                 if alternative
                 else "Set a valid key, or unset it."
             )
-        if self._environ.get(TOKEN.variable):
+        if self.environ.get(TOKEN.variable):
             alternative = f"use {TOKEN.variable}"
         return (
             f"Give a valid token, or leave it out to {alternative}." if alternative else "Give a valid token."
@@ -141,42 +150,40 @@ class Layers:
                 f"There is no token in {TOKEN.variable}, and no home directory that could hold a login. "
                 f"Set {TOKEN.variable}, or HOME."
             )
-        files = [printable(str(path)) for path in (self.json_path, self._toml_path) if path is not None]
+        files = [printable(str(path)) for path in (self.json_path, self.toml_path) if path is not None]
         places = [TOKEN.variable, *files]
         return f"There is no token in {', '.join(places[:-1])} or {places[-1]}."
 
-    def _value(self, key: Key, default: object) -> Setting[object]:
-        """Look a value of any type up, in the arguments and in ``config.json``."""
-        given = self._given.get(key.argument)
-        if given is not None:
-            return Setting(given, self._argument(key))
-        if key.json in self._json:
-            return Setting(self._json[key.json], Origin("file", key.json, self.json_path))
-        return Setting(default, DEFAULT)
-
-    def _texts(self, key: Key) -> Iterator[Setting[str]]:
+    def values(self, key: Key) -> Iterator[Setting[object]]:
+        """Every value of a setting, unchecked, the highest layer first. Raises ConfigError for an unusable file."""
         yield from self._given_and_environment(key)
-        if key.json and self.json_path is not None:
-            origin = Origin("file", key.json, self.json_path)
-            if text := text_in(self._json, key.json, printable(str(self.json_path))):
-                yield Setting(text, origin)
-        yield from self._in_toml(key)
+        if key.json and key.json in self._json:
+            yield Setting(self._json[key.json], Origin("file", key.json, self.json_path))
+        if key.toml and key.toml in self._toml:
+            yield Setting(self._toml[key.toml], Origin("file", key.toml, self.toml_path))
 
-    def _given_and_environment(self, key: Key) -> Iterator[Setting[str]]:
+    def tokens(self, name: str) -> Iterator[Setting[object]]:
+        """Every value of a login's key, such as ``auth.accessToken``: in the keyring if it is used, then in the file.
+
+        The values are unchecked. Raises ConfigError when the keyring fails, and for an unusable file.
+        """
+        if self.json_path is None:
+            return
+        if keyring_store.is_used(self._json, self.json_path):
+            yield from _tokens_under(name, keyring_store.read_tokens(self.json_path), "keyring", self.json_path)
+        yield from _tokens_under(name, self._json, "file", self.json_path)
+
+    def check_store(self) -> None:
+        """Raise ConfigError when ``auth.store`` names no store."""
+        if self.json_path is not None:
+            keyring_store.is_used(self._json, self.json_path)
+
+    def _given_and_environment(self, key: Key) -> Iterator[Setting[object]]:
         given = self._given.get(key.argument)
         if given is not None:
-            origin = self._argument(key)
-            if not isinstance(given, str):  # the value is not shown: it may be a secret
-                raise ConfigError(f"{origin} must be a text, not {type(given).__name__}. Pass a str.")
-            yield Setting(given, origin)
-        if value := self._environ.get(key.variable):  # the SDK, too, ignores an empty variable
+            yield Setting(given, self._argument(key))
+        if value := self.environ.get(key.variable):  # the SDK, too, ignores an empty variable
             yield Setting(value, Origin("environment", key.variable))
-
-    def _in_toml(self, key: Key) -> Iterator[Setting[str]]:
-        if self._toml_path is None:
-            return
-        if text := text_in(self._toml, key.toml, printable(str(self._toml_path))):
-            yield Setting(text, Origin("file", key.toml, self._toml_path))
 
     def _argument(self, key: Key) -> Origin:
         return Origin("argument", self._names.get(key.argument, key.argument))
@@ -189,7 +196,7 @@ class Layers:
 
     @cached_property
     def _toml(self) -> Document:
-        document, self._toml_warnings = self._read(read_sdk_config, self._toml_path)
+        document, self._toml_warnings = self._read(read_sdk_config, self.toml_path)
         return document
 
     def _read(
@@ -202,7 +209,7 @@ class Layers:
         except UnusableFileError as error:
             if self._files_needed:
                 raise ConfigError(str(error)) from None
-            self.unusable.append(error.what)
+            self.unusable.append(error)
             return {}, ()
 
 
@@ -218,6 +225,16 @@ def credentials_in(document: Document, path: Path) -> Credentials | None:
     if keyring_store.is_used(document, path) and (tokens := keyring_store.read_tokens(path)):
         return _tokens_in(tokens, path, "keyring")
     return _tokens_in(document, path, "file")
+
+
+def _tokens_under(
+    name: str, document: Document, kind: Literal["file", "keyring"], path: Path
+) -> Iterator[Setting[object]]:
+    found: object = document
+    for part in name.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    if found is not None:
+        yield Setting(found, Origin(kind, name, path))
 
 
 def _tokens_in(document: Document, path: Path, kind: Literal["file", "keyring"]) -> Credentials | None:
@@ -236,6 +253,15 @@ def _tokens_in(document: Document, path: Path, kind: Literal["file", "keyring"])
     token = text_in(document, "token", where)
     origin = Origin(kind, "token", path)
     return Credentials(check_token(token, origin.place), origin=origin) if token else None
+
+
+def _check_text(value: object, origin: Origin) -> str:
+    """Return ``value`` if it is a text. Raises ConfigError, which does not show it: it may be a secret."""
+    if isinstance(value, str):
+        return value
+    if origin.kind == "argument":
+        raise ConfigError(f"{origin} must be a text, not {type(value).__name__}. Pass a str.")
+    raise ConfigError(f"{origin} is not a text. Correct it.")
 
 
 def check_token(token: str, place: str) -> str:
