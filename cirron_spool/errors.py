@@ -60,7 +60,7 @@ class ResourceError(CirronSpoolError):
 
 
 class SpoolBusyError(CirronSpoolError):
-    """Another process holds the spool's lock (exit code 4: later is right)."""
+    """Another process holds the lock of the spool or of the configuration (exit code 4: later is right)."""
 
     exit_code = EXIT_TEMPFAIL
 

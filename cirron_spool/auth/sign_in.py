@@ -1,22 +1,17 @@
-"""The last steps of a sign-in: verify the new token, then save it."""
+"""Verify the new token of a sign-in, before it is saved."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 from cirron_spool.auth.answers import Identity, json_object, read_identity
 from cirron_spool.auth.token_manager import STATUS_PATH
-from cirron_spool.auth.token_store import acquire_lock, update
-from cirron_spool.concurrency.shield import complete
-from cirron_spool.concurrency.threads import in_thread
 from cirron_spool.errors import EXIT_ATTENTION, EXIT_TEMPFAIL, SignInError
 from cirron_spool.http.attempts import attempt_on_schedule
 from cirron_spool.http.transport import Transport
 from cirron_spool.protocol.answer import Answer
 from cirron_spool.protocol.verdict import Action, Verdict, judge_auth
-from cirron_spool.settings.files import Document
 from cirron_spool.settings.model import Credentials, Settings
 
 
@@ -62,16 +57,3 @@ async def verify_new_token(
         remedy = " Run cirron auth login again later."
     message = f"{verdict.message.removesuffix('.')}. Nothing was saved.{remedy}"
     raise SignInError(message, exit_code, hint=verdict.hint)
-
-
-async def change_login(path: Path, change: Callable[[Document], None]) -> None:
-    """Change the configuration file under the lock of all processes; see :func:`~.token_store.update`.
-
-    A cancellation is raised after the change is complete. Raises OSError and ConfigError as ``update`` does.
-    """
-    lock = await acquire_lock(path)
-    try:
-        await complete(update(path, change))
-    finally:
-        if lock is not None:
-            await in_thread(lock.give_back)

@@ -1,4 +1,4 @@
-"""The file that holds a login: read, save, lock."""
+"""The file that holds the settings and the login: read, change, lock."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from pathlib import Path
 import aiofiles
 import aiofiles.os
 
+from cirron_spool.concurrency.shield import complete
 from cirron_spool.concurrency.threads import DISK_THREADS, in_thread
+from cirron_spool.errors import SpoolBusyError
 from cirron_spool.settings import keyring_store
 from cirron_spool.settings.files import Document, require_config
 from cirron_spool.settings.model import Credentials
 from cirron_spool.settings.sources import credentials_in
 from cirron_spool.spool.lock import FileLock, HeldError, lock_file
+from cirron_spool.text import printable
 
 # The longest wait for the lock of another process. Without the lock the cost is a second renewal.
 _LOCK_WAIT_S = 10.0
@@ -42,19 +45,21 @@ async def save(path: Path, credentials: Credentials) -> None:
     await update(path, partial(set_login, credentials=credentials))
 
 
-async def update(path: Path, change: Callable[[Document], None]) -> None:
+async def update(path: Path, change: Callable[[Document], None], *, with_tokens: bool = True) -> None:
     """Change the configuration: ``change`` gets its object, tokens included, and changes that in place.
 
-    Keys that ``change`` leaves alone are kept. Tokens go where ``auth.store`` says after the change. The file is
-    replaced in one step, with mode 0600. Raises OSError when it cannot be written, and ConfigError when its content
-    is not a configuration or the keyring fails; then the file stays.
+    Keys that ``change`` leaves alone are kept. Tokens go where ``auth.store`` says after the change. Without
+    ``with_tokens`` the keyring is left alone, and ``change`` gets no token from there. The file is replaced in one
+    step, with mode 0600. Raises OSError when it cannot be written, and ConfigError when its content is not a
+    configuration or the keyring fails; then the file stays.
     """
     before = await in_thread(require_config, path)
-    had_keyring = keyring_store.is_used(before, path)
+    had_keyring = with_tokens and keyring_store.is_used(before, path)
     kept = await in_thread(keyring_store.read_tokens, path) if had_keyring else {}
     document = _merge_tokens(copy.deepcopy(before), kept)
     change(document)
-    if keyring_store.is_used(document, path):
+    has_keyring = with_tokens and keyring_store.is_used(document, path)
+    if has_keyring:
         tokens = _take_tokens(document)
         if tokens != kept:
             await in_thread(keyring_store.write_tokens, path, tokens)
@@ -62,8 +67,36 @@ async def update(path: Path, change: Callable[[Document], None]) -> None:
         # The target of a symbolic link is replaced, and the link stays.
         target = Path(await in_thread(os.path.realpath, path))
         await _write(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    if had_keyring and not keyring_store.is_used(document, path):
+    if had_keyring and not has_keyring:
         await in_thread(keyring_store.write_tokens, path, {})
+
+
+async def update_locked(
+    path: Path, change: Callable[[Document], None], *, with_tokens: bool = True, lock_needed: bool = False
+) -> None:
+    """Change the configuration under the lock of all processes; see :func:`update`.
+
+    A lock that another process holds long is gone without, or raises SpoolBusyError if ``lock_needed``. A cancellation
+    is raised after the change is complete. Raises OSError and ConfigError as ``update`` does.
+    """
+    # The lock is beside the file: the first processes of a user must not each write one of their own.
+    folder = os.path.dirname(await in_thread(os.path.realpath, path))
+    with suppress(OSError):  # said by the reading or the writing of the file
+        await aiofiles.os.makedirs(folder, mode=0o700, exist_ok=True, executor=DISK_THREADS)
+    lock = None
+    try:
+        lock = await _wait_for_lock(path)
+    except HeldError:
+        if lock_needed:
+            where = printable(str(path))
+            raise SpoolBusyError(f"Another process is changing {where}. Run this again later.") from None
+    except OSError:
+        pass  # a file system without locks
+    try:
+        await complete(update(path, change, with_tokens=with_tokens))
+    finally:
+        if lock is not None:
+            await in_thread(lock.give_back)
 
 
 def set_login(document: Document, credentials: Credentials) -> None:
@@ -120,10 +153,7 @@ def _auth_in(document: Document) -> Document:
 
 
 async def _write(target: Path, text: str) -> None:
-    """Replace ``target`` by a private file with ``text``, in threads: the file system may be slow.
-
-    The only function that calls aiofiles.
-    """
+    """Replace ``target`` by a private file with ``text``, in threads: the file system may be slow."""
     await aiofiles.os.makedirs(target.parent, mode=0o700, exist_ok=True, executor=DISK_THREADS)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
@@ -162,6 +192,14 @@ def _make_durable(fd: int, target: Path) -> None:
 
 async def acquire_lock(config_path: Path) -> FileLock | None:
     """Take the lock beside the configuration. None if there can be no lock file, or another process holds it long."""
+    try:
+        return await _wait_for_lock(config_path)
+    except (HeldError, OSError):
+        return None
+
+
+async def _wait_for_lock(config_path: Path) -> FileLock:
+    """As :func:`acquire_lock`. Raises HeldError while another process holds it long, and OSError without a file."""
     taken: list[FileLock] = []
 
     def take() -> None:
@@ -179,10 +217,8 @@ async def acquire_lock(config_path: Path) -> FileLock | None:
             raise
         except HeldError:
             if time.monotonic() >= give_up:
-                return None
+                raise
             await asyncio.sleep(_LOCK_POLL_S)
-        except OSError:
-            return None
 
 
 def _iso(moment: datetime | None) -> str | None:

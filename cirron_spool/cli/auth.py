@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import Any, TypeVar
 
 from cirron_spool.auth.account import Account, look_up
 from cirron_spool.auth.answers import Identity
-from cirron_spool.auth.sign_in import change_login
 from cirron_spool.auth.token_manager import TokenManager
-from cirron_spool.auth.token_store import remove_tokens
+from cirron_spool.auth.token_store import remove_tokens, update_locked
 from cirron_spool.cli.console import Console, Fault, is_terminal
-from cirron_spool.cli.signals import Signals, StopRequest
-from cirron_spool.concurrency import event_loop
+from cirron_spool.cli.signals import Signals
+from cirron_spool.cli.stoppable import run_until_stopped
 from cirron_spool.errors import (
     EXIT_ATTENTION,
     EXIT_AUTH,
@@ -37,8 +32,6 @@ from cirron_spool.settings.model import Credentials, Settings
 from cirron_spool.settings.sources import TOKEN
 from cirron_spool.text import iso_utc, printable, reason
 
-T = TypeVar("T")
-
 # A long-lived token that ends this soon is worth a warning.
 _ENDS_SOON = timedelta(days=7)
 
@@ -51,27 +44,6 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
         return login(options, console, signals)
     actions = {"status": _status, "refresh": _refresh, "token": _token, "logout": _logout}
     return actions[options.action](console, signals)
-
-
-def run_until_stopped(main: Callable[[], Coroutine[Any, Any, T]], signals: Signals) -> T:
-    """Run ``main`` in an event loop. A signal cancels it, then raises KeyboardInterrupt."""
-    stop = StopRequest()
-
-    async def stoppable() -> T:
-        task = asyncio.current_task()
-        if task is not None:
-            stop.bind(partial(_cancel, task))
-        return await main()
-
-    try:
-        with signals.stopping(stop):
-            return event_loop.run(stoppable)
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
-
-
-def _cancel(task: asyncio.Task[Any]) -> None:
-    task.cancel()
 
 
 def _status(console: Console, signals: Signals) -> int:
@@ -227,7 +199,7 @@ def _logout(console: Console, signals: Signals) -> int:
 
     if path is not None and os.path.lexists(path):
         try:
-            run_until_stopped(lambda: change_login(path, change), signals)
+            run_until_stopped(lambda: update_locked(path, change), signals)
         except OSError as error:
             raise ConfigError(f"Cannot change {place}: {reason(error)}. Check its permissions.") from None
     if not console.json:

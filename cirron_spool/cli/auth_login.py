@@ -12,11 +12,13 @@ from pathlib import Path
 
 from cirron_spool.auth.answers import Identity
 from cirron_spool.auth.device_flow import DeviceCode, DeviceFlow
-from cirron_spool.auth.sign_in import change_login, verify_new_token
-from cirron_spool.auth.token_store import set_login, set_token
-from cirron_spool.cli.auth import identity_json, run_until_stopped
+from cirron_spool.auth.sign_in import verify_new_token
+from cirron_spool.auth.token_store import set_login, set_token, update_locked
+from cirron_spool.cli.auth import identity_json
 from cirron_spool.cli.console import Console, is_terminal
 from cirron_spool.cli.signals import Signals
+from cirron_spool.cli.stoppable import run_until_stopped
+from cirron_spool.cli.token_input import LARGEST_TOKEN_BYTES, read_token
 from cirron_spool.concurrency.threads import in_daemon_thread
 from cirron_spool.errors import EXIT_OK, ConfigError, NoThreadError
 from cirron_spool.http.transport import Transport
@@ -24,10 +26,9 @@ from cirron_spool.settings import keyring_store
 from cirron_spool.settings.files import Document, require_config
 from cirron_spool.settings.load import load_settings
 from cirron_spool.settings.model import Credentials, Settings
-from cirron_spool.settings.sources import TOKEN, check_token
+from cirron_spool.settings.sources import TOKEN
 from cirron_spool.text import printable, reason
 
-_LARGEST_TOKEN_BYTES = 64 * 1024
 _WAYS = "Set HOME, or set CIRRON_API_KEY to a token and sign in nowhere."
 
 
@@ -47,7 +48,7 @@ def login(options: argparse.Namespace, console: Console, signals: Signals) -> in
     for warning in settings.warnings:
         console.warning(warning)
     if options.with_token:
-        credentials = Credentials(_read_token())
+        credentials = Credentials(read_token("cirron auth login --with-token"))
         change = partial(set_token, token=credentials.token)
         identity = run_until_stopped(lambda: _verify(settings, credentials, console), signals)
     else:
@@ -65,7 +66,7 @@ def login(options: argparse.Namespace, console: Console, signals: Signals) -> in
                 document["allowHttp"] = True
 
     try:
-        run_until_stopped(lambda: change_login(path, change_all), signals)
+        run_until_stopped(lambda: update_locked(path, change_all), signals)
     except OSError as error:
         raise ConfigError(f"Cannot save the login in {printable(str(path))}: {reason(error)}.") from None
     return _conclude(settings, identity, console)
@@ -148,7 +149,7 @@ class Browser:
 
     def _entered(self) -> None:
         with suppress(OSError):
-            os.read(sys.stdin.fileno(), _LARGEST_TOKEN_BYTES)
+            os.read(sys.stdin.fileno(), LARGEST_TOKEN_BYTES)
         self._waits_for_enter = False
         loop = asyncio.get_running_loop()
         loop.remove_reader(sys.stdin.fileno())
@@ -176,26 +177,6 @@ def _has_browser() -> bool:
         return webbrowser.get() is not None
     except webbrowser.Error:
         return False
-
-
-def _read_token() -> str:
-    """The token from standard input. Raises ConfigError for none, and for one that no header can hold."""
-    text: str | None
-    try:
-        if is_terminal(sys.stdin):
-            import getpass
-
-            text = getpass.getpass("Paste the token, then press Enter (it is not shown): ", sys.stderr)
-        else:
-            text = sys.stdin.read(_LARGEST_TOKEN_BYTES)
-    except (OSError, ValueError, EOFError, AttributeError):
-        text = ""
-    token = text.removeprefix("\ufeff").strip()
-    if not token:
-        raise ConfigError(
-            "There is no token on standard input. Pipe it: cirron auth login --with-token < token.txt."
-        )
-    return check_token(token, "standard input")
 
 
 def _check_store(path: Path) -> None:

@@ -9,7 +9,6 @@ import shtab
 
 from cirron_spool.cli.arguments.build import build_parser
 from cirron_spool.cli.arguments.parser import Parser
-from cirron_spool.cli.arguments.values import OneOf
 from cirron_spool.cli.console import Console
 from cirron_spool.cli.signals import Signals
 from cirron_spool.errors import EXIT_OK, ConfigError
@@ -39,7 +38,7 @@ def _mark_values(parser: Parser) -> None:
     for action in parser.values:
         if action.place:
             action.complete = _PLACES[action.place]  # type: ignore[attr-defined]  # shtab's attribute
-        if isinstance(action.read, OneOf):
-            action.choices = action.read.words
+        if action.words:
+            action.choices = action.words
     for command in parser.commands.values():
         _mark_values(command)

@@ -26,6 +26,8 @@ from cirron_spool.text import printable
 # Commands with an effect: a failed write of their messages is not their failure.
 _DEEDS = {"flush", "receive", "clear"}
 _LISTING = {"inspect", "clear", "quarantine"}
+# Of the commands with actions, those whose job is their output.
+_READING = {"list", "get", "path", "status", "token"}
 
 Command = Callable[[argparse.Namespace, Console, Signals], int]
 
@@ -80,7 +82,7 @@ def _is_foreign(arguments: Sequence[str]) -> bool:
 
 def _command(prog: str, arguments: Sequence[str], console: Console, signals: Signals) -> int:
     options = parse(prog, arguments, _other_program)
-    console.output_is_the_job = options.run not in _DEEDS and getattr(options, "action", "list") == "list"
+    console.output_is_the_job = options.run not in _DEEDS and getattr(options, "action", "list") in _READING
     if options.run == "help":
         console.data([options.text])
         return EXIT_OK

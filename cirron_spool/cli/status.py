@@ -225,7 +225,8 @@ def _ask(
     settings: Settings, address: str, console: Console, signals: Signals, findings: _Findings
 ) -> dict[str, object]:
     from cirron_spool.auth.account import look_up
-    from cirron_spool.cli.auth import account_json, account_warnings, run_until_stopped
+    from cirron_spool.cli.auth import account_json, account_warnings
+    from cirron_spool.cli.stoppable import run_until_stopped
 
     account = run_until_stopped(lambda: look_up(settings, console.warning), signals)
     milliseconds = round(account.seconds * 1000)

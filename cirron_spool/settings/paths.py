@@ -17,7 +17,7 @@ from cirron_spool.text import printable
 SPOOL_NAME = "spool"
 _QUARANTINE = "quarantine"
 # cirron-sdk 0.3.0, DEFAULT_SPOOL_MAX_BYTES.
-_SDK_CAP = 1_000_000_000
+SDK_CAP = 1_000_000_000
 
 
 class Place(NamedTuple):
@@ -81,7 +81,7 @@ def spool_cap(environ: Mapping[str, str]) -> int:
         cap = int(found) if isinstance(found, str | int) else 0
     except ValueError:
         cap = 0
-    return cap if cap > 0 else _SDK_CAP
+    return cap if cap > 0 else SDK_CAP
 
 
 def quarantine_path(spool: Path) -> Path:

@@ -162,16 +162,22 @@ class Layers:
         if key.toml and key.toml in self._toml:
             yield Setting(self._toml[key.toml], Origin("file", key.toml, self.toml_path))
 
-    def tokens(self, name: str) -> Iterator[Setting[object]]:
+    def in_login(self, name: str) -> Iterator[Setting[object]]:
         """Every value of a login's key, such as ``auth.accessToken``: in the keyring if it is used, then in the file.
 
         The values are unchecked. Raises ConfigError when the keyring fails, and for an unusable file.
         """
         if self.json_path is None:
             return
-        if keyring_store.is_used(self._json, self.json_path):
-            yield from _tokens_under(name, keyring_store.read_tokens(self.json_path), "keyring", self.json_path)
-        yield from _tokens_under(name, self._json, "file", self.json_path)
+        if isinstance(self._keyring, ConfigError):
+            raise self._keyring
+        yield from _under(name, self._keyring, "keyring", self.json_path)
+        yield from self.in_file(name)
+
+    def in_file(self, name: str) -> Iterator[Setting[object]]:
+        """The unchecked value of a key in ``config.json``, such as ``auth.store``. Raises as :meth:`values` does."""
+        if self.json_path is not None:
+            yield from _under(name, self._json, "file", self.json_path)
 
     def check_store(self) -> None:
         """Raise ConfigError when ``auth.store`` names no store."""
@@ -187,6 +193,16 @@ class Layers:
 
     def _argument(self, key: Key) -> Origin:
         return Origin("argument", self._names.get(key.argument, key.argument))
+
+    @cached_property
+    def _keyring(self) -> Document | ConfigError:
+        """The tokens in the keyring, or its failure: a person is asked to unlock it once at most."""
+        try:
+            if self.json_path is None or not keyring_store.is_used(self._json, self.json_path):
+                return {}
+            return keyring_store.read_tokens(self.json_path)
+        except ConfigError as error:
+            return error
 
     @cached_property
     def _json(self) -> Document:
@@ -227,7 +243,7 @@ def credentials_in(document: Document, path: Path) -> Credentials | None:
     return _tokens_in(document, path, "file")
 
 
-def _tokens_under(
+def _under(
     name: str, document: Document, kind: Literal["file", "keyring"], path: Path
 ) -> Iterator[Setting[object]]:
     found: object = document

@@ -154,7 +154,7 @@ def test_what_cannot_be_run_is_passed_over_or_said(tmp_path: Path, ours: Path, o
         ["--api-url=https://x", "traces", "--json"],
         ["--help", "traces"],
         ["help", "traces"],
-        ["--", "config"],
+        ["--", "traces"],
         ["-q"],
         ["--frob=3"],
     ],

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from cirron_spool import __version__
 from cirron_spool.cli.arguments.auth import add_auth
 from cirron_spool.cli.arguments.completion import add_completion
+from cirron_spool.cli.arguments.config import add_config
 from cirron_spool.cli.arguments.examples import add_examples
 from cirron_spool.cli.arguments.flush import add_flush
 from cirron_spool.cli.arguments.options import EXIT_CODES
@@ -21,7 +22,7 @@ from cirron_spool.cli.arguments.spool import add_clear, add_inspect
 from cirron_spool.cli.arguments.status import add_status
 
 # The words of ``cirron`` that are ours.
-OWN_WORDS = ("spool", "auth", "status")
+OWN_WORDS = ("spool", "auth", "status", "config")
 _OTHER_WORDS = (
     "Any other command (such as traces) is handed over, with all its options, to the next cirron on PATH."
 )
@@ -41,13 +42,14 @@ def build_parser(prog: str = "cirron-spool") -> Parser:
         )
         _add_version(spool)
         _add_commands(spool, receive=False)
-        add_auth(parser)
-        add_status(parser)
         parser.epilog = f"{_OTHER_WORDS} {EXIT_CODES}"
     else:
         _add_commands(parser, receive=True)
-        add_auth(parser)
-        add_status(parser)
+    # Beside the spool, in both programs.
+    add_auth(parser)
+    add_status(parser)
+    add_config(parser)
+    if prog == "cirron-spool":
         add_completion(parser)
     add_examples(parser)
     return parser

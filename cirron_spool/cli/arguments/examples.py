@@ -48,6 +48,18 @@ _EXAMPLES = {
     "auth refresh": (Example("{prog}", "renew the token before a long run"),),
     "auth logout": (Example("{prog}", "remove the tokens from a shared machine"),),
     "auth token": (Example('CIRRON_API_KEY="$({prog})" python train.py', "give the token to a run"),),
+    "config list": (
+        Example("{prog}", "see which variable or file a setting comes from"),
+        Example("{prog} --json", "read all settings in a script"),
+    ),
+    "config get": (Example("{prog} apiUrl", "print one value"),),
+    "config set": (
+        Example("{prog} timeout 90s", "give a slow platform more time"),
+        Example("{prog} apiUrl https://cirron.example.com", "use a self-hosted platform"),
+        Example("{prog} token < token.txt", "set a long-lived token"),
+    ),
+    "config unset": (Example("{prog} timeout", "go back to the default"),),
+    "config path": (Example('$EDITOR "$({prog})"', "open the file in an editor"),),
     "completion": (
         Example('eval "$({prog} bash)"', "complete in this shell"),
         Example("{prog} fish > ~/.config/fish/completions/cirron-spool.fish", "complete in each new fish"),

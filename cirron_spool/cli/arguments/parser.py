@@ -11,8 +11,8 @@ from cirron_spool.cli.arguments.values import Reader
 # Options of which a command takes one at most.
 _EXCLUSIVE = (("--json", "--json-events"), ("--quiet", "--verbose"))
 # The beginning of a long-lived token. An argument with it is not shown.
-_LONG_LIVED = "sk-"
-_NOT_AN_ARGUMENT = (
+LONG_LIVED = "sk-"
+NOT_AN_ARGUMENT = (
     "A token does not belong on the command line, where other users can read it. "
     "Give it on standard input: cirron auth login --with-token < token.txt."
 )
@@ -45,7 +45,7 @@ class Value(argparse.Action):
 
     ``example`` is a right value, for an error's line.
 
-    ``place`` is the kind of path that a shell completes.
+    ``place`` is the kind of path that a shell completes, ``words`` are words that it completes.
     """
 
     def __init__(
@@ -56,12 +56,14 @@ class Value(argparse.Action):
         read: Reader | None = None,
         example: str = "",
         place: Literal["", "file", "directory"] = "",
+        words: Sequence[str] = (),
         **more: Any,
     ) -> None:
         super().__init__(option_strings, dest, **more)
         self.read = read
         self.example = example
         self.place = place
+        self.words = words or getattr(read, "words", ())
 
     def __call__(
         self,
@@ -196,8 +198,8 @@ class Parser(argparse.ArgumentParser):
         if argument.startswith("-"):
             name = argument.partition("=")[0]
             return usage_error(self, f"There is no option {_shown(name)}.{did_you_mean(name, self.options)}")
-        if self.hides_arguments or argument.startswith(_LONG_LIVED):
-            return usage_error(self, _NOT_AN_ARGUMENT)
+        if self.hides_arguments or argument.startswith(LONG_LIVED):
+            return usage_error(self, NOT_AN_ARGUMENT)
         place = next((option for option in ("--dir", "--store") if option in self.options), None)
         advice = (
             f" For a directory, use {place} DIR: {place} {_quoted(argument)}." if place is not None else ""
