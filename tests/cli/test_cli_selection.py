@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -331,6 +332,33 @@ def test_a_dry_run_of_a_clear_asks_nothing_and_deletes_nothing(tmp_path: Path, a
 )
 def test_short_flags(short: str, long: str) -> None:
     assert parse("cirron-spool", short.split()) == parse("cirron-spool", long.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2h", timedelta(hours=2)),
+        ("1.5 h", timedelta(minutes=90)),
+        ("90s", timedelta(seconds=90)),
+        ("0s", timedelta(0)),
+        ("3d", timedelta(days=3)),
+        ("2w", timedelta(weeks=2)),
+        ("2026-04-18", datetime(2026, 4, 18, tzinfo=UTC)),
+        ("2026-04-18T04:29:58.051Z", datetime(2026, 4, 18, 4, 29, 58, 51_000, tzinfo=UTC)),
+        ("2026-04-18 04:30", datetime(2026, 4, 18, 4, 30, tzinfo=UTC)),
+        ("2026-04-18T06:30+02:00", datetime(2026, 4, 18, 4, 30, tzinfo=UTC)),
+    ],
+)
+def test_times_are_ages_or_moments_in_utc(
+    monkeypatch: pytest.MonkeyPatch, text: str, moment: timedelta | datetime
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        assert parse("cirron-spool", ["flush", "--older-than", text]).older_than == moment
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
 
 
 NEITHER = "No batch is both older than --older-than and newer than --newer-than. Exchange the two times."

@@ -206,6 +206,22 @@ async def test_a_dry_run_lists_verifies_and_changes_nothing(spool: Path, disk_wo
     assert pickle.loads(pickle.dumps(result)) == result
 
 
+@pytest.mark.parametrize("disk_work", ["thread", "inline"])
+async def test_a_dry_run_reads_no_batch(spool: Path, monkeypatch: pytest.MonkeyPatch, disk_work: Any) -> None:
+    sdk_batches(spool, 3, spans=TINY)
+    opened: list[str] = []
+
+    def record(self: SpoolDirectory, name: str) -> Any:
+        del self
+        opened.append(name)
+        raise AssertionError(name)
+
+    monkeypatch.setattr(SpoolDirectory, "open_batch", record)
+    with ScriptedServer() as server:
+        result = await flush(server, spool, dry_run=True, tuning=Tuning(disk_work=disk_work))
+    assert (len(result.planned), opened) == (3, [])
+
+
 async def test_a_dry_run_takes_no_lock_and_is_not_kept_by_one(spool: Path) -> None:
     batches = sdk_batches(spool, 2, spans=TINY)
     with ScriptedServer() as server, SpoolDirectory(spool) as other:
