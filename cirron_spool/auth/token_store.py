@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import os
 import secrets
@@ -19,9 +18,9 @@ import aiofiles.os
 
 from cirron_spool.concurrency.shield import complete
 from cirron_spool.concurrency.threads import DISK_THREADS, in_thread
-from cirron_spool.errors import SpoolBusyError
+from cirron_spool.errors import ConfigError, SpoolBusyError
 from cirron_spool.settings import keyring_store
-from cirron_spool.settings.files import Document, require_config
+from cirron_spool.settings.files import LARGEST_BYTES, Document, require_config
 from cirron_spool.settings.model import Credentials
 from cirron_spool.settings.sources import credentials_in
 from cirron_spool.spool.lock import FileLock, HeldError, lock_file
@@ -46,7 +45,7 @@ async def save(path: Path, credentials: Credentials) -> None:
 
 
 async def update(path: Path, change: Callable[[Document], None], *, with_tokens: bool = True) -> None:
-    """Change the configuration: ``change`` gets its object, tokens included, and changes that in place.
+    """Change the configuration: ``change`` gets its object, tokens included, and changes it and its ``auth`` in place.
 
     Keys that ``change`` leaves alone are kept. Tokens go where ``auth.store`` says after the change. Without
     ``with_tokens`` the keyring is left alone, and ``change`` gets no token from there. The file is replaced in one
@@ -56,17 +55,18 @@ async def update(path: Path, change: Callable[[Document], None], *, with_tokens:
     before = await in_thread(require_config, path)
     had_keyring = with_tokens and keyring_store.is_used(before, path)
     kept = await in_thread(keyring_store.read_tokens, path) if had_keyring else {}
-    document = _merge_tokens(copy.deepcopy(before), kept)
+    document = _merge_tokens(_copy(before), kept)
     change(document)
     has_keyring = with_tokens and keyring_store.is_used(document, path)
     if has_keyring:
         tokens = _take_tokens(document)
         if tokens != kept:
             await in_thread(keyring_store.write_tokens, path, tokens)
-    if document != before:
+    # The texts are compared, because 1 == True.
+    if (text := _to_text(document, path)) != _to_text(before, path):
         # The target of a symbolic link is replaced, and the link stays.
         target = Path(await in_thread(os.path.realpath, path))
-        await _write(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        await _write(target, text)
     if had_keyring and not has_keyring:
         await in_thread(keyring_store.write_tokens, path, {})
 
@@ -145,6 +145,26 @@ def _merge_tokens(document: Document, tokens: Document) -> Document:
         if "token" in tokens:
             document["token"] = tokens["token"]
     return document
+
+
+def _copy(document: Document) -> Document:
+    """A copy that shares with ``document`` only the values that nobody changes."""
+    auth = document.get("auth")
+    return {**document, "auth": dict(auth)} if isinstance(auth, dict) else dict(document)
+
+
+def _to_text(document: Document, path: Path) -> str:
+    """The text of the file. Raises ConfigError for one that :func:`require_config` would not read again."""
+    where = printable(str(path))
+    try:
+        # The blanks of a large or deeply nested document may be too many.
+        for indent, separators in ((2, None), (None, (",", ":"))):
+            text = json.dumps(document, indent=indent, separators=separators, ensure_ascii=False) + "\n"
+            if len(text.encode(errors="backslashreplace")) <= LARGEST_BYTES:
+                return text
+    except RecursionError:
+        raise ConfigError(f"{where} is nested too deeply to be changed. Correct it.") from None
+    raise ConfigError(f"{where} would become larger than a configuration can be. Correct it.")
 
 
 def _auth_in(document: Document) -> Document:

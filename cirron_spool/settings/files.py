@@ -16,7 +16,7 @@ from cirron_spool.text import printable, reason
 CONFIG_NAME = "config.json"  # shared with the official tool
 SDK_CONFIG_NAME = "config.toml"  # the SDK's own
 # A larger file was put there by mistake, or worse.
-_LARGEST_BYTES = 1024 * 1024
+LARGEST_BYTES = 1024 * 1024
 _LOG_IN_ANEW = "Correct it, or move it away and run cirron auth login."
 _CORRECT = "Correct it, or move it away."
 
@@ -126,7 +126,7 @@ def _read(
     try:
         with open(path, "rb", opener=_open_at_once) as file:
             status = os.fstat(file.fileno())
-            text = file.read(_LARGEST_BYTES + 1) if stat.S_ISREG(status.st_mode) else None
+            text = file.read(LARGEST_BYTES + 1) if stat.S_ISREG(status.st_mode) else None
     except FileNotFoundError:
         return None
     except IsADirectoryError:
@@ -139,7 +139,7 @@ def _read(
         raise UnusableFileError(f"{where} is not a path", "Name the configuration file.") from None
     if text is None:
         raise not_a_file
-    if len(text) > _LARGEST_BYTES:
+    if len(text) > LARGEST_BYTES:
         raise UnusableFileError(f"{where} is larger than a configuration can be", _CORRECT)
     try:
         return parse(text), status

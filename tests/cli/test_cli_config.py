@@ -730,3 +730,74 @@ def test_the_way_back_from_a_keyring_that_fails(tmp_path: Path) -> None:
         "Cannot read the keyring"
     )
     assert stored(tmp_path) == {"auth": {"store": "file"}}
+
+
+# -- in this process: a lock that stays held, and a user without a home
+
+
+def test_a_lock_that_stays_held_is_temporary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_config(tmp_path, timeout=5000)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("cirron_spool.auth.token_store._LOCK_WAIT_S", 0.0)
+    lock = lock_file(f"{file}.lock")
+    try:
+        assert cirron_spool(["config", "set", "timeout", "30s"]) == 4
+    finally:
+        lock.give_back()
+    said = f"Error: Another process is changing {file}. Run this again later.\n"
+    assert tuple(capsys.readouterr()) == ("", said)
+    assert stored(tmp_path) == {"timeout": 5000}
+
+
+@needs_root
+def test_a_user_without_any_home(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("HOME")
+    with as_user(NOBODY - 7):  # has no entry in passwd
+        for args in (["path"], ["set", "timeout", "30s"], ["unset", "timeout"]):
+            assert cirron_spool(["config", *args]) == 2
+        assert cirron_spool(["config", "get", "timeout"]) == 0
+        assert cirron_spool(["config", "list"]) == 0
+    out, err = capsys.readouterr()
+    said = "Error: There is no home directory that could hold a configuration. Set HOME.\n"
+    assert err == said * 3
+    assert out.startswith("30000\nConfiguration: none: there is no home directory\n")
+
+
+def test_a_number_in_place_of_a_truth_value_is_replaced(tmp_path: Path) -> None:
+    write_config(tmp_path, allowHttp=1)
+    assert config(tmp_path, "set", "allowHttp", "true").returncode == 0
+    assert stored(tmp_path)["allowHttp"] is True
+
+
+def test_a_file_that_is_nested_deeply_is_kept_or_refused(tmp_path: Path) -> None:
+    for depth in (300, 700, 900, 5000):
+        file = write_config(tmp_path)
+        text = f'{{"a": {"[" * depth}{"]" * depth}}}'
+        file.write_text(text)
+        done = config(tmp_path, "set", "timeout", "30s")
+        if done.returncode:
+            assert str(file) in refused(done)
+            assert file.read_text() == text
+        else:
+            assert config(tmp_path, "unset", "timeout").returncode == 0
+            assert "".join(file.read_text().split()) == "".join(text.split())
+
+
+def test_a_file_near_the_limit_is_kept_readable_or_refused(tmp_path: Path) -> None:
+    for spare in (100, 10):
+        file = write_config(tmp_path)
+        # Blanks and indents would take several bytes for each number.
+        text = json.dumps(
+            {"a": [1] * 100_000, "b": "x" * (1024 * 1024 - 200_014 - spare)}, separators=(",", ":")
+        )
+        assert len(text) == 1024 * 1024 - spare
+        file.write_text(text)
+        done = config(tmp_path, "set", "timeout", "30s")
+        if spare == 10:
+            assert refused(done) == f"{file} would become larger than a configuration can be. Correct it."
+            assert file.read_text() == text
+        else:
+            assert done.returncode == 0
+            assert config(tmp_path, "get", "timeout").stdout == "30000\n"
