@@ -162,7 +162,7 @@ class _Flush:
                 console.line(f"No spool files to flush in {printable(str(result.directory))}")
             elif self._options.dry_run:
                 if fault is None:
-                    console.data(_plan(result, console))
+                    console.data(_plan(result, console, verify=self._options.verify))
             else:
                 console.line(summary(result))
                 if result.uploaded and result.destination and console.is_for_person:
@@ -214,10 +214,11 @@ class _Flush:
             signal.signal(signal.SIGTSTP, signal.SIG_DFL)
 
 
-def _plan(result: FlushResult, console: Console) -> Iterator[str]:
+def _plan(result: FlushResult, console: Console, *, verify: bool) -> Iterator[str]:
     """The result of a dry run for a person."""
     entries = [Entry(name, size) for name, size in result.planned]
-    token = "accepts the token" if result.verified else "was not asked about the token, or did not answer"
+    unknown = "did not say whether the token is valid" if verify else "was not asked about the token"
+    token = "accepts the token" if result.verified else unknown
     ending = f"would go to {printable(result.destination)}. The platform {token}."
     inventory = Inventory(result.directory, entries, left_out=result.left_out)
     return dry_run_lines(inventory, ending, console.columns, console.rows)

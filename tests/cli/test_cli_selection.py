@@ -238,11 +238,13 @@ def test_a_dry_run_that_cannot_begin(tmp_path: Path, aged: list[Sealed]) -> None
         refused = run(tmp_path, "flush", "-n")
         server.on("GET", "/api/cli/status", default=Answer(500))
         unknown = run(tmp_path, "flush", "-n")
+        unasked = run(tmp_path, "flush", "-n", "--no-verify")
     assert (refused.returncode, refused.stdout) == (3, "")
     assert refused.stderr.startswith("Error: Authentication invalid. Run cirron auth login first.\n")
     assert unknown.returncode == 0
     assert unknown.stderr.startswith("Warning: Could not verify auth before flush: HTTP 500")
-    assert unknown.lines[-1].endswith(" The platform was not asked about the token, or did not answer.")
+    assert unknown.lines[-1].endswith(" The platform did not say whether the token is valid.")
+    assert unasked.lines[-1].endswith(" The platform was not asked about the token.")
     assert TOKEN not in refused.stdout + refused.stderr + unknown.stdout + unknown.stderr
 
 

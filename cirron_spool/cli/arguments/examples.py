@@ -25,7 +25,7 @@ _EXAMPLES = {
         Example("{prog}", "delete the batches, after a question"),
         Example("{prog} --force --dir runs/42/.cirron/spool", "delete them without a question"),
         Example(
-            "{prog} --dry-run --older-than 4w", "see what would be deleted of the batches of a month ago"
+            "{prog} --dry-run --older-than 4w", "see which batches older than four weeks would be deleted"
         ),
     ),
     "quarantine list": (Example("{prog}", "show the rejected batches and the reasons"),),
