@@ -18,10 +18,21 @@ _ALIASES = ("api_endpoint", "api_key")
 
 
 def lines(settings: Sequence[Description], json_path: Path | None, columns: int = 0) -> Iterator[str]:
-    """The settings for a person: the file, and a table. Never cut and never wrapped where ``columns`` is 0."""
+    """The settings for a person: the file, and a table. Never cut and never wrapped where ``columns`` is 0.
+
+    On a terminal of so many columns that the table does not fit, the overridden values stand in lines below it.
+    """
     place = printable(str(json_path)) if json_path is not None else "none: there is no home directory"
     yield f"Configuration: {place}"
-    yield from _table([_row(setting) for setting in settings if _is_shown(setting)], columns)
+    rows = [_row(setting) for setting in settings if _is_shown(setting)]
+    overriding = [row for row in rows if row[-1]]
+    fits = not columns or sum(_widths(rows, _HEADS)) <= _room(columns, len(_HEADS))
+    if overriding and fits:
+        yield from _table(rows, _HEADS, columns)
+        return
+    yield from _table(rows, _HEADS[:-1], columns)
+    for key, _, _, overrides in overriding:
+        yield f"{key} overrides {overrides}"
 
 
 def setting_json(setting: Description) -> dict[str, object]:
@@ -71,13 +82,14 @@ def _place(origin: Origin, key: str) -> str:
     return printable(origin.name) or origin.kind
 
 
-def _table(rows: Sequence[tuple[str, ...]], columns: int) -> Iterator[str]:
-    heads = _HEADS if any(row[-1] for row in rows) else _HEADS[:-1]
-    widths = [max(len(head), *(len(row[column]) for row in rows)) for column, head in enumerate(heads)]
+def _table(rows: Sequence[Sequence[str]], heads: Sequence[str], columns: int) -> Iterator[str]:
+    widths = _widths(rows, heads)
     if columns:
-        while len(widths) > 1 and sum(min(width, _NARROWEST) for width in widths) > _room(columns, widths):
+        while len(widths) > 1 and sum(min(width, _NARROWEST) for width in widths) > _room(
+            columns, len(widths)
+        ):
             widths.pop()
-        while sum(widths) > _room(columns, widths) and max(widths) > 1:
+        while sum(widths) > _room(columns, len(widths)) and max(widths) > 1:
             widths[widths.index(max(widths))] -= 1
     yield _rule("┌", "┬", "┐", widths)
     yield _line(heads, widths)
@@ -86,9 +98,13 @@ def _table(rows: Sequence[tuple[str, ...]], columns: int) -> Iterator[str]:
     yield _rule("└", "┴", "┘", widths)
 
 
-def _room(columns: int, widths: Sequence[int]) -> int:
+def _widths(rows: Sequence[Sequence[str]], heads: Sequence[str]) -> list[int]:
+    return [max(len(head), *(len(row[column]) for row in rows)) for column, head in enumerate(heads)]
+
+
+def _room(columns: int, cells: int) -> int:
     """The characters of a line that are no frame."""
-    return columns - 3 * len(widths) - 1
+    return columns - 3 * cells - 1
 
 
 def _rule(left: str, middle: str, right: str, widths: Sequence[int]) -> str:
