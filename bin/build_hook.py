@@ -150,11 +150,10 @@ def _tidy(page: str) -> str:
     """Mend what argparse-manpage 4.8 leaves to be mended.
 
     A line of text that begins with a dot or a quote would be taken for a request and vanish
-    ("./.cirron/spool"); a usage would be filled like a paragraph; commands are called positional arguments.
+    ("./.cirron/spool"); a usage would be filled like a paragraph.
     """
     page = re.sub(rf"^(?=[.'])(?!\.(?:{'|'.join(REQUESTS)})\b)", r"\\&", page, flags=re.MULTILINE)
-    page = re.sub(r"^usage: .*(?:\n +.*)*", r".nf\n\g<0>\n.fi", page, flags=re.MULTILINE)
-    return page.replace(".SH\nPOSITIONAL ARGUMENTS\n", ".SH COMMANDS\n")
+    return re.sub(r"^usage: .*(?:\n +.*)*", r".nf\n\g<0>\n.fi", page, flags=re.MULTILINE)
 
 
 def _date() -> str:

@@ -29,16 +29,17 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
 def script(program: str, shell: str) -> str:
     """The script with which ``shell`` completes ``program``."""
     parser = build_parser(program)
-    _mark_values(parser)
+    _prepare(parser)
     return shtab.complete(parser, shell).rstrip()
 
 
-def _mark_values(parser: Parser) -> None:
-    """Say in shtab's documented way which values are files, directories or words."""
+def _prepare(parser: Parser) -> None:
+    """Say in shtab's documented way which values are files, directories or words; describe commands in one line."""
     for action in parser.values:
         if action.place:
             action.complete = _PLACES[action.place]  # type: ignore[attr-defined]  # shtab's attribute
         if action.words:
             action.choices = action.words
     for command in parser.commands.values():
-        _mark_values(command)
+        command.description = command.summary
+        _prepare(command)

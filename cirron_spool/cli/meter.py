@@ -21,6 +21,8 @@ from cirron_spool.text import human_size, printable
 
 # The rate is that of the last seconds, so a slower link shows soon.
 _RATE_OVER_S = 10.0
+# The wait for the platform is shown once nothing has moved for so long.
+_SILENCE_S = 3.0
 
 
 class _Wait(NamedTuple):
@@ -44,7 +46,11 @@ class Meter:
         self._batches = 0
         self._uploaded = 0
         self._uploaded_bytes = 0
+        # Bytes of batches that will not be sent in this flush.
+        self._given_up_bytes = 0
+        self._sizes: dict[str, int] = {}
         self._on_their_way: dict[str, int] = {}
+        self._moved_at = time.monotonic()
         # Bytes that the link has carried, failed attempts included; and the same with their times, for the rate.
         self._carried = 0
         self._marks: deque[tuple[float, int]] = deque()
@@ -54,12 +60,15 @@ class Meter:
 
     def note(self, event: FlushEvent) -> None:
         """Count an event."""
+        if not isinstance(event, Progress) or event.sent != self._on_their_way.get(event.name, 0):
+            self._moved_at = time.monotonic()
         match event:
             case Started():
                 self._batches, self.total = event.batches, event.total_bytes
                 self._mark()
             case Sending():
                 self._file, self._attempt = event.name, 1
+                self._sizes[event.name] = event.size
             case Progress():
                 self._end_wait(event.name)
                 self._carry(event.name, event.sent)
@@ -67,6 +76,7 @@ class Meter:
                 self._end_wait(event.name)
                 self._carry(event.name, event.size)
                 self._on_their_way.pop(event.name)
+                self._sizes.pop(event.name, None)
                 self._uploaded += 1
                 self._uploaded_bytes += event.size
             case Retrying():
@@ -80,6 +90,7 @@ class Meter:
             case Failed() | Quarantined():
                 self._end_wait(event.name)
                 self._on_their_way.pop(event.name, None)
+                self._given_up_bytes += self._sizes.pop(event.name, 0)
 
     @property
     def done(self) -> int:
@@ -87,9 +98,14 @@ class Meter:
         return self._uploaded_bytes + sum(self._on_their_way.values())
 
     @property
+    def left(self) -> int:
+        """Bytes that are still to be sent. A batch that failed or was set aside is not."""
+        return max(0, self.total - self.done - self._given_up_bytes)
+
+    @property
     def waits(self) -> bool:
-        """Whether a batch waits for its retry."""
-        return self._wait is not None
+        """Whether a batch waits for its retry, or nothing has moved for some seconds."""
+        return self._wait is not None or self._silent() >= _SILENCE_S
 
     def parts(self) -> list[str]:
         """The figures with their units, the most important first; the rate and the time left once they are known."""
@@ -99,21 +115,33 @@ class Meter:
             f"{human_size(self.done)} / {human_size(self.total)}",
         ]
         if rate:
-            left = _clock(max(0, self.total - self.done) / rate)
-            figures += [f"{human_size(int(rate))}/s", f"{left} left"]
+            figures += [f"{human_size(int(rate))}/s", f"{_clock(self.left / rate)} left"]
         return figures
 
     def now(self) -> str:
-        """The file in flight, or the wait for a retry with its reason."""
+        """The file in flight, or the wait for a retry with its reason, or the wait for a silent platform."""
         wait = self._wait
         left = 0 if wait is None else math.ceil(wait.until - time.monotonic())
         if wait is not None and left > 0:
             return f"retry in {left} s (attempt {wait.attempt}): {wait.reason}  {wait.name}"
-        return self._file if self._attempt == 1 else f"attempt {self._attempt}  {self._file}"
+        file = self._file if self._attempt == 1 else f"attempt {self._attempt}  {self._file}"
+        silent = self._silent()
+        if silent < _SILENCE_S:
+            return file
+        # Without a batch on its way, the token is checked, or a slow disk is read.
+        for_what = "the platform" if self._sizes else "the platform or the disk"
+        return f"waiting for {for_what} for {int(silent)} s  {file}".rstrip()
 
     def leave_out(self, seconds: float) -> None:
-        """Leave ``seconds`` in which nothing could be sent out of the rate."""
-        self._marks = deque((when + seconds, carried) for when, carried in self._marks)
+        """Leave ``seconds`` in which nothing could be sent out of the rate. A silence begins anew."""
+        self._moved_at = time.monotonic()
+        self._leave_out_of_rate(seconds)
+
+    def _silent(self) -> float:
+        """Seconds in which nothing moved although the platform could have answered."""
+        now = time.monotonic()
+        until = self._moved_at if self._wait is None else max(self._moved_at, self._wait.until)
+        return now - until
 
     def _carry(self, name: str, sent: int) -> None:
         before = self._on_their_way.get(name, 0)
@@ -134,8 +162,11 @@ class Meter:
     def _end_wait(self, name: str) -> None:
         """End the wait if it is that of batch ``name``: another batch may have events meanwhile."""
         if self._wait is not None and self._wait.name == name:
-            self.leave_out(self._waited(time.monotonic()))
+            self._leave_out_of_rate(self._waited(time.monotonic()))
             self._wait = None
+
+    def _leave_out_of_rate(self, seconds: float) -> None:
+        self._marks = deque((when + seconds, carried) for when, carried in self._marks)
 
     def _rate(self) -> float:
         """Bytes of batches a second."""

@@ -98,7 +98,7 @@ def test_help_and_version() -> None:
         (["-x"], "There is no option '-x'."),
         (["version"], "There is no command 'version'. Did you mean --version?"),
         (["hlep"], "There is no command 'hlep'. Did you mean help?"),
-        (["inspect", "--version"], "There is no option '--version'. See"),
+        (["inspect", "--xyz"], "There is no option '--xyz'. See"),
         (["inspect", "-"], "There is no option '-'. See"),
         (["inspect", "my runs"], "Unexpected argument 'my runs'. For a directory, use --dir DIR: --dir 'my runs'."),
         (["flush", "--quarantine=no"], "--quarantine takes no value."),

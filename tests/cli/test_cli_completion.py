@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.cli import run_cli
+from support.cli import clean_environment, run_cli
 
 # Sets up bash as it is when a person presses Tab, and prints the proposals.
 _PRESS_TAB = """
@@ -46,6 +46,8 @@ needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is no
         (("cirron-spool", "auth", "log"), ["login", "logout"]),
         (("cirron-spool", "flush", "--disk"), ["--disk-work"]),
         (("cirron-spool", "completion", ""), ["bash", "zsh", "fish"]),
+        (("cirron-spool", "flush", "--disk-work", ""), ["inline", "thread"]),
+        (("cirron-spool", "flush", "--gzip-library", "z"), ["zlib-ng", "zlib"]),
         (("cirron", "spool", "qua"), ["quarantine"]),
         (("cirron", "sta"), ["status"]),
     ],
@@ -62,6 +64,39 @@ def test_bash_completes_paths(tmp_path: Path) -> None:
     assert press_tab(tmp_path, "cirron-spool", "inspect", "--dir", "runs") == ["runs"]
     assert press_tab(tmp_path, "cirron-spool", "inspect", "--dir", "rul") == []
     assert press_tab(tmp_path, "cirron-spool", "flush", "--token-file", "rul") == ["rules.txt"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_a_command_is_described_in_one_line(shell: str) -> None:
+    script = run_cli("completion", shell).stdout
+    assert "upload buffered batches to the platform" in script
+    assert "A batch that cannot be delivered ends the flush" not in script
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+@pytest.mark.parametrize(
+    ("line", "proposals"),
+    [
+        ("cirron-spool fl", ["flush"]),
+        ("cirron-spool flush --disk", ["--disk-work"]),
+        ("cirron-spool inspect --dir ru", ["runs/"]),
+        ("cirron-spool flush --token-file rul", ["rules.txt"]),
+    ],
+)
+def test_fish_completes(tmp_path: Path, line: str, proposals: list[str]) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "rules.txt").touch()
+    script = tmp_path / "completion.fish"
+    script.write_text(run_cli("completion", "fish").stdout, encoding="utf-8")
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", "source $argv[1]; complete -C $argv[2]", str(script), line],
+        cwd=tmp_path,
+        env=clean_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [proposal.partition("\t")[0] for proposal in done.stdout.splitlines()] == proposals
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
+from cirron_spool import __version__
 from cirron_spool.cli.arguments.build import build_parser, parse
 from cirron_spool.cli.arguments.parser import Example, Parser
-from support.cli import run_cli
+from support.cli import Prog, run_cli
 
 PROGRAMS = ("cirron-spool", "cirron")
 
@@ -35,8 +37,30 @@ def test_an_example_is_a_right_command_line(example: Example) -> None:
     assert parse(program, arguments).run not in ("help", "version")
 
 
-def test_each_command_that_is_no_group_has_an_example() -> None:
-    assert [command.prog for command in ALL if not command.commands and not command.examples] == []
+def test_each_command_and_group_has_an_example() -> None:
+    assert [command.prog for command in ALL if not command.examples] == []
+
+
+def shown(command: Parser, *more: str) -> str:
+    """What a command prints for an option that only shows something."""
+    program, *words = command.prog.split()
+    done = run_cli(*words, *more, prog=cast("Prog", program))
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.mark.parametrize("command", ALL, ids=lambda command: command.prog)
+def test_each_command_and_group_tells_its_version(command: Parser) -> None:
+    for option in ("-V", "--version"):
+        assert shown(command, option) == f"cirron-spool {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ALL, ids=lambda command: command.prog)
+def test_each_form_of_help_is_the_same(command: Parser) -> None:
+    program, *words = command.prog.split()
+    asked = shown(build_parser(program), "help", *words)
+    assert asked.startswith(f"usage: {command.prog} ")
+    assert asked == shown(command, "-h") == shown(command, "--help")
 
 
 @pytest.mark.parametrize("form", ["--help", "-h", "help"])

@@ -19,6 +19,7 @@ from cirron_spool import (
     FlushEvent,
     FlushResult,
     Progress,
+    Quarantined,
     Retrying,
     Sending,
     Started,
@@ -173,6 +174,42 @@ def test_a_late_end_of_one_batch_leaves_the_wait_of_the_next(monkeypatch: pytest
     assert not after(1, Uploaded(B, 100, 100)).waits
 
 
+def test_a_platform_that_says_nothing_is_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    after = meter([0.0], monkeypatch)
+    after(0, Started(HERE, 2, 200))
+    assert after(2).now() == ""
+    assert after(3).now() == "waiting for the platform or the disk for 5 s"
+    sending = after(0, Sending(A, 100))
+    assert (sending.now(), sending.waits) == (A, False)
+    after(1, Progress(A, 60, 100))
+    # The same figure again is no movement.
+    silent = after(4, Progress(A, 60, 100))
+    assert (silent.now(), silent.waits) == (f"waiting for the platform for 4 s  {A}", True)
+    assert after(0, Uploaded(A, 100, 100)).waits is False
+
+
+def test_the_wait_for_a_retry_and_a_suspension_are_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    after = meter([0.0], monkeypatch)
+    after(0, Started(HERE, 1, 100), Sending(A, 100))
+    after(0, Retrying(A, 503, f"Upload of {A} failed: HTTP 503 Busy", 8.0, 2, "HTTP 503 Busy"))
+    assert after(7).now() == f"retry in 1 s (attempt 2): HTTP 503 Busy  {A}"
+    assert after(3).now() == f"attempt 2  {A}"
+    assert after(2).now() == f"waiting for the platform for 4 s  attempt 2  {A}"
+    after(100).leave_out(100)
+    assert after(2).now() == f"attempt 2  {A}"
+    assert after(1).now() == f"waiting for the platform for 3 s  attempt 2  {A}"
+
+
+def test_the_time_left_leaves_out_what_will_not_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    after = meter([0.0], monkeypatch)
+    after(0, Started(HERE, 3, 30 << 20), Sending(A, 10 << 20))
+    after(10, Progress(A, 10 << 20, 10 << 20), Uploaded(A, 10 << 20, 10 << 20))
+    assert after(0).parts()[-1] == "0:20 left"
+    assert after(0, Sending(B, 10 << 20), Failed(B, 503, "no")).parts()[-1] == "0:10 left"
+    assert after(0, Sending("3-0c.json", 10 << 20)).left == 10 << 20
+    assert after(0, Quarantined("3-0c.json", 400, "no", HERE)).parts()[-1] == "0:00 left"
+
+
 # -- the bar -------------------------------------------------------------------------------------------------------
 
 
@@ -260,7 +297,7 @@ def test_after_ten_seconds_and_not_before(tmp_path: Path) -> None:
             said = running.wait_for_text("Progress: ", "stderr")
             gate.open()
             done = running.finish()
-    assert re.match(r"Progress: 0/1 batches, \d+ B / \d+ B(, .+)?\n", said)
+    assert re.match(r"Progress: 0/1 batches, \d+ B / \d+ B(, .+)?(; waiting .+)?\n", said)
     assert (done.returncode, done.stdout) == (0, "Uploaded: 1  Failed: 0  Skipped: 0\n")
     assert all(line.startswith("Progress: ") for line in done.stderr.splitlines())
 

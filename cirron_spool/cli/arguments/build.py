@@ -35,12 +35,10 @@ def build_parser(prog: str = "cirron-spool") -> Parser:
         description="Show, upload and empty the spool that the Cirron Python SDK writes while a run is profiled.",
         epilog=EXIT_CODES,
     )
-    _add_version(parser)
     if prog == "cirron":
         spool = parser.add_command(
             "spool", help="manage the local spool", description=parser.description, epilog=EXIT_CODES
         )
-        _add_version(spool)
         _add_commands(spool, receive=False)
         parser.epilog = f"{_OTHER_WORDS} {EXIT_CODES}"
     else:
@@ -52,17 +50,21 @@ def build_parser(prog: str = "cirron-spool") -> Parser:
     if prog == "cirron-spool":
         add_completion(parser)
     add_examples(parser)
+    _add_version(parser, shown=True)
     return parser
 
 
-def _add_version(parser: Parser) -> None:
+def _add_version(parser: Parser, *, shown: bool) -> None:
+    """Add ``--version`` to a parser and to all below it. Its help is shown where a person looks for it."""
     parser.add_argument(
         "-V",
         "--version",
         action="version",
         version=f"cirron-spool {__version__}",
-        help="show the version and exit",
+        help="show the version and exit" if shown else argparse.SUPPRESS,
     )
+    for name, command in parser.commands.items():
+        _add_version(command, shown=name == "spool")
 
 
 def _add_commands(group: Parser, *, receive: bool) -> None:
@@ -77,8 +79,8 @@ def _add_commands(group: Parser, *, receive: bool) -> None:
 def parse(prog: str, arguments: Sequence[str], whereabouts: Callable[[], str] = str) -> argparse.Namespace:
     """The parsed arguments. ``run`` is the command, or ``help`` with its ``text``, or ``version``. Raises UsageError.
 
-    ``whereabouts`` is the last line of the help of ``cirron``. ``--help`` behind a command prints, and raises
-    SystemExit(0).
+    ``whereabouts`` is the last line of the help of ``cirron``. ``--help`` and ``--version`` behind a command
+    print, and raise SystemExit(0).
     """
     parser = build_parser(prog)
     rest = list(arguments)

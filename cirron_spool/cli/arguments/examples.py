@@ -76,3 +76,6 @@ def add_examples(parser: Parser, words: str = "") -> None:
     for name, command in parser.commands.items():
         # The commands for the spool are the same below "cirron spool" and below "cirron-spool".
         add_examples(command, "" if name == "spool" else f"{words} {name}".lstrip())
+    if parser.commands:
+        # A group shows the first example of each of its commands.
+        parser.examples = tuple(command.examples[0] for command in parser.commands.values())

@@ -100,12 +100,14 @@ def add_flush(group: Parser) -> None:
     speed.add_argument(
         "--disk-work",
         metavar="PLACE",
+        words=("inline", "thread"),
         example="thread",
         help="inline reads and deletes small files in the event loop, thread all in a thread (default: inline)",
     )
     speed.add_argument(
         "--gzip-library",
         metavar="NAME",
+        words=("auto", "isal", "zlib-ng", "zlib"),
         example="isal",
         help="auto, isal, zlib-ng or zlib (default: auto, the fastest installed)",
     )

@@ -114,7 +114,9 @@ class Parser(argparse.ArgumentParser):
 
     def make_group(self, dest: str = "command", metavar: str = "COMMAND") -> Callable[..., Parser]:
         """Make this parser a group. The name of the chosen command becomes the attribute ``dest``."""
-        below = self.add_subparsers(dest=dest, metavar=metavar, required=True, parser_class=Parser)
+        below = self.add_subparsers(
+            title="commands", dest=dest, metavar=metavar, required=True, parser_class=Parser
+        )
         self._add_command, self.commands = below.add_parser, below.choices
         return self._add_command
 
