@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import datetime, timedelta
 from functools import partial
 from importlib import import_module
 from inspect import iscoroutinefunction
@@ -14,7 +15,8 @@ from cirron_spool.concurrency.threads import in_thread
 from cirron_spool.errors import ConfigError
 from cirron_spool.events import FlushEvent, FlushResult
 from cirron_spool.pipeline.client import Client
-from cirron_spool.pipeline.runner import DISK_WORKERS, FlushOptions, FlushRun, StopSignal
+from cirron_spool.pipeline.deadline import Deadline, StopSignal
+from cirron_spool.pipeline.runner import DISK_WORKERS, FlushOptions, FlushRun
 from cirron_spool.settings.paths import find_spool
 from cirron_spool.settings.tuning import Tuning
 from cirron_spool.spool.directory import SpoolDirectory
@@ -45,6 +47,7 @@ async def flush_spool(
     verify: bool = True,
     selection: Selection | None = None,
     dry_run: bool = False,
+    deadline: timedelta | datetime | None = None,
     allow_http: bool | None = None,
     origins: Mapping[str, str] | None = None,
     tuning: Tuning | None = None,
@@ -73,7 +76,8 @@ async def flush_spool(
 
     ``on_event`` is called in the event loop with each event of :mod:`cirron_spool.events`. Without a listener the
     logger ``cirron_spool`` gets failures and warnings at WARNING, and all other events at DEBUG. ``stop`` ends the
-    flush gracefully once it is set: no new batch is begun, and the batch in flight has four seconds.
+    flush gracefully once it is set: no new batch is begun, and the batch in flight has four seconds. ``deadline``, from
+    now or an aware moment, stops the flush so early that it has ended by then, with exit code 4 if batches are left.
 
     Returns the counts. Batches that could not be delivered are in ``failures`` and in the spool. Raises ConfigError
     (arguments or configuration), SpoolError (the directory), SpoolBusyError (another flush), and ResourceError.
@@ -91,6 +95,7 @@ async def flush_spool(
         raise ConfigError(f"selection must be a Selection, not {type(selection).__name__}.")
     _check_listener(on_event)
     _check_stop(stop)
+    _check_deadline(deadline)
     own = Client(
         api_url=api_url,
         token=token,
@@ -119,10 +124,17 @@ async def flush_spool(
         platform,
         session,
         on_event,
-        stop,
+        Deadline(deadline, stop) if deadline is not None else stop,
     )
     with SpoolDirectory(place.path) as spool:
         return await FlushRun(spool, (client or own).load_settings, options, place.warning).run()
+
+
+def _check_deadline(deadline: object) -> None:
+    if not isinstance(deadline, timedelta | datetime | None):
+        raise ConfigError(f"deadline must be a timedelta or a datetime, not {type(deadline).__name__}.")
+    if isinstance(deadline, datetime) and deadline.utcoffset() is None:
+        raise ConfigError("deadline must have a time zone, such as tzinfo=UTC.")
 
 
 def _check_tuning(tuning: Tuning) -> None:

@@ -69,6 +69,7 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
                     quarantine=options.quarantine,
                     keep_going=options.keep_going,
                     in_flight=options.in_flight,
+                    deadline=options.deadline,
                 )
             )
     except CirronSpoolError as error:

@@ -10,13 +10,14 @@ from contextlib import AsyncExitStack, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import anyio
 
 from cirron_spool.concurrency.threads import in_thread
 from cirron_spool.errors import (
     EXIT_ATTENTION,
+    EXIT_TEMPFAIL,
     AuthInvalidError,
     CirronSpoolError,
     ResourceError,
@@ -38,6 +39,7 @@ from cirron_spool.events import (
 )
 from cirron_spool.pipeline.batch import Prepared
 from cirron_spool.pipeline.batch_reader import BatchReader
+from cirron_spool.pipeline.deadline import GRACE_S, Deadline, StopSignal
 from cirron_spool.pipeline.delivery import Delivery
 from cirron_spool.pipeline.disk_worker import DiskWorker
 from cirron_spool.pipeline.inline_worker import InlineWorker
@@ -62,21 +64,11 @@ LOGGER = logging.getLogger("cirron_spool")
 # A library prints nothing by itself. Without any handler, logging prints warnings to standard error.
 LOGGER.addHandler(logging.NullHandler())
 
-# A flush that is asked to stop waits so long for the batch in flight: less than the five seconds after which a person
-# or a job scheduler kills.
-GRACE_S = 4.0
 # Deletes that may be pending while the next batch is sent. One keeps a crash's resends at two: the batch in flight,
 # and one that is acknowledged but not yet deleted.
 _DELETES_BEHIND = 1
 
 DISK_WORKERS: dict[str, type[DiskWorker]] = {"thread": ThreadWorker, "inline": InlineWorker}
-
-
-class StopSignal(Protocol):
-    """The signal that asks a flush to stop gracefully: an ``anyio.Event`` or ``asyncio.Event``."""
-
-    async def wait(self) -> object:
-        """Return once the flush is to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +280,11 @@ class FlushRun:
 
     async def _watch_stop(self, stop: StopSignal, delivery: Delivery, delivering: anyio.CancelScope) -> None:
         await stop.wait()
-        await delivery.wind_down(GRACE_S)
+        grace_s = GRACE_S
+        if isinstance(stop, Deadline) and stop.passed:
+            grace_s = stop.grace_s
+            self._warn("The deadline is near: no further batch is begun.")
+        await delivery.wind_down(grace_s)
         delivering.cancel()
 
     # -- the report --------------------------------------------------------------------------------------------------
@@ -324,6 +320,9 @@ class FlushRun:
                 f"{vanished} vanished before the upload. The SDK deletes the oldest when the spool is full."
             )
         self._warn(self._snapshots_left)
+        stop = self._options.stop
+        if isinstance(stop, Deadline) and stop.passed and self._tally.result(0).skipped:
+            self._tally.exit_codes.add(EXIT_TEMPFAIL)
         result = self._tally.result(time.monotonic() - self._began)
         if error is not None:
             error.result = result = replace(result, exit_code=error.exit_code)

@@ -18,6 +18,7 @@ _EXAMPLES = {
         Example("{prog} --max-bytes 500M", "send the oldest 500 MB"),
         Example("{prog} --dir runs/42/.cirron/spool --quarantine", "set rejected batches aside"),
         Example("{prog} --in-flight 8", "send eight at a time over a slow link"),
+        Example("{prog} --deadline 90s", "send what fits before a job ends"),
         Example("{prog} --json > result.json", "keep the result for a script"),
         Example("{prog} --token-file - < token.txt", "read the token from standard input"),
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cirron_spool.cli.arguments.options import EXIT_CODES, add_directory, add_dry_run, add_selection
 from cirron_spool.cli.arguments.parser import Parser
-from cirron_spool.cli.arguments.values import Whole, size_value, time_value
+from cirron_spool.cli.arguments.values import End, Whole, size_value, time_value
 
 
 def add_flush(group: Parser) -> None:
@@ -58,6 +58,13 @@ def add_flush(group: Parser) -> None:
         action="store_true",
         default=None,
         help="send credentials over plain http (closed networks)",
+    )
+    parser.add_argument(
+        "--deadline",
+        metavar="TIME",
+        read=End(),
+        example="90s",
+        help="send what fits until TIME, such as 90s from now or 04:30, then end with exit code 4",
     )
     failures = parser.add_argument_group("failures")
     failures.add_argument(

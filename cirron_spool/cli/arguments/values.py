@@ -109,6 +109,29 @@ class Age:
         return moment if moment.utcoffset() is not None else moment.replace(tzinfo=UTC)
 
 
+class End:
+    """Reads the end of a command: a time from now with a unit, a time of day, or a date as ISO 8601 has it."""
+
+    wants = "a time from now, such as 90s or 2h, or a time of day, such as 04:30"
+
+    def __init__(self) -> None:
+        self._measure = Measure(_AGES, self.wants, least=1, most=_LONGEST_AGE_MS)
+
+    def __call__(self, text: str) -> timedelta | datetime:
+        """The time from now, or the aware moment. A time of day is the next one by the local clock."""
+        from datetime import datetime, time, timedelta  # as above
+
+        if re.fullmatch("[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?", text):
+            now = datetime.now().astimezone()
+            end = datetime.combine(now.date(), time.fromisoformat(text if text[2] == ":" else f"0{text}"))
+            if end.astimezone() <= now:
+                end += timedelta(days=1)
+            return end.astimezone()
+        if re.match("[0-9]{4}-", text):
+            return datetime.fromisoformat(text).astimezone()
+        return timedelta(milliseconds=self._measure(text))
+
+
 # As sizes are shown: 1024-based. "Mb" is left out: it may mean bits.
 _SIZES = {"": 1, "B": 1} | {
     prefix + unit: 1024**power

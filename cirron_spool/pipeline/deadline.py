@@ -1,0 +1,49 @@
+"""A deadline: it stops a flush gracefully, so early that the flush has ended when the time is up."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import anyio
+
+# A flush that is asked to stop waits so long for the batch in flight: less than the five seconds after which a person
+# or a job scheduler kills.
+GRACE_S = 4.0
+# The end of a flush itself: the last deletes, the connection.
+_END_S = 0.5
+
+
+class StopSignal(Protocol):
+    """The signal that asks a flush to stop gracefully: an ``anyio.Event`` or ``asyncio.Event``."""
+
+    async def wait(self) -> object:
+        """Return once the flush is to stop."""
+
+
+class Deadline:
+    """The stop signal of a flush that must have ended ``end`` after now, or at the aware moment ``end``.
+
+    ``stop`` is another signal that stops the flush. ``grace_s`` is the time of the batch in flight, in seconds.
+    ``passed`` says that the deadline stopped the flush.
+    """
+
+    def __init__(self, end: timedelta | datetime, stop: StopSignal | None) -> None:
+        left_s = (end - datetime.now(UTC) if isinstance(end, datetime) else end).total_seconds()
+        # Of a short time one half is for batches that begin, the other for the last one.
+        reserve_s = max(0.0, min(GRACE_S + _END_S, left_s / 2))
+        self.grace_s = max(0.0, reserve_s - _END_S)
+        self.passed = False
+        self._stop = stop
+        self._stop_at = time.monotonic() + left_s - reserve_s
+
+    async def wait(self) -> None:
+        """Return once the flush is to stop."""
+        with anyio.move_on_after(max(0.0, self._stop_at - time.monotonic())):
+            if self._stop is None:
+                await anyio.sleep_forever()
+            else:
+                await self._stop.wait()
+                return
+        self.passed = True
