@@ -55,6 +55,14 @@ def count(number: int, singular: str, plural: str | None = None) -> str:
     return f"{number} {plural or singular + ('es' if singular.endswith('ch') else 's')}"
 
 
+def time_span(seconds: float) -> str:
+    """``2 days``, ``1 hour``, ``40 minutes``, ``0 seconds``: whole units of the largest that there is one of."""
+    for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length_s:
+            return count(int(seconds) // length_s, unit)
+    return count(max(0, int(seconds)), "second")
+
+
 def printable(text: str) -> str:
     r"""``text`` with escapes for all characters that could control a terminal (``\x1b``, ``\n``, ``\u202e``)."""
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -47,6 +47,17 @@ def json_object(answer: Answer) -> dict[str, object] | None:
     return document if isinstance(document, dict) else None
 
 
+def read_validity(document: dict[str, object]) -> bool | None:
+    """Whether the platform accepts the token, by its answer to a verification; None where it is another answer.
+
+    An answer with a user and without ``valid`` is one to a valid token.
+    """
+    valid = document.get("valid")
+    if "valid" not in document and isinstance(document.get("user"), dict):
+        return True
+    return valid if isinstance(valid, bool) else None
+
+
 def read_identity(document: dict[str, object]) -> Identity:
     """Read the answer to a verification. A part of another type counts as absent."""
     user, token = _object_in(document, "user"), _object_in(document, "token")
@@ -97,9 +108,11 @@ def is_token(value: object) -> TypeGuard[str]:
     return True
 
 
-def is_seconds(value: object) -> TypeGuard[int | float]:
-    """Whether ``value`` is a number of seconds, 0 or more."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+def seconds_in(value: object, *, usual: float, most: float) -> float:
+    """A number of seconds from 0 to ``most``; ``usual`` where ``value`` is none."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+        return usual
+    return float(min(value, most))  # in this order: JSON has integers that no float holds
 
 
 def _expiry(seconds: object) -> datetime | None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import quote
 
-from cirron_spool.auth.answers import is_seconds, is_token, json_object, read_grant
+from cirron_spool.auth.answers import is_token, json_object, read_grant, seconds_in
 from cirron_spool.errors import EXIT_ATTENTION, EXIT_AUTH, SignInError
 from cirron_spool.http.attempts import attempt_on_schedule
 from cirron_spool.http.transport import Transport
@@ -140,8 +140,8 @@ class DeviceFlow:
 
     async def _poll(self, code: DeviceCode) -> _Poll:
         """Ask for the tokens once. Raises SignInError for a code that is denied or expired."""
-        query = f"?device_code={quote(code.device_code, safe='')}"
-        outcome = await self._transport.get(self._url + query, {})
+        quoted = quote(code.device_code, safe="")
+        outcome = await self._transport.get(f"{self._url}?device_code={quoted}", {})
         now = datetime.now(UTC)
         if isinstance(outcome, Answer):
             if (credentials := read_grant(outcome)) is not None:
@@ -151,7 +151,7 @@ class DeviceFlow:
                 return _Poll(wait_s=asked_s, is_slower=asked_s is None)
             if (poll := _refusal(_error_in(outcome))) is not None:
                 return poll
-        secrets = (code.device_code,)
+        secrets = (code.device_code, quoted)  # a redirect may repeat the address
         return _Poll(failure=judge_auth(outcome, failed=_FAILED, now=now, secrets=secrets))
 
 
@@ -201,16 +201,15 @@ def _read_code(answer: Answer) -> DeviceCode | None:
     address, complete = document.get("verificationUrl"), document.get("verificationUrlComplete")
     if not is_token(device_code) or not _is_line(user_code, _LONGEST_CODE) or not _is_address(address):
         return None
-    lifetime, interval = document.get("expiresIn"), document.get("interval")
+    lifetime_s = seconds_in(document.get("expiresIn"), usual=_USUAL_LIFETIME_S, most=_LONGEST_LIFETIME_S)
+    interval_s = seconds_in(document.get("interval"), usual=_USUAL_INTERVAL_S, most=_LONGEST_INTERVAL_S)
     return DeviceCode(
         device_code,
         str(user_code),
         str(address),
         str(complete) if _is_address(complete) else str(address),
-        min(float(lifetime), _LONGEST_LIFETIME_S) if is_seconds(lifetime) else _USUAL_LIFETIME_S,
-        min(max(float(interval), SHORTEST_PAUSE_S), _LONGEST_INTERVAL_S)
-        if is_seconds(interval)
-        else _USUAL_INTERVAL_S,
+        lifetime_s,
+        max(interval_s, SHORTEST_PAUSE_S),
     )
 
 

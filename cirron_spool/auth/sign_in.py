@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from cirron_spool.auth.answers import Identity, json_object, read_identity
+from cirron_spool.auth.answers import Identity, json_object, read_identity, read_validity
 from cirron_spool.auth.token_manager import STATUS_PATH
 from cirron_spool.errors import EXIT_ATTENTION, EXIT_TEMPFAIL, SignInError
 from cirron_spool.http.attempts import attempt_on_schedule
@@ -32,8 +32,9 @@ async def verify_new_token(
         )
         document = json_object(outcome) if isinstance(outcome, Answer) and outcome.status == 200 else None
         if document is not None:
-            refused = document.get("valid") is False
-            identity = None if refused else read_identity(document)
+            is_valid = read_validity(document)
+            refused = is_valid is False
+            identity = read_identity(document) if is_valid else None
         secrets = tuple(filter(None, (credentials.token, credentials.refresh_token)))
         failed = "The new token could not be verified"
         return judge_auth(outcome, failed=failed, now=datetime.now(UTC), secrets=secrets)

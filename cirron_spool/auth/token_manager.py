@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import NamedTuple
 
-from cirron_spool.auth.answers import Identity, json_object, read_identity, read_renewal
+from cirron_spool.auth.answers import Identity, json_object, read_identity, read_renewal, read_validity
 from cirron_spool.auth.single_flight import SingleFlight
 from cirron_spool.auth.token_store import acquire_lock, read_credentials, save
 from cirron_spool.concurrency.shield import complete
@@ -133,7 +133,7 @@ class TokenManager:
         if self.due:
             self._next_renewal = datetime.now(UTC) + _BETWEEN_RENEWALS
             async with self._renewal.lock:
-                await self._try_renewal(self.token)
+                await self._try_renewal(self.token, _ignore)
 
     async def verify(self, warn: Warn) -> bool:
         """Ask the platform whether the token is valid, and renew a refused one. False when there is no answer.
@@ -195,9 +195,10 @@ class TokenManager:
             return Check(is_refused=True, may_renew=outcome.status == 401)
         if outcome.status != 200:
             return Check(problem=_hide_in(f"HTTP {outcome.status} {outcome.reason}".rstrip(), credentials))
-        if document is None:
+        is_valid = read_validity(document) if document is not None else None
+        if document is None or is_valid is None:
             return Check(problem="the answer is not the expected JSON")
-        if document.get("valid") is False:
+        if not is_valid:
             return Check(is_refused=True, may_renew=True)
         self._verified = credentials.token
         return Check(identity=read_identity(document))
@@ -212,20 +213,20 @@ class TokenManager:
             warn(f"{verdict.message}. Attempt {number} in {delay_s:.1f} s.")
 
         return await attempt_on_schedule(
-            lambda: self._try_renewal(refused),
+            lambda: self._try_renewal(refused, warn),
             retries=self._settings.retries,
             is_temporary=lambda verdict: verdict.action is Action.RETRY,
             announce=announce,
         )
 
-    async def _try_renewal(self, refused: str) -> Verdict:
+    async def _try_renewal(self, refused: str, warn: Warn) -> Verdict:
         """Try once, under the lock of all processes. ACKNOWLEDGED when another token is in use."""
         lock = await acquire_lock(self._settings.config_path)
         try:
             if await self._adopt(refused):
                 return _RENEWED
             # The platform may rotate the token from here on. A cancellation must not lose the new token.
-            verdict = await complete(self._rotate(), _ROTATION_GRACE_S)
+            verdict = await complete(self._rotate(warn), _ROTATION_GRACE_S)
             # A process that ignores the lock may have used up the refresh token, and saved the new tokens.
             if verdict.action is not Action.ACKNOWLEDGED and await self._adopt(refused):
                 return _RENEWED
@@ -234,7 +235,7 @@ class TokenManager:
             if lock is not None:
                 await in_thread(lock.give_back)
 
-    async def _rotate(self) -> Verdict:
+    async def _rotate(self, warn: Warn) -> Verdict:
         """Ask the platform for a new token once, use that token, and save it."""
         old = self._credentials
         outcome = await self._transport.post_json(
@@ -249,7 +250,10 @@ class TokenManager:
         self._credentials, self.unsaved = renewed, ""
         try:
             # The save has its own shield: the grace above must not cut it.
-            await complete(save(self._settings.config_path, renewed))
+            saved = await complete(save(self._settings.config_path, renewed, replaces=self._replaced))
+            if not saved:
+                where = printable(str(self._settings.config_path))
+                warn(f"Another program changed the login in {where} during the renewal. Its change stays.")
         except (OSError, ConfigError) as error:
             reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
             self.unsaved = (
@@ -268,6 +272,10 @@ class TokenManager:
             return False
         self._credentials, self.unsaved = found, ""
         return True
+
+
+def _ignore(message: str) -> None:
+    """The ``warn`` of a renewal that no person waits for."""
 
 
 def _hide_in(text: str, credentials: Credentials) -> str:

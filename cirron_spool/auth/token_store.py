@@ -7,10 +7,9 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 import aiofiles
@@ -39,9 +38,21 @@ def read_credentials(path: Path) -> Credentials | None:
     return credentials_in(require_config(path), path)
 
 
-async def save(path: Path, credentials: Credentials) -> None:
-    """Write a renewed login into ``auth`` of the configuration file; see :func:`update`."""
-    await update(path, partial(set_login, credentials=credentials))
+async def save(path: Path, credentials: Credentials, *, replaces: Container[str]) -> bool:
+    """Write a renewed login in place of one whose access token is in ``replaces``; see :func:`update`.
+
+    False where the configuration has another login by now, or none: another program signed in or out. It stays.
+    """
+    saved = False
+
+    def change(document: Document) -> None:
+        nonlocal saved
+        saved = _auth_in(document).get("accessToken") in replaces
+        if saved:
+            set_login(document, credentials)
+
+    await update(path, change)
+    return saved
 
 
 async def update(path: Path, change: Callable[[Document], None], *, with_tokens: bool = True) -> None:
@@ -54,7 +65,7 @@ async def update(path: Path, change: Callable[[Document], None], *, with_tokens:
     """
     before = await in_thread(require_config, path)
     had_keyring = with_tokens and keyring_store.is_used(before, path)
-    kept = await in_thread(keyring_store.read_tokens, path) if had_keyring else {}
+    kept = await in_thread(keyring_store.read_replaceable, path) if had_keyring else {}
     document = _merge_tokens(_copy(before), kept)
     change(document)
     has_keyring = with_tokens and keyring_store.is_used(document, path)

@@ -30,7 +30,7 @@ from cirron_spool.settings.files import CONFIG_NAME, Document, home_file
 from cirron_spool.settings.load import load_settings
 from cirron_spool.settings.model import Credentials, Settings
 from cirron_spool.settings.sources import TOKEN
-from cirron_spool.text import iso_utc, printable, reason
+from cirron_spool.text import iso_utc, printable, reason, time_span
 
 # A long-lived token that ends this soon is worth a warning.
 _ENDS_SOON = timedelta(days=7)
@@ -103,10 +103,14 @@ def account_warnings(settings: Settings, account: Account) -> list[str]:
     expires = expiry_of(account)
     if expires is not None and account.credentials.refresh_token is None and account.identity is not None:
         left = expires - datetime.now(UTC)
-        if left < _ENDS_SOON:
+        if left < timedelta(0):
             warnings.append(
-                f"The token expires in {_in_words(left)} ({_iso(expires)}). Get a new one before."
+                f"The token expired at {_iso(expires)} by the clock of this machine, and the platform accepts it. "
+                "Check the clock."
             )
+        elif left < _ENDS_SOON:
+            span = time_span(left.total_seconds())
+            warnings.append(f"The token expires in {span} ({_iso(expires)}). Get a new one before.")
     if account.unsaved:
         warnings.append(account.unsaved)
     return warnings
@@ -225,10 +229,3 @@ def _load(console: Console, *, without_key: bool = False) -> Settings:
 
 def _iso(moment: datetime) -> str:
     return iso_utc(int(moment.timestamp()) * 10**9)
-
-
-def _in_words(left: timedelta) -> str:
-    if left.days >= 1:
-        return f"{left.days} day{'s' if left.days != 1 else ''}"
-    hours = max(0, int(left.total_seconds()) // 3600)
-    return f"{hours} hour{'s' if hours != 1 else ''}"

@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cirron_spool.auth.answers import Identity
 from cirron_spool.auth.device_flow import DeviceCode, DeviceFlow
@@ -27,8 +28,12 @@ from cirron_spool.settings.files import Document, require_config
 from cirron_spool.settings.load import load_settings
 from cirron_spool.settings.model import Credentials, Settings
 from cirron_spool.settings.sources import TOKEN
-from cirron_spool.text import printable, reason
+from cirron_spool.text import printable, reason, time_span
 
+if TYPE_CHECKING:
+    from webbrowser import BaseBrowser
+
+_TERMINAL_BROWSERS = ("browsh", "elinks", "links", "links2", "lynx", "w3m", "www-browser")
 _WAYS = "Set HOME, or set CIRRON_API_KEY to a token and sign in nowhere."
 
 
@@ -80,6 +85,13 @@ def _conclude(settings: Settings, identity: Identity, console: Console) -> int:
         console.line(f"The login is saved in {place}.")
     if os.environ.get(TOKEN.variable):
         console.warning(f"{TOKEN.variable} is set and overrides this login. Unset it to use the login.")
+    with suppress(ConfigError):  # said by the next command
+        following = load_settings(os.environ, credentials=False)
+        if following.api_url != settings.api_url:
+            place = following.origins["api_url"].place
+            console.warning(
+                f"{place} overrides this address with {following.api_url}. Unset it to use the login."
+            )
     origin = settings.origins["api_url"]
     if origin.kind == "environment":
         console.warning(
@@ -111,9 +123,7 @@ async def _sign_in(
         try:
             if browser is not None:
                 browser.offer()
-            show(
-                f"Waiting for the approval, {code.lifetime_s / 60:.0f} minutes at most. Ctrl-C ends the wait."
-            )
+            show(f"Waiting for the approval, {time_span(code.lifetime_s)} at most. Ctrl-C ends the wait.")
             credentials = await flow.wait(code, console.warning)
         finally:
             if browser is not None:
@@ -127,12 +137,13 @@ class Browser:
     def __init__(self, code: DeviceCode, console: Console) -> None:
         self._address = code.complete_address
         self._console = console
+        self._browser = _find_browser()
         self._opening: asyncio.Task[None] | None = None
         self._waits_for_enter = False
 
     def offer(self) -> None:
         """Ask for Enter, where there is a browser and the event loop can wait for a terminal."""
-        if not _has_browser():
+        if self._browser is None:
             return
         with suppress(NotImplementedError, OSError, ValueError):
             asyncio.get_running_loop().add_reader(sys.stdin.fileno(), self._entered)
@@ -156,33 +167,35 @@ class Browser:
         self._opening = loop.create_task(self._open())
 
     async def _open(self) -> None:
-        import webbrowser
-
-        # Some browsers are waited for until they are closed.
         opened = False
-        with suppress(webbrowser.Error, OSError, NoThreadError):
-            opened = await in_daemon_thread(partial(webbrowser.open, self._address), "cirron-spool browser")
+        if self._browser is not None:
+            # Some browsers are waited for until they are closed.
+            with suppress(OSError, NoThreadError):
+                opened = await in_daemon_thread(
+                    partial(self._browser.open, self._address), "cirron-spool browser"
+                )
         if not opened:
             self._console.warning("No browser could be opened. Open the address by hand.")
 
 
-def _has_browser() -> bool:
-    """Whether this machine shows a browser to the person. One that runs in the terminal would take it over."""
+def _find_browser() -> BaseBrowser | None:
+    """The browser that this machine shows to the person. None for one that would take over the terminal."""
     has_display = sys.platform in ("darwin", "win32") and not os.environ.get("SSH_CONNECTION")
     if not (has_display or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")))):
-        return False
+        return None
     import webbrowser
 
     try:
-        return webbrowser.get() is not None
+        browser = webbrowser.get()
     except webbrowser.Error:
-        return False
+        return None
+    return None if os.path.basename(browser.name) in _TERMINAL_BROWSERS else browser
 
 
 def _check_store(path: Path) -> None:
     """Raise ConfigError where a login could not be saved, before a person approves anything."""
     if keyring_store.is_used(require_config(path), path):
-        keyring_store.read_tokens(path)
+        keyring_store.read_replaceable(path)
     target = Path(os.path.realpath(path))
     folder = next(above for above in target.parents if os.path.lexists(above))
     if not (os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)):

@@ -139,7 +139,7 @@ def _change(path: Path, key: str, value: object, console: Console, signals: Sign
     try:
         if key != "auth.store" or value == "keyring":
             if key == "auth.store":
-                keyring_store.read_tokens(path)  # a keyring that fails is no place for a login
+                keyring_store.read_replaceable(path)  # a keyring that fails is no place for a login
             update(with_tokens=key in ("auth.store", "token"))
             return was_there
         try:

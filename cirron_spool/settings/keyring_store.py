@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from cirron_spool.errors import ConfigError
 from cirron_spool.settings.files import Document
-from cirron_spool.text import printable
+from cirron_spool.text import hide, printable
 
 SERVICE = "cirron"
 
@@ -36,33 +36,58 @@ def is_used(document: Document, path: Path) -> bool:
 
 
 def read_tokens(path: Path) -> Document:
-    """The tokens of the configuration at ``path``; {} without any. Raises ConfigError when the keyring fails."""
-    text = _call("read", path, lambda keyring, user: keyring.get_password(SERVICE, user))
-    if text is None:
-        return {}
-    try:
-        document = json.loads(str(text))
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
+    """The tokens of the configuration at ``path``; {} without any.
+
+    Raises ConfigError when the keyring fails, and for an entry that is no login.
+    """
+    text = _read_entry(path)
+    document = _tokens_in(text) if text is not None else {}
+    if document is None:
         raise ConfigError("The keyring holds no login of cirron. Run cirron auth login.")
     return document
+
+
+def read_replaceable(path: Path) -> Document:
+    """As :func:`read_tokens` for a change, which replaces an entry that is no login: {} for it."""
+    return _tokens_in(_read_entry(path) or "") or {}
 
 
 def write_tokens(path: Path, tokens: Document) -> None:
     """Keep ``tokens`` for the configuration at ``path``; {} removes the entry. Raises ConfigError."""
     if not tokens:
-        if read_tokens(path):
+        if _read_entry(path) is not None:
             _call("change", path, lambda keyring, user: keyring.delete_password(SERVICE, user))
         return
     text = json.dumps(tokens)
-    _call("change", path, lambda keyring, user: keyring.set_password(SERVICE, user, text))
+    _call(
+        "change", path, lambda keyring, user: keyring.set_password(SERVICE, user, text), _secrets_in(tokens)
+    )
     # Some backends accept everything and keep nothing.
     if read_tokens(path) != tokens:
         raise ConfigError(f"The keyring does not keep what it is given. Choose another one, {_BACK_TO_FILE}.")
 
 
-def _call(verb: str, path: Path, use: _Use) -> object:
+def _read_entry(path: Path) -> str | None:
+    text = _call("read", path, lambda keyring, user: keyring.get_password(SERVICE, user))
+    return None if text is None else str(text)
+
+
+def _tokens_in(text: str) -> Document | None:
+    """The tokens in an entry; None where it is no login."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _secrets_in(tokens: Document) -> list[str]:
+    login = tokens.get("auth")
+    values = [tokens.get("token"), *(login.values() if isinstance(login, dict) else ())]
+    return [value for value in values if isinstance(value, str)]
+
+
+def _call(verb: str, path: Path, use: _Use, secrets: Iterable[str] = ()) -> object:
     try:
         import keyring
     except ImportError:
@@ -72,8 +97,9 @@ def _call(verb: str, path: Path, use: _Use) -> object:
         ) from None
     try:
         return use(keyring, os.path.realpath(path))
-    except Exception as error:  # noqa: BLE001  # a backend raises whatever its system raises
-        reason = printable(str(error).partition("\n")[0]) or type(error).__name__
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # a backend raises whatever its system raises
+        # It may repeat the tokens that it was given.
+        reason = hide(printable(str(error).partition("\n")[0]), *secrets) or type(error).__name__
         raise ConfigError(
             f"Cannot {verb} the keyring: {reason.removesuffix('.')}. Unlock it, {_BACK_TO_FILE}."
         ) from None

@@ -11,6 +11,7 @@ import threading
 import traceback
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from cirron_spool import (
     flush_spool,
 )
 from cirron_spool.auth import token_manager, token_store
-from cirron_spool.auth.token_store import save
+from cirron_spool.auth.token_store import save, set_login, update
 from cirron_spool.settings.model import Credentials
 from cirron_spool.spool.lock import FileLock, HeldError, lock_file
 from support.answers import HTML, JSON, Answer, Gate, html, json_answer, ok
@@ -256,6 +257,8 @@ async def test_plain_http_can_be_allowed(
         (Answer(429, reason=""), "HTTP 429"),
         (Answer(200, body=b"<html>"), "the answer is not the expected JSON"),
         (Answer(200, body=b"[]"), "the answer is not the expected JSON"),
+        (json_answer({"status": "ok"}), "the answer is not the expected JSON"),
+        (json_answer({"valid": None, "user": {}}), "the answer is not the expected JSON"),
         (
             json_answer({"valid": True}, cut_after=len(json_answer({"valid": True}).render()) - 3),
             "the answer was cut",
@@ -882,7 +885,7 @@ async def test_saving_replaces_the_file_in_one_step(config: Path, monkeypatch: p
 
     monkeypatch.setattr(os, "fsync", failing_fsync)
     with pytest.raises(OSError, match="Input/output error"):
-        await save(config, Credentials("new"))
+        await save(config, Credentials("new"), replaces={"access-0"})
     assert seen == [
         (before, {"auth": {**json.loads(before)["auth"], **UNKNOWN, "accessToken": "new"}}, 0o600)
     ]
@@ -976,7 +979,8 @@ async def test_a_refresh_that_is_never_answered_does_not_hold_a_cancellation_up(
 
 async def test_saving_makes_what_is_missing(tmp_path: Path) -> None:
     config = tmp_path / ".cirron" / "config.json"
-    await save(config, Credentials("new", "again", datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)))
+    renewed = Credentials("new", "again", datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC))
+    await update(config, partial(set_login, credentials=renewed))
     assert json.loads(content(config)) == {
         "auth": {"accessToken": "new", "refreshToken": "again", "expiresAt": "2030-01-02T03:04:05.000Z"}
     }

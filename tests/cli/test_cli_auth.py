@@ -15,11 +15,11 @@ import pytest
 
 import cirron_spool
 from cirron_spool.text import iso_utc
-from support.answers import Answer, html, json_answer
+from support.answers import Answer, Gate, html, json_answer
 from support.background import closed_port
 from support.cli import PYTHON_SCRIPT, CliResult, command_line, spawn, spawn_cli, write_config
 from support.fork_server import run_cli
-from support.scripted import ScriptedServer
+from support.scripted import Request, ScriptedServer
 from support.terminal import run_cli_pty
 from support.users import powerless
 
@@ -243,6 +243,33 @@ def test_an_unusable_interval_is_the_usual_one(home: Path, interval: object) -> 
         assert len(platform.seen(DEVICE)) == 1
 
 
+@pytest.mark.parametrize("key", ["expiresIn", "interval"])
+def test_a_number_beyond_all_floats_is_bounded(home: Path, key: str) -> None:
+    body = json.dumps({**CODE, key: 123456}).replace("123456", "1" + "0" * 400)
+    with ScriptedServer() as platform:
+        platform.on("POST", DEVICE, Answer(200, body=body.encode()))
+        platform.on("GET", DEVICE, json_answer({"error": "access_denied"}, 400))
+        with spawn_cli("auth", "login", "--url", platform.url, home=home) as running:
+            said = running.wait_for_text("at most.")
+            running.send_signal(signal.SIGINT)
+            done = running.finish()
+    assert ("Waiting for the approval, 1 hour at most." in said) == (key == "expiresIn")
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_a_redirect_that_repeats_the_address_shows_no_device_code(home: Path) -> None:
+    def redirect(request: Request) -> Answer:
+        return Answer(302, headers=[("Location", f"/sign-in?next={request.target}")])
+
+    with ScriptedServer() as platform:
+        platform.on("POST", DEVICE, json_answer({**CODE, "deviceCode": "ab+/device-code=="}))
+        platform.on("GET", DEVICE, default=redirect)
+        done = login(platform, home)
+    assert done.returncode == 1
+    assert "The server redirects to /sign-in?next=/api/cli/auth/device?device_code=…" in done.stderr
+    assert "device-code" not in done.stderr
+
+
 def test_a_platform_without_the_route_is_a_matter_for_a_person(home: Path) -> None:
     with ScriptedServer() as platform:
         done = login(platform, home)
@@ -303,6 +330,25 @@ def test_a_token_that_is_not_verified_is_not_saved(
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "document",
+    [{}, {"status": "ok"}, {"error": "nope"}, {"valid": None}, {"valid": "true"}, {"valid": 1, "user": {}}],
+)
+def test_a_json_answer_of_something_else_verifies_no_token(home: Path, document: object) -> None:
+    write_config(home, retries=0)
+    before = config_of(home)
+    with ScriptedServer() as platform:
+        platform.on(*STATUS, default=json_answer(document))
+        done = login(platform, home, "--with-token", input="sk-long-lived\n")
+        assert done.returncode == 4
+        assert (
+            "The new token could not be verified: HTTP 200, but the answer could not be read." in done.stderr
+        )
+        assert config_of(home) == before
+        write_config(home, apiUrl=platform.url, token="sk-long-lived")
+        assert run_cli("auth", "status", home=home).returncode == 4
+
+
 # -- the browser
 
 
@@ -340,9 +386,11 @@ def test_enter_opens_a_browser_and_nothing_waits_for_it(home: Path, tmp_path: Pa
     assert notes.read_text() == CODE["verificationUrlComplete"]
 
 
-@pytest.mark.parametrize("how", ["--no-browser", "pipe", "no browser"])
+@pytest.mark.parametrize("how", ["--no-browser", "pipe", "no browser", "in the terminal"])
 def test_no_browser_is_offered(home: Path, tmp_path: Path, how: str) -> None:
     program, notes = browser(tmp_path)
+    if how == "in the terminal":
+        program = str(Path(program).rename(tmp_path / "w3m"))
     env = {} if how == "no browser" else {"BROWSER": program}
     flags = [how] if how.startswith("--") else []
     with ScriptedServer() as platform:
@@ -393,6 +441,45 @@ def test_a_token_on_the_command_line_is_refused_and_not_shown(home: Path, args: 
     done = run_cli("auth", "login", *args, home=home)
     assert (done.returncode, done.stdout) == (2, "")
     assert not any(secret in done.stderr for secret in ("long-lived", "eyJ", "s3cret"))
+
+
+POWERSHELL = "\ufeffsk-long-lived\r\n".encode("utf-16-le")
+SAVED = {"token": "sk-long-lived"}
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        (b"\xef\xbb\xbfsk-long-lived\r\n", ""),
+        (POWERSHELL, ""),
+        (POWERSHELL[:-1], "Error: Standard input is not text. Pipe it: "),
+        (b"sk-\xff\xfe-long", "Error: Standard input is not text. Pipe it: "),
+        (b"s" * 70_000, "Error: Standard input holds more than a token. Pipe it: "),
+        (b"sk-long-lived\nsk-second\n", "Error: The token from standard input holds control characters"),
+    ],
+    ids=["utf-8 mark", "utf-16", "half a character", "bytes", "long", "two"],
+)
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
+def test_the_bytes_of_standard_input(home: Path, data: bytes, line: str, locale: str) -> None:
+    with ScriptedServer() as platform:
+        env = {"CIRRON_API_ENDPOINT": platform.url, "LC_ALL": locale, "PYTHONUTF8": "0"}
+        done = run_cli("auth", "login", "--with-token", home=home, input=data, env=env)
+    assert (done.returncode == 0) == (not line), done.stderr
+    assert line in done.stderr
+    no_secret_in(done.stdout, done.stderr)
+    if line:
+        assert not (home / ".cirron" / "config.json").exists()
+    else:
+        assert config_of(home) == SAVED
+
+
+def test_a_terminal_that_cuts_a_token_is_said(home: Path) -> None:
+    with ScriptedServer() as platform:
+        args = ("auth", "login", "--with-token", "--url", platform.url)
+        done = run_cli_pty(*args, home=home, answers=[("not shown): ", "s" * 5000 + "\n")])
+        assert platform.requests == []
+    assert done.returncode == 2
+    assert "A terminal passes no more than 4095 characters of a token." in " ".join(done.text.split())
 
 
 def test_a_token_is_typed_without_an_echo(home: Path) -> None:
@@ -630,6 +717,55 @@ def test_logout_of_an_unusable_file_keeps_it(home: Path, make: Callable[[Path], 
     assert path.exists()
 
 
+@pytest.mark.parametrize("auth", [None, {"accessToken": "other", "refreshToken": "again"}])
+def test_a_renewal_leaves_the_change_of_another_program(home: Path, auth: dict[str, str] | None) -> None:
+    gate = Gate()
+    with ScriptedServer() as platform:
+        path = write_config(home, apiUrl=platform.url, auth=OLD_LOGIN)
+        answer = {"access_token": "access-0", "refresh_token": "refresh-0", "expires_in": 3600}
+        platform.on(*REFRESH, json_answer(answer, stall_before=gate))
+        with spawn_cli("auth", "refresh", home=home) as running:
+            platform.wait_for(lambda seen: bool(seen.seen(REFRESH[1])))
+            # The official tool takes no lock.
+            write_config(home, apiUrl=platform.url, auth=auth)
+            changed = path.read_bytes()
+            gate.open()
+            done = running.finish()
+    assert done.returncode == 0
+    assert f"Warning: Another program changed the login in {path} during the renewal." in done.stderr
+    assert path.read_bytes() == changed
+
+
+@pytest.mark.parametrize(
+    ("seconds", "line"),
+    [
+        (-7200, "by the clock of this machine, and the platform accepts it. Check the clock."),
+        (2430, "The token expires in 40 minutes ("),
+        (5430, "The token expires in 1 hour ("),
+        (2 * 86430, "The token expires in 2 days ("),
+    ],
+)
+def test_the_rest_of_a_token_in_words(home: Path, seconds: int, line: str) -> None:
+    end = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+    with ScriptedServer() as platform:
+        write_config(home, apiUrl=platform.url, token="sk-long-lived")
+        platform.on(*STATUS, json_answer({"valid": True, "token": {"expiresAt": end}}))
+        done = run_cli("auth", "status", home=home)
+    assert done.returncode == 0
+    assert line in done.stderr
+
+
+def test_a_variable_that_overrides_the_address_of_a_login_is_said(home: Path) -> None:
+    with ScriptedServer() as platform:
+        args = ("--with-token",)
+        other = {"CIRRON_API_ENDPOINT": "https://other.example.com"}
+        done = login(platform, home, *args, input="sk-long-lived", env=other)
+        line = "Warning: CIRRON_API_ENDPOINT overrides this address with https://other.example.com."
+        assert (done.returncode, line in done.stderr) == (0, True)
+        same = login(platform, home, *args, input="sk-long-lived", env={"CIRRON_API_ENDPOINT": platform.url})
+        assert (same.returncode, same.stderr) == (0, "")
+
+
 # -- the keyring
 
 KEYRING = {"PYTHON_KEYRING_BACKEND": "keyrings.alt.file.PlaintextKeyring"}
@@ -677,6 +813,67 @@ def test_a_keyring_that_fails_is_one_line(home: Path, backend: str, line: str) -
     assert "or keep the login in the file: cirron config set auth.store file" in done.stderr
     assert "Traceback" not in done.stderr
     assert path.read_bytes() == before
+
+
+def keyring_that(folder: Path, get: str, set_: str = "pass") -> dict[str, str]:
+    """The environment with a keyring whose methods are these statements."""
+    folder.mkdir(exist_ok=True)
+    lines = [
+        "from pathlib import Path",
+        "from keyring.backend import KeyringBackend",
+        f"entry = Path({str(folder / 'entry')!r})",
+        "class Keyring(KeyringBackend):",
+        "    priority = 1",
+        "    def get_password(self, service, user):",
+        f"        {get}",
+        "    def set_password(self, service, user, password):",
+        f"        {set_}",
+        "    def delete_password(self, service, user):",
+        "        entry.unlink()",
+    ]
+    (folder / "scripted_keyring.py").write_text("\n".join(lines), encoding="utf-8")
+    path = f"{folder}{os.pathsep}{package_root()}"
+    return {"PYTHON_KEYRING_BACKEND": "scripted_keyring.Keyring", "PYTHONPATH": path}
+
+
+def test_a_keyring_that_repeats_a_token_in_its_error(home: Path, tmp_path: Path) -> None:
+    write_config(home, auth={"store": "keyring"})
+    env = keyring_that(tmp_path / "ring", "return None", "raise RuntimeError('cannot keep ' + password)")
+    with ScriptedServer() as platform:
+        offer(platform, json_answer(GRANT))
+        done = login(platform, home, env=env)
+    assert done.returncode == 2
+    assert "Error: Cannot change the keyring: cannot keep " in done.stderr
+    no_secret_in(done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("action", ["status", "token", "logout"])
+def test_a_keyring_that_exits_is_one_line(home: Path, tmp_path: Path, action: str) -> None:
+    write_config(home, auth={"store": "keyring"})
+    done = run_cli("auth", action, home=home, env=keyring_that(tmp_path / "ring", "raise SystemExit('no')"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: Cannot read the keyring: no. Unlock it, or ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("entry", ["not json", "[1]", '{"auth": [1], "token": 5}', "[" * 100_000])
+def test_a_login_replaces_an_entry_of_the_keyring_that_is_none(
+    home: Path, tmp_path: Path, entry: str
+) -> None:
+    write_config(home, auth={"store": "keyring"})
+    ring = tmp_path / "ring"
+    env = keyring_that(
+        ring, "return entry.read_text() if entry.exists() else None", "entry.write_text(password)"
+    )
+    (ring / "entry").write_text(entry, encoding="utf-8")
+    refused = run_cli("auth", "token", home=home, env=env)
+    assert (refused.returncode, "Traceback" in refused.stderr) == (2, False)
+    assert "keyring" in refused.stderr
+    with ScriptedServer() as platform:
+        offer(platform, json_answer(GRANT))
+        done = login(platform, home, env=env)
+    assert done.returncode == 0, done.stderr
+    assert run_cli("auth", "token", home=home, env=env).stdout == "access-0\n"
 
 
 def test_a_missing_keyring_library_is_one_line(home: Path, tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ async def test_a_renewed_token_is_saved_without_a_thread(tmp_path: Path) -> None
     path = write_config(tmp_path, apiUrl="https://api.example.com", auth={"accessToken": "old"}, other=1)
     renewed = Credentials("new", "refresh", datetime.now(UTC) + timedelta(hours=1))
     with no_more_threads():
-        await save(path, renewed)
+        await save(path, renewed, replaces={"old"})
     document = json.loads(path.read_text(encoding="utf-8"))
     assert document["auth"]["accessToken"] == "new"
     assert (document["other"], path.stat().st_mode & 0o777) == (1, 0o600)
