@@ -127,8 +127,14 @@ def set_token(document: Document, token: str) -> None:
 
 
 def remove_tokens(document: Document) -> bool:
-    """Remove every token from ``document``, and keep every other key; return whether there was a token."""
+    """Remove every token from ``document``, and keep every other key; return whether there was a token.
+
+    An ``auth`` that is no object counts as one: it may hold one, and no token can be used beside it.
+    """
     tokens = _take_tokens(document)
+    if document.get("auth") is not None and not isinstance(document["auth"], dict):
+        del document["auth"]
+        return True
     return bool(
         tokens.get("token") or _auth_in(tokens).get("accessToken") or _auth_in(tokens).get("refreshToken")
     )

@@ -50,7 +50,7 @@ def login(options: argparse.Namespace, console: Console, signals: Signals) -> in
     if str(path) == os.devnull:
         raise ConfigError(f"There is no home directory that could hold a login. {_WAYS}")
     _check_store(path)
-    for warning in settings.warnings:
+    for warning in (*settings.warnings, *_warnings_of_root(path)):
         console.warning(warning)
     if options.with_token:
         credentials = Credentials(read_token("cirron auth login --with-token"))
@@ -190,6 +190,20 @@ def _find_browser() -> BaseBrowser | None:
     except webbrowser.Error:
         return None
     return None if os.path.basename(browser.name) in _TERMINAL_BROWSERS else browser
+
+
+def _warnings_of_root(path: Path) -> list[str]:
+    """A warning where ``sudo`` makes a file that the user of this home directory cannot read."""
+    target = Path(os.path.realpath(path))
+    if getattr(os, "geteuid", lambda: -1)() != 0 or os.path.lexists(target):
+        return []
+    folder = next(above for above in target.parents if os.path.lexists(above))
+    if os.stat(folder).st_uid == 0:
+        return []
+    where = printable(str(path))
+    return [
+        f"{where} will belong to root, and the user of this home directory cannot read it. Leave out sudo."
+    ]
 
 
 def _check_store(path: Path) -> None:

@@ -76,7 +76,9 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
             f"Run {next_command('flush', options)} to send {count(len(found.entries), 'batch')}."
         )
     if not console.json:
-        console.data(f"Next: {step}" for step in findings.steps or ["Nothing is left to do."])
+        # The message of a problem without a step of its own has the remedy.
+        rest = "Correct the problem below." if findings.faults else "Nothing is left to do."
+        console.data(f"Next: {step}" for step in findings.steps or [rest])
     for code, fault in findings.faults:
         show = console.warning if code == EXIT_ATTENTION else console.error
         show(fault.message)

@@ -35,7 +35,7 @@ def read_token(command: str) -> str:
     token = text.strip()
     if not token:
         raise ConfigError(f"There is no token on standard input. {pipe_it}")
-    return check_token(token, "standard input")
+    return check_token(token, "standard input", remedy="Give the token alone, on one line.")
 
 
 def _typed() -> str:

@@ -101,8 +101,10 @@ class Layers:
 
     def credentials(self) -> Credentials | None:
         """Look the token up. Raises ConfigError for a token that no header can hold."""
-        for token, origin in self._given_and_environment(TOKEN):
-            return Credentials(check_token(_check_text(token, origin), origin.place), origin=origin)
+        for value, origin in self._given_and_environment(TOKEN):
+            # A login does not replace this token.
+            token = check_token(_check_text(value, origin), origin.place, remedy="Set it again.")
+            return Credentials(token, origin=origin)
         if self.json_path is not None and (login := credentials_in(self._json, self.json_path)):
             return login
         sdk_key = self.text(Key(toml=TOKEN.toml), "")
@@ -280,12 +282,11 @@ def _check_text(value: object, origin: Origin) -> str:
     raise ConfigError(f"{origin} is not a text. Correct it.")
 
 
-def check_token(token: str, place: str) -> str:
+def check_token(token: str, place: str, *, remedy: str = "Set it again, or run cirron auth login.") -> str:
     """Return ``token`` if a header can hold it. Raises ConfigError, which names ``place`` and not the token."""
     if not token or not token.isascii() or any(not 0x21 <= ord(char) <= 0x7E for char in token):
         raise ConfigError(
-            f"The token from {place} holds control characters, blanks or letters that no token has. "
-            "Set it again, or run cirron auth login."
+            f"The token from {place} holds control characters, blanks or letters that no token has. {remedy}"
         )
     return token
 

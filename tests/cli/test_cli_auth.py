@@ -21,7 +21,7 @@ from support.cli import PYTHON_SCRIPT, CliResult, command_line, spawn, spawn_cli
 from support.fork_server import run_cli
 from support.scripted import Request, ScriptedServer
 from support.terminal import run_cli_pty
-from support.users import powerless
+from support.users import NOBODY, needs_root, powerless
 
 DEVICE = "/api/cli/auth/device"
 STATUS = ("GET", "/api/cli/status")
@@ -530,6 +530,36 @@ def test_a_folder_that_is_read_only_is_said_before_anybody_approves(home: Path) 
         assert not platform.requests
     assert done.returncode == 2
     assert "is not writable" in done.stderr
+
+
+@pytest.mark.parametrize("auth", ["sk-long-lived", ["sk-long-lived"], 5])
+def test_a_login_replaces_an_auth_that_is_no_object(home: Path, auth: object) -> None:
+    with ScriptedServer() as platform:
+        write_config(home, apiUrl=platform.url, auth=auth, other=1)
+        assert login(platform, home, "--with-token", input="sk-long-lived").returncode == 0
+        assert config_of(home) == {"apiUrl": platform.url, "other": 1, "token": "sk-long-lived"}
+        assert run_cli("auth", "status", home=home).returncode == 0
+        write_config(home, apiUrl=platform.url, auth=auth, other=1)
+        assert run_cli("auth", "logout", home=home).stdout.startswith("Success: Signed out.")
+        assert config_of(home) == {"apiUrl": platform.url, "other": 1}
+
+
+def test_a_remedy_helps_where_the_token_came_from(home: Path) -> None:
+    line = "The token from CIRRON_API_KEY holds control characters, blanks or letters that no token has."
+    done = run_cli("auth", "status", home=home, env={"CIRRON_API_KEY": "sk-long-lived\n"})
+    assert (done.returncode, done.stderr) == (2, f"Error: {line} Set it again.\n")
+
+
+@needs_root
+@pytest.mark.parametrize("owner", [0, NOBODY])
+def test_a_login_by_sudo_says_that_the_user_cannot_read_it(home: Path, owner: int) -> None:
+    home.mkdir()
+    os.chown(home, owner, owner)
+    with ScriptedServer() as platform:
+        done = login(platform, home, "--with-token", input="sk-long-lived")
+    assert done.returncode == 0
+    line = f"Warning: {home / '.cirron' / 'config.json'} will belong to root, and the user of this home"
+    assert (line in done.stderr) == (owner != 0)
 
 
 def test_a_key_in_the_environment_is_said_to_override_the_login(home: Path) -> None:

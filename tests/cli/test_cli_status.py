@@ -256,6 +256,8 @@ def test_a_corrupt_configuration(home: Path, run_dir: Path) -> None:
     done = status(home, run_dir)
     assert done.returncode == 2
     assert f"Error: {path} is not valid JSON." in done.stderr
+    empty = status(home, run_dir, "--dir", str(run_dir / "nosuch"))
+    assert (empty.returncode, "Next: Correct the problem below.\n" in empty.stdout) == (2, True)
     assert "(3 batches, 4 KB)" in done.stdout  # the spool is shown nevertheless
 
 
