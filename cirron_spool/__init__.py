@@ -1,7 +1,8 @@
 """Show, upload and empty the spool that the Cirron Python SDK writes.
 
-``flush_spool`` uploads (asyncio). ``inspect_spool`` and ``clear_spool`` work offline. A name is imported at its first
-use, so ``inspect`` starts without the HTTP client.
+``flush_spool`` uploads (asyncio), ``flush_spool_sync`` does so without an event loop, ``watch_spool`` follows a run.
+``inspect_spool`` and ``clear_spool`` work offline. A name is imported at its first use, so ``inspect`` starts without
+the HTTP client.
 """
 
 from __future__ import annotations
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
         Failed,
         FlushEvent,
         FlushResult,
+        Found,
         Progress,
         Quarantined,
+        Resumed,
         Retrying,
         Sending,
         Started,
         Uploaded,
+        Waiting,
         Warned,
     )
     from cirron_spool.flush import flush_spool
@@ -45,6 +49,8 @@ if TYPE_CHECKING:
     from cirron_spool.pipeline.client import Client
     from cirron_spool.settings.tuning import Tuning
     from cirron_spool.spool.selection import Selection
+    from cirron_spool.sync import flush_spool_sync
+    from cirron_spool.watch import Watch, watch_spool
 
 # The module of each public name.
 _HOMES = {
@@ -57,8 +63,11 @@ _HOMES = {
     "pipeline.client": "Client",
     "settings.tuning": "Tuning",
     "spool.selection": "Selection",
+    "sync": "flush_spool_sync",
+    "watch": "Watch watch_spool",
     "events": (
-        "BatchFailure Ended Failed FlushEvent FlushResult Progress Quarantined Retrying Sending Started Uploaded Warned"
+        "BatchFailure Ended Failed FlushEvent FlushResult Found Progress Quarantined Resumed Retrying Sending Started "
+        "Uploaded Waiting Warned"
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
@@ -76,11 +85,13 @@ __all__ = [
     "Failed",
     "FlushEvent",
     "FlushResult",
+    "Found",
     "Inventory",
     "NotAuthenticatedError",
     "Progress",
     "Quarantined",
     "ResourceError",
+    "Resumed",
     "Retrying",
     "Selection",
     "Sending",
@@ -91,11 +102,15 @@ __all__ = [
     "TokenRenewalError",
     "Tuning",
     "Uploaded",
+    "Waiting",
     "Warned",
+    "Watch",
     "__version__",
     "clear_spool",
     "flush_spool",
+    "flush_spool_sync",
     "inspect_spool",
+    "watch_spool",
 ]
 
 

@@ -144,13 +144,50 @@ class Warned:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """A watch has found ``batches`` more to send; ``total_bytes`` is their size on disk."""
+
+    batches: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A watch waits: ``cause`` is "outage" (for the platform) or "token" (for a new login). ``message`` is one line."""
+
+    cause: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The wait of a watch for ``cause`` is over after ``seconds``."""
+
+    cause: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The flush is over, however it ended; always the last event."""
 
     result: FlushResult
 
 
-FlushEvent = Started | Sending | Progress | Uploaded | Retrying | Failed | Quarantined | Warned | Ended
+FlushEvent = (
+    Started
+    | Found
+    | Sending
+    | Progress
+    | Uploaded
+    | Retrying
+    | Failed
+    | Quarantined
+    | Waiting
+    | Resumed
+    | Warned
+    | Ended
+)
 
 
 def warning_in(event: FlushEvent) -> str:
@@ -184,6 +221,13 @@ def describe(event: FlushEvent) -> str:
             )
         case Failed():
             return f"{event.message.removesuffix('.')}. {event.hint}" if event.hint else event.message
+        case Found():
+            return f"found {count(event.batches, 'batch')} ({human_size(event.total_bytes)})"
+        case Waiting():
+            return event.message
+        case Resumed():
+            subject = "The platform answers" if event.cause == "outage" else "A new login is used"
+            return f"{subject}, after {event.seconds:.0f} s. The watch goes on."
         case Ended():
             return f"ended after {event.result.seconds:.1f} s"
         case _:

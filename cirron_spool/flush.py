@@ -16,7 +16,8 @@ from cirron_spool.errors import ConfigError
 from cirron_spool.events import FlushEvent, FlushResult
 from cirron_spool.pipeline.client import Client
 from cirron_spool.pipeline.deadline import Deadline, StopSignal
-from cirron_spool.pipeline.runner import DISK_WORKERS, FlushOptions, FlushRun
+from cirron_spool.pipeline.options import FlushOptions, WatchOptions
+from cirron_spool.pipeline.runner import DISK_WORKERS, FlushRun
 from cirron_spool.settings.paths import find_spool
 from cirron_spool.settings.tuning import Tuning
 from cirron_spool.spool.directory import SpoolDirectory
@@ -55,6 +56,7 @@ async def flush_spool(
     client: Client | None = None,
     on_event: Callable[[FlushEvent], None] | None = None,
     stop: StopSignal | None = None,
+    watch: WatchOptions | None = None,
 ) -> FlushResult:
     """Upload the spool in ``directory``, oldest first. Delete each batch after its own acknowledgement.
 
@@ -73,6 +75,8 @@ async def flush_spool(
     ``selection`` sends a part of the spool. ``dry_run`` sends and deletes nothing, and takes no lock: the result's
     ``planned`` holds the batches that a flush would send. It checks the directory, the settings and the token as a
     flush does, and may renew the token.
+
+    ``watch`` follows the spool in place of one listing; see :func:`cirron_spool.watch_spool`.
 
     ``on_event`` is called in the event loop with each event of :mod:`cirron_spool.events`. Without a listener the
     logger ``cirron_spool`` gets failures and warnings at WARNING, and all other events at DEBUG. ``stop`` ends the
@@ -125,9 +129,10 @@ async def flush_spool(
         session,
         on_event,
         Deadline(deadline, stop) if deadline is not None else stop,
+        watch,
     )
     with SpoolDirectory(place.path) as spool:
-        return await FlushRun(spool, (client or own).load_settings, options, place.warning).run()
+        return await FlushRun(spool, client or own, options, place.warning).run()
 
 
 def _check_deadline(deadline: object) -> None:

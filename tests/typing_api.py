@@ -21,9 +21,11 @@ from cirron_spool import (
     Failed,
     FlushEvent,
     FlushResult,
+    Found,
     Inventory,
     Progress,
     Quarantined,
+    Resumed,
     Retrying,
     Selection,
     Sending,
@@ -32,6 +34,7 @@ from cirron_spool import (
     Started,
     Tuning,
     Uploaded,
+    Waiting,
     Warned,
     clear_spool,
     flush_spool,
@@ -59,6 +62,12 @@ def listen(event: FlushEvent) -> None:
             assert_type((name, status, message, hint), tuple[str, int | None, str, str])
         case Quarantined() as quarantined:
             assert_type(quarantined.quarantine, Path)
+        case Found(batches, total_bytes):
+            assert_type((batches, total_bytes), tuple[int, int])
+        case Waiting(cause, message):
+            assert_type((cause, message), tuple[str, str])
+        case Resumed(cause, seconds):
+            assert_type((cause, seconds), tuple[str, float])
         case Warned(message):
             assert_type(message, str)
         case Ended(result):

@@ -164,6 +164,13 @@ class TokenManager:
             check = await self._check(self._credentials)
         return check
 
+    def adopt(self, credentials: Credentials, refused: str) -> bool:
+        """Use the ``credentials`` of a new login. False where their token is ``refused``, or a renewal replaced it."""
+        if credentials.token == refused or credentials.token in self._replaced:
+            return False
+        self._credentials, self.unsaved, self._next_renewal = credentials, "", None
+        return True
+
     async def renew(self, refused: str, warn: Warn) -> bool:
         """Replace the token ``refused``: by the token of another process in the file, or by a renewal.
 

@@ -7,8 +7,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from types import FrameType
@@ -21,6 +21,7 @@ from cirron_spool.cli.render import existence, result_json, sent_line, summary
 from cirron_spool.cli.selection import dry_run_json, dry_run_lines, entries_json, left_out_json, selection_of
 from cirron_spool.cli.signals import Signals, StopRequest
 from cirron_spool.cli.views import FlushView, JsonEvents, Lines, Log
+from cirron_spool.cli.watch import watch, watch_options
 from cirron_spool.concurrency import event_loop
 from cirron_spool.errors import (
     EXIT_OK,
@@ -46,6 +47,7 @@ _FLAGS = {"api_url": "--api-url", "timeout_ms": "--timeout", "retries": "--retri
 def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     """Flush as the arguments say; the exit code."""
     selection = selection_of(options)
+    watching = watch_options(options)
     if options.log_file is not None:
         console.log = LogFile(options.log_file)
     token = _read_token(options.token_file)
@@ -53,9 +55,9 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     given = _given(options, *(field.name for field in fields(Tuning)))
     tuning = Tuning(**{"disk_work": "inline", **given})
     view = _choose_view(options, console)
-    flush = _Flush(view, options, signals)
+    flush = _Flush(view, options, signals, watching)
     try:
-        with view, signals.stopping(flush.stop, flush.last_words, view.close), resource_errors():
+        with view, flush.stopping(), resource_errors():
             result = event_loop.run(
                 lambda: flush.run(
                     options.dir,
@@ -70,6 +72,7 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
                     keep_going=options.keep_going,
                     in_flight=options.in_flight,
                     deadline=options.deadline,
+                    **watching,
                 )
             )
     except CirronSpoolError as error:
@@ -103,9 +106,9 @@ def _choose_view(options: argparse.Namespace, console: Console) -> FlushView:
     if options.json_events:
         return JsonEvents(console)
     if options.verbose:
-        return Log(console)
+        return Log(console, watch=options.watch)
     capable = (os.environ.get("TERM") or "dumb").lower() not in ("dumb", "unknown")
-    quiet = options.quiet or options.dry_run
+    quiet = options.quiet or options.dry_run or options.watch
     if capable and is_terminal(sys.stderr) and not quiet and not _is_notebook():
         from cirron_spool.cli.progress import Bar
 
@@ -124,25 +127,39 @@ def _is_notebook() -> bool:
 class _Flush:
     """One flush under signals, and its ending."""
 
-    def __init__(self, view: FlushView, options: argparse.Namespace, signals: Signals) -> None:
+    def __init__(
+        self, view: FlushView, options: argparse.Namespace, signals: Signals, watching: Mapping[str, Any]
+    ) -> None:
         self._view = view
         self._options = options
         self._signals = signals
+        self._watching = watching
         self._ended = False
         self.stop = StopRequest()
+
+    def stopping(self) -> AbstractContextManager[None]:
+        """While the block runs, the first signal ends the flush gracefully."""
+        longer_s = self._watching.get("grace_s", 0.0)
+        return self._signals.stopping(self.stop, self.last_words, self._view.close, longer_s=longer_s)
 
     async def run(self, directory: str | None, **options: Any) -> FlushResult:
         stopped = asyncio.Event()
 
         def stop() -> None:
-            self._view.console.warning(
-                "Stopping: waiting up to 4 s for the batch in flight. Press Ctrl-C again to stop now."
-            )
+            wait = "4 s for the batch in flight"
+            if self._watching:
+                wait = f"{self._watching['grace_s']:g} s for the sealed batches"
+            self._view.console.warning(f"Stopping: waiting up to {wait}. Press Ctrl-C again to stop now.")
             stopped.set()
 
         self.stop.bind(stop)
         with self._suspending(asyncio.get_running_loop()):
-            return await flush_spool(directory, on_event=self._view.show, stop=stopped, **options)
+            if self._watching and not self._options.quiet:
+                self._view.console.say(
+                    "Watching the spool. Press Ctrl-C to send the sealed batches and stop."
+                )
+            deliver = watch if self._watching else flush_spool
+            return await deliver(directory, on_event=self._view.show, stop=stopped, **options)
 
     def end(self, result: FlushResult, exit_code: int, fault: Fault | None = None) -> int:
         """Conclude in the form that was asked for; returns the flush's exit code, or the signal's if one ended it."""
@@ -155,7 +172,7 @@ class _Flush:
         if result.untried and not self._options.dry_run:
             console.warning(f"Stopping flush; {count(result.untried, 'batch')} left in spool.")
         listed = result.uploaded + result.failed + result.skipped + result.quarantined + result.evicted
-        empty = not (listed or result.left_out) and fault is None
+        empty = not (listed or result.left_out or self._watching) and fault is None
         if empty:
             warn_of_directory(self._options.dir, result.directory, console, exists=result.exists)
         if not (self._options.json or self._options.json_events or self._options.quiet):

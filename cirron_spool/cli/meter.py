@@ -10,6 +10,7 @@ from typing import NamedTuple
 from cirron_spool.events import (
     Failed,
     FlushEvent,
+    Found,
     Progress,
     Quarantined,
     Retrying,
@@ -66,6 +67,9 @@ class Meter:
             case Started():
                 self._batches, self.total = event.batches, event.total_bytes
                 self._mark()
+            case Found():
+                self._batches += event.batches
+                self.total += event.total_bytes
             case Sending():
                 self._file, self._attempt = event.name, 1
                 self._sizes[event.name] = event.size

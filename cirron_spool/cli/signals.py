@@ -43,6 +43,7 @@ class Signals:
         self._last_words: Callable[[], None] = _nothing
         self._tidy: Callable[[], None] = _nothing
         self._watched = False
+        self._longer_s = 0.0
         self._writing = 0
         self._postponed = False
 
@@ -87,13 +88,15 @@ class Signals:
         stop: Callable[[], None],
         last_words: Callable[[], None] = _nothing,
         tidy: Callable[[], None] = _nothing,
+        *,
+        longer_s: float = 0.0,
     ) -> Iterator[None]:
         """While the block runs, the first signal calls ``stop``, also a second time, from another thread.
 
         A process that is ended at once calls ``tidy`` if its main thread can, and ``last_words``. This happens after
-        five seconds at the latest. After the block the first signal ends the process, too.
+        five seconds and ``longer_s`` at the latest. After the block the first signal ends the process, too.
         """
-        self._last_words, self._tidy = last_words, tidy
+        self._last_words, self._tidy, self._longer_s = last_words, tidy, longer_s
         self._on_first = stop
         if self.number:  # it came before, in a place where its exception was lost
             stop()
@@ -153,7 +156,7 @@ class Signals:
             self._on_first()
         poll = select.poll()
         poll.register(reader, select.POLLIN)
-        latest = time.monotonic() + _STOPPED_WITHIN_S
+        latest = time.monotonic() + _STOPPED_WITHIN_S + self._longer_s
         while poll.poll(max(0.0, (latest - time.monotonic()) * 1000)):
             if os.read(reader, 1)[0] in self._ours:
                 latest = min(latest, time.monotonic() + _HANDLED_WITHIN_S)

@@ -16,11 +16,14 @@ from cirron_spool.events import (
     Failed,
     FlushEvent,
     FlushResult,
+    Found,
     Progress,
     Quarantined,
+    Resumed,
     Retrying,
     Started,
     Uploaded,
+    Waiting,
     Warned,
     describe,
     warning_in,
@@ -60,6 +63,12 @@ class FlushView:
             case Started():
                 self.tally = Tally(event.directory, event.batches, left_out=event.left_out)
                 self._begun = True
+            case Found():
+                self.tally.selected += event.batches
+            case Waiting():
+                self.console.say(f"Warning: {event.message}")
+            case Resumed():
+                self.console.say(describe(event))
             case Uploaded():
                 self.tally.upload(event.size, event.sent)
             case Quarantined():
@@ -85,10 +94,14 @@ class FlushView:
 
 
 class Lines(FlushView):
-    """A line about the progress now and then, once a flush takes long: for a pipe, or the log of a CI job."""
+    """A line about the progress now and then, once a flush takes long: for a pipe, or the log of a CI job.
 
-    def __init__(self, console: Console) -> None:
+    None for a ``watch``, which takes long by its nature.
+    """
+
+    def __init__(self, console: Console, *, watch: bool = False) -> None:
         super().__init__(console)
+        self._watch = watch
         self._meter = Meter()
         self._next: asyncio.TimerHandle | None = None
 
@@ -102,7 +115,7 @@ class Lines(FlushView):
         super().show(event)
         self._meter.note(event)
         match event:
-            case Started():
+            case Started() if not self._watch:
                 self._tell_later()
             case Ended():
                 self.close()
@@ -127,7 +140,7 @@ class Log(Lines):
     def show(self, event: FlushEvent) -> None:
         """Show one event."""
         super().show(event)
-        if not isinstance(event, Failed | Quarantined | Warned | Progress):
+        if not isinstance(event, Failed | Quarantined | Waiting | Resumed | Warned | Progress):
             self._log(describe(event))
 
     def _log(self, line: str) -> None:
@@ -154,6 +167,12 @@ def _event_json(event: FlushEvent) -> tuple[str, dict[str, Any]] | None:
                 "batches": event.batches,
                 "bytes": event.total_bytes,
             }
+        case Found():
+            return "found", {"batches": event.batches, "bytes": event.total_bytes}
+        case Waiting():
+            return "waiting", {"cause": event.cause, "message": event.message}
+        case Resumed():
+            return "resumed", {"cause": event.cause, "seconds": round(event.seconds, 3)}
         case Uploaded():
             return "uploaded", {"name": event.name, "bytesRead": event.size, "bytesSent": event.sent}
         case Retrying():

@@ -96,8 +96,10 @@ class Client:
 
     def load_settings(self) -> Settings:
         """The settings of the open platform, or of the options. Blocking. Raises ConfigError."""
-        if self._platform is not None:
-            return self._platform.settings
+        return self._platform.settings if self._platform is not None else self.read_settings()
+
+    def read_settings(self) -> Settings:
+        """The settings of the options, read anew. Blocking. Raises ConfigError."""
         from cirron_spool.settings.load import load_settings
 
         return load_settings(os.environ, **self._options)

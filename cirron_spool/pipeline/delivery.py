@@ -21,6 +21,7 @@ from cirron_spool.http.attempts import attempt_on_schedule
 from cirron_spool.pipeline.batch import Prepared
 from cirron_spool.pipeline.ingest import OpenStream
 from cirron_spool.pipeline.outcome import Outcome
+from cirron_spool.pipeline.patience import Patience
 from cirron_spool.pipeline.platform import Platform
 from cirron_spool.protocol.answer import Answer, NoAnswer
 from cirron_spool.protocol.verdict import Action, Verdict, judge
@@ -31,7 +32,7 @@ class Delivery:
 
     ``retries`` bounds the attempts after the first. ``on_sent`` is called each time that a batch has been written and
     only its answer is missing. ``show_progress`` emits the progress of each batch. ``stopping`` says that the flush
-    was asked to stop: no attempt begins any more.
+    was asked to stop: no attempt begins any more. ``patience`` waits in place of giving up.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Delivery:
         on_sent: Callable[[], None],
         emit: Callable[[FlushEvent], None],
         show_progress: bool = False,
+        patience: Patience | None = None,
     ) -> None:
         self._platform = platform
         self._tokens = platform.tokens
@@ -51,6 +53,7 @@ class Delivery:
         self._on_sent = on_sent
         self._emit = emit
         self._show_progress = show_progress
+        self._patience = patience
         self._process = os.getpid()
         self.stopping = False
         self._attempting = 0
@@ -63,6 +66,9 @@ class Delivery:
             outcome = await self._attempt(batch)
             if self._is_temporary(outcome):
                 outcome = await self._retry(batch, outcome)
+            if self._patience is not None:
+                while not self.stopping and await self._patience.outlast(outcome):
+                    outcome = replace(await self._attempt(batch), attempts=outcome.attempts + 1)
         except OSError as error:  # a body that is read while it is sent
             outcome = Outcome(error)
         return replace(outcome, seconds=time.monotonic() - began)
@@ -124,7 +130,7 @@ class Delivery:
                 try:
                     is_renewed = await tokens.renew(token, self._warn)
                 except TokenRenewalError as error:
-                    return Outcome(_cannot_renew(batch, error))
+                    return Outcome(_cannot_renew(batch, error), refused=token)
                 if not is_renewed:
                     return outcome
         finally:
@@ -151,6 +157,7 @@ class Delivery:
             return Outcome(verdict, bytes_sent=sent)
         if verdict.exit_code == EXIT_AUTH:
             verdict = replace(verdict, hint=self._tokens.advice)
+            return Outcome(verdict, refused=token)
         return Outcome(verdict)
 
     def _progress_of(self, batch: Prepared) -> Callable[[int], None] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cirron_spool.protocol.verdict import Action, Verdict
 
@@ -13,13 +13,14 @@ class Outcome:
 
     ``result`` is the verdict of the last attempt, or the error of a file that could not be read while it was sent.
     ``attempts`` counts the attempts, ``seconds`` is their whole duration. ``bytes_sent`` is the size of the request
-    body that carried the batch.
+    body that carried the batch. ``refused`` is the token of the last attempt, where that was refused.
     """
 
     result: Verdict | OSError
     attempts: int = 1
     seconds: float = 0.0
     bytes_sent: int = 0
+    refused: str = field(default="", repr=False)
 
     @property
     def retry_after_s(self) -> float | None:

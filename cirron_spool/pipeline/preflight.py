@@ -46,25 +46,44 @@ class Contents(NamedTuple):
 
 
 def clear_for_flush(
-    spool: SpoolDirectory, load: Callable[[], Settings], *, find_route: bool, lock: bool = True
+    spool: SpoolDirectory,
+    load: Callable[[], Settings],
+    *,
+    find_route: bool,
+    lock: bool = True,
+    follow: bool = False,
 ) -> Cleared | None:
     """Open the spool, ``load`` the settings, lock the spool unless ``lock`` is False, and find the route.
 
     None when there is nothing to send: an empty spool needs no settings and no lock. Raises SpoolError for a
-    directory that cannot be read, and the errors of ``load``.
+    directory that cannot be read, and the errors of ``load``. With ``follow``, an empty or
+    missing spool is cleared, too.
     """
-    if not (spool.open() and spool.has_batches()):
+    if not (spool.open() and spool.has_batches()) and not follow:
         return None
     settings = load()
     if settings.credentials is None:
         return Cleared(settings)  # a flush without credentials claims nothing
     warning = ""
     try:
-        spool.check_writable()
-        warning = spool.lock() if lock else ""
+        if spool.exists:
+            spool.check_writable()
+            warning = spool.lock() if lock else ""
         return Cleared(settings, routes.find_route(settings.api_url) if find_route else None, warning)
     except CirronSpoolError as error:
         return Cleared(settings, warning=warning, error=error)
+
+
+def follow_contents(spool: SpoolDirectory, selection: Selection, *, sizes: bool) -> tuple[Contents, str]:
+    """List the spool that now is at the path, and lock it if it is another one; also a warning, or an empty string.
+
+    Raises SpoolError, and SpoolBusyError when another process holds it.
+    """
+    warning = ""
+    if spool.reopen():
+        spool.check_writable()
+        warning = spool.lock()
+    return list_contents(spool, selection, sizes=sizes), warning
 
 
 def list_contents(spool: SpoolDirectory, selection: Selection, *, sizes: bool) -> Contents:

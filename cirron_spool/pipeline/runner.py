@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from contextvars import copy_context
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import anyio
 
@@ -30,79 +28,64 @@ from cirron_spool.events import (
     Failed,
     FlushEvent,
     FlushResult,
+    Found,
     Quarantined,
     Sending,
     Started,
+    Waiting,
     Warned,
     describe,
     warning_in,
 )
 from cirron_spool.pipeline.batch import Prepared
 from cirron_spool.pipeline.batch_reader import BatchReader
+from cirron_spool.pipeline.client import Client
 from cirron_spool.pipeline.deadline import GRACE_S, Deadline, StopSignal
 from cirron_spool.pipeline.delivery import Delivery
 from cirron_spool.pipeline.disk_worker import DiskWorker
 from cirron_spool.pipeline.inline_worker import InlineWorker
+from cirron_spool.pipeline.options import FlushOptions
+from cirron_spool.pipeline.patience import Patience
 from cirron_spool.pipeline.platform import Platform
-from cirron_spool.pipeline.preflight import Cleared, Contents, clear_for_flush, list_contents
+from cirron_spool.pipeline.preflight import (
+    Cleared,
+    Contents,
+    clear_for_flush,
+    follow_contents,
+    list_contents,
+)
+from cirron_spool.pipeline.sending import send_in_order
 from cirron_spool.pipeline.settle import Settlement, remove_acknowledged
-from cirron_spool.pipeline.source import BatchSource, ListedOnce
+from cirron_spool.pipeline.source import BatchSource, FollowedSpool, ListedOnce
 from cirron_spool.pipeline.tally import Tally
 from cirron_spool.pipeline.thread_worker import ThreadWorker
-from cirron_spool.pipeline.window import Window
-from cirron_spool.settings.model import Settings
-from cirron_spool.settings.tuning import Tuning
 from cirron_spool.spool.directory import SpoolDirectory
-from cirron_spool.spool.selection import Selection
 from cirron_spool.spool.snapshots import snapshots_left
 from cirron_spool.text import count
-
-if TYPE_CHECKING:
-    import aiohttp
 
 LOGGER = logging.getLogger("cirron_spool")
 # A library prints nothing by itself. Without any handler, logging prints warnings to standard error.
 LOGGER.addHandler(logging.NullHandler())
 
-# Deletes that may be pending while the next batch is sent. One keeps a crash's resends at two: the batch in flight,
-# and one that is acknowledged but not yet deleted.
-_DELETES_BEHIND = 1
 
 DISK_WORKERS: dict[str, type[DiskWorker]] = {"thread": ThreadWorker, "inline": InlineWorker}
-
-
-@dataclass(frozen=True, slots=True)
-class FlushOptions:
-    """The options of one flush; see :func:`cirron_spool.flush_spool`."""
-
-    quarantine: bool
-    keep_going: bool
-    in_flight: int
-    verify: bool
-    selection: Selection
-    dry_run: bool
-    tuning: Tuning
-    platform: Platform | None
-    session: aiohttp.ClientSession | None
-    on_event: Callable[[FlushEvent], None] | None
-    stop: StopSignal | None
 
 
 class FlushRun:
     """One flush of ``spool``.
 
-    ``load`` returns the settings; it may block. ``warning`` is for a person, or empty.
+    ``client`` loads the settings. ``warning`` is for a person, or empty.
     """
 
     def __init__(
         self,
         spool: SpoolDirectory,
-        load: Callable[[], Settings],
+        client: Client,
         options: FlushOptions,
         warning: str,
     ) -> None:
         self._spool = spool
-        self._load = load
+        self._client = client
         self._options = options
         self._warning = warning
         self._listener = options.on_event if options.on_event is not None else _log
@@ -129,6 +112,10 @@ class FlushRun:
             keep_going=options.keep_going,
         )
         self._snapshots_left = ""
+        # Of a watch: its source, and the event that ends it.
+        self._followed: FollowedSpool | None = None
+        self._ending = anyio.Event()
+        self._started = False
         self._began = time.monotonic()
 
     async def run(self) -> FlushResult:
@@ -144,9 +131,10 @@ class FlushRun:
                         partial(
                             clear_for_flush,
                             self._spool,
-                            self._load,
+                            self._client.load_settings,
                             find_route=self._options.session is None and self._options.platform is None,
                             lock=not self._options.dry_run,
+                            follow=self._options.watch is not None,
                         )
                     )
                     if cleared is not None:
@@ -155,7 +143,7 @@ class FlushRun:
         except CirronSpoolError as error:
             if cleared is None and not isinstance(error, ResourceError):
                 raise
-            if not self._tally.selected:  # ended before the listing: the result says how much is left
+            if not self._started:  # ended before the listing: the result says how much is left
                 with suppress(CirronSpoolError):
                     self._count(await in_thread(partial(self._list, sizes=False)))
             self._end(error)
@@ -202,6 +190,11 @@ class FlushRun:
     async def _sign_in_and_deliver(self, platform: Platform) -> None:
         """List the spool beside the check of the token, then deliver."""
         options = self._options
+        patience: Patience | None = None
+        if options.watch is not None:
+            patience = Patience(
+                platform.settings, platform.tokens, self._client.read_settings, self._ending, self._emit
+            )
         delivery = Delivery(
             platform,
             retries=platform.settings.retries,
@@ -209,15 +202,14 @@ class FlushRun:
             on_sent=self._worker.poll,
             emit=self._emit,
             show_progress=options.on_event is not None,
+            patience=patience,
         )
         refused: list[CirronSpoolError] = []
         signed_in = anyio.Event()
 
         async def sign_in() -> None:
             try:
-                await platform.tokens.renew_if_due(self._warn)
-                if options.verify:
-                    self._tally.verified = await platform.tokens.verify(self._warn)
+                await self._check_token(platform, patience)
             except (AuthInvalidError, TokenRenewalError) as error:  # an outcome, not a crash of the group
                 refused.append(error)
             finally:
@@ -225,66 +217,92 @@ class FlushRun:
 
         async with anyio.create_task_group() as beside:
             beside.start_soon(sign_in)
-            sizes = self._has_listener or options.dry_run
-            contents = await self._worker.run(partial(self._list, sizes=sizes))
-            self._note(contents)
-            source = ListedOnce(contents.selected.batches if not options.dry_run else ())
+            source = await self._open_source(beside)
             with anyio.CancelScope() as delivering:
                 if options.stop is not None:
-                    beside.start_soon(self._watch_stop, options.stop, delivery, delivering)
+                    beside.start_soon(self._watch_stop, options.stop, delivery, delivering, patience)
                 group = await source.next_group()
                 if group is not None:
                     self._worker.feed(group)
                 await signed_in.wait()
-                if options.dry_run:
-                    self._tally.planned = tuple(zip(contents.selected.batches, contents.sizes, strict=True))
-                elif not refused:
+                if not options.dry_run and not refused:
                     await platform.ingest.resolve()
-                    await self._deliver(delivery, source)
+                    await send_in_order(
+                        source,
+                        delivery,
+                        self._worker,
+                        self._settlement,
+                        in_flight=options.in_flight,
+                        begins=self._begins if self._has_listener else None,
+                    )
             beside.cancel_scope.cancel()
+        if self._followed is not None:
+            with suppress(CirronSpoolError):  # of the last moments: the result says how much is left
+                contents = await self._worker.run(partial(self._list, sizes=False))
+                self._tally.selected += len(self._followed.new_in(contents).selected.batches)
         if self._settlement.auth_error is not None:
             self._settlement.auth_error.hint = platform.tokens.hint
         if refused:
             raise refused[0]
 
-    async def _deliver(self, delivery: Delivery, source: BatchSource) -> None:
-        """Send the batches, oldest first and up to ``in_flight`` at a time; settle them strictly oldest first."""
-        worker, settlement = self._worker, self._settlement
-        window = Window(delivery, settlement, self._options.in_flight)
-        # The first delete proves that the directory allows deletes. Then some may be pending.
-        may_be_pending = 0
-        try:
-            while True:
-                batch = await worker.next()
-                if batch is None:
-                    group = await source.next_group()
-                    if group is None:
-                        break
-                    worker.feed(group)
-                    continue
-                if worker.undeleted > may_be_pending:
-                    await worker.drain(may_be_pending)
-                    may_be_pending = _DELETES_BEHIND + self._options.in_flight - 1
-                settlement.check_listener()
-                if settlement.ended or delivery.stopping:
-                    break
-                if self._has_listener and isinstance(batch, Prepared):
-                    self._emit(Sending(batch.name, batch.size))
-                await window.add(batch)
-                if settlement.ended:
-                    break
-            await window.finish()
-            worker.poll()  # the last delete goes beside the closing of the connection
-        finally:
-            await window.abandon()
+    async def _check_token(self, platform: Platform, patience: Patience | None) -> None:
+        """Renew the token if it expires soon, and verify it.
 
-    async def _watch_stop(self, stop: StopSignal, delivery: Delivery, delivering: anyio.CancelScope) -> None:
+        Raises AuthInvalidError and TokenRenewalError, with ``patience`` only where no wait helps.
+        """
+        while True:
+            token = platform.tokens.token
+            try:
+                await platform.tokens.renew_if_due(self._warn)
+                if self._options.verify:
+                    self._tally.verified = await platform.tokens.verify(self._warn)
+            except (AuthInvalidError, TokenRenewalError) as error:
+                if patience is None or not await patience.outlast_error(error, token):
+                    raise
+            else:
+                if patience is not None:
+                    patience.resume()
+                return
+
+    async def _open_source(self, beside: anyio.abc.TaskGroup) -> BatchSource:
+        """The source that the options ask for. A task ``beside`` may end it."""
+        options = self._options
+        sizes = self._has_listener or options.dry_run
+        if options.watch is not None:
+            self._followed = FollowedSpool(
+                partial(self._look, sizes=sizes), self._note, options.watch, self._ending
+            )
+            beside.start_soon(self._followed.watch_process)
+            return self._followed
+        contents = await self._worker.run(partial(self._list, sizes=sizes))
+        self._note(contents)
+        if options.dry_run:
+            self._tally.planned = tuple(zip(contents.selected.batches, contents.sizes, strict=True))
+            return ListedOnce(())
+        return ListedOnce(contents.selected.batches)
+
+    def _begins(self, batch: Prepared) -> None:
+        self._emit(Sending(batch.name, batch.size))
+
+    async def _watch_stop(
+        self,
+        stop: StopSignal,
+        delivery: Delivery,
+        delivering: anyio.CancelScope,
+        patience: Patience | None,
+    ) -> None:
         await stop.wait()
-        grace_s = GRACE_S
         if isinstance(stop, Deadline) and stop.passed:
-            grace_s = stop.grace_s
+            self._ending.set()
             self._warn("The deadline is near: no further batch is begun.")
-        await delivery.wind_down(grace_s)
+            await delivery.wind_down(stop.grace_s)
+        elif self._options.watch is None or patience is None:
+            await delivery.wind_down(GRACE_S)
+        else:
+            self._ending.set()
+            if not patience.is_waiting:  # the batches that are sealed by now have some time
+                await anyio.sleep(self._options.watch.grace_s)
+            await delivery.wind_down(0)
         delivering.cancel()
 
     # -- the report --------------------------------------------------------------------------------------------------
@@ -292,14 +310,25 @@ class FlushRun:
     def _list(self, *, sizes: bool) -> Contents:
         return list_contents(self._spool, self._options.selection, sizes=sizes)
 
+    async def _look(self, *, sizes: bool) -> Contents:
+        look = partial(follow_contents, self._spool, self._options.selection, sizes=sizes)
+        contents, warning = await self._worker.run(look)
+        self._warn(warning)
+        self._tally.exists = self._spool.exists
+        return contents
+
     def _count(self, contents: Contents) -> None:
-        self._tally.selected = len(contents.selected.batches)
+        self._tally.selected += len(contents.selected.batches)
         self._tally.left_out = contents.selected.left_out
 
     def _note(self, contents: Contents) -> None:
         """Report the listing."""
         self._count(contents)
         selected, strangers = contents.selected, contents.strangers
+        if self._started:
+            self._emit(Found(len(selected.batches), sum(contents.sizes)))
+            return
+        self._started = True
         self._emit(Started(self._spool.path, len(selected.batches), sum(contents.sizes), selected.left_out))
         if selected.blocked:
             self._tally.exit_codes.add(EXIT_ATTENTION)  # no flush with this bound will ever send anything
@@ -347,5 +376,5 @@ class FlushRun:
 
 def _log(event: FlushEvent) -> None:
     """Log an event, for a flush without a listener."""
-    is_for_person = isinstance(event, Failed | Quarantined | Warned)
+    is_for_person = isinstance(event, Failed | Quarantined | Waiting | Warned)
     LOGGER.log(logging.WARNING if is_for_person else logging.DEBUG, "%s", describe(event))

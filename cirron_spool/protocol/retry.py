@@ -18,6 +18,8 @@ FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 10.0
 # Up to a quarter more, never less: enough to separate the ranks of a run that failed together.
 JITTER = 0.25
+# The longest delay of a flush that waits for the end of an outage.
+LONGEST_OUTAGE_DELAY_S = 30.0
 # A server's own delay is never shorter, and no attempt of a failing flush follows another sooner.
 SHORTEST_PAUSE_S = 1.0
 # Beyond this a flush ends (exit code 4) and does not wait.
@@ -43,6 +45,12 @@ def delays(retries: int, random: Callable[[], float]) -> Generator[float, Waitab
     for attempt in range(retries):
         delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(attempt, 10) * (1 + JITTER * random()))
         outcome = yield delay if outcome.retry_after_s is None else pause_after(outcome)
+
+
+def outage_delay_s(waits: int, random: Callable[[], float]) -> float:
+    """The seconds before another attempt in an outage, after so many ``waits``: doubled up to 30, with jitter."""
+    longest = LONGEST_OUTAGE_DELAY_S * (1 + JITTER * random())
+    return min(longest, FIRST_DELAY_S * 2.0 ** min(waits, 10) * (1 + JITTER * random()))
 
 
 def pause_after(outcome: Waitable) -> float:

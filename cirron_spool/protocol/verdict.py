@@ -42,7 +42,8 @@ class Verdict:
 
     ``exit_code`` is the command's if the flush ends on this verdict. ``hint`` is one more line for a person. ``said``
     are the server's own words about a rejection. ``reason`` is the part of ``message`` that says why to retry.
-    ``retry_after_s`` is the server's own delay in seconds, at most LONGEST_RETRY_AFTER_S.
+    ``retry_after_s`` is the server's own delay in seconds, at most LONGEST_RETRY_AFTER_S;
+    ``later_s`` is a longer one.
     """
 
     action: Action
@@ -53,6 +54,7 @@ class Verdict:
     exit_code: int = EXIT_ATTENTION
     retry_after_s: float | None = None
     reason: str = ""
+    later_s: float | None = None
 
 
 _ACKNOWLEDGING = frozenset({200, 201, 202, 204})
@@ -270,7 +272,14 @@ def _retry(answer: Answer, failed: str, now: datetime) -> Verdict:
         when = f"Run the flush again after {moment} (in {asked_s:.0f} s), as the server asks."
     except OverflowError:
         when = "The server asks for a wait beyond the calendar. Ask its operators, then run the flush again."
-    return Verdict(Action.STOP, answer.status, f"{failed}: {reason}. {when}", hint, exit_code=EXIT_TEMPFAIL)
+    return Verdict(
+        Action.STOP,
+        answer.status,
+        f"{failed}: {reason}. {when}",
+        hint,
+        exit_code=EXIT_TEMPFAIL,
+        later_s=asked_s,
+    )
 
 
 def _cut(text: str, secrets: tuple[str, ...], length: int = _SHOWN_CHARS) -> str:

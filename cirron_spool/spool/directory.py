@@ -6,6 +6,7 @@ block.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -89,7 +90,33 @@ class SpoolDirectory:
                 os.close(fd)
             else:
                 self._fd = fd
+        self.exists = True
         return True
+
+    def reopen(self) -> bool:
+        """Hold the directory that now has the path; True where it is another one. An old one's lock is given back.
+
+        While there is none, the old directory stays open. Raises SpoolError.
+        """
+        if self.exists and (self._fd is None or not self._is_replaced(self._fd)):
+            return False
+        self.unlock()
+        with self._guard:
+            fd, self._fd = self._fd, None
+        if fd is not None:
+            close(fd)
+        return self.open()
+
+    def _is_replaced(self, fd: int) -> bool:
+        """Whether the path names another directory than ``fd``."""
+        try:
+            return not os.path.samestat(os.stat(self.path), os.fstat(fd))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno == errno.ESTALE:  # a network file system's word for removed
+                return True
+            raise unusable("read", self.path, error) from None
 
     def close(self) -> None:
         """Close the directory, and release its lock if that is still held."""

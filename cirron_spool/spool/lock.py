@@ -152,7 +152,8 @@ else:
     def _give_back(fd: int, path: str) -> None:
         # Removed while it is held: a waiter that has it open finds it unlinked and takes the new one.
         try:
-            if os.fstat(fd).st_nlink:
+            # A renamed directory's lock must not remove the lock of the directory that now has its path.
+            if os.fstat(fd).st_nlink and os.path.samestat(os.fstat(fd), os.lstat(path)):
                 os.unlink(path)
         finally:
             os.close(fd)

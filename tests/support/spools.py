@@ -7,6 +7,7 @@ import random
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,13 +104,15 @@ def profiled_run(directory: Path, *, batches: int = 3, steps: int = 20) -> list[
 
 
 def snapshot(directory: Path) -> list[Sealed]:
-    """The batches in `directory`, in order of created_ns as a number, then of name."""
+    """The batches in `directory`, in order of created_ns as a number, then of name; without any that vanish."""
     if not directory.exists():
         return []
     names = [path for path in directory.iterdir() if re.fullmatch(r"[0-9]+-[0-9a-f]+\.json", path.name)]
-    found = [
-        Sealed(path.name, path.read_bytes()) for path in names if path.is_file() and not path.is_symlink()
-    ]
+    found: list[Sealed] = []
+    for path in names:
+        with suppress(FileNotFoundError):
+            if path.is_file() and not path.is_symlink():
+                found.append(Sealed(path.name, path.read_bytes()))
     return sorted(found, key=lambda batch: (batch.created_ns, batch.name))
 
 

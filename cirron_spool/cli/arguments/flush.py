@@ -73,6 +73,35 @@ def add_flush(group: Parser) -> None:
     failures.add_argument(
         "--keep-going", action="store_true", help="skip a batch whose retries are used up, and go on"
     )
+    watch = parser.add_argument_group("watch")
+    watch.add_argument(
+        "--watch",
+        action="store_true",
+        help="follow a run: send each batch once it is sealed, and wait for the spool, the platform and a new login",
+    )
+    watch.add_argument(
+        "--until-pid",
+        metavar="PID",
+        read=Whole(1, 2**31 - 1),
+        example="4242",
+        help="end the watch with the process PID, and send what it left",
+    )
+    watch.add_argument(
+        "--idle-exit",
+        metavar="TIME",
+        read=time_value(1),
+        example="5m",
+        dest="idle_exit_ms",
+        help="end the watch after so long without a batch (default: never)",
+    )
+    watch.add_argument(
+        "--grace",
+        metavar="TIME",
+        read=time_value(0),
+        example="30s",
+        dest="grace_ms",
+        help="after the first signal, send sealed batches for so long (default: 10s)",
+    )
     speed = parser.add_argument_group("speed")
     speed.add_argument(
         "--in-flight",

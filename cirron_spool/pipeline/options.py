@@ -1,0 +1,43 @@
+"""The options of one flush."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cirron_spool.events import FlushEvent
+from cirron_spool.pipeline.deadline import StopSignal
+from cirron_spool.pipeline.platform import Platform
+from cirron_spool.settings.tuning import Tuning
+from cirron_spool.spool.selection import Selection
+
+if TYPE_CHECKING:
+    import aiohttp
+
+
+@dataclass(frozen=True, slots=True)
+class WatchOptions:
+    """The options of a flush that follows its spool; see :func:`cirron_spool.watch_spool`. Times are in seconds."""
+
+    until_pid: int | None
+    idle_exit_s: float | None
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FlushOptions:
+    """The options of one flush; see :func:`cirron_spool.flush_spool`. ``watch`` is None for a flush of one listing."""
+
+    quarantine: bool
+    keep_going: bool
+    in_flight: int
+    verify: bool
+    selection: Selection
+    dry_run: bool
+    tuning: Tuning
+    platform: Platform | None
+    session: aiohttp.ClientSession | None
+    on_event: Callable[[FlushEvent], None] | None
+    stop: StopSignal | None
+    watch: WatchOptions | None = None

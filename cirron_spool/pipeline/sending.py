@@ -1,0 +1,64 @@
+"""The loop of a flush: batches from a source go out in order, and are settled in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cirron_spool.pipeline.batch import Prepared
+from cirron_spool.pipeline.delivery import Delivery
+from cirron_spool.pipeline.disk_worker import DiskWorker
+from cirron_spool.pipeline.settle import Settlement
+from cirron_spool.pipeline.source import BatchSource
+from cirron_spool.pipeline.window import Window
+
+# Deletes that may be pending while the next batch is sent. One keeps a crash's resends at two: the batch in flight,
+# and one that is acknowledged but not yet deleted.
+_DELETES_BEHIND = 1
+
+
+async def send_in_order(
+    source: BatchSource,
+    delivery: Delivery,
+    worker: DiskWorker,
+    settlement: Settlement,
+    *,
+    in_flight: int,
+    begins: Callable[[Prepared], None] | None,
+) -> None:
+    """Send the batches, oldest first and up to ``in_flight`` at a time; settle them strictly oldest first.
+
+    The first group of ``source`` was fed to ``worker`` already. ``begins`` is called before each batch.
+    """
+    window = Window(delivery, settlement, in_flight)
+    # The first delete proves that the directory allows deletes. Then some may be pending.
+    may_be_pending = 0
+    try:
+        while True:
+            batch = await worker.next()
+            if batch is None:
+                await window.finish()
+                if source.follows:  # the deletes are done and reported before a wait
+                    await worker.drain()
+                settlement.check_listener()
+                if settlement.ended or delivery.stopping:
+                    break
+                group = await source.next_group()
+                if group is None:
+                    break
+                worker.feed(group)
+                continue
+            if worker.undeleted > may_be_pending:
+                await worker.drain(may_be_pending)
+                may_be_pending = _DELETES_BEHIND + in_flight - 1
+            settlement.check_listener()
+            if settlement.ended or delivery.stopping:
+                break
+            if begins is not None and isinstance(batch, Prepared):
+                begins(batch)
+            await window.add(batch)
+            if settlement.ended:
+                break
+        await window.finish()
+        worker.poll()  # the last delete goes beside the closing of the connection
+    finally:
+        await window.abandon()
