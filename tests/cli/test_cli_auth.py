@@ -532,6 +532,13 @@ def test_a_folder_that_is_read_only_is_said_before_anybody_approves(home: Path) 
     assert "is not writable" in done.stderr
 
 
+@pytest.mark.parametrize("option", ["--url", "--api-url"])
+def test_an_option_without_its_value_is_named_as_it_was_typed(home: Path, option: str) -> None:
+    done = run_cli("auth", "login", option, home=home)
+    assert done.returncode == 2
+    assert f"Error: {option} needs a value, as in {option} https://cirron.example.com." in done.stderr
+
+
 @pytest.mark.parametrize("auth", ["sk-long-lived", ["sk-long-lived"], 5])
 def test_a_login_replaces_an_auth_that_is_no_object(home: Path, auth: object) -> None:
     with ScriptedServer() as platform:

@@ -166,7 +166,9 @@ class Parser(argparse.ArgumentParser):
 
     def _explain(self, error: argparse.ArgumentError, arguments: Sequence[str]) -> UsageError:
         """The error in plain words. Which error it is follows from the option's kind, not from its text."""
-        name = max((error.argument_name or "").split("/"), key=len)
+        names = (error.argument_name or "").split("/")
+        typed = [each.partition("=")[0] for each in arguments]
+        name = max([each for each in names if each in typed and each.startswith("--")] or names, key=len)
         action = self.options.get(name)
         if action is None:  # an option is missing, perhaps since its name was mistyped
             for argument in arguments:
