@@ -165,12 +165,12 @@ class _Flush:
         """Conclude in the form that was asked for; returns the flush's exit code, or the signal's if one ended it."""
         self._ended = True
         console, signals = self._view.console, self._signals
-        console.note(summary(result))
         if signals.number:
             exit_code = signals.exit_code
             fault = fault or Fault(INTERRUPTED, f"Stopped by {signals.name}.")
         if result.untried and not self._options.dry_run:
             console.warning(f"Stopping flush; {count(result.untried, 'batch')} left in spool.")
+        console.note(summary(result))
         listed = result.uploaded + result.failed + result.skipped + result.quarantined + result.evicted
         empty = not (listed or result.left_out or self._watching) and fault is None
         if empty:

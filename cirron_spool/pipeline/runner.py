@@ -277,7 +277,7 @@ class FlushRun:
         contents = await self._worker.run(partial(self._list, sizes=sizes))
         self._note(contents)
         if options.dry_run:
-            self._tally.planned = tuple(zip(contents.selected.batches, contents.sizes, strict=True))
+            self._plan(contents)
             return ListedOnce(())
         return ListedOnce(contents.selected.batches)
 
@@ -340,6 +340,13 @@ class FlushRun:
             odd = "is not a regular file" if len(strangers) == 1 else "are not regular files"
             entries = f"{count(len(strangers), 'entry', 'entries')} with a batch's name {odd}"
             self._warn(f"{entries}, such as {strangers[0]} ({contents.strange}). Move that out of the spool.")
+
+    def _plan(self, contents: Contents) -> None:
+        """Report the batches that a flush would send, and warn of those that it could not."""
+        self._tally.planned = tuple(zip(contents.selected.batches, contents.sizes, strict=True))
+        if empty := [name for name, size in self._tally.planned if not size]:
+            batches = f"{count(len(empty), 'batch')} without a byte, such as {empty[0]},"
+            self._warn(f"{batches} cannot be sent. Delete the empty files: a power cut leaves them.")
 
     def _end(self, error: CirronSpoolError | None = None) -> FlushResult:
         """Emit the result; ``error`` is the exception that the caller will see."""

@@ -90,6 +90,12 @@ def test_help_and_version() -> None:
         (["inspect", "--frob\x1b[2J"], r"There is no option '--frob\x1b[2J'."),
         (["inspect", "--jsn"], "There is no option '--jsn'. Did you mean --json?"),
         (["inspect", "--jso"], "There is no option '--jso'. Did you mean --json?"),  # abbreviations are not taken
+        # The only option that begins so, though another one looks more like it.
+        (["clear", "--dry"], "There is no option '--dry'. Did you mean --dry-run?"),
+        (["flush", "--gzip-l", "zlib"], "There is no option '--gzip-l'. Did you mean --gzip-level?"),
+        (["flush", "--token-file", ""], "--token-file needs the path of a file, and it is empty. See"),
+        (["flush", "--log-file="], "--log-file needs the path of a file, and it is empty. See"),
+        (["receive", "--store", ""], "--store needs the path of a directory, and it is empty. See"),
         (["flush", "--retry=3"], "There is no option '--retry'. Did you mean --retries?"),
         (["receive", "--stor", "x"], "There is no option '--stor'. Did you mean --store?"),
         (["--dir", "x", "inspect"], "--dir stands behind the command, as in cirron-spool inspect --dir runs/42/"),

@@ -248,6 +248,18 @@ async def test_a_dry_run_warns_as_the_flush_will(spool: Path) -> None:
     assert (result.verified, len(result.planned), result.exit_code) == (False, 2, 0)
 
 
+async def test_a_dry_run_warns_of_batches_without_a_byte(spool: Path) -> None:
+    name = write_batch(spool, 5, "0e", b"").name
+    write_batch(spool, 6, "0f", b"{}")
+    with ScriptedServer() as server:
+        result = await flush(server, spool, dry_run=True)
+        assert [entry for entry, _ in result.planned if entry == name] == [name]
+        said = f"1 batch without a byte, such as {name}, cannot be sent. Delete the empty files"
+        assert [warning.partition(":")[0] for warning in result.warnings] == [said]
+        write_batch(spool, 5, "0e", b"{}")
+        assert (await flush(server, spool, dry_run=True)).warnings == ()
+
+
 async def test_a_dry_run_ends_as_the_flush_would(spool: Path, tmp_path: Path) -> None:
     sdk_batches(spool, 2, spans=TINY)
     with ScriptedServer() as server:

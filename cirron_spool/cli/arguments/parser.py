@@ -78,6 +78,9 @@ class Value(argparse.Action):
             if self.dest in given:
                 raise usage_error(parser, f"{option_string} was given twice. Give it once.")
             given.add(self.dest)
+        if self.place and values == "":  # an unset variable in a script
+            name = option_string or str(self.metavar)
+            raise usage_error(parser, f"{name} needs the path of a {self.place}, and it is empty.")
         value = values
         if self.read is not None and values is not None:
             try:
@@ -253,9 +256,15 @@ def listed(names: Sequence[str]) -> str:
 
 
 def did_you_mean(word: str, names: Iterable[str], before: str = "") -> str:
-    """A question that names the closest of ``names``, or empty. Leading dashes do not count."""
+    """A question that names the closest of ``names``, or empty. Leading dashes do not count.
+
+    The only name that begins with ``word`` is the closest.
+    """
     from difflib import get_close_matches  # only for those who mistyped
 
     bare = {name.lstrip("-"): name for name in names}
-    close = get_close_matches(word.lower().lstrip("-"), bare, n=1)
+    typed = word.lower().lstrip("-")
+    close = [name for name in bare if typed and name.startswith(typed)]
+    if len(close) != 1:
+        close = get_close_matches(typed, bare, n=1)
     return f" Did you mean {before}{bare[close[0]]}?" if close else ""
