@@ -39,6 +39,10 @@ if TYPE_CHECKING:
         Resumed,
         Retrying,
         Sending,
+        SnapshotCounts,
+        SnapshotFailed,
+        SnapshotsStarted,
+        SnapshotUploaded,
         Started,
         Uploaded,
         Waiting,
@@ -66,8 +70,8 @@ _HOMES = {
     "sync": "flush_spool_sync",
     "watch": "Watch watch_spool",
     "events": (
-        "BatchFailure Ended Failed FlushEvent FlushResult Found Progress Quarantined Resumed Retrying Sending Started "
-        "Uploaded Waiting Warned"
+        "BatchFailure Ended Failed FlushEvent FlushResult Found Progress Quarantined Resumed Retrying Sending "
+        "SnapshotCounts SnapshotFailed SnapshotUploaded SnapshotsStarted Started Uploaded Waiting Warned"
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
@@ -96,6 +100,10 @@ __all__ = [
     "Selection",
     "Sending",
     "SignInError",
+    "SnapshotCounts",
+    "SnapshotFailed",
+    "SnapshotUploaded",
+    "SnapshotsStarted",
     "SpoolBusyError",
     "SpoolError",
     "Started",

@@ -14,11 +14,32 @@ from cirron_spool.text import count, human_size, printable
 
 @dataclass(frozen=True, slots=True)
 class BatchFailure:
-    """Why one batch was not delivered: ``status`` is the HTTP status, None when no answer came."""
+    """Why one batch or snapshot was not delivered: ``status`` is the HTTP status, None when no answer came."""
 
     name: str
     status: int | None
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotCounts:
+    """The snapshots of a flush that was asked to upload them.
+
+    ``uploaded``, ``failed``, ``left`` (not tried, or not whole yet) and ``vanished`` (no failure) count files. Their
+    sum is the number of files that the destination had not acknowledged before; ``sent_before`` counts the others.
+    ``deleted`` counts the files that were deleted after their acknowledgement, ``bytes_sent`` the bytes of those
+    uploaded. ``planned`` is for a dry run: key and size in bytes of each file that a flush would send.
+    """
+
+    uploaded: int = 0
+    failed: int = 0
+    left: int = 0
+    vanished: int = 0
+    sent_before: int = 0
+    deleted: int = 0
+    bytes_sent: int = 0
+    failures: tuple[BatchFailure, ...] = ()
+    planned: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +57,7 @@ class FlushResult:
 
     ``verified`` is True once the platform has said that the token is valid. ``planned`` is for a dry run: name and size
     in bytes of each batch that a flush would send, oldest first. They count as skipped, but not as untried.
+    ``snapshots`` is None for a flush that was not asked to upload them; no other count includes them.
     """
 
     directory: Path
@@ -56,6 +78,7 @@ class FlushResult:
     left_out: int = 0
     verified: bool = False
     planned: tuple[tuple[str, int], ...] = ()
+    snapshots: SnapshotCounts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +160,40 @@ class Quarantined:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotsStarted:
+    """The upload of snapshots begins, before the batches: ``snapshots`` files in ``folder`` are to be sent.
+
+    ``total_bytes`` is their size. Sending, Progress and Retrying then speak of snapshots, by their keys.
+    """
+
+    folder: Path
+    snapshots: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotUploaded:
+    """The snapshot ``name``, its key, was acknowledged; it has ``size`` bytes.
+
+    ``uri`` is the platform's address of it, or empty.
+    """
+
+    name: str
+    size: int
+    uri: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFailed:
+    """The snapshot ``name``, its key, was not delivered and stays. ``hint`` is more for a person, or empty."""
+
+    name: str
+    status: int | None
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Warned:
     """Something a person should know that ends nothing."""
 
@@ -185,6 +242,9 @@ FlushEvent = (
     | Quarantined
     | Waiting
     | Resumed
+    | SnapshotsStarted
+    | SnapshotUploaded
+    | SnapshotFailed
     | Warned
     | Ended
 )
@@ -197,6 +257,8 @@ def warning_in(event: FlushEvent) -> str:
             return event.message
         case Failed():
             return event.hint
+        case SnapshotFailed():
+            return f"{event.message.removesuffix('.')}. {event.hint}" if event.hint else event.message
         case Quarantined():
             return f"{event.message.removesuffix('.')}. Moved to {printable(str(event.quarantine))}."
         case _:
@@ -228,7 +290,15 @@ def describe(event: FlushEvent) -> str:
         case Resumed():
             subject = "The platform answers" if event.cause == "outage" else "A new login is used"
             return f"{subject}, after {event.seconds:.0f} s. The watch goes on."
+        case SnapshotsStarted() | SnapshotUploaded():
+            return _describe_snapshot(event)
         case Ended():
             return f"ended after {event.result.seconds:.1f} s"
         case _:
             return warning_in(event)
+
+
+def _describe_snapshot(event: SnapshotsStarted | SnapshotUploaded) -> str:
+    if isinstance(event, SnapshotUploaded):
+        return f"uploaded {event.name} ({event.size} bytes sent)"
+    return f"uploading {count(event.snapshots, 'snapshot')} ({human_size(event.total_bytes)})"

@@ -16,7 +16,7 @@ from cirron_spool.errors import ConfigError
 from cirron_spool.events import FlushEvent, FlushResult
 from cirron_spool.pipeline.client import Client
 from cirron_spool.pipeline.deadline import Deadline, StopSignal
-from cirron_spool.pipeline.options import FlushOptions, WatchOptions
+from cirron_spool.pipeline.options import FlushOptions, SnapshotsOption, WatchOptions
 from cirron_spool.pipeline.runner import DISK_WORKERS, FlushRun
 from cirron_spool.settings.paths import find_spool
 from cirron_spool.settings.tuning import Tuning
@@ -56,6 +56,7 @@ async def flush_spool(
     client: Client | None = None,
     on_event: Callable[[FlushEvent], None] | None = None,
     stop: StopSignal | None = None,
+    snapshots: SnapshotsOption | None = None,
     watch: WatchOptions | None = None,
 ) -> FlushResult:
     """Upload the spool in ``directory``, oldest first. Delete each batch after its own acknowledgement.
@@ -76,6 +77,9 @@ async def flush_spool(
     ``planned`` holds the batches that a flush would send. It checks the directory, the settings and the token as a
     flush does, and may renew the token.
 
+    ``snapshots`` uploads the run's snapshots before its batches, each one once to a destination: "keep" keeps the
+    files, "delete" deletes each one after its own acknowledgement. A snapshot that cannot be delivered ends nothing;
+    the result's ``snapshots`` has the counts. A selection leaves out no snapshot.
     ``watch`` follows the spool in place of one listing; see :func:`cirron_spool.watch_spool`.
 
     ``on_event`` is called in the event loop with each event of :mod:`cirron_spool.events`. Without a listener the
@@ -100,6 +104,10 @@ async def flush_spool(
     _check_listener(on_event)
     _check_stop(stop)
     _check_deadline(deadline)
+    if snapshots not in [None, "keep", "delete"]:  # a list: the value may be unhashable
+        raise ConfigError('snapshots must be "keep", "delete" or None.')
+    if snapshots is not None and watch is not None:
+        raise ConfigError("A watch sends no snapshots. Flush with snapshots when the run has ended.")
     own = Client(
         api_url=api_url,
         token=token,
@@ -130,6 +138,7 @@ async def flush_spool(
         on_event,
         Deadline(deadline, stop) if deadline is not None else stop,
         watch,
+        snapshots,
     )
     with SpoolDirectory(place.path) as spool:
         return await FlushRun(spool, client or own, options, place.warning).run()

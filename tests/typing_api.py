@@ -29,6 +29,9 @@ from cirron_spool import (
     Retrying,
     Selection,
     Sending,
+    SnapshotFailed,
+    SnapshotsStarted,
+    SnapshotUploaded,
     SpoolBusyError,
     SpoolError,
     Started,
@@ -42,7 +45,7 @@ from cirron_spool import (
 )
 
 
-def listen(event: FlushEvent) -> None:
+def listen(event: FlushEvent) -> None:  # noqa: C901  # one case an event
     """Every event can be told apart, and no other is left."""
     match event:
         case Started(directory, batches, total_bytes):
@@ -59,6 +62,12 @@ def listen(event: FlushEvent) -> None:
             assert_type(retrying.delay_s, float)
             assert_type(retrying.attempt, int)
         case Failed(name, status, message, hint):
+            assert_type((name, status, message, hint), tuple[str, int | None, str, str])
+        case SnapshotsStarted(folder, snapshots, total_bytes):
+            assert_type((folder, snapshots, total_bytes), tuple[Path, int, int])
+        case SnapshotUploaded(name, size, uri):
+            assert_type((name, size, uri), tuple[str, int, str])
+        case SnapshotFailed(name, status, message, hint):
             assert_type((name, status, message, hint), tuple[str, int | None, str, str])
         case Quarantined() as quarantined:
             assert_type(quarantined.quarantine, Path)

@@ -17,8 +17,16 @@ from typing import Any
 from cirron_spool.cli.console import INTERRUPTED, Console, Fault, is_terminal
 from cirron_spool.cli.directory_hints import warn_of_directory
 from cirron_spool.cli.log_file import LogFile
-from cirron_spool.cli.render import existence, result_json, sent_line, summary
-from cirron_spool.cli.selection import dry_run_json, dry_run_lines, entries_json, left_out_json, selection_of
+from cirron_spool.cli.render import existence, result_json, sent_line, snapshot_line, summary
+from cirron_spool.cli.selection import (
+    dry_run_json,
+    dry_run_lines,
+    entries_json,
+    left_out_json,
+    selection_of,
+    snapshot_plan_json,
+    snapshot_plan_lines,
+)
 from cirron_spool.cli.signals import Signals, StopRequest
 from cirron_spool.cli.views import FlushView, JsonEvents, Lines, Log
 from cirron_spool.cli.watch import watch, watch_options
@@ -48,6 +56,8 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     """Flush as the arguments say; the exit code."""
     selection = selection_of(options)
     watching = watch_options(options)
+    if options.delete_snapshots and not options.snapshots:
+        raise ConfigError("--delete-snapshots needs --snapshots. Add it, or leave both out.")
     if options.log_file is not None:
         console.log = LogFile(options.log_file)
     token = _read_token(options.token_file)
@@ -73,6 +83,7 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
                     in_flight=options.in_flight,
                     deadline=options.deadline,
                     **watching,
+                    **_snapshots(options),
                 )
             )
     except CirronSpoolError as error:
@@ -87,6 +98,12 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
                 console.warning(error.hint)
         return flush.end(result, error.exit_code, fault)
     return flush.end(result, result.exit_code)
+
+
+def _snapshots(options: argparse.Namespace) -> dict[str, Any]:
+    if not options.snapshots:
+        return {}
+    return {"snapshots": "delete" if options.delete_snapshots else "keep"}
 
 
 def _nothing_done(options: argparse.Namespace) -> FlushResult:
@@ -171,8 +188,11 @@ class _Flush:
         if result.untried and not self._options.dry_run:
             console.warning(f"Stopping flush; {count(result.untried, 'batch')} left in spool.")
         console.note(summary(result))
+        if result.snapshots is not None:
+            console.note(snapshot_line(result.snapshots))
         listed = result.uploaded + result.failed + result.skipped + result.quarantined + result.evicted
-        empty = not (listed or result.left_out or self._watching) and fault is None
+        counts = result.left_out or self._watching or _has_snapshots(result)
+        empty = not (listed or counts) and fault is None
         if empty:
             warn_of_directory(self._options.dir, result.directory, console, exists=result.exists)
         if not (self._options.json or self._options.json_events or self._options.quiet):
@@ -183,6 +203,8 @@ class _Flush:
                     console.data(_plan(result, console, verify=self._options.verify))
             else:
                 console.line(summary(result))
+                if result.snapshots is not None:
+                    console.line(snapshot_line(result.snapshots))
                 if result.uploaded and result.destination and console.is_for_person:
                     console.line(sent_line(result))
         if exit_code != EXIT_OK and fault is None:
@@ -193,6 +215,8 @@ class _Flush:
         document = result_json(result)
         if self._options.dry_run:
             document |= {**dry_run_json(result.planned), "verified": result.verified}
+            if result.snapshots is not None:
+                document |= snapshot_plan_json(result.snapshots.planned)
             if self._options.json_events:
                 for entry in entries_json(result.planned):
                     self._view.console.event("planned", entry)
@@ -239,13 +263,24 @@ def _plan(result: FlushResult, console: Console, *, verify: bool) -> Iterator[st
     token = "accepts the token" if result.verified else unknown
     ending = f"would go to {printable(result.destination)}. The platform {token}."
     inventory = Inventory(result.directory, entries, left_out=result.left_out)
-    return dry_run_lines(inventory, ending, console.columns, console.rows)
+    yield from dry_run_lines(inventory, ending, console.columns, console.rows)
+    if result.snapshots is not None:
+        yield from snapshot_plan_lines(result.snapshots.planned)
+
+
+def _has_snapshots(result: FlushResult) -> bool:
+    counts = result.snapshots
+    return counts is not None and bool(
+        counts.uploaded or counts.failed or counts.left or counts.vanished or counts.sent_before
+    )
 
 
 def _last_words(result: FlushResult) -> str:
     """Why a flush has left batches, in one line."""
     if result.failures:
         return result.failures[-1].message
+    if result.snapshots is not None and result.snapshots.failures:
+        return result.snapshots.failures[-1].message
     return result.warnings[-1] if result.warnings else "Batches are left in the spool."
 
 

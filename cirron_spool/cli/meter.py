@@ -15,6 +15,9 @@ from cirron_spool.events import (
     Quarantined,
     Retrying,
     Sending,
+    SnapshotFailed,
+    SnapshotsStarted,
+    SnapshotUploaded,
     Started,
     Uploaded,
 )
@@ -39,7 +42,7 @@ class _Wait(NamedTuple):
 class Meter:
     """The progress of one flush.
 
-    ``total`` and ``done`` are bytes of batches; ``done`` includes bytes that are on their way.
+    ``total`` and ``done`` are bytes of batches and snapshots; ``done`` includes bytes that are on their way.
     """
 
     def __init__(self) -> None:
@@ -50,6 +53,8 @@ class Meter:
         # Bytes of batches that will not be sent in this flush.
         self._given_up_bytes = 0
         self._sizes: dict[str, int] = {}
+        self._snapshots = 0
+        self._snapshots_uploaded = 0
         self._on_their_way: dict[str, int] = {}
         self._moved_at = time.monotonic()
         # Bytes that the link has carried, failed attempts included; and the same with their times, for the rate.
@@ -70,6 +75,9 @@ class Meter:
             case Found():
                 self._batches += event.batches
                 self.total += event.total_bytes
+            case SnapshotsStarted():
+                self._snapshots = event.snapshots
+                self.total += event.total_bytes
             case Sending():
                 self._file, self._attempt = event.name, 1
                 self._sizes[event.name] = event.size
@@ -77,12 +85,11 @@ class Meter:
                 self._end_wait(event.name)
                 self._carry(event.name, event.sent)
             case Uploaded():
-                self._end_wait(event.name)
-                self._carry(event.name, event.size)
-                self._on_their_way.pop(event.name)
-                self._sizes.pop(event.name, None)
+                self._upload(event.name, event.size)
                 self._uploaded += 1
-                self._uploaded_bytes += event.size
+            case SnapshotUploaded():
+                self._upload(event.name, event.size)
+                self._snapshots_uploaded += 1
             case Retrying():
                 self._end_wait(event.name)
                 self._on_their_way.pop(event.name, None)
@@ -91,14 +98,14 @@ class Meter:
                     event.name, now, now + event.delay_s, event.attempt, printable(event.reason)
                 )
                 self._file, self._attempt = event.name, event.attempt
-            case Failed() | Quarantined():
+            case Failed() | Quarantined() | SnapshotFailed():
                 self._end_wait(event.name)
                 self._on_their_way.pop(event.name, None)
                 self._given_up_bytes += self._sizes.pop(event.name, 0)
 
     @property
     def done(self) -> int:
-        """Bytes of batches that were acknowledged or are on their way."""
+        """Bytes of files that were acknowledged or are on their way."""
         return self._uploaded_bytes + sum(self._on_their_way.values())
 
     @property
@@ -114,10 +121,10 @@ class Meter:
     def parts(self) -> list[str]:
         """The figures with their units, the most important first; the rate and the time left once they are known."""
         rate = self._rate()
-        figures = [
-            f"{self._uploaded}/{self._batches} batches",
-            f"{human_size(self.done)} / {human_size(self.total)}",
-        ]
+        figures = [f"{self._uploaded}/{self._batches} batches"]
+        if self._snapshots:
+            figures.append(f"{self._snapshots_uploaded}/{self._snapshots} snapshots")
+        figures.append(f"{human_size(self.done)} / {human_size(self.total)}")
         if rate:
             figures += [f"{human_size(int(rate))}/s", f"{_clock(self.left / rate)} left"]
         return figures
@@ -147,6 +154,13 @@ class Meter:
         until = self._moved_at if self._wait is None else max(self._moved_at, self._wait.until)
         return now - until
 
+    def _upload(self, name: str, size: int) -> None:
+        self._end_wait(name)
+        self._carry(name, size)
+        self._on_their_way.pop(name)
+        self._sizes.pop(name, None)
+        self._uploaded_bytes += size
+
     def _carry(self, name: str, sent: int) -> None:
         before = self._on_their_way.get(name, 0)
         self._on_their_way[name] = sent
@@ -173,7 +187,7 @@ class Meter:
         self._marks = deque((when + seconds, carried) for when, carried in self._marks)
 
     def _rate(self) -> float:
-        """Bytes of batches a second."""
+        """Bytes of files a second."""
         now = time.monotonic()
         now -= self._waited(now)
         since, carried = self._marks[0] if self._marks else (now, 0)

@@ -16,7 +16,7 @@ from rich.text import Text
 from cirron_spool.cli.console import Console, dimension
 from cirron_spool.cli.meter import Meter
 from cirron_spool.cli.views import FlushView
-from cirron_spool.events import Ended, FlushEvent, Started
+from cirron_spool.events import Ended, FlushEvent, SnapshotsStarted, Started
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -72,8 +72,9 @@ class Bar(FlushView):
         self._meter.note(event)
         match event:
             case Started(batches=batches) if batches:
-                self._start()
-                self.console.above = self._print
+                self._begin()
+            case SnapshotsStarted(snapshots=snapshots) if snapshots and not self._live.is_started:
+                self._begin()  # an empty spool beside them
             case Ended():
                 self.close()
 
@@ -95,6 +96,10 @@ class Bar(FlushView):
         """Wipe the bar and give the terminal its cursor back."""
         self._stop()
         self.console.above = None
+
+    def _begin(self) -> None:
+        self._start()
+        self.console.above = self._print
 
     def _start(self) -> None:
         self._fit()

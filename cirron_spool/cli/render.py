@@ -12,7 +12,7 @@ from cirron_spool.spool.quarantine import Rejection
 from cirron_spool.text import count, human_size, iso_utc, printable
 
 if TYPE_CHECKING:
-    from cirron_spool.events import FlushResult
+    from cirron_spool.events import BatchFailure, FlushResult, SnapshotCounts
 
 _DAY_S = 24 * 60 * 60
 # Names in less room could not be distinguished.
@@ -215,8 +215,36 @@ def sent_line(result: FlushResult) -> str:
     return f"Sent: {sent}{read} in {result.seconds:.1f} s, {rate}/s, to {printable(result.destination)}"
 
 
+def snapshot_line(counts: SnapshotCounts) -> str:
+    """``Snapshots uploaded: 2  Failed: 0  Left: 0  Sent before: 1``, and how many were deleted, if any were."""
+    line = f"Snapshots uploaded: {counts.uploaded}  Failed: {counts.failed}  Left: {counts.left}"
+    further = {"Sent before": counts.sent_before, "Deleted": counts.deleted}
+    return line + "".join(f"  {name}: {number}" for name, number in further.items() if number)
+
+
+def snapshots_json(counts: SnapshotCounts) -> dict[str, object]:
+    """``snapshots`` in the object of ``flush --snapshots --json``; docs/contract.md has its keys."""
+    return {
+        "uploaded": counts.uploaded,
+        "failed": counts.failed,
+        "left": counts.left,
+        "vanished": counts.vanished,
+        "sentBefore": counts.sent_before,
+        "deleted": counts.deleted,
+        "bytesSent": counts.bytes_sent,
+        "failures": _failures_json(counts.failures),
+    }
+
+
+def _failures_json(failures: Sequence[BatchFailure]) -> list[dict[str, object]]:
+    return [
+        {"name": failure.name, "status": failure.status, "message": failure.message} for failure in failures
+    ]
+
+
 def result_json(result: FlushResult) -> dict[str, object]:
     """The object of ``flush --json``; docs/contract.md has its keys."""
+    further = {} if result.snapshots is None else {"snapshots": snapshots_json(result.snapshots)}
     return {
         "dir": str(result.directory),
         "uploaded": result.uploaded,
@@ -227,9 +255,7 @@ def result_json(result: FlushResult) -> dict[str, object]:
         "bytesRead": result.bytes_read,
         "bytesSent": result.bytes_sent,
         "seconds": round(result.seconds, 3),
-        "failures": [
-            {"name": failure.name, "status": failure.status, "message": failure.message}
-            for failure in result.failures
-        ],
+        "failures": _failures_json(result.failures),
         "destination": result.destination or None,
+        **further,
     }

@@ -66,3 +66,15 @@ def entries_json(entries: Sequence[tuple[str, int]]) -> Iterator[dict[str, objec
     for name, size in entries:
         created_ns, iso = times.of(name)
         yield {"name": name, "size": size, "createdNs": created_ns, "iso": iso}
+
+
+def snapshot_plan_lines(files: Sequence[tuple[str, int]]) -> Iterator[str]:
+    """The snapshots of a dry run for a person: each with its size, then how many would go."""
+    yield from (f"{key}  {human_size(size)}" for key, size in files)
+    total = human_size(sum(size for _, size in files))
+    yield f"Dry run: {count(len(files), 'snapshot')} ({total}) would go before the batches."
+
+
+def snapshot_plan_json(files: Sequence[tuple[str, int]]) -> dict[str, object]:
+    """The keys that a dry run with snapshots adds to a form."""
+    return {"snapshotEntries": [{"name": key, "size": size} for key, size in files]}

@@ -21,6 +21,9 @@ from cirron_spool.events import (
     Quarantined,
     Resumed,
     Retrying,
+    SnapshotFailed,
+    SnapshotsStarted,
+    SnapshotUploaded,
     Started,
     Uploaded,
     Waiting,
@@ -57,7 +60,7 @@ class FlushView:
 
     def show(self, event: FlushEvent) -> None:
         """Show one event. Called in the event loop, so it must not take long."""
-        if not isinstance(event, Failed | Quarantined | Warned | Progress | Ended):
+        if not isinstance(event, Failed | Quarantined | SnapshotFailed | Warned | Progress | Ended):
             self.console.note(describe(event))
         match event:
             case Started():
@@ -140,7 +143,8 @@ class Log(Lines):
     def show(self, event: FlushEvent) -> None:
         """Show one event."""
         super().show(event)
-        if not isinstance(event, Failed | Quarantined | Waiting | Resumed | Warned | Progress):
+        shown = Failed | Quarantined | SnapshotFailed | Waiting | Resumed | Warned | Progress
+        if not isinstance(event, shown):
             self._log(describe(event))
 
     def _log(self, line: str) -> None:
@@ -187,5 +191,15 @@ def _event_json(event: FlushEvent) -> tuple[str, dict[str, Any]] | None:
             return "failed", {"name": event.name, "status": event.status, "message": event.message}
         case Quarantined():
             return "quarantined", {"name": event.name, "status": event.status, "message": event.message}
+        case SnapshotsStarted():
+            return "snapshots", {
+                "dir": str(event.folder),
+                "snapshots": event.snapshots,
+                "bytes": event.total_bytes,
+            }
+        case SnapshotUploaded():
+            return "snapshotUploaded", {"name": event.name, "bytes": event.size, "uri": event.uri or None}
+        case SnapshotFailed():
+            return "snapshotFailed", {"name": event.name, "status": event.status, "message": event.message}
         case _:
             return None

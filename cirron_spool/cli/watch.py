@@ -15,6 +15,7 @@ _OF_A_WATCH = {"until_pid": "--until-pid", "idle_exit_ms": "--idle-exit", "grace
 _NOT_IN_A_WATCH = {
     "dry_run": "--dry-run",
     "keep_going": "--keep-going",
+    "snapshots": "--snapshots",
     "limit": "--limit",
     "max_bytes": "--max-bytes",
 }

@@ -108,16 +108,30 @@ class Transport:
         Raises ConfigError for a proxy, certificates or a session that cannot be used. Raises the OSError of the
         upload's own stream. A stale connection costs no attempt: the upload is sent again on a new connection.
         """
-        outcome = await self._post(url, headers, UploadBody(upload))
+        return await self._upload("POST", url, headers, upload)
+
+    async def put(self, url: str, headers: Mapping[str, str], upload: Upload) -> Answer | NoAnswer:
+        """PUT ``upload``; as :meth:`post`. Nothing about ``url`` is kept: each file has its own."""
+        try:
+            return await self._upload("PUT", url, headers, upload)
+        finally:
+            self._defaults.pop(url, None)
+
+    async def _upload(
+        self, method: str, url: str, headers: Mapping[str, str], upload: Upload
+    ) -> Answer | NoAnswer:
+        outcome = await self._upload_once(method, url, headers, UploadBody(upload))
         while outcome is None:  # each turn closes one connection of the pool
-            outcome = await self._post(url, headers, UploadBody(upload, require_new=True))
+            outcome = await self._upload_once(method, url, headers, UploadBody(upload, require_new=True))
         return outcome
 
-    async def _post(self, url: str, headers: Mapping[str, str], body: UploadBody) -> Answer | NoAnswer | None:
+    async def _upload_once(
+        self, method: str, url: str, headers: Mapping[str, str], body: UploadBody
+    ) -> Answer | NoAnswer | None:
         """As :meth:`post`; None when the connection was stale or unfit."""
         outcome: Answer | NoAnswer | None = None
         try:
-            outcome = await self._exchange("POST", url, headers, body, body)
+            outcome = await self._exchange(method, url, headers, body, body)
         except REQUEST_ERRORS as error:
             if body.stream_error is not None:
                 raise body.stream_error from None

@@ -55,6 +55,7 @@ class UploadBody(Exchange, aiohttp.Payload):
     connection_reused = False
     connection_rejected = False
     stream_error: OSError | None = None
+    _begun = False
     _sent = False
     _stream_closed: asyncio.Future[None] | None = None
     _written_since_yield = 0
@@ -90,7 +91,11 @@ class UploadBody(Exchange, aiohttp.Payload):
         writer: AbstractStreamWriter,
         content_length: int | None,  # noqa: ARG002  # aiohttp's signature
     ) -> None:
-        """Write the body. Raises OSError before the first byte when the connection is unfit."""
+        """Write the body. Raises OSError before the first byte when the connection is unfit, and when called again."""
+        if self._begun:
+            # aiohttp repeats a PUT by itself. A repetition is counted here, and has a body of its own.
+            raise ConnectionResetError
+        self._begun = True
         # The time to connect does not count as a stall of the upload.
         self.last_progress = time.monotonic()
         self.written = 0
@@ -132,7 +137,7 @@ class UploadBody(Exchange, aiohttp.Payload):
         self._stream_closed = asyncio.get_running_loop().create_future()
         try:
             async with stream() as parts:
-                while (part := await self._next_part(parts)) is not None:
+                while not self._sent and (part := await self._next_part(parts)) is not None:
                     await self._write_part(writer, part)
         except NoThreadError as error:
             self.stream_error = error
@@ -154,8 +159,10 @@ class UploadBody(Exchange, aiohttp.Payload):
 
     async def _write_part(self, writer: AbstractStreamWriter, part: bytes) -> None:
         for piece in (part,) if len(part) <= _WRITE_BYTES else _pieces(part):
-            await writer.write(piece)
             size = len(piece)
+            # The answer to a body of known length may come before this task's next turn.
+            self._sent = self.written + size == self._upload.length
+            await writer.write(piece)
             self.written += size
             self.last_progress = time.monotonic()
             self._written_since_yield += size

@@ -1,6 +1,7 @@
-"""The attempts to deliver one batch: on the schedule, with a token renewal where one helps.
+"""The attempts to deliver one file: on the schedule, with a token renewal where one helps.
 
-The result is an :class:`Outcome`. The file is not touched here.
+The result is an :class:`Outcome`. The file is not touched here. A snapshot is delivered in the same way, to another
+route.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Protocol, TypeVar
 
 import anyio
 
@@ -19,12 +21,72 @@ from cirron_spool.errors import EXIT_AUTH, TokenRenewalError
 from cirron_spool.events import FlushEvent, Progress, Retrying, Warned
 from cirron_spool.http.attempts import attempt_on_schedule
 from cirron_spool.pipeline.batch import Prepared
-from cirron_spool.pipeline.ingest import OpenStream
+from cirron_spool.pipeline.ingest import Ingest, OpenStream
 from cirron_spool.pipeline.outcome import Outcome
 from cirron_spool.pipeline.patience import Patience
 from cirron_spool.pipeline.platform import Platform
 from cirron_spool.protocol.answer import Answer, NoAnswer
 from cirron_spool.protocol.verdict import Action, Verdict, judge
+
+
+class Item(Protocol):
+    """A file that is ready to be sent. ``size`` is in bytes."""
+
+    @property
+    def name(self) -> str:
+        """The name in events and messages."""
+
+    @property
+    def size(self) -> int:
+        """The file's size in bytes."""
+
+    def share_of_file(self, sent: int) -> int:
+        """The bytes of the file that ``sent`` bytes of the request body stand for."""
+
+
+T = TypeVar("T", bound=Item)
+T_contra = TypeVar("T_contra", bound=Item, contravariant=True)
+
+
+class UploadRoute(Protocol[T_contra]):
+    """One request of one kind of file, and the meaning of its answer."""
+
+    async def send(
+        self, item: T_contra, token: str, progress: Callable[[int], None] | None
+    ) -> Answer | NoAnswer:
+        """Send ``item``. Raises OSError of a body that is read while it is sent."""
+
+    def judge(self, item: T_contra, token: str, answer: Answer | NoAnswer) -> Outcome:
+        """The outcome of one attempt."""
+
+
+class BatchRoute:
+    """The route of batches. ``on_sent`` is called when a batch has been written and only its answer is missing."""
+
+    def __init__(self, ingest: Ingest, open_stream: OpenStream, on_sent: Callable[[], None]) -> None:
+        self._ingest = ingest
+        self._open_stream = open_stream
+        self._on_sent = on_sent
+
+    async def send(
+        self, item: Prepared, token: str, progress: Callable[[int], None] | None
+    ) -> Answer | NoAnswer:
+        """POST the batch."""
+        return await self._ingest.post(item, token, self._open_stream, self._on_sent, progress)
+
+    def judge(self, item: Prepared, token: str, answer: Answer | NoAnswer) -> Outcome:
+        """The outcome of one attempt, with the bytes that carried the batch."""
+        verdict = judge(
+            answer,
+            name=item.name,
+            origin=self._ingest.origin,
+            path=self._ingest.path,
+            now=datetime.now(UTC),
+            secrets=(token,),
+        )
+        if verdict.action is not Action.ACKNOWLEDGED:
+            return Outcome(verdict)
+        return Outcome(verdict, bytes_sent=item.length if item.length is not None else _bytes_sent(answer))
 
 
 class Delivery:
@@ -49,8 +111,7 @@ class Delivery:
         self._platform = platform
         self._tokens = platform.tokens
         self._retries = retries
-        self._open_stream = open_stream
-        self._on_sent = on_sent
+        self._batches = BatchRoute(platform.ingest, open_stream, on_sent)
         self._emit = emit
         self._show_progress = show_progress
         self._patience = patience
@@ -60,15 +121,19 @@ class Delivery:
         self._idle: asyncio.Event | None = None
 
     async def deliver(self, batch: Prepared) -> Outcome:
-        """Attempt until the verdict is not to retry, or the schedule ends."""
+        """Deliver ``batch``; see :meth:`deliver_to`."""
+        return await self.deliver_to(self._batches, batch, self._patience)
+
+    async def deliver_to(self, route: UploadRoute[T], item: T, patience: Patience | None = None) -> Outcome:
+        """Attempt until the verdict is not to retry, or the schedule ends; ``patience`` then waits."""
         began = time.monotonic()
         try:
-            outcome = await self._attempt(batch)
+            outcome = await self._attempt(route, item)
             if self._is_temporary(outcome):
-                outcome = await self._retry(batch, outcome)
-            if self._patience is not None:
-                while not self.stopping and await self._patience.outlast(outcome):
-                    outcome = replace(await self._attempt(batch), attempts=outcome.attempts + 1)
+                outcome = await self._retry(route, item, outcome)
+            if patience is not None:
+                while not self.stopping and await patience.outlast(outcome):
+                    outcome = replace(await self._attempt(route, item), attempts=outcome.attempts + 1)
         except OSError as error:  # a body that is read while it is sent
             outcome = Outcome(error)
         return replace(outcome, seconds=time.monotonic() - began)
@@ -86,21 +151,21 @@ class Delivery:
         """Whether another attempt is due after ``outcome``."""
         return outcome.action is Action.RETRY and not self.stopping
 
-    async def _retry(self, batch: Prepared, first: Outcome) -> Outcome:
-        """Attempt ``batch`` again on the schedule, after a ``first`` attempt that failed."""
+    async def _retry(self, route: UploadRoute[T], item: T, first: Outcome) -> Outcome:
+        """Attempt ``item`` again on the schedule, after a ``first`` attempt that failed."""
         known: list[Outcome] = [first]
         attempts = 0
 
         async def attempt() -> Outcome:
             nonlocal attempts
             attempts += 1
-            return known.pop() if known else await self._attempt(batch)
+            return known.pop() if known else await self._attempt(route, item)
 
         def announce(last: Outcome, delay_s: float, number: int) -> None:
             verdict = last.result
             if isinstance(verdict, Verdict):
                 self._emit(
-                    Retrying(batch.name, verdict.status, verdict.message, delay_s, number, verdict.reason)
+                    Retrying(item.name, verdict.status, verdict.message, delay_s, number, verdict.reason)
                 )
 
         outcome = await attempt_on_schedule(
@@ -108,7 +173,7 @@ class Delivery:
         )
         return replace(outcome, attempts=attempts)
 
-    async def _attempt(self, batch: Prepared) -> Outcome:
+    async def _attempt(self, route: UploadRoute[T], item: T) -> Outcome:
         """One attempt. A 401 leads to one renewal of the token and one more request before it counts."""
         await self._platform.throttle.turn(self._announce_pause)
         self._attempting += 1
@@ -121,16 +186,14 @@ class Delivery:
                 if os.getpid() != self._process:
                     raise RuntimeError("This flush began in another process. Start a new flush after a fork.")
                 token = tokens.token
-                answer = await self._platform.ingest.post(
-                    batch, token, self._open_stream, self._on_sent, self._progress_of(batch)
-                )
-                outcome = self._judge(batch, token, answer)
+                answer = await route.send(item, token, self._progress_of(item))
+                outcome = self._note(route.judge(item, token, answer), token)
                 if outcome.action is not Action.REFRESH or is_renewed:
                     return outcome
                 try:
                     is_renewed = await tokens.renew(token, self._warn)
                 except TokenRenewalError as error:
-                    return Outcome(_cannot_renew(batch, error), refused=token)
+                    return Outcome(_cannot_renew(item.name, error), refused=token)
                 if not is_renewed:
                     return outcome
         finally:
@@ -138,34 +201,23 @@ class Delivery:
             if self._attempting == 0 and self._idle is not None:
                 self._idle.set()
 
-    def _judge(self, batch: Prepared, token: str, answer: Answer | NoAnswer) -> Outcome:
-        ingest, throttle = self._platform.ingest, self._platform.throttle
-        verdict = judge(
-            answer,
-            name=batch.name,
-            origin=ingest.origin,
-            path=ingest.path,
-            now=datetime.now(UTC),
-            secrets=(token,),
-        )
-        if verdict.action is Action.RETRY:
-            throttle.failed(verdict)
+    def _note(self, outcome: Outcome, token: str) -> Outcome:
+        """Tell the throttle; the outcome, with the advice on a refused token."""
+        verdict, throttle = outcome.result, self._platform.throttle
+        if outcome.action is Action.RETRY:
+            throttle.failed(outcome)
         else:
             throttle.succeeded()
-        if verdict.action is Action.ACKNOWLEDGED:
-            sent = batch.length if batch.length is not None else _bytes_sent(answer)
-            return Outcome(verdict, bytes_sent=sent)
-        if verdict.exit_code == EXIT_AUTH:
-            verdict = replace(verdict, hint=self._tokens.advice)
-            return Outcome(verdict, refused=token)
-        return Outcome(verdict)
+        if isinstance(verdict, Verdict) and verdict.exit_code == EXIT_AUTH:
+            return Outcome(replace(verdict, hint=self._tokens.advice), refused=token)
+        return outcome
 
-    def _progress_of(self, batch: Prepared) -> Callable[[int], None] | None:
-        return partial(self._emit_progress, batch) if self._show_progress else None
+    def _progress_of(self, item: Item) -> Callable[[int], None] | None:
+        return partial(self._emit_progress, item) if self._show_progress else None
 
-    def _emit_progress(self, batch: Prepared, sent: int) -> None:
+    def _emit_progress(self, item: Item, sent: int) -> None:
         try:
-            self._emit(Progress(batch.name, batch.share_of_file(sent), batch.size))
+            self._emit(Progress(item.name, item.share_of_file(sent), item.size))
         except Exception as error:  # noqa: BLE001  # the stall watchdog calls this, and must go on
             context = {"message": "on_event raised for Progress", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
@@ -181,7 +233,7 @@ def _bytes_sent(answer: Answer | NoAnswer) -> int:
     return answer.sent if isinstance(answer, Answer) else 0
 
 
-def _cannot_renew(batch: Prepared, error: TokenRenewalError) -> Verdict:
+def _cannot_renew(name: str, error: TokenRenewalError) -> Verdict:
     """The verdict on a 401 whose token cannot be renewed now."""
-    message = f"Auth rejected (401) for {batch.name}. {error}"
+    message = f"Auth rejected (401) for {name}. {error}"
     return Verdict(Action.STOP, 401, message, error.hint, exit_code=error.exit_code)

@@ -1,4 +1,4 @@
-"""One batch as one POST: path, headers, idempotency key. No retry, no order, no disk."""
+"""One batch as one POST, one snapshot as one PUT: path, headers, key. No retry, no order, no disk."""
 
 from __future__ import annotations
 
@@ -43,11 +43,8 @@ class Ingest:
 
         ``open_stream`` opens a body that is not held. ``on_sent`` is called when a held body has been written.
         """
-        if token != self._token:
-            self._token = token
-            self._headers = {"Authorization": f"Bearer {token}", "X-Cirron-SDK-Version": PRODUCT}
         name, _, gzip, parts, length, _ = batch
-        headers = {**self._headers, "X-Cirron-Batch-Id": batch_id_of(name)}
+        headers = {**self._headers_for(token), "X-Cirron-Batch-Id": batch_id_of(name)}
         if gzip:
             headers["Content-Encoding"] = "gzip"
         if length is None:
@@ -55,3 +52,23 @@ class Ingest:
         else:
             upload = Upload(parts, length, None, on_sent, progress)
         return self._transport.post(self._url, headers, upload)
+
+    def put_snapshot(self, key: str, token: str, upload: Upload) -> Coroutine[Any, Any, Answer | NoAnswer]:
+        """Upload a snapshot under ``key``, ``snapshots/<span id>/<file>``. The key needs no quoting in a URL."""
+        headers = {
+            **self._headers_for(token),
+            "Content-Type": "application/octet-stream",
+            "X-Cirron-Blob-Key": key,
+        }
+        return self._transport.put(f"{self.snapshots_url}/{key}", headers, upload)
+
+    @property
+    def snapshots_url(self) -> str:
+        """The URL below which the keys of snapshots are."""
+        return f"{self._url}/blobs"
+
+    def _headers_for(self, token: str) -> dict[str, str]:
+        if token != self._token:
+            self._token = token
+            self._headers = {"Authorization": f"Bearer {token}", "X-Cirron-SDK-Version": PRODUCT}
+        return self._headers

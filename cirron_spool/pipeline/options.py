@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cirron_spool.events import FlushEvent
 from cirron_spool.pipeline.deadline import StopSignal
@@ -14,6 +14,10 @@ from cirron_spool.spool.selection import Selection
 
 if TYPE_CHECKING:
     import aiohttp
+
+
+# Upload the snapshots, and keep or delete each one after its acknowledgement.
+SnapshotsOption = Literal["keep", "delete"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +45,4 @@ class FlushOptions:
     on_event: Callable[[FlushEvent], None] | None
     stop: StopSignal | None
     watch: WatchOptions | None = None
+    snapshots: SnapshotsOption | None = None

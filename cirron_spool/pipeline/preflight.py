@@ -17,6 +17,7 @@ from cirron_spool.http.route import Route
 from cirron_spool.settings.model import Settings
 from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.selection import Selected, Selection
+from cirron_spool.spool.snapshots import find_snapshots
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +53,18 @@ def clear_for_flush(
     find_route: bool,
     lock: bool = True,
     follow: bool = False,
+    snapshots: bool = False,
 ) -> Cleared | None:
     """Open the spool, ``load`` the settings, lock the spool unless ``lock`` is False, and find the route.
 
-    None when there is nothing to send: an empty spool needs no settings and no lock. Raises SpoolError for a
-    directory that cannot be read, and the errors of ``load``. With ``follow``, an empty or
-    missing spool is cleared, too.
+    None when there is nothing to send: an empty spool needs no settings and no lock. With ``snapshots`` a run's
+    snapshots beside an empty spool are something to send. Raises SpoolError for a directory that cannot be read, and
+    the errors of ``load``. With ``follow``, an empty or missing spool is cleared, too.
     """
-    if not (spool.open() and spool.has_batches()) and not follow:
+    has_work = spool.open() and (
+        spool.has_batches() or (snapshots and find_snapshots(spool.path) is not None)
+    )
+    if not has_work and not follow:
         return None
     settings = load()
     if settings.credentials is None:

@@ -56,6 +56,7 @@ from cirron_spool.pipeline.preflight import (
 )
 from cirron_spool.pipeline.sending import send_in_order
 from cirron_spool.pipeline.settle import Settlement, remove_acknowledged
+from cirron_spool.pipeline.snapshot_upload import SnapshotUpload
 from cirron_spool.pipeline.source import BatchSource, FollowedSpool, ListedOnce
 from cirron_spool.pipeline.tally import Tally
 from cirron_spool.pipeline.thread_worker import ThreadWorker
@@ -135,6 +136,7 @@ class FlushRun:
                             find_route=self._options.session is None and self._options.platform is None,
                             lock=not self._options.dry_run,
                             follow=self._options.watch is not None,
+                            snapshots=self._options.snapshots is not None,
                         )
                     )
                     if cleared is not None:
@@ -225,6 +227,8 @@ class FlushRun:
                 if group is not None:
                     self._worker.feed(group)
                 await signed_in.wait()
+                if options.snapshots is not None and not refused:
+                    await self._upload_snapshots(platform, delivery)
                 if not options.dry_run and not refused:
                     await platform.ingest.resolve()
                     await send_in_order(
@@ -244,6 +248,18 @@ class FlushRun:
             self._settlement.auth_error.hint = platform.tokens.hint
         if refused:
             raise refused[0]
+
+    async def _upload_snapshots(self, platform: Platform, delivery: Delivery) -> None:
+        options = self._options
+        await SnapshotUpload(
+            self._spool.path,
+            platform.ingest,
+            delivery,
+            self._tally,
+            self._emit,
+            delete=options.snapshots == "delete",
+            dry_run=options.dry_run,
+        ).run()
 
     async def _check_token(self, platform: Platform, patience: Patience | None) -> None:
         """Renew the token if it expires soon, and verify it.
@@ -368,7 +384,7 @@ class FlushRun:
     def _leave_spool(self) -> None:
         """The last step of the disk thread."""
         self._spool.unlock()
-        if self._tally.uploaded:
+        if self._tally.uploaded and self._options.snapshots is None:
             self._snapshots_left = snapshots_left(self._spool.path)
 
     def _emit(self, event: FlushEvent) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cirron_spool.errors import EXIT_ATTENTION, EXIT_AUTH, EXIT_OK, EXIT_TEMPFAIL, EXIT_USAGE
-from cirron_spool.events import BatchFailure, FlushResult
+from cirron_spool.events import BatchFailure, FlushResult, SnapshotCounts
 
 
 def worst(codes: Iterable[int]) -> int:
@@ -39,6 +39,7 @@ class Tally:
     left_out: int = 0
     planned: tuple[tuple[str, int], ...] = ()
     verified: bool = False
+    snapshots: SnapshotCounts | None = None
 
     def upload(self, size: int, sent: int) -> None:
         """Count a batch of ``size`` bytes that was acknowledged and deleted; its body had ``sent`` bytes."""
@@ -85,4 +86,5 @@ class Tally:
             left_out=self.left_out,
             planned=self.planned,
             verified=self.verified,
+            snapshots=self.snapshots,
         )

@@ -1,4 +1,4 @@
-"""Snapshots of sampled and full runs: files beside the spool, which a flush does not upload."""
+"""Snapshots of sampled and full runs: files beside the spool, which a flush uploads on request."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from cirron_spool.settings.paths import SPOOL_NAME
 from cirron_spool.text import count, printable
 
 # As the SDK lays them out: <output dir>/snapshots/<span_id>/<file>.
-_FOLDER = "snapshots"
-_FILES = ("weights.safetensors", "gradients.safetensors")
+FOLDER = "snapshots"
+FILES = ("weights.safetensors", "gradients.safetensors")
 # The count is for a person: at so many spans, or after so many seconds, "at least" is enough.
 _MOST_SPANS = 2000
 _MOST_S = 0.2
@@ -35,21 +35,36 @@ class Snapshots(NamedTuple):
 
 def find_snapshots(spool: Path) -> Snapshots | None:
     """Count the snapshots of the run whose spool is ``spool``; None without any. Blocking, bounded."""
-    for place in dict.fromkeys((spool, Path(os.path.realpath(spool)))):
-        # The SDK calls its spool so; any other directory says nothing about an output directory around it.
-        if place.name == SPOOL_NAME:
-            folder = place.parent / _FOLDER
-            files, whole = _count(folder)
-            if files:
-                return Snapshots(folder, files, whole)
+    for folder in _places(spool):
+        files, whole = _count(folder)
+        if files:
+            return Snapshots(folder, files, whole)
     return None
+
+
+def snapshot_folder(spool: Path) -> tuple[Path | None, bool]:
+    """The folder for the snapshots of the run whose spool is ``spool``, or None. Blocking.
+
+    The second value says whether the directory has a name beside which snapshots lie.
+    """
+    places = _places(spool)
+    folders = [folder for folder in places if os.path.lexists(folder)]
+    best = next((folder for folder in folders if _count(folder)[0]), folders[0] if folders else None)
+    return best, bool(places)
+
+
+def _places(spool: Path) -> list[Path]:
+    """The folders in which the snapshots of the run may be."""
+    places = dict.fromkeys((spool, Path(os.path.realpath(spool))))
+    # The SDK calls its spool so; any other directory says nothing about an output directory around it.
+    return [place.parent / FOLDER for place in places if place.name == SPOOL_NAME]
 
 
 def snapshots_left(spool: Path) -> str:
     """A warning that counts the snapshots of the run whose spool is ``spool``, or an empty string. Blocking."""
     found = find_snapshots(spool)
     return (
-        f"Snapshots stay behind: {found}. A flush does not upload them; keep the folder."
+        f"Snapshots stay behind: {found}. Run a flush with --snapshots to upload them."
         if found is not None
         else ""
     )
@@ -62,7 +77,7 @@ def _count(folder: Path) -> tuple[int, bool]:
     for number, span in enumerate(_spans(folder)):
         if number == _MOST_SPANS or time.monotonic() > deadline:
             return found, False
-        found += sum(os.path.isfile(os.path.join(span, name)) for name in _FILES)
+        found += sum(os.path.isfile(os.path.join(span, name)) for name in FILES)
     return found, True
 
 

@@ -21,6 +21,17 @@ def add_flush(group: Parser) -> None:
     add_directory(parser)
     add_dry_run(parser, "verify the token and list the batches that would go; send and delete nothing")
     add_selection(parser)
+    snapshots = parser.add_argument_group("snapshots")
+    snapshots.add_argument(
+        "--snapshots",
+        action="store_true",
+        help="upload the run's weights and gradients first, each file once; they stay on disk",
+    )
+    snapshots.add_argument(
+        "--delete-snapshots",
+        action="store_true",
+        help="with --snapshots: delete each file after its own acknowledgement",
+    )
     server = parser.add_argument_group("server and credentials")
     server.add_argument(
         "--api-url",
