@@ -29,7 +29,7 @@ def lay(output: Path, *spans: str, kinds: tuple[str, ...] = KINDS) -> Path:
 
 
 def message(count: str, folder: Path) -> str:
-    return f"Snapshots stay behind: {count} in {folder}. A flush does not upload them; keep the folder."
+    return f"Snapshots stay behind: {count} in {folder}. Run a flush with --snapshots to upload them."
 
 
 @pytest.fixture
