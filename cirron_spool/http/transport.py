@@ -120,9 +120,11 @@ class Transport:
     async def _upload(
         self, method: str, url: str, headers: Mapping[str, str], upload: Upload
     ) -> Answer | NoAnswer:
-        outcome = await self._upload_once(method, url, headers, UploadBody(upload))
+        once = method != "POST"
+        outcome = await self._upload_once(method, url, headers, UploadBody(upload, once=once))
         while outcome is None:  # each turn closes one connection of the pool
-            outcome = await self._upload_once(method, url, headers, UploadBody(upload, require_new=True))
+            body = UploadBody(upload, require_new=True, once=once)
+            outcome = await self._upload_once(method, url, headers, body)
         return outcome
 
     async def _upload_once(

@@ -48,8 +48,10 @@ class _UnusableConnectionError(OSError):
 class UploadBody(Exchange, aiohttp.Payload):
     """The exchange of one Upload, and the payload that aiohttp writes.
 
-    With ``require_new`` a connection that had an exchange before is rejected. ``connection_reused``: the connection
-    had one. ``connection_rejected``: nothing was sent on it. ``stream_error``: the error of the upload's own stream.
+    With ``require_new`` a connection that had an exchange before is rejected. With ``once`` the body can be written
+    once: aiohttp repeats a PUT by itself, which would be no attempt of the schedule. ``connection_reused``: the
+    connection had one. ``connection_rejected``: nothing was sent on it. ``stream_error``: the error of the upload's own
+    stream.
     """
 
     connection_reused = False
@@ -61,10 +63,11 @@ class UploadBody(Exchange, aiohttp.Payload):
     _written_since_yield = 0
     _confirmed: int | None = None
 
-    def __init__(self, upload: Upload, *, require_new: bool = False) -> None:
+    def __init__(self, upload: Upload, *, require_new: bool = False, once: bool = False) -> None:
         super().__init__(None, content_type="application/json")
         self._upload = upload
         self._require_new = require_new
+        self._once = once
 
     # -- the payload -------------------------------------------------------------------------------------------
 
@@ -91,11 +94,11 @@ class UploadBody(Exchange, aiohttp.Payload):
         writer: AbstractStreamWriter,
         content_length: int | None,  # noqa: ARG002  # aiohttp's signature
     ) -> None:
-        """Write the body. Raises OSError before the first byte when the connection is unfit, and when called again."""
-        if self._begun:
-            # aiohttp repeats a PUT by itself. A repetition is counted here, and has a body of its own.
+        """Write the body. Raises OSError before the first byte when the connection is unfit, or the body is used up."""
+        if self._begun and self._once:
             raise ConnectionResetError
         self._begun = True
+        self._sent = False
         # The time to connect does not count as a stall of the upload.
         self.last_progress = time.monotonic()
         self.written = 0
