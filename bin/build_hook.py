@@ -30,6 +30,9 @@ COMMANDS = ("cirron-spool", "cirron")
 REQUESTS = ("TH", "SH", "SS", "TP", "RS", "RE", "B", "UR", "UE")
 
 
+# The part of an epilog that lists the exit codes begins so.
+EXIT_CODES = "exit codes: "
+
 # The place of the completion of a program, below share/.
 COMPLETIONS = {
     "bash": "bash-completion/completions/{}",
@@ -106,7 +109,8 @@ def _man_page(name: str, parser: Any, description: str, version: str, manual: An
     from argparse_manpage.manpage import Manpage  # an editable build does without
 
     examples = list(_examples(parser))
-    parser.epilog = None  # its exit codes have a section of their own
+    notes, _, codes = (parser.epilog or "").partition(EXIT_CODES)
+    parser.epilog = None  # it has sections of its own
     page = Manpage(
         parser,
         format="single-commands-section",
@@ -123,7 +127,9 @@ def _man_page(name: str, parser: Any, description: str, version: str, manual: An
         page.add_section("examples", ">", _entries(dict(examples)))
     page.add_section("environment", ">", _entries(manual.ENVIRONMENT))
     page.add_section("files", ">", _entries(manual.FILES))
-    page.add_section("exit status", ">", _entries(manual.EXIT_STATUS))
+    if notes:
+        page.add_section("notes", ">", _roff(f"{notes[:1].upper()}{notes[1:].rstrip()}"))
+    page.add_section("exit status", ">", _entries(_exit_status(codes or manual.EXIT_CODES)))
     page.add_section("see also", ">", ", ".join(f"{_roff(other)}(1)" for other in others))
     return _tidy(str(page))
 
@@ -134,6 +140,12 @@ def _examples(parser: Any) -> Iterator[tuple[str, str]]:
         yield command, f"{purpose[:1].upper()}{purpose[1:]}."
     for below in parser.commands.values():
         yield from _examples(below)
+
+
+def _exit_status(codes: str) -> dict[str, str]:
+    """The meaning of each exit code in a line such as `0 a flush can run; 1 a person must look.`."""
+    parts = (re.match(r"([0-9]+(?:(?:, | and )[0-9]+)*) (.+)", part) for part in codes.rstrip(".").split("; "))
+    return {part[1]: f"{part[2][:1].upper()}{part[2][1:]}." for part in parts if part}
 
 
 def _entries(texts: dict[str, str]) -> str:

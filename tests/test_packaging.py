@@ -127,6 +127,17 @@ def test_the_man_page_of_a_command_has_its_options_and_the_usual_sections(
         assert f".SH {heading}\n" in page
 
 
+def test_a_man_page_has_the_end_of_the_help(wheel: dict[str, bytes]) -> None:
+    def page(name: str) -> str:
+        return wheel[PAGES[name]].decode().replace("\\-", "-")
+
+    assert "\\fB0\\fR\nA flush can run.\n.TP\n\\fB1\\fR\nA person must look.\n" in page("cirron-spool-status")
+    assert "\\fB0\\fR\nNothing is left to do.\n" in page("cirron-spool-flush")
+    assert "\\fB129, 130 and 143\\fR\nEnded by SIGHUP, SIGINT and SIGTERM.\n" in page("cirron-spool-inspect")
+    assert ".SH NOTES\nAny other command (such as traces) is handed over" in page("cirron")
+    assert ".SH NOTES\nSettings that can be changed: apiUrl, " in page("cirron-spool-config")
+
+
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
 @pytest.mark.parametrize("command", PAGES)
 def test_groff_finds_no_fault_in_a_man_page(wheel: dict[str, bytes], command: str) -> None:

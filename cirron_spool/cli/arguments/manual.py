@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from cirron_spool.cli.arguments import options
+
+# Of a command whose help says nothing else.
+EXIT_CODES = options.EXIT_CODES.partition(": ")[2]
+
 ENVIRONMENT = {
     "CIRRON_API_KEY": "The token. It comes before a login in the configuration.",
     "CIRRON_API_ENDPOINT": "The platform's API. It comes before apiUrl in the configuration.",
@@ -20,13 +25,4 @@ FILES = {
     "./.cirron/quarantine": "The batches that flush --quarantine set aside, each with a note of the reason.",
     "~/.cirron/config.json": "Configuration and login, shared with the official tool.",
     "~/.cirron/config.toml": "The SDK's own configuration, whose table [default] is read.",
-}
-
-EXIT_STATUS = {
-    "0": "Nothing is left to do.",
-    "1": "Batches are left, and a person must look.",
-    "2": "Wrong usage, or an unusable configuration.",
-    "3": "Not authenticated, or the token was refused.",
-    "4": "Temporary: run the command again later.",
-    "129, 130, 143": "Ended by SIGHUP, SIGINT or SIGTERM.",
 }
