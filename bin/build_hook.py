@@ -144,7 +144,9 @@ def _examples(parser: Any) -> Iterator[tuple[str, str]]:
 
 def _exit_status(codes: str) -> dict[str, str]:
     """The meaning of each exit code in a line such as `0 a flush can run; 1 a person must look.`."""
-    parts = (re.match(r"([0-9]+(?:(?:, | and )[0-9]+)*) (.+)", part) for part in codes.rstrip(".").split("; "))
+    parts = (
+        re.match(r"([0-9]+(?:(?:, | and )[0-9]+)*) (.+)", part) for part in codes.rstrip(".").split("; ")
+    )
     return {part[1]: f"{part[2][:1].upper()}{part[2][1:]}." for part in parts if part}
 
 

@@ -87,8 +87,7 @@ def inspect_spool(
     if selection is None:
         return Inventory(path, entries, warnings=tuple(warnings))
     selected = _select(entries, selection)
-    if selected.blocked:
-        warnings.append(selected.blocked)
+    warnings += filter(None, (selected.blocked, selected.odd))
     return Inventory(path, selected.batches, warnings=tuple(warnings), left_out=selected.left_out)
 
 

@@ -349,6 +349,7 @@ class FlushRun:
         if selected.blocked:
             self._tally.exit_codes.add(EXIT_ATTENTION)  # no flush with this bound will ever send anything
             self._warn(selected.blocked)
+        self._warn(selected.odd)
         if selected.older and selected.batches:
             older = count(selected.older, "older batch")
             self._warn(f"The selection leaves out {older}: they stay, and will arrive after newer ones.")

@@ -10,25 +10,29 @@ from typing import Generic, TypeVar
 
 from cirron_spool.errors import ConfigError
 from cirron_spool.spool.names import created_ns_of
-from cirron_spool.text import human_size
+from cirron_spool.text import count, human_size
 
 T = TypeVar("T")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+# The clocks of two sound machines differ by less: five minutes.
+_CLOCKS_DIFFER_NS = 300 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
 class Selected(Generic[T]):
     """The batches that a selection takes, and the numbers of older and newer ones that it leaves out.
 
-    ``blocked`` is a line for a person, or empty: the first batch alone is larger than ``max_bytes``.
+    ``blocked`` is a line for a person, or empty: the first batch alone is larger than ``max_bytes``. So is ``odd``: an
+    age was compared with batches whose time is in the future.
     """
 
     batches: Sequence[T]
     older: int = 0
     newer: int = 0
     blocked: str = ""
+    odd: str = ""
 
     @property
     def left_out(self) -> int:
@@ -102,13 +106,25 @@ class Selection:
                         blocked = _blocked(name_of(batches[index]), total, self.max_bytes)
                     stop = index
                     break
-        return Selected(batches[start:stop], start, len(batches) - stop, blocked)
+        odd = ""
+        if isinstance(self.older_than, timedelta) or isinstance(self.newer_than, timedelta):
+            first = bisect_left(batches, now_ns + _CLOCKS_DIFFER_NS, key=created_ns)
+            if first < len(batches):
+                odd = _odd(len(batches) - first, name_of(batches[first]))
+        return Selected(batches[start:stop], start, len(batches) - stop, blocked, odd)
 
 
 def _moment_ns(moment: timedelta | datetime, now_ns: int) -> int:
     if isinstance(moment, datetime):
         return (moment - _EPOCH) // _MICROSECOND * 1000
     return now_ns - moment // _MICROSECOND * 1000
+
+
+def _odd(number: int, name: str) -> str:
+    future = (
+        f"{count(number, 'batch')}, such as {name}, {'has' if number == 1 else 'have'} a time in the future."
+    )
+    return f"{future} Check the clock: by it the age of a batch is computed."
 
 
 def _blocked(name: str, size: int, bound: int) -> str:

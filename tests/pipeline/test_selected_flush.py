@@ -248,6 +248,14 @@ async def test_a_dry_run_warns_as_the_flush_will(spool: Path) -> None:
     assert (result.verified, len(result.planned), result.exit_code) == (False, 2, 0)
 
 
+async def test_a_flush_by_age_warns_of_batches_of_the_future(spool: Path) -> None:
+    name = write_batch(spool, time.time_ns() + 3600 * 10**9, "0a", b"{}").name
+    with ScriptedServer() as server:
+        result = await flush(server, spool, selection=Selection(newer_than=timedelta(hours=1)))
+    assert [warning.partition(",")[0] for warning in result.warnings if name in warning] == ["1 batch"]
+    assert (result.uploaded, result.exit_code) == (1, 0)
+
+
 async def test_a_dry_run_warns_of_batches_without_a_byte(spool: Path) -> None:
     name = write_batch(spool, 5, "0e", b"").name
     write_batch(spool, 6, "0f", b"{}")

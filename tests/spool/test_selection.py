@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pickle
 import random
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -132,6 +134,24 @@ def test_times_of_a_wrong_clock() -> None:
     assert taken(Selection(older_than=timedelta.max), entries) == []
     assert taken(Selection(newer_than=timedelta.max), entries) == [0, 1, 2, 3]
     assert taken(Selection(older_than=datetime.max.replace(tzinfo=UTC)), entries) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("option", ["older_than", "newer_than"])
+def test_an_age_warns_of_batches_of_the_future(tmp_path: Path, option: str) -> None:
+    def by(moment: Any) -> Selection:
+        return Selection(older_than=moment) if option == "older_than" else Selection(newer_than=moment)
+
+    now = time.time_ns()
+    write_batch(tmp_path, now - 7200 * SECOND, "aa", b"{}")
+    write_batch(tmp_path, now + 60 * SECOND, "bb", b"{}")  # the clock of another machine
+    hour = by(timedelta(hours=1))
+    assert inspect_spool(tmp_path, selection=hour).warnings == ()
+    name = write_batch(tmp_path, now + 3600 * SECOND, "cc", b"{}").name
+    said = f"1 batch, such as {name}, has a time in the future. Check the clock: by it the age of a batch is computed."
+    assert inspect_spool(tmp_path, selection=hour).warnings == (said,)
+    # A date is compared without this machine's clock.
+    moment = by(datetime.now(UTC))
+    assert inspect_spool(tmp_path, selection=moment).warnings == ()
 
 
 def test_names_that_are_not_padded() -> None:
