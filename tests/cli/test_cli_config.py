@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import re
 import shutil
 import stat
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import cirron_spool as package
 from cirron_spool.cli.arguments.config import CHANGEABLE, SETTINGS
 from cirron_spool.cli.arguments.parser import UsageError
 from cirron_spool.cli.config_table import lines
@@ -621,11 +623,9 @@ def test_the_file_of_another_user(
         file.parent.chmod(0o777)
         file.chmod(mode)
         os.chown(file, NOBODY - 1, NOBODY - 1)
-        for module in (
-            "auth.token_store",
-            "cli.stoppable",
-        ):  # the interpreter's files may be closed to others
-            import_module(f"cirron_spool.{module}")
+        for module in pkgutil.walk_packages(package.__path__, "cirron_spool."):
+            if not module.name.endswith("__main__"):  # the interpreter's files may be closed to others
+                import_module(module.name)
         monkeypatch.setenv("HOME", str(home))
         monkeypatch.delenv("CIRRON_API_KEY", raising=False)
         with as_user(NOBODY):

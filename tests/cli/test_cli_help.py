@@ -52,7 +52,8 @@ def shown(command: Parser, *more: str) -> str:
 @pytest.mark.parametrize("command", ALL, ids=lambda command: command.prog)
 def test_each_command_and_group_tells_its_version(command: Parser) -> None:
     for option in ("-V", "--version"):
-        assert shown(command, option) == f"cirron-spool {__version__}\n"
+        # Alone, cirron adds the version of the next cirron on PATH.
+        assert shown(command, option).splitlines()[0] == f"cirron-spool {__version__}"
 
 
 @pytest.mark.parametrize("command", ALL, ids=lambda command: command.prog)

@@ -17,7 +17,7 @@ _EXAMPLES = {
         Example("{prog} --dry-run", "verify the token, and see what would go"),
         Example("{prog} --max-bytes 500M", "send the oldest 500 MB"),
         Example("{prog} --dir runs/42/.cirron/spool --quarantine", "set rejected batches aside"),
-        Example("{prog} --watch --until-pid $PID", "send each batch while the run goes on"),
+        Example("{prog} --watch --until-pid 4242", "send each batch while the run goes on"),
         Example("{prog} --snapshots", "send the snapshots first, then the batches"),
         Example("{prog} --in-flight 8", "send eight at a time over a slow link"),
         Example("{prog} --deadline 90s", "send what fits before a job ends"),
