@@ -28,11 +28,11 @@ def judge_snapshot(
     snapshot, or empty.
     """
     if isinstance(outcome, Answer) and 200 <= outcome.status <= 299:
-        said = _uri_in(outcome, secrets)
+        said, status = _uri_in(outcome, secrets), outcome.status
         if not (_is_page(outcome) or _is_json(outcome)):
             outcome = outcome._replace(headers=None, body=b"")  # the type says nothing
         verdict = judge(outcome._replace(status=200), name=key, origin=origin, now=now, secrets=secrets)
-        return replace(verdict, said=said if verdict.action is Action.ACKNOWLEDGED else "")
+        return replace(verdict, status=status, said=said if verdict.action is Action.ACKNOWLEDGED else "")
     verdict = judge(outcome, name=key, origin=origin, now=now, secrets=secrets)
     if verdict.status in WITHOUT_ROUTE:
         message = f"{origin} takes no snapshots yet (HTTP {verdict.status}). They stay on disk."

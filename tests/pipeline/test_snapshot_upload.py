@@ -472,3 +472,14 @@ async def test_a_spool_of_another_name_says_that_there_is_nothing_beside_it(tmp_
     assert [event.message[:29] for event in events if isinstance(event, Warned)] == [
         "No snapshots were looked for:"
     ]
+
+
+@pytest.mark.parametrize("status", [401, 404, 413, 503])
+async def test_an_answer_before_the_body_ends_the_upload(spool: Path, status: int) -> None:
+    sdk_batches(spool, 1, spans=TINY)
+    key, path = lay(spool, A, data=bytes(16_000_000))
+    with ScriptedServer(receive_buffer=64 * 1024) as server:
+        accept(server, key, answer=Answer(status, before_body=True, close=True))
+        result = await flush(server, spool, retries=1, snapshots="delete")
+    assert (result.uploaded, counts(result).uploaded, path.exists()) == (1, 0, True)
+    assert counts(result).failed + counts(result).left == 1
