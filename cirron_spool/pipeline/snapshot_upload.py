@@ -161,7 +161,11 @@ class SnapshotUpload:
         if self._delete:
             for file in known:
                 await self._delete_known(folder, file, ledger)
-        await self._upload_all(folder, ledger, pending)
+        try:
+            await self._upload_all(folder, ledger, pending)
+        finally:
+            if self._counts.left:
+                self._tally.exit_codes.add(EXIT_TEMPFAIL)
 
     # -- the steps -------------------------------------------------------------------------------------------------
 
@@ -297,8 +301,6 @@ class SnapshotUpload:
         untried = self._counts.left - len(self._incomplete)
         if untried and self._has_route:
             self._warn(f"Not sent: {count(untried, 'snapshot')}. Run this again with --snapshots later.")
-        if self._counts.left:
-            self._tally.exit_codes.add(EXIT_TEMPFAIL)
 
     def _warn_of_strangers(self, found: Found) -> None:
         if found.strangers:

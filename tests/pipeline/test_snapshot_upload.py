@@ -483,3 +483,18 @@ async def test_an_answer_before_the_body_ends_the_upload(spool: Path, status: in
         result = await flush(server, spool, retries=1, snapshots="delete")
     assert (result.uploaded, counts(result).uploaded, path.exists()) == (1, 0, True)
     assert counts(result).failed + counts(result).left == 1
+
+
+async def test_a_stop_does_not_wait_for_ever(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cirron_spool.pipeline.runner.GRACE_S", 0.05)
+    make(spool)
+    key, path = lay(spool, A)
+    stop = asyncio.Event()
+    with ScriptedServer() as server:
+        accept(server, key, answer=Answer(hang=True))
+        task = asyncio.create_task(flush(server, spool, stop=stop, snapshots="delete"))
+        await server.arrived(lambda seen: any(request.complete for request in seen.requests))
+        stop.set()
+        result = await task
+    assert (counts(result), result.exit_code) == (SnapshotCounts(left=1), 4)
+    assert path.exists()
