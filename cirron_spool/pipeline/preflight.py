@@ -79,16 +79,20 @@ def clear_for_flush(
         return Cleared(settings, warning=warning, error=error)
 
 
-def follow_contents(spool: SpoolDirectory, selection: Selection, *, sizes: bool) -> tuple[Contents, str]:
-    """List the spool that now is at the path, and lock it if it is another one; also a warning, or an empty string.
+def follow_contents(
+    spool: SpoolDirectory, selection: Selection, *, sizes: bool
+) -> tuple[Contents, bool, str]:
+    """List the spool that now is at the path, and lock it if it is another one.
 
-    Raises SpoolError, and SpoolBusyError when another process holds it.
+    Also whether it is another one, and a warning for a person, or an empty string. Raises SpoolError, and
+    SpoolBusyError when another process holds it.
     """
     warning = ""
-    if spool.reopen():
+    is_new = spool.reopen()
+    if is_new:
         spool.check_writable()
         warning = spool.lock()
-    return list_contents(spool, selection, sizes=sizes), warning
+    return list_contents(spool, selection, sizes=sizes), is_new, warning
 
 
 def list_contents(spool: SpoolDirectory, selection: Selection, *, sizes: bool) -> Contents:

@@ -44,6 +44,7 @@ from cirron_spool.pipeline.deadline import GRACE_S, Deadline, StopSignal
 from cirron_spool.pipeline.delivery import Delivery
 from cirron_spool.pipeline.disk_worker import DiskWorker
 from cirron_spool.pipeline.inline_worker import InlineWorker
+from cirron_spool.pipeline.notices import Notices
 from cirron_spool.pipeline.options import FlushOptions
 from cirron_spool.pipeline.patience import Patience
 from cirron_spool.pipeline.platform import Platform
@@ -113,8 +114,9 @@ class FlushRun:
             keep_going=options.keep_going,
         )
         self._snapshots_left = ""
-        # Of a watch: its source, and the event that ends it.
+        # Of a watch: its source, the notices that wake it, and the event that ends it.
         self._followed: FollowedSpool | None = None
+        self._notices: Notices | None = None
         self._ending = anyio.Event()
         self._started = False
         self._began = time.monotonic()
@@ -239,6 +241,8 @@ class FlushRun:
                         in_flight=options.in_flight,
                         begins=self._begins if self._has_listener else None,
                     )
+            if self._notices is not None:
+                self._notices.stop()
             beside.cancel_scope.cancel()
         if self._followed is not None:
             with suppress(CirronSpoolError):  # of the last moments: the result says how much is left
@@ -288,6 +292,8 @@ class FlushRun:
             self._followed = FollowedSpool(
                 partial(self._look, sizes=sizes), self._note, options.watch, self._ending
             )
+            self._notices = Notices(self._spool.path, self._followed.wake)
+            beside.start_soon(self._notices.run)
             beside.start_soon(self._followed.watch_process)
             return self._followed
         contents = await self._worker.run(partial(self._list, sizes=sizes))
@@ -296,6 +302,10 @@ class FlushRun:
             self._plan(contents)
             return ListedOnce(())
         return ListedOnce(contents.selected.batches)
+
+    def _end_watch(self) -> None:
+        if self._followed is not None:
+            self._followed.end()
 
     def _begins(self, batch: Prepared) -> None:
         self._emit(Sending(batch.name, batch.size))
@@ -309,13 +319,13 @@ class FlushRun:
     ) -> None:
         await stop.wait()
         if isinstance(stop, Deadline) and stop.passed:
-            self._ending.set()
+            self._end_watch()
             self._warn("The deadline is near: no further batch is begun.")
             await delivery.wind_down(stop.grace_s)
         elif self._options.watch is None or patience is None:
             await delivery.wind_down(GRACE_S)
         else:
-            self._ending.set()
+            self._end_watch()
             if not patience.is_waiting:  # the batches that are sealed by now have some time
                 await anyio.sleep(self._options.watch.grace_s)
             await delivery.wind_down(0)
@@ -328,7 +338,9 @@ class FlushRun:
 
     async def _look(self, *, sizes: bool) -> Contents:
         look = partial(follow_contents, self._spool, self._options.selection, sizes=sizes)
-        contents, warning = await self._worker.run(look)
+        contents, is_new, warning = await self._worker.run(look)
+        if is_new and self._notices is not None:
+            self._notices.restart()
         self._warn(warning)
         self._tally.exists = self._spool.exists
         return contents

@@ -44,7 +44,7 @@ class FollowedSpool:
     """The batches of a spool that a run is writing to.
 
     ``look`` lists the spool. ``note`` is called with the new part of each listing that has one, and with the first
-    listing. Setting ``ending`` ends the source: one more look follows.
+    listing. ``ending`` is set by :meth:`end`.
     """
 
     follows = True
@@ -63,12 +63,23 @@ class FollowedSpool:
         self._given: set[str] = set()  # of those that were listed last
         self._looks = 0
         self._idle_since = time.monotonic()
+        self._wake = anyio.Event()
+
+    def wake(self) -> None:
+        """Look again at once. Called in the event loop."""
+        self._wake.set()
+
+    def end(self) -> None:
+        """End after one more look."""
+        self._ending.set()
+        self.wake()
 
     async def next_group(self) -> Sequence[str] | None:
         """The batches that are new in the spool. The first call does not wait."""
         if self._given:
             self._idle_since = time.monotonic()
         while True:
+            self._wake = anyio.Event()  # before the look: a batch behind it wakes
             is_last = self._ending.is_set() or self._idle_s_left() <= 0
             new = self.new_in(await self._look())
             names = new.selected.batches
@@ -80,7 +91,7 @@ class FollowedSpool:
             if is_last:
                 return None
             with anyio.move_on_after(max(0.0, min(POLL_S, self._idle_s_left()))):
-                await self._ending.wait()
+                await self._wake.wait()
 
     def new_in(self, contents: Contents) -> Contents:
         """The part of ``contents`` that was never given. A batch that stays in the spool is given once."""
@@ -101,7 +112,7 @@ class FollowedSpool:
             process = AwaitedProcess(self._options.until_pid)
             while not self._ending.is_set():
                 if not process.is_running():
-                    self._ending.set()
+                    self.end()
                 with anyio.move_on_after(POLL_S):
                     await self._ending.wait()
 

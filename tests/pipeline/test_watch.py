@@ -30,6 +30,7 @@ from cirron_spool import (
     watch_spool,
 )
 from cirron_spool.pipeline.awaited_process import AwaitedProcess
+from cirron_spool.pipeline.notices import Notices
 from cirron_spool.pipeline.patience import LOGIN_POLL_S
 from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.lock import LOCK_NAME
@@ -98,6 +99,46 @@ async def test_a_watch_begins_before_the_spool_and_sends_each_batch_in_order(spo
     assert [found.batches for found in events.of(Found)] == [1, 1, 1]
     assert isinstance(events.seen[-1], Ended)
     assert snapshot(spool) == []
+
+
+async def test_a_notice_of_the_file_system_wakes_the_watch(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("watchfiles")
+    monkeypatch.setattr("cirron_spool.pipeline.source.POLL_S", 10 * SAFETY_NET)
+    events, number = Events(), 0
+    await asyncio.to_thread(spool.mkdir)
+    with ScriptedServer() as server:
+        async with watch_spool(spool, api_url=server.url, token=TOKEN, on_event=events):
+            await events.until(lambda seen: bool(seen.of(Started)))
+            while not events.of(Uploaded):  # the notices begin some time after the watch
+                number += 1
+                write_batch(spool, number, f"{number:x}")
+                await asyncio.sleep(0.05)
+        assert len(set(ids(server))) == len(ids(server)) == number
+
+
+async def test_notices_follow_the_directory_that_has_the_path(spool: Path) -> None:
+    pytest.importorskip("watchfiles")
+    noticed = asyncio.Event()
+    notices = Notices(spool, noticed.set)
+    running = asyncio.create_task(notices.run())
+    for _ in range(3):
+        noticed.clear()
+        number = 0
+        while not noticed.is_set():
+            number += 1
+            write_batch(spool, number, f"{number:x}")
+            await asyncio.sleep(0.05)
+        shutil.rmtree(spool)
+        notices.restart()
+    notices.stop()
+    await running
+
+
+async def test_without_the_extra_there_are_no_notices(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    await Notices(spool, lambda: None).run()  # returns
 
 
 async def test_leaving_the_block_delivers_what_is_sealed_by_then(spool: Path) -> None:
