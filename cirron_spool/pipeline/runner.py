@@ -31,6 +31,7 @@ from cirron_spool.events import (
     Found,
     Quarantined,
     Sending,
+    SnapshotFailed,
     Started,
     Waiting,
     Warned,
@@ -412,5 +413,5 @@ class FlushRun:
 
 def _log(event: FlushEvent) -> None:
     """Log an event, for a flush without a listener."""
-    is_for_person = isinstance(event, Failed | Quarantined | Waiting | Warned)
+    is_for_person = isinstance(event, Failed | Quarantined | SnapshotFailed | Waiting | Warned)
     LOGGER.log(logging.WARNING if is_for_person else logging.DEBUG, "%s", describe(event))

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cirron_spool.cli.meter import Meter
+from cirron_spool.events import Progress, Sending, SnapshotFailed, SnapshotsStarted, SnapshotUploaded, Started
 from support.answers import Answer, Gate, json_answer
 from support.cli import CliResult, Running, spawn_cli
 from support.fork_server import run_cli
@@ -188,3 +190,18 @@ def test_without_the_flag_it_is_named(spool: Path) -> None:
         f"Warning: Snapshots stay behind: 1 file in {spool.parent / 'snapshots'}. "
         "Run a flush with --snapshots to upload them.\n"
     )
+
+
+def test_the_figures_count_their_bytes(tmp_path: Path) -> None:
+    meter = Meter()
+    meter.note(Started(tmp_path, 3, 1000))
+    meter.note(SnapshotsStarted(tmp_path, 2, 4000))
+    meter.note(Sending("a", 3000))
+    meter.note(Progress("a", 2000, 3000))
+    assert (meter.total, meter.done, meter.left) == (5000, 2000, 3000)
+    assert meter.parts()[:2] == ["0/3 batches", "0/2 snapshots"]
+    meter.note(SnapshotUploaded("a", 3000))
+    meter.note(Sending("b", 1000))
+    meter.note(SnapshotFailed("b", 409, "refused"))
+    assert (meter.done, meter.left) == (3000, 1000)
+    assert meter.parts()[:2] == ["0/3 batches", "1/2 snapshots"]

@@ -498,3 +498,12 @@ async def test_a_stop_does_not_wait_for_ever(spool: Path, monkeypatch: pytest.Mo
         result = await task
     assert (counts(result), result.exit_code) == (SnapshotCounts(left=1), 4)
     assert path.exists()
+
+
+async def test_a_folder_that_cannot_be_listed_holds_no_batch(spool: Path) -> None:
+    sdk_batches(spool, 1, spans=TINY)
+    (spool.parent / "snapshots").write_bytes(b"a file")
+    with ScriptedServer() as server:
+        result = await flush(server, spool)
+    assert (result.uploaded, result.exit_code) == (1, 1)
+    assert result.warnings[0].startswith("Cannot list the snapshots in ")
