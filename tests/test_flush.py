@@ -1057,6 +1057,7 @@ async def test_the_event_loop_is_never_blocked(spool: Path, in_flight: int) -> N
     assert (result.uploaded, result.quarantined) == (18, 2)
 
 
+@pytest.mark.thorough
 async def test_a_ticker_in_the_same_loop_goes_on(spool: Path) -> None:
     sdk_batches(spool, 5, spans=2000)
     ticks, gate = 0, Gate()

@@ -129,6 +129,7 @@ sys.exit(code)
 HEAVY = {"aiohttp", "anyio", "asyncio", "backoff", "rich", "ssl", "truststore", "aiofiles", "isal", "yarl"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("batches", [0, 3])
 @pytest.mark.parametrize(
     "command",

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import time
 from contextlib import AsyncExitStack, suppress
-from contextvars import copy_context
-from dataclasses import replace
 from functools import partial
 
 import anyio
@@ -15,7 +11,6 @@ import anyio
 from cirron_spool.concurrency.threads import in_thread
 from cirron_spool.errors import (
     EXIT_ATTENTION,
-    EXIT_TEMPFAIL,
     AuthInvalidError,
     CirronSpoolError,
     ResourceError,
@@ -24,19 +19,9 @@ from cirron_spool.errors import (
     sole,
 )
 from cirron_spool.events import (
-    Ended,
-    Failed,
-    FlushEvent,
     FlushResult,
-    Found,
-    Quarantined,
     Sending,
-    SnapshotFailed,
     Started,
-    Waiting,
-    Warned,
-    describe,
-    warning_in,
 )
 from cirron_spool.pipeline.batch import Prepared
 from cirron_spool.pipeline.batch_reader import BatchReader
@@ -56,20 +41,14 @@ from cirron_spool.pipeline.preflight import (
     follow_contents,
     list_contents,
 )
+from cirron_spool.pipeline.report import Report
 from cirron_spool.pipeline.sending import send_in_order
 from cirron_spool.pipeline.settle import Settlement, remove_acknowledged
 from cirron_spool.pipeline.snapshot_upload import SnapshotUpload
 from cirron_spool.pipeline.source import BatchSource, FollowedSpool, ListedOnce
-from cirron_spool.pipeline.tally import Tally
 from cirron_spool.pipeline.thread_worker import ThreadWorker
 from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.snapshots import snapshots_left
-from cirron_spool.text import count
-
-LOGGER = logging.getLogger("cirron_spool")
-# A library prints nothing by itself. Without any handler, logging prints warnings to standard error.
-LOGGER.addHandler(logging.NullHandler())
-
 
 DISK_WORKERS: dict[str, type[DiskWorker]] = {"thread": ThreadWorker, "inline": InlineWorker}
 
@@ -91,12 +70,7 @@ class FlushRun:
         self._client = client
         self._options = options
         self._warning = warning
-        self._listener = options.on_event if options.on_event is not None else _log
-        # The context variables of the caller. Callbacks of threads and timers emit events, too, and have others.
-        self._context = copy_context()
-        # An event for each batch is made only for a listener.
-        self._has_listener = options.on_event is not None or LOGGER.isEnabledFor(logging.DEBUG)
-        self._tally = Tally(spool.path)
+        self._report = Report(spool.path, options)
         self._reader = BatchReader(spool, options.tuning)
         self._worker = DISK_WORKERS[options.tuning.disk_work](
             self._reader,
@@ -108,24 +82,21 @@ class FlushRun:
         self._settlement = Settlement(
             spool,
             self._worker,
-            self._tally,
-            self._emit,
-            has_listener=self._has_listener,
+            self._report.tally,
+            self._report.emit,
+            has_listener=self._report.has_listener,
             quarantine=options.quarantine,
             keep_going=options.keep_going,
         )
-        self._snapshots_left = ""
         # Of a watch: its source, the notices that wake it, and the event that ends it.
         self._followed: FollowedSpool | None = None
         self._notices: Notices | None = None
         self._ending = anyio.Event()
-        self._started = False
-        self._began = time.monotonic()
 
     async def run(self) -> FlushResult:
         """Flush; see :func:`cirron_spool.flush_spool`."""
         cleared: Cleared | None = None
-        self._warn(self._warning)
+        self._report.warn(self._warning)
         try:
             with resource_errors():
                 async with AsyncExitStack() as stack:
@@ -148,20 +119,20 @@ class FlushRun:
         except CirronSpoolError as error:
             if cleared is None and not isinstance(error, ResourceError):
                 raise
-            if not self._started:  # ended before the listing: the result says how much is left
+            if not self._report.started:  # ended before the listing: the result says how much is left
                 with suppress(CirronSpoolError):
-                    self._count(await in_thread(partial(self._list, sizes=False)))
-            self._end(error)
+                    self._report.count(await in_thread(partial(self._list, sizes=False)))
+            self._report.end(error)
             raise
         except BaseException:
             if cleared is not None:
-                self._end()
+                self._report.end()
             raise
         if cleared is None:
-            self._tally.exists = self._spool.exists
-            self._emit(Started(self._spool.path, 0, 0))
+            self._report.tally.exists = self._spool.exists
+            self._report.emit(Started(self._spool.path, 0, 0))
         rejected = self._settlement.auth_error
-        result = self._end(rejected)
+        result = self._report.end(rejected)
         if rejected is not None:
             raise rejected
         return result
@@ -170,7 +141,7 @@ class FlushRun:
 
     async def _send(self, cleared: Cleared) -> None:
         """Connect to the platform, and deliver."""
-        self._warn(cleared.warning)
+        self._report.warn(cleared.warning)
         if cleared.error is not None:
             raise cleared.error
         async with AsyncExitStack() as stack:
@@ -179,9 +150,9 @@ class FlushRun:
                 platform = await stack.enter_async_context(
                     Platform(cleared.settings, self._options.session, cleared.route)
                 )
-            self._tally.destination = platform.settings.ingest_origin
+            self._report.tally.destination = platform.settings.ingest_origin
             for warning in platform.settings.warnings:
-                self._warn(warning)
+                self._report.warn(warning)
             try:
                 await self._sign_in_and_deliver(platform)
             except BaseExceptionGroup as group:
@@ -189,8 +160,8 @@ class FlushRun:
             finally:
                 if platform.tokens.unsaved:
                     # The refresh token in the file is used up: the next process cannot renew.
-                    self._tally.exit_codes.add(EXIT_ATTENTION)
-                    self._warn(platform.tokens.unsaved)
+                    self._report.tally.exit_codes.add(EXIT_ATTENTION)
+                    self._report.warn(platform.tokens.unsaved)
 
     async def _sign_in_and_deliver(self, platform: Platform) -> None:
         """List the spool beside the check of the token, then deliver."""
@@ -198,14 +169,18 @@ class FlushRun:
         patience: Patience | None = None
         if options.watch is not None:
             patience = Patience(
-                platform.settings, platform.tokens, self._client.read_settings, self._ending, self._emit
+                platform.settings,
+                platform.tokens,
+                self._client.read_settings,
+                self._ending,
+                self._report.emit,
             )
         delivery = Delivery(
             platform,
             retries=platform.settings.retries,
             open_stream=self._reader.stream,
             on_sent=self._worker.poll,
-            emit=self._emit,
+            emit=self._report.emit,
             show_progress=options.on_event is not None,
             patience=patience,
         )
@@ -240,7 +215,7 @@ class FlushRun:
                         self._worker,
                         self._settlement,
                         in_flight=options.in_flight,
-                        begins=self._begins if self._has_listener else None,
+                        begins=self._begins if self._report.has_listener else None,
                     )
             if self._notices is not None:
                 self._notices.stop()
@@ -248,7 +223,7 @@ class FlushRun:
         if self._followed is not None:
             with suppress(CirronSpoolError):  # of the last moments: the result says how much is left
                 contents = await self._worker.run(partial(self._list, sizes=False))
-                self._tally.selected += len(self._followed.new_in(contents).selected.batches)
+                self._report.tally.selected += len(self._followed.new_in(contents).selected.batches)
         if self._settlement.auth_error is not None:
             self._settlement.auth_error.hint = platform.tokens.hint
         if refused:
@@ -260,8 +235,8 @@ class FlushRun:
             self._spool.path,
             platform.ingest,
             delivery,
-            self._tally,
-            self._emit,
+            self._report.tally,
+            self._report.emit,
             delete=options.snapshots == "delete",
             dry_run=options.dry_run,
         ).run()
@@ -274,9 +249,9 @@ class FlushRun:
         while True:
             token = platform.tokens.token
             try:
-                await platform.tokens.renew_if_due(self._warn)
+                await platform.tokens.renew_if_due(self._report.warn)
                 if self._options.verify:
-                    self._tally.verified = await platform.tokens.verify(self._warn)
+                    self._report.tally.verified = await platform.tokens.verify(self._report.warn)
             except (AuthInvalidError, TokenRenewalError) as error:
                 if patience is None or not await patience.outlast_error(error, token):
                     raise
@@ -288,19 +263,19 @@ class FlushRun:
     async def _open_source(self, beside: anyio.abc.TaskGroup) -> BatchSource:
         """The source that the options ask for. A task ``beside`` may end it."""
         options = self._options
-        sizes = self._has_listener or options.dry_run
+        sizes = self._report.has_listener or options.dry_run
         if options.watch is not None:
             self._followed = FollowedSpool(
-                partial(self._look, sizes=sizes), self._note, options.watch, self._ending
+                partial(self._look, sizes=sizes), self._report.note, options.watch, self._ending
             )
             self._notices = Notices(self._spool.path, self._followed.wake)
             beside.start_soon(self._notices.run)
             beside.start_soon(self._followed.watch_process)
             return self._followed
         contents = await self._worker.run(partial(self._list, sizes=sizes))
-        self._note(contents)
+        self._report.note(contents)
         if options.dry_run:
-            self._plan(contents)
+            self._report.plan(contents)
             return ListedOnce(())
         return ListedOnce(contents.selected.batches)
 
@@ -309,7 +284,7 @@ class FlushRun:
             self._followed.end()
 
     def _begins(self, batch: Prepared) -> None:
-        self._emit(Sending(batch.name, batch.size))
+        self._report.emit(Sending(batch.name, batch.size))
 
     async def _watch_stop(
         self,
@@ -321,7 +296,7 @@ class FlushRun:
         await stop.wait()
         if isinstance(stop, Deadline) and stop.passed:
             self._end_watch()
-            self._warn("The deadline is near: no further batch is begun.")
+            self._report.warn("The deadline is near: no further batch is begun.")
             await delivery.wind_down(stop.grace_s)
         elif self._options.watch is None or patience is None:
             await delivery.wind_down(GRACE_S)
@@ -342,76 +317,12 @@ class FlushRun:
         contents, is_new, warning = await self._worker.run(look)
         if is_new and self._notices is not None:
             self._notices.restart()
-        self._warn(warning)
-        self._tally.exists = self._spool.exists
+        self._report.warn(warning)
+        self._report.tally.exists = self._spool.exists
         return contents
-
-    def _count(self, contents: Contents) -> None:
-        self._tally.selected += len(contents.selected.batches)
-        self._tally.left_out = contents.selected.left_out
-
-    def _note(self, contents: Contents) -> None:
-        """Report the listing."""
-        self._count(contents)
-        selected, strangers = contents.selected, contents.strangers
-        if self._started:
-            self._emit(Found(len(selected.batches), sum(contents.sizes)))
-            return
-        self._started = True
-        self._emit(Started(self._spool.path, len(selected.batches), sum(contents.sizes), selected.left_out))
-        if selected.blocked:
-            self._tally.exit_codes.add(EXIT_ATTENTION)  # no flush with this bound will ever send anything
-            self._warn(selected.blocked)
-        self._warn(selected.odd)
-        if selected.older and selected.batches:
-            older = count(selected.older, "older batch")
-            self._warn(f"The selection leaves out {older}: they stay, and will arrive after newer ones.")
-        if strangers:
-            odd = "is not a regular file" if len(strangers) == 1 else "are not regular files"
-            entries = f"{count(len(strangers), 'entry', 'entries')} with a batch's name {odd}"
-            self._warn(f"{entries}, such as {strangers[0]} ({contents.strange}). Move that out of the spool.")
-
-    def _plan(self, contents: Contents) -> None:
-        """Report the batches that a flush would send, and warn of those that it could not."""
-        self._tally.planned = tuple(zip(contents.selected.batches, contents.sizes, strict=True))
-        if empty := [name for name, size in self._tally.planned if not size]:
-            batches = f"{count(len(empty), 'batch')} without a byte, such as {empty[0]},"
-            self._warn(f"{batches} cannot be sent. Delete the empty files: a power cut leaves them.")
-
-    def _end(self, error: CirronSpoolError | None = None) -> FlushResult:
-        """Emit the result; ``error`` is the exception that the caller will see."""
-        if self._tally.evicted:
-            vanished = count(self._tally.evicted, "batch")
-            self._warn(
-                f"{vanished} vanished before the upload. The SDK deletes the oldest when the spool is full."
-            )
-        self._warn(self._snapshots_left)
-        stop = self._options.stop
-        if isinstance(stop, Deadline) and stop.passed and self._tally.result(0).skipped:
-            self._tally.exit_codes.add(EXIT_TEMPFAIL)
-        result = self._tally.result(time.monotonic() - self._began)
-        if error is not None:
-            error.result = result = replace(result, exit_code=error.exit_code)
-        self._emit(Ended(result))
-        return result
 
     def _leave_spool(self) -> None:
         """The last step of the disk thread."""
         self._spool.unlock()
-        if self._tally.uploaded and self._options.snapshots is None:
-            self._snapshots_left = snapshots_left(self._spool.path)
-
-    def _emit(self, event: FlushEvent) -> None:
-        if warning := warning_in(event):
-            self._tally.warnings.append(warning)
-        self._context.run(self._listener, event)
-
-    def _warn(self, message: str) -> None:
-        if message:
-            self._emit(Warned(message))
-
-
-def _log(event: FlushEvent) -> None:
-    """Log an event, for a flush without a listener."""
-    is_for_person = isinstance(event, Failed | Quarantined | SnapshotFailed | Waiting | Warned)
-    LOGGER.log(logging.WARNING if is_for_person else logging.DEBUG, "%s", describe(event))
+        if self._report.tally.uploaded and self._options.snapshots is None:
+            self._report.snapshots_left = snapshots_left(self._spool.path)

@@ -483,6 +483,7 @@ TEMPORARY = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("failure", "why"), TEMPORARY)
 async def test_a_refresh_that_fails_in_mid_flush_is_retried_and_then_left_for_later(
     spool: Path, config: Path, failure: Answer, why: str | None
@@ -544,6 +545,7 @@ async def test_a_refresh_that_succeeds_at_last_loses_nothing(
     assert login_in(config) == ("access-1", "refresh-1")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("expires_in", ["1e300", "-1e300", "NaN", "1e999", '"soon"', "true", "[]", "9" * 400])
 @pytest.mark.parametrize("refresh", ['"refresh-1"', '""', '"a\\u0007"', "7"])
 async def test_a_rotated_token_is_used_and_saved_whatever_stands_beside_it(

@@ -120,6 +120,7 @@ def test_a_code_is_shown_polled_for_verified_and_saved(home: Path) -> None:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
+@pytest.mark.thorough
 def test_the_login_is_used_by_a_flush_and_by_cirron(home: Path, tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()
@@ -141,6 +142,7 @@ def test_json_keeps_standard_output_for_the_object(home: Path) -> None:
     assert (document["signedIn"], document["exitCode"]) == (True, 0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("polls", "exit_code", "line"),
     [
@@ -182,6 +184,7 @@ def test_a_sign_in_that_ends_otherwise_saves_nothing(
     assert path.read_bytes() == before
 
 
+@pytest.mark.thorough
 def test_the_platforms_pace_is_kept(home: Path) -> None:
     with ScriptedServer() as platform:
         slow = Answer(429, headers=[("Retry-After", "2")])
@@ -193,6 +196,7 @@ def test_the_platforms_pace_is_kept(home: Path) -> None:
     assert polls[2] - polls[1] >= 5.9  # slow_down adds five seconds (RFC 8628)
 
 
+@pytest.mark.thorough
 def test_a_lost_answer_is_asked_for_again(home: Path) -> None:
     with ScriptedServer() as platform:
         offer(platform, Answer(200, body=json.dumps(GRANT).encode(), cut_after=40), json_answer(GRANT))
@@ -202,6 +206,7 @@ def test_a_lost_answer_is_asked_for_again(home: Path) -> None:
     assert config_of(home)["auth"]
 
 
+@pytest.mark.thorough
 def test_a_code_ends_by_its_own_time(home: Path) -> None:
     with ScriptedServer() as platform:
         platform.on("POST", DEVICE, json_answer({**CODE, "expiresIn": 1.5}))
@@ -232,6 +237,7 @@ def test_a_malformed_beginning_is_one_line(home: Path, answer: Answer) -> None:
     assert "The sign-in could not begin: HTTP 200, but the answer could not be read." in done.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("interval", [None, "5", -1, True, [], 1e99])
 def test_an_unusable_interval_is_the_usual_one(home: Path, interval: object) -> None:
     with ScriptedServer() as platform:
@@ -243,6 +249,7 @@ def test_an_unusable_interval_is_the_usual_one(home: Path, interval: object) -> 
         assert len(platform.seen(DEVICE)) == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("key", ["expiresIn", "interval"])
 def test_a_number_beyond_all_floats_is_bounded(home: Path, key: str) -> None:
     body = json.dumps({**CODE, key: 123456}).replace("123456", "1" + "0" * 400)
@@ -285,6 +292,7 @@ def test_a_platform_that_is_away_is_temporary(home: Path) -> None:
     assert "Nothing was saved. Run cirron auth login again later." in done.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_the_old_login(home: Path, number: signal.Signals) -> None:
     path = write_config(home, auth=OLD_LOGIN)
@@ -301,6 +309,7 @@ def test_a_signal_leaves_the_old_login(home: Path, number: signal.Signals) -> No
     assert path.read_bytes() == before
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("answer", "exit_code", "line"),
     [
@@ -364,6 +373,7 @@ def browser(folder: Path) -> tuple[str, Path]:
     return str(path), notes
 
 
+@pytest.mark.thorough
 def test_enter_opens_a_browser_and_nothing_waits_for_it(home: Path, tmp_path: Path) -> None:
     program, notes = browser(tmp_path)
     with ScriptedServer() as platform:
@@ -386,6 +396,7 @@ def test_enter_opens_a_browser_and_nothing_waits_for_it(home: Path, tmp_path: Pa
     assert notes.read_text() == CODE["verificationUrlComplete"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("how", ["--no-browser", "pipe", "no browser", "in the terminal"])
 def test_no_browser_is_offered(home: Path, tmp_path: Path, how: str) -> None:
     program, notes = browser(tmp_path)
@@ -447,6 +458,7 @@ POWERSHELL = "\ufeffsk-long-lived\r\n".encode("utf-16-le")
 SAVED = {"token": "sk-long-lived"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("data", "line"),
     [
@@ -636,6 +648,7 @@ def test_status_signed_out(home: Path) -> None:
     assert (document["signedIn"], document["error"]["type"]) == (False, "NotAuthenticatedError")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("answer", "exit_code"),
     [(Answer(401), 3), (Answer(403), 3), (Answer(503), 4), (html(), 4), (json_answer({"valid": False}), 3)],
@@ -754,6 +767,7 @@ def test_logout_of_an_unusable_file_keeps_it(home: Path, make: Callable[[Path], 
     assert path.exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("auth", [None, {"accessToken": "other", "refreshToken": "again"}])
 def test_a_renewal_leaves_the_change_of_another_program(home: Path, auth: dict[str, str] | None) -> None:
     gate = Gate()
@@ -808,6 +822,7 @@ def test_a_variable_that_overrides_the_address_of_a_login_is_said(home: Path) ->
 KEYRING = {"PYTHON_KEYRING_BACKEND": "keyrings.alt.file.PlaintextKeyring"}
 
 
+@pytest.mark.thorough
 def test_tokens_live_in_the_keyring_and_not_in_the_file(home: Path) -> None:
     write_config(home, auth={"store": "keyring"}, other=1)
     with ScriptedServer(check_auth=True) as platform:
@@ -832,6 +847,7 @@ def test_a_login_in_the_file_is_used_until_the_next_sign_in(home: Path) -> None:
     assert run_cli("auth", "token", home=home, env=KEYRING).stdout == "access-old\n"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("backend", "line"),
     [
@@ -873,6 +889,7 @@ def keyring_that(folder: Path, get: str, set_: str = "pass") -> dict[str, str]:
     return {"PYTHON_KEYRING_BACKEND": "scripted_keyring.Keyring", "PYTHONPATH": path}
 
 
+@pytest.mark.thorough
 def test_a_keyring_that_repeats_a_token_in_its_error(home: Path, tmp_path: Path) -> None:
     write_config(home, auth={"store": "keyring"})
     env = keyring_that(tmp_path / "ring", "return None", "raise RuntimeError('cannot keep ' + password)")
@@ -884,6 +901,7 @@ def test_a_keyring_that_repeats_a_token_in_its_error(home: Path, tmp_path: Path)
     no_secret_in(done.stdout, done.stderr)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("action", ["status", "token", "logout"])
 def test_a_keyring_that_exits_is_one_line(home: Path, tmp_path: Path, action: str) -> None:
     write_config(home, auth={"store": "keyring"})
@@ -893,6 +911,7 @@ def test_a_keyring_that_exits_is_one_line(home: Path, tmp_path: Path, action: st
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("entry", ["not json", "[1]", '{"auth": [1], "token": 5}', "[" * 100_000])
 def test_a_login_replaces_an_entry_of_the_keyring_that_is_none(
     home: Path, tmp_path: Path, entry: str

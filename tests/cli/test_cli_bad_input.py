@@ -73,6 +73,7 @@ def test_help_and_version() -> None:
         assert run_cli(option).stdout == f"cirron-spool {__version__}\n"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("args", "said"),
     [

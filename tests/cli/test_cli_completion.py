@@ -38,6 +38,7 @@ def press_tab(folder: Path, *words: str) -> list[str]:
 needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 
 
+@pytest.mark.thorough
 @needs_bash
 @pytest.mark.parametrize(
     ("words", "proposals"),

@@ -155,6 +155,7 @@ def test_each_layer_overrides_the_ones_below(tmp_path: Path) -> None:
     assert table.lines[0] == f"Configuration: {file}"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["table", "json"])
 def test_no_secret_is_shown(tmp_path: Path, form: list[str]) -> None:
     secrets = [
@@ -204,6 +205,7 @@ def test_get_of_an_unset_setting(tmp_path: Path) -> None:
     assert (document["value"], document["exitCode"], document["error"]["type"]) == (None, 1, "NotSet")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("file", "key", "problem"),
     [
@@ -328,6 +330,7 @@ def test_set_writes_the_value_and_get_reads_it(
     assert stored(tmp_path) == foreign
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("args", "line"),
     [
@@ -383,6 +386,7 @@ def test_wrong_words_are_one_line_and_change_nothing(tmp_path: Path, args: list[
     assert untouched(tmp_path) == before
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "args",
     [
@@ -571,6 +575,7 @@ def loop(path: Path) -> None:
     path.symlink_to(path.name)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("spoil", [cut, a_list, everybodys, folder, below_a_file, pipe, loop])
 def test_an_unusable_file_is_named_and_stays(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     file = write_config(tmp_path, timeout=5000)
@@ -668,6 +673,7 @@ def test_without_a_home(tmp_path: Path) -> None:
     assert stored(tmp_path / "new/home") == {"timeout": 30000}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("there", [True, False], ids=["a file", "no folder yet"])
 def test_changes_of_many_processes_at_once_are_all_kept(tmp_path: Path, there: bool) -> None:
     """Twenty processes wait for one lock; each then sets one of four keys, the last value of which is kept."""
@@ -703,6 +709,7 @@ def test_a_change_waits_for_the_lock(tmp_path: Path) -> None:
 KEYRING = {"PYTHON_KEYRING_BACKEND": "keyrings.alt.file.PlaintextKeyring"}
 
 
+@pytest.mark.thorough
 def test_the_store_moves_the_tokens(tmp_path: Path) -> None:
     login = {"accessToken": ACCESS, "refreshToken": "refresh-0", "foreign": 1}
     write_config(tmp_path, auth=login, token=LONG)
@@ -720,6 +727,7 @@ def test_the_store_moves_the_tokens(tmp_path: Path) -> None:
     assert stored(tmp_path) == {"auth": login, "token": LONG, "timeout": 30000}
 
 
+@pytest.mark.thorough
 def test_the_way_back_from_a_keyring_that_fails(tmp_path: Path) -> None:
     failing = {"PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
     write_config(tmp_path, auth={"store": "keyring"})
@@ -777,6 +785,7 @@ def test_a_number_in_place_of_a_truth_value_is_replaced(tmp_path: Path) -> None:
     assert stored(tmp_path)["allowHttp"] is True
 
 
+@pytest.mark.thorough
 def test_a_file_that_is_nested_deeply_is_kept_or_refused(tmp_path: Path) -> None:
     for depth in (300, 700, 900, 5000):
         file = write_config(tmp_path)

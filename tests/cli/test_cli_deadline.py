@@ -14,6 +14,7 @@ from support.scripted import ScriptedServer
 from support.spools import TINY, sdk_batches
 
 
+@pytest.mark.thorough
 def test_a_flush_with_a_deadline_says_what_is_left(spool: Path) -> None:
     sdk_batches(spool, 2, spans=TINY)
     with ScriptedServer(Answer(hang=True)) as platform:

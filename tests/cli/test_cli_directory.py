@@ -17,6 +17,7 @@ EMPTY = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", EMPTY)
 @pytest.mark.parametrize(
     ("named", "spool", "how"),

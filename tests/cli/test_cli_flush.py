@@ -38,6 +38,7 @@ def small(home: Path, count: int = 2) -> list[Sealed]:
 # -- success -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("prog", ["cirron-spool", "cirron"])
 def test_two_batches_go_out_oldest_first_and_the_summary_is_the_pages(tmp_path: Path, prog: str) -> None:
     written = sdk_batches(tmp_path / ".cirron/spool", 2)
@@ -432,6 +433,7 @@ def test_verbose_tells_everything_but_the_token(tmp_path: Path) -> None:
     assert done.stdout == "Uploaded: 1  Failed: 1  Skipped: 0\n"
 
 
+@pytest.mark.thorough
 def test_no_escape_code_and_no_cut_in_a_pipe_whatever_the_environment_wishes(tmp_path: Path) -> None:
     spool = tmp_path / ("deep/" * 30) / "spool"
     sdk_batches(spool, 2, spans=TINY)
@@ -449,6 +451,7 @@ def test_no_escape_code_and_no_cut_in_a_pipe_whatever_the_environment_wishes(tmp
 # -- signals and closed streams ----------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_lets_the_batch_in_flight_be_acknowledged(
     tmp_path: Path, number: signal.Signals, code: int
@@ -514,6 +517,7 @@ def test_nobody_acknowledges_after_a_signal(tmp_path: Path) -> None:
     assert snapshot(tmp_path / ".cirron/spool") == written
 
 
+@pytest.mark.thorough
 def test_a_flush_whose_reader_has_gone_goes_on_and_tells_of_the_flush(tmp_path: Path) -> None:
     written = small(tmp_path)
     with ScriptedServer(ok(), Answer(404)) as server:
@@ -545,6 +549,7 @@ def test_a_reader_that_leaves_in_the_middle_stops_nothing(tmp_path: Path) -> Non
     assert len(done.lines) == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("closed", [">&- 2>&-", "<&-"])
 def test_a_stream_that_was_never_there(tmp_path: Path, closed: str) -> None:
     small(tmp_path)

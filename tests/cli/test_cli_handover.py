@@ -114,6 +114,7 @@ def test_the_official_tool_may_call_ours_again(tmp_path: Path, ours: Path) -> No
     assert done.returncode == 0
 
 
+@pytest.mark.thorough
 def test_without_another_one_it_says_what_there_is(tmp_path: Path, ours: Path) -> None:
     for word, shown in (("traces", "traces"), ("\x1b[31m", r"\x1b[31m")):
         done = run(ours, word, search=[ours.parent])
@@ -192,6 +193,7 @@ def test_the_help_says_where_other_words_go(ours: Path, official: Path, words: l
     assert alone.lines[-1] == "next cirron on PATH: none"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("option", ["--version", "-V"])
 def test_the_version_is_ours_and_the_other_tools_own(tmp_path: Path, ours: Path, option: str) -> None:
     own = f"cirron-spool {__version__}"

@@ -49,6 +49,7 @@ def shown(command: Parser, *more: str) -> str:
     return done.stdout
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", ALL, ids=lambda command: command.prog)
 def test_each_command_and_group_tells_its_version(command: Parser) -> None:
     for option in ("-V", "--version"):
@@ -56,6 +57,7 @@ def test_each_command_and_group_tells_its_version(command: Parser) -> None:
         assert shown(command, option).splitlines()[0] == f"cirron-spool {__version__}"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", ALL, ids=lambda command: command.prog)
 def test_each_form_of_help_is_the_same(command: Parser) -> None:
     program, *words = command.prog.split()

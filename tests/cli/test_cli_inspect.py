@@ -107,6 +107,7 @@ def test_the_table_never_wraps_on_a_narrow_terminal(tmp_path: Path, columns: int
     assert all(name in piped.stdout for name in names)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", ["inspect", "quarantine"])
 def test_the_count_stands_at_the_end_where_the_first_line_leaves_the_screen(
     tmp_path: Path, command: str
@@ -260,6 +261,7 @@ def test_control_characters_in_the_path_are_escaped_as_text_and_exact_in_json(tm
     assert document["dir"] == str(spool)
 
 
+@pytest.mark.thorough
 def test_a_reader_that_leaves_is_no_crash(tmp_path: Path) -> None:
     spool = sparse(tmp_path / "spool", {f"{number}-ab.json": 1 for number in range(3000)})
     done = run_cli("inspect", "--dir", spool, closed_stdout=True)
@@ -304,6 +306,7 @@ def test_each_name_has_its_own_time(digits: list[str]) -> None:
         assert times.of(f"{created}-0a.json") == (str(int(created)), iso_utc(int(created)))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("made", ["file", "link", "loop", "unlistable"])
 def test_a_quarantine_that_cannot_be_read_hides_no_batch(tmp_path: Path, made: str) -> None:
     spool = tmp_path / ".cirron" / "spool"

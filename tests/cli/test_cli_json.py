@@ -52,6 +52,7 @@ def errors(done: CliResult) -> list[str]:
     return [line.removeprefix("Error: ") for line in done.stderr.splitlines() if line.startswith("Error: ")]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     "words",
@@ -162,6 +163,7 @@ def test_nothing_is_wrong(tmp_path: Path, form: str) -> None:
         assert (document["uploaded"], document["destination"], document["warnings"]) == (1, server.url, [])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", FORMS)
 def test_another_one_at_work(tmp_path: Path, form: str) -> None:
     sdk_batches(tmp_path / ".cirron/spool", 1, spans=TINY)

@@ -30,6 +30,7 @@ def flush(spool: Path, platform: ScriptedServer, log: str | Path, *args: str) ->
     return run_cli("flush", "--dir", spool, "--log-file", log, *args, env=env)
 
 
+@pytest.mark.thorough
 def test_each_event_and_message_has_a_line(filled: Path, tmp_path: Path) -> None:
     log = tmp_path / "flush.log"
     with ScriptedServer(Answer(), Answer(400)) as platform:
@@ -62,6 +63,7 @@ def test_each_event_and_message_has_a_line(filled: Path, tmp_path: Path) -> None
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["folder", "no folder", "pipe"])
 def test_a_place_that_cannot_be_written_is_one_line_before_anything_is_sent(
     filled: Path, tmp_path: Path, kind: str

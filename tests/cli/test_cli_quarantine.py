@@ -7,6 +7,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support.answers import json_answer
 from support.cli import write_config
 from support.fork_server import run_cli
@@ -149,6 +151,7 @@ def test_clear_asks_like_clear(tmp_path: Path) -> None:
     assert not aside.exists()
 
 
+@pytest.mark.thorough
 def test_retry_and_clear_as_json(tmp_path: Path) -> None:
     aside = str(tmp_path / ".cirron/quarantine")
     fine = {"dir": aside, "failed": 0, "warnings": [], "exitCode": 0}
@@ -172,6 +175,7 @@ def test_retry_and_clear_as_json(tmp_path: Path) -> None:
     assert run("retry", first.name, code=2)["exitCode"] == 2
 
 
+@pytest.mark.thorough
 def test_a_name_that_is_not_in_quarantine_is_wrong_usage_and_escaped(tmp_path: Path) -> None:
     [batch] = quarantined(tmp_path)
     for name in ("1-ab.json", "../spool/x", "a\x1b[31m"):

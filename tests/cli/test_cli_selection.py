@@ -366,6 +366,7 @@ def test_times_are_ages_or_moments_in_utc(
 NEITHER = "No batch is both older than --older-than and newer than --newer-than. Exchange the two times."
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", ["inspect", "clear", "flush"])
 @pytest.mark.parametrize(
     ("options", "said"),

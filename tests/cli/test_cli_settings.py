@@ -114,6 +114,7 @@ BAD_PATHS = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", BAD_PATHS)
 @pytest.mark.parametrize("place", ["variable", "file"])
 def test_a_bad_route_is_refused_before_anything_is_sent(tmp_path: Path, path: str, place: str) -> None:
@@ -200,6 +201,7 @@ def broken_toml(home: Path) -> Path:
 UNUSABLE = [broken_json, folder, pipe, everybodys, a_list, below_a_file, loop, broken_toml]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", UNUSABLE)
 @pytest.mark.parametrize("by", ["variable", "file"])
 def test_with_a_key_at_hand_it_is_a_warning(tmp_path: Path, make: Callable[[Path], Path], by: str) -> None:

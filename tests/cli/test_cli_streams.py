@@ -134,6 +134,7 @@ def test_output_that_is_the_job_is_missed(tmp_path: Path, redirection: str, args
     assert [line[:38] for line in done.stderr.splitlines()] == ["Error: Cannot write to standard output"]
 
 
+@pytest.mark.thorough
 @FULL
 @pytest.mark.parametrize("form", [[], ["--verbose"], ["--json"]], ids=" ".join)
 def test_a_full_disk_behind_the_words_stops_nothing(tmp_path: Path, form: list[str]) -> None:

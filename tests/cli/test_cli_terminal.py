@@ -118,6 +118,7 @@ def shown(frames: list[list[str]], pattern: str) -> bool:
     return any(re.search(pattern, "\n".join(frame)) for frame in frames)
 
 
+@pytest.mark.thorough
 def test_the_bar_shows_it_all_and_leaves_only_the_summary(tmp_path: Path) -> None:
     written = spool_of(tmp_path, 4, spans=(10, 20))
     total = sum(len(batch.data) for batch in written)
@@ -334,6 +335,7 @@ def test_a_second_one_is_immediate_and_restores_the_terminal(tmp_path: Path) -> 
     assert snapshot(tmp_path / ".cirron/spool") == written
 
 
+@pytest.mark.thorough
 def test_a_terminal_that_can_nothing_gets_plain_lines(tmp_path: Path) -> None:
     for term in ("dumb", "unknown", ""):
         spool_of(tmp_path, 2)
@@ -375,6 +377,7 @@ def test_the_count_is_shown_whatever_size_the_terminal_claims(
     assert snapshot(tmp_path / ".cirron/spool") == []
 
 
+@pytest.mark.thorough
 def test_no_color_means_no_colour(tmp_path: Path) -> None:
     found = {}
     for env in ({}, {"NO_COLOR": "1"}):

@@ -95,6 +95,7 @@ def test_the_grace_ends(tmp_path: Path, spool: Path) -> None:
     assert (done.returncode, len(snapshot(spool))) == (143, 2)
 
 
+@pytest.mark.thorough
 def test_kill_9_loses_nothing_and_resends_two_at_most(tmp_path: Path, spool: Path) -> None:
     writer = (
         "import sys; from pathlib import Path; from support.spools import TINY, sdk_batches\n"
@@ -121,6 +122,7 @@ def test_kill_9_loses_nothing_and_resends_two_at_most(tmp_path: Path, spool: Pat
     assert snapshot(spool) == []
 
 
+@pytest.mark.thorough
 def test_json_events_of_a_life_with_an_outage(tmp_path: Path, spool: Path) -> None:
     write_batch(spool, 1, "a1")
     with ScriptedServer(Answer(503), Answer(503)) as server:
@@ -200,6 +202,7 @@ def test_another_flush_is_told_that_the_spool_is_busy(tmp_path: Path, spool: Pat
     assert "Another cirron-spool is working on" in done.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("args", "said"),
     [

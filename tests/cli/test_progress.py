@@ -213,6 +213,7 @@ def test_the_time_left_leaves_out_what_will_not_be_sent(monkeypatch: pytest.Monk
 # -- the bar -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [HELD, STREAMED])
 def test_the_bar_moves_within_a_batch(tmp_path: Path, size: int) -> None:
     slow(tmp_path / ".cirron/spool", size)
@@ -279,6 +280,7 @@ def test_it_says_what_it_waits_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert re.search(line, told.getvalue()), told.getvalue()
 
 
+@pytest.mark.thorough
 def test_after_ten_seconds_and_not_before(tmp_path: Path) -> None:
     """One second stands for ten, in a command that is otherwise the real one."""
     assert views._PERIOD_S == 10

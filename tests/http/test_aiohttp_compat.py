@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -45,6 +45,8 @@ async def peer() -> AsyncIterator[Peer]:
         server.close()
         for writer in there.writers:
             writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
 
 async def until(happened: Callable[[], bool], what: str) -> None:

@@ -351,6 +351,7 @@ def test_an_ipv6_address_has_brackets() -> None:
     assert translate(refused, peer="?") == NoAnswer("cannot connect to [::1]:8443: Connection refused")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("without_extensions", ["", "1"], ids=["parser in C", "parser in Python"])
 @pytest.mark.parametrize(
     "broken",

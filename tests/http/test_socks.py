@@ -65,6 +65,7 @@ def flush_command(spool: Path, *more: str, env: dict[str, str], **options: Any) 
 # -- through the tunnel --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("drip", [False, True], ids=["", "byte by byte"])
 @pytest.mark.parametrize("login", ["", LOGIN], ids=["open", "login"])
 @pytest.mark.parametrize("scheme", ["socks5h", "socks", "socks4a", "SOCKS5H"])

@@ -79,6 +79,7 @@ async def test_each_batch_arrives_with_its_own_headers(spool: Path, monkeypatch:
         assert body == data[kind]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "answer",
     [

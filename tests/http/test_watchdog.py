@@ -61,6 +61,7 @@ def test_a_stall_in_any_state_of_a_connection_times_out(without_extensions: str)
     assert result["outcomes"] == {str(case): expected(case) for case in cases()}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "answer",
     [
@@ -191,6 +192,7 @@ class SlowSink(BlockingServer):
             stream.read(1)  # until the client closes
 
 
+@pytest.mark.thorough
 async def test_a_slow_upload_does_not_time_out(spool: Path) -> None:
     """It takes three times the limit. For most of that time no byte leaves the process's own buffers."""
     body = random_batch(spool, 6_000_000)
@@ -204,6 +206,7 @@ async def test_a_slow_upload_does_not_time_out(spool: Path) -> None:
     assert gzip.decompress(sink.body) == body
 
 
+@pytest.mark.thorough
 async def test_the_progress_of_a_slow_upload_is_reported() -> None:
     """The number of bytes grows with each report, and stays within the length of the body."""
     body = gzip.compress(random.Random(1).randbytes(3_000_000))
@@ -218,6 +221,7 @@ async def test_the_progress_of_a_slow_upload_is_reported() -> None:
     assert 0 < reported[0] < reported[-1] <= len(body)
 
 
+@pytest.mark.thorough
 async def test_a_slow_upload_in_a_single_write_does_not_time_out(spool: Path) -> None:
     """The kernel has no room for the 200 KB, so most of them wait in the process during the write."""
     body = random_batch(spool, 200_000)

@@ -39,6 +39,7 @@ async def test_a_flush_that_ends_before_its_deadline_is_as_any_other(spool: Path
     assert (result.uploaded, result.exit_code, result.warnings) == (2, 0, ())
 
 
+@pytest.mark.thorough
 async def test_the_batch_in_flight_has_the_time_that_is_left(spool: Path) -> None:
     """The last answer comes when the stop has begun: the batch arrives, and nothing is left."""
     sdk_batches(spool, 1, spans=TINY)

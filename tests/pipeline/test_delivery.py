@@ -224,6 +224,7 @@ async def test_the_first_delay_is_a_second_and_the_longest_ten(
     assert delays[1] == 10.0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("value", ["0", "00", "1", " 1 ", "0000000000000000000000001"])
 async def test_retry_after_replaces_the_delay_and_is_a_second_at_least(
     spool: Path, monkeypatch: pytest.MonkeyPatch, value: str

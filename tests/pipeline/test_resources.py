@@ -207,6 +207,7 @@ def command(tmp_path: Path, program: str, *args: str) -> CliResult:
         return running.finish()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", [[], ["--verbose"], ["--json"], ["--json-events"]], ids=" ".join)
 def test_a_flush_whose_thread_is_refused_says_so_in_one_line(tmp_path: Path, form: list[str]) -> None:
     written = sdk_batches(tmp_path / ".cirron/spool", 2, spans=TINY)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -375,6 +376,7 @@ async def test_a_huge_one_is_streamed_in_flat_memory(spool: Path) -> None:
     with path.open("r+b") as file:
         file.truncate(300 * 1024 * 1024)
     seen = 0
+    left = asyncio.Event()
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal seen
@@ -384,6 +386,9 @@ async def test_a_huge_one_is_streamed_in_flat_memory(spool: Path) -> None:
         writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
         await reader.read()
         writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+        left.set()
 
     server = await asyncio.start_server(take, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -402,6 +407,7 @@ async def test_a_huge_one_is_streamed_in_flat_memory(spool: Path) -> None:
     finally:
         tracemalloc.stop()
         server.close()
+    await left.wait()
     assert (counts(result).uploaded, counts(result).bytes_sent, seen) == (1, 300 << 20, 300 << 20)
     assert peak < 32 << 20
     assert all(

@@ -149,6 +149,7 @@ async def test_leaving_the_block_delivers_what_is_sealed_by_then(spool: Path) ->
     assert watch.result is not None and watch.result.uploaded == 20
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("in_flight", [1, 4])
 @pytest.mark.parametrize("disk_work", ["thread", "inline"])
 async def test_the_real_sdk_at_full_speed_with_eviction(spool: Path, in_flight: int, disk_work: Any) -> None:
@@ -200,6 +201,7 @@ def _start_run(directory: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code], env=env, cwd=directory, stdin=subprocess.PIPE)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "down", [Answer(503, body=b"down"), Answer(read_only=0, reset=True)], ids=["503", "reset"]
 )
@@ -221,6 +223,7 @@ async def test_an_outage_is_waited_out_and_said_twice(spool: Path, down: Answer)
     assert "Waiting for the platform" in events.of(Waiting)[0].message
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("in_flight", [1, 3])
 async def test_a_refused_token_is_replaced_by_a_new_login(
     spool: Path, tmp_path: Path, config: Callable[..., Path], in_flight: int
@@ -259,6 +262,7 @@ async def test_a_token_that_is_refused_at_the_start_is_waited_for(
         assert server.uploads[0].headers["authorization"] == "Bearer sk-right"
 
 
+@pytest.mark.thorough
 async def test_a_login_to_another_platform_is_not_used(spool: Path, config: Callable[..., Path]) -> None:
     events = Events()
     write_batch(spool, 1, "a1")

@@ -100,6 +100,7 @@ async def test_a_body_that_moves_is_not_cut(start: Start) -> None:
         writer.close()
 
 
+@pytest.mark.thorough
 async def test_more_connections_than_there_is_room_for(start: Start) -> None:
     async with start(max_connections=3) as peer:
         held = [await peer.connect() for _ in range(3)]
@@ -378,6 +379,7 @@ async def test_it_ends_from_every_state(start: Start, state: str) -> None:
     assert [name for name in peer.names if name.endswith(".part")] == []
 
 
+@pytest.mark.thorough
 async def test_one_turned_away_that_stays_is_closed(start: Start) -> None:
     async with start(max_connections=1) as peer:
         first, writer = await peer.connect()

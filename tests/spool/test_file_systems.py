@@ -54,6 +54,7 @@ LOCK_ERRORS = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("call", "code"), LOCK_ERRORS, ids=[f"{call}-{named(code)}" for call, code in LOCK_ERRORS]
 )

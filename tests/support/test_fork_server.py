@@ -15,6 +15,7 @@ from support.scripted import ScriptedServer
 from support.spools import TINY, sdk_batches, snapshot
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("prog", ["cirron-spool", "cirron"])
 @pytest.mark.parametrize(
     ("words", "given"),
@@ -75,6 +76,7 @@ def test_a_command_that_hangs_is_killed_and_fails_the_test(
     assert fork_server.run_cli("--version").returncode == 0
 
 
+@pytest.mark.thorough
 def test_what_is_read_at_a_start_has_a_process_of_its_own(tmp_path: Path) -> None:
     trusted = {"CIRRON_API_KEY": "sk-fork", "SSL_CERT_FILE": str(tls.AUTHORITY)}
     with ScriptedServer(tls=tls.server_context()) as server:

@@ -1,0 +1,123 @@
+"""The report of a flush: its events, its counts, and its result."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextvars import copy_context
+from dataclasses import replace
+from pathlib import Path
+
+from cirron_spool.errors import EXIT_ATTENTION, EXIT_TEMPFAIL, CirronSpoolError
+from cirron_spool.events import (
+    Ended,
+    Failed,
+    FlushEvent,
+    FlushResult,
+    Found,
+    Quarantined,
+    SnapshotFailed,
+    Started,
+    Waiting,
+    Warned,
+    describe,
+    warning_in,
+)
+from cirron_spool.pipeline.deadline import Deadline
+from cirron_spool.pipeline.options import FlushOptions
+from cirron_spool.pipeline.preflight import Contents
+from cirron_spool.pipeline.tally import Tally
+from cirron_spool.text import count as number_of
+
+LOGGER = logging.getLogger("cirron_spool")
+# A library prints nothing by itself. Without any handler, logging prints warnings to standard error.
+LOGGER.addHandler(logging.NullHandler())
+
+
+class Report:
+    """Tells the listener of a flush what happens, and counts it in ``tally``.
+
+    ``has_listener``: somebody wants the events of each batch. ``started``: the first listing was reported.
+    ``snapshots_left`` is a warning for the end, or empty.
+    """
+
+    def __init__(self, directory: Path, options: FlushOptions) -> None:
+        self.tally = Tally(directory)
+        self.started = False
+        self.snapshots_left = ""
+        # An event for each batch is made only for a listener.
+        self.has_listener = options.on_event is not None or LOGGER.isEnabledFor(logging.DEBUG)
+        self._listener = options.on_event if options.on_event is not None else _log
+        # The context variables of the caller. Callbacks of threads and timers emit events, too, and have others.
+        self._context = copy_context()
+        self._stop = options.stop
+        self._began = time.monotonic()
+
+    def count(self, contents: Contents) -> None:
+        """Count the selected batches of a listing, and those that the selection leaves out."""
+        self.tally.selected += len(contents.selected.batches)
+        self.tally.left_out = contents.selected.left_out
+
+    def note(self, contents: Contents) -> None:
+        """Report the listing."""
+        self.count(contents)
+        selected, strangers = contents.selected, contents.strangers
+        if self.started:
+            self.emit(Found(len(selected.batches), sum(contents.sizes)))
+            return
+        self.started = True
+        self.emit(
+            Started(self.tally.directory, len(selected.batches), sum(contents.sizes), selected.left_out)
+        )
+        if selected.blocked:
+            self.tally.exit_codes.add(EXIT_ATTENTION)  # no flush with this bound will ever send anything
+            self.warn(selected.blocked)
+        self.warn(selected.odd)
+        if selected.older and selected.batches:
+            older = number_of(selected.older, "older batch")
+            self.warn(f"The selection leaves out {older}: they stay, and will arrive after newer ones.")
+        if strangers:
+            odd = "is not a regular file" if len(strangers) == 1 else "are not regular files"
+            entries = f"{number_of(len(strangers), 'entry', 'entries')} with a batch's name {odd}"
+            self.warn(f"{entries}, such as {strangers[0]} ({contents.strange}). Move that out of the spool.")
+
+    def plan(self, contents: Contents) -> None:
+        """Report the batches that a flush would send, and warn of those that it could not."""
+        self.tally.planned = tuple(zip(contents.selected.batches, contents.sizes, strict=True))
+        if empty := [name for name, size in self.tally.planned if not size]:
+            batches = f"{number_of(len(empty), 'batch')} without a byte, such as {empty[0]},"
+            self.warn(f"{batches} cannot be sent. Delete the empty files: a power cut leaves them.")
+
+    def end(self, error: CirronSpoolError | None = None) -> FlushResult:
+        """Emit the result; ``error`` is the exception that the caller will see."""
+        if self.tally.evicted:
+            vanished = number_of(self.tally.evicted, "batch")
+            self.warn(
+                f"{vanished} vanished before the upload. The SDK deletes the oldest when the spool is full."
+            )
+        self.warn(self.snapshots_left)
+        stop = self._stop
+        if isinstance(stop, Deadline) and stop.passed and self.tally.result(0).skipped:
+            self.tally.exit_codes.add(EXIT_TEMPFAIL)
+        result = self.tally.result(time.monotonic() - self._began)
+        if error is not None:
+            error.result = result = replace(result, exit_code=error.exit_code)
+        self.emit(Ended(result))
+        return result
+
+    def emit(self, event: FlushEvent) -> None:
+        """Give an event to the listener, in the caller's context; keep its warning for the result."""
+        if warning := warning_in(event):
+            self.tally.warnings.append(warning)
+        self._context.run(self._listener, event)
+
+    def warn(self, message: str) -> None:
+        """Emit a warning for a person, unless it is empty."""
+        if message:
+            self.emit(Warned(message))
+
+
+def _log(event: FlushEvent) -> None:
+    """Log an event, for a flush without a listener."""
+    is_for_person = isinstance(event, Failed | Quarantined | SnapshotFailed | Waiting | Warned)
+    LOGGER.log(logging.WARNING if is_for_person else logging.DEBUG, "%s", describe(event))
