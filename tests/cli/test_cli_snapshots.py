@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,7 @@ def test_its_words_and_forms(spool: Path) -> None:
         done = flush(server, spool, "--snapshots", "--json-events")
         assert done.returncode == 1
         assert done.stderr == (
-            f"Warning: Rejected {bad}: HTTP 422 Unprocessable Entity. "
+            f"Warning: Rejected {bad}: HTTP 422 {HTTPStatus(422).phrase}. "
             "The server said: No such \\x1b span. The snapshot stays on disk.\n"
         )
         events = [json.loads(line) for line in done.lines]
