@@ -335,6 +335,6 @@ def _unexpected_hint(answer: Answer) -> str:
         return f"The server redirects{where}. Redirects are never followed: set apiUrl to where the platform really is."
     if answer.status == 407:
         proxy = f"The proxy {printable(answer.proxy)}" if answer.proxy else "A proxy"
-        source = answer.proxy_source or "HTTPS_PROXY or HTTP_PROXY"
+        source = printable(answer.proxy_source) or "HTTPS_PROXY or HTTP_PROXY"
         return f"{proxy} asks for credentials. Set them in {source}, or exempt the host in NO_PROXY."
     return _with_said(answer, "Check apiUrl; nothing was deleted.")

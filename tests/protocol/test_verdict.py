@@ -573,6 +573,7 @@ ANSWERS = st.builds(
 @example(Answer(400, body=b"[" * 100_000))
 @example(Answer(429, headers=CIMultiDict({"Retry-After": "9" * 5000})))
 @example(Answer(429, headers=CIMultiDict({"Retry-After": "Fri, 31 Dec 9999 23:59:60 GMT"})))
+@example(Answer(407, proxy_source="\x1f"))
 def test_judge_never_raises_and_says_something_that_can_be_printed(outcome: Answer | NoAnswer) -> None:
     verdict = judged(outcome)
     for text in (verdict.message, verdict.hint):
