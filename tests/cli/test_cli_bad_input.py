@@ -235,7 +235,7 @@ def test_numbers_and_names_that_only_the_flush_can_judge(tmp_path: Path) -> None
         (["--retries", "101"], "100"),
         (["--gzip-library", "lz4\x1b[31m"], "lz4"),
         (["--gzip-level", "77"], "77"),
-        (["--disk-work", "fast"], "thread, inline"),
+        (["--disk-work", "fast"], "--disk-work needs one of inline, thread"),
     ):
         assert said in stopped(tmp_path, *args, env=env), args
     assert snapshot(tmp_path / ".cirron/spool") == written

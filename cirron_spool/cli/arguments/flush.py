@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cirron_spool.cli.arguments.options import EXIT_CODES, add_directory, add_dry_run, add_selection
 from cirron_spool.cli.arguments.parser import Parser
-from cirron_spool.cli.arguments.values import End, Whole, size_value, time_value
+from cirron_spool.cli.arguments.values import End, OneOf, Whole, size_value, time_value
 
 
 def add_flush(group: Parser) -> None:
@@ -147,7 +147,7 @@ def add_flush(group: Parser) -> None:
     speed.add_argument(
         "--disk-work",
         metavar="PLACE",
-        words=("inline", "thread"),
+        read=OneOf("inline", "thread"),
         example="thread",
         help="inline reads and deletes small files in the event loop, thread all in a thread (default: inline)",
     )
