@@ -106,9 +106,10 @@ class BackgroundServer:
         server = await asyncio.start_server(self._accept, sock=sock, ssl=self._tls, limit=MAX_HEAD)
         self._ready.set_result(sock.getsockname()[1])
         await self.passes(self._release)
-        server.close()
-        # The task of a connection that is being accepted owns its socket once it has begun.
+        # A connection that was accepted becomes a transport in asyncio's own task, and only while the server is open.
+        asyncio.get_running_loop().remove_reader(sock.fileno())
         await asyncio.sleep(0)
+        server.close()
         # All of this loop's: a connection that is being accepted is a task of asyncio's own.
         while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in tasks:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import http.client
 import os
 import socket
 import ssl
+import sys
 from contextlib import closing, suppress
 
 import pytest
@@ -226,3 +228,17 @@ def test_tls_that_must_be_refused(certificate: str) -> None:
     ):
         client.request("GET", "/")
     assert server.requests == []
+
+
+@pytest.mark.parametrize("context", [None, tls.server_context()], ids=["tcp", "tls"])
+def test_a_connection_at_the_very_end_leaves_no_socket_behind(
+    context: ssl.SSLContext | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: left.append(found.exc_value))
+    for _ in range(20):  # it may come before the end, while it is prepared, and after it
+        with ScriptedServer(tls=context) as server:
+            late = socket.create_connection(("127.0.0.1", server.port))
+        late.close()
+        gc.collect()
+    assert left == []
