@@ -6,14 +6,13 @@ from dataclasses import replace
 from datetime import datetime
 
 from cirron_spool.protocol.answer import Answer, NoAnswer
+from cirron_spool.protocol.answer_body import is_json, is_page, media_type
 from cirron_spool.protocol.verdict import Action, Verdict, judge
 from cirron_spool.text import hide, printable
 
 # The answers of a platform that has no route for snapshots.
 WITHOUT_ROUTE = frozenset({404, 405, 501})
 
-_PAGE_TYPES = frozenset({"text/html", "application/xhtml+xml"})
-_PAGE_STARTS = (b"<!doctype html", b"<html")
 # A longer body, or one of several lines, is no address.
 _LONGEST_URI = 1024
 
@@ -29,7 +28,8 @@ def judge_snapshot(
     """
     if isinstance(outcome, Answer) and 200 <= outcome.status <= 299:
         said, status = _uri_in(outcome, secrets), outcome.status
-        if not (_is_page(outcome) or _is_json(outcome)):
+        kind, body = outcome.header("Content-Type"), outcome.body
+        if not (is_page(kind, body) or is_json(kind, body)):
             outcome = outcome._replace(headers=None, body=b"")  # the type says nothing
         verdict = judge(outcome._replace(status=200), name=key, origin=origin, now=now, secrets=secrets)
         return replace(verdict, status=status, said=said if verdict.action is Action.ACKNOWLEDGED else "")
@@ -43,24 +43,10 @@ def judge_snapshot(
     return verdict
 
 
-def _kind(answer: Answer) -> str:
-    return answer.header("Content-Type").partition(";")[0].strip().lower()
-
-
-def _is_page(answer: Answer) -> bool:
-    start = answer.body.lstrip(b"\xef\xbb\xbf \t\r\n")[:16].lower()
-    return bool(answer.body) and (_kind(answer) in _PAGE_TYPES or start.startswith(_PAGE_STARTS))
-
-
-def _is_json(answer: Answer) -> bool:
-    kind = _kind(answer)
-    return kind == "application/json" or kind.endswith("+json") or answer.body.lstrip()[:1] == b"{"
-
-
 def _uri_in(answer: Answer, secrets: tuple[str, ...]) -> str:
     """The address that the platform gives a snapshot: the header Location, or a short line of text."""
-    text = answer.header("Location")
-    if not text and _kind(answer) in ("", "text/plain") and not _is_json(answer):
+    text, kind = answer.header("Location"), answer.header("Content-Type")
+    if not text and media_type(kind) in ("", "text/plain") and not is_json(kind, answer.body):
         text = answer.body[: _LONGEST_URI + 1].decode("utf-8", "replace").strip()
     if len(text) > _LONGEST_URI or "\n" in text:
         return ""

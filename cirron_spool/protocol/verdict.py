@@ -16,6 +16,7 @@ from http import HTTPStatus
 
 from cirron_spool.errors import EXIT_ATTENTION, EXIT_AUTH, EXIT_OK, EXIT_TEMPFAIL
 from cirron_spool.protocol.answer import Answer, NoAnswer
+from cirron_spool.protocol.answer_body import is_json, is_markup, media_type
 from cirron_spool.protocol.retry import LONGEST_RETRY_AFTER_S, parse_retry_after
 from cirron_spool.text import hide, printable
 
@@ -188,17 +189,14 @@ def _doubt(
     content_type: str, content_encoding: str, body: bytes, complete: bool, delimited: bool
 ) -> _Doubt | None:
     """The doubt about an acknowledgement with this type, encoding and body; None without a doubt."""
-    kind = content_type.partition(";")[0].strip().lower()
+    kind = media_type(content_type)
     is_plain_encoding = content_encoding.strip().lower() in ("", "identity")
     if not body:
         # A type describes a body. Where only the closed connection ends the answer, it is a promise that a cut broke.
         no_promise = kind in ("", "text/plain") and is_plain_encoding
         is_certain = complete and (delimited or no_promise)
         return None if is_certain else partial(_unreadable, why="the answer was cut")
-    # A page may have a byte order mark and white space before its first tag. Markup is not plain text, even where it
-    # claims to be.
-    start = body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-    if kind in ("text/html", "application/xhtml+xml") or start == b"<":
+    if is_markup(content_type, body):
         return partial(
             _something_else,
             what="a web page",
@@ -212,7 +210,7 @@ def _doubt(
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError:
         return partial(_unreadable, why="the answer is not text")
-    if kind == "application/json" or kind.endswith("+json") or start in (b"{", b"["):
+    if is_json(content_type, body):
         return _doubt_in_json(text)
     if kind in ("", "text/plain"):
         return None
