@@ -140,9 +140,9 @@ def _select(entries: Sequence[Entry], selection: Selection) -> Selected[Entry]:
 def spool_near(directory: Path) -> Path | None:
     """The spool that a person who named ``directory`` probably meant, or None. For a directory without batches.
 
-    Looked for is a spool one or two levels below it; beside or above it, where it does not exist; and below the home
-    directory, where its path has a ``~`` that no shell expanded. A spool with batches comes before an empty
-    ``.cirron/spool``. Blocking; the work is bounded, and nothing is raised.
+    The search covers two levels below ``directory``. Where that is missing, the search covers the folders beside and
+    above it. A path with a ``~`` that no shell expanded is looked up below the home directory. A spool with batches
+    comes before an empty ``.cirron/spool``. Blocking; the work is bounded, and nothing is raised.
     """
     empty = None
     for place in _candidates(directory):

@@ -20,8 +20,8 @@ def flush_spool_sync(*arguments: Any, **options: Any) -> FlushResult:
 
     Under a running event loop, as in a notebook, the flush runs in a thread with an event loop of its own, and the
     caller waits for it. ``on_event`` is then called in that thread. An exception in the caller, such as
-    KeyboardInterrupt, cancels the flush. Raises ConfigError for ``client``, ``session`` and ``stop``: they belong to an
-    event loop.
+    KeyboardInterrupt, cancels the flush. Raises the errors of ``flush_spool``. Raises ConfigError for ``client``,
+    ``session`` and ``stop``: they belong to an event loop.
     """
     for option in ("client", "session", "stop"):
         if options.get(option) is not None:

@@ -14,7 +14,7 @@ from cirron_spool.lazy_flush import flush_spool
 if TYPE_CHECKING:
     from cirron_spool.events import FlushResult
 
-GRACE_S = 10.0
+WATCH_GRACE_S = 10.0
 
 
 class Watch:
@@ -102,7 +102,7 @@ def watch_spool(
     *,
     until_pid: int | None = None,
     idle_exit_s: float | None = None,
-    grace_s: float = GRACE_S,
+    grace_s: float = WATCH_GRACE_S,
     **options: Any,
 ) -> Watch:
     """Deliver the batches of the spool in ``directory`` as a run seals them. The result is an async context manager.

@@ -35,6 +35,11 @@ class Identity:
             return f"{self.name} <{self.email}>"
         return self.email or self.name or "an account without a name"
 
+    @property
+    def with_organization(self) -> str:
+        """As text, and the organisation in parentheses where it is known."""
+        return f"{self} ({self.organization})" if self.organization else str(self)
+
 
 def json_object(answer: Answer) -> dict[str, object] | None:
     """The JSON object in a whole answer, or None."""

@@ -76,6 +76,10 @@ class _Poll(NamedTuple):
         """The server's own delay after a temporary failure."""
         return self.failure.retry_after_s if self.failure is not None else None
 
+    def retry_line(self, delay_s: float, number: int) -> str:
+        """As that of a verdict, after a temporary failure."""
+        return self.failure.retry_line(delay_s, number) if self.failure is not None else ""
+
 
 class DeviceFlow:
     """The device flow with the platform of ``settings``."""
@@ -102,7 +106,7 @@ class DeviceFlow:
             attempt,
             retries=self._retries,
             is_temporary=lambda verdict: code is None and verdict.action is Action.RETRY,
-            announce=lambda verdict, delay_s, number: _announce(announce, verdict, delay_s, number),
+            announce=lambda verdict, delay_s, number: announce(verdict.retry_line(delay_s, number)),
         )
         if code is not None:
             return code
@@ -127,7 +131,7 @@ class DeviceFlow:
                 lambda: self._poll(code),
                 retries=self._retries,
                 is_temporary=lambda poll: poll.failure is not None and poll.failure.action is Action.RETRY,
-                announce=lambda poll, delay_s, number: _announce(announce, poll.failure, delay_s, number),
+                announce=lambda poll, delay_s, number: announce(poll.retry_line(delay_s, number)),
             )
             if poll.credentials is not None:
                 return poll.credentials
@@ -179,11 +183,6 @@ def _failure(verdict: Verdict) -> SignInError:
     )
     message = f"{verdict.message.removesuffix('.')}. {_NOTHING_SAVED}{later}"
     return SignInError(message, verdict.exit_code, hint=verdict.hint)
-
-
-def _announce(announce: Announce, verdict: Verdict | None, delay_s: float, number: int) -> None:
-    if verdict is not None:
-        announce(f"{verdict.message}. Attempt {number} in {delay_s:.1f} s.")
 
 
 def _error_in(answer: Answer) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from cirron_spool.auth.answers import Identity, json_object, read_identity, read_validity
-from cirron_spool.auth.token_manager import STATUS_PATH
+from cirron_spool.auth.token_manager import ask_status
 from cirron_spool.errors import EXIT_ATTENTION, EXIT_TEMPFAIL, SignInError
 from cirron_spool.http.attempts import attempt_on_schedule
 from cirron_spool.http.transport import Transport
@@ -27,25 +27,20 @@ async def verify_new_token(
 
     async def attempt() -> Verdict:
         nonlocal identity, refused
-        outcome = await transport.get(
-            settings.api_url + STATUS_PATH, {"Authorization": f"Bearer {credentials.token}"}
-        )
+        outcome = await ask_status(transport, settings.api_url, credentials)
         document = json_object(outcome) if isinstance(outcome, Answer) and outcome.status == 200 else None
         if document is not None:
             is_valid = read_validity(document)
             refused = is_valid is False
             identity = read_identity(document) if is_valid else None
-        secrets = tuple(filter(None, (credentials.token, credentials.refresh_token)))
         failed = "The new token could not be verified"
-        return judge_auth(outcome, failed=failed, now=datetime.now(UTC), secrets=secrets)
+        return judge_auth(outcome, failed=failed, now=datetime.now(UTC), secrets=credentials.secrets)
 
     verdict = await attempt_on_schedule(
         attempt,
         retries=settings.retries,
         is_temporary=lambda verdict: not refused and identity is None and verdict.action is Action.RETRY,
-        announce=lambda verdict, delay_s, number: announce(
-            f"{verdict.message}. Attempt {number} in {delay_s:.1f} s."
-        ),
+        announce=lambda verdict, delay_s, number: announce(verdict.retry_line(delay_s, number)),
     )
     if identity is not None:
         return identity

@@ -31,7 +31,7 @@ from cirron_spool.protocol.verdict import Action, Verdict, judge_auth
 from cirron_spool.settings.model import Credentials, Settings
 from cirron_spool.text import hide, printable
 
-STATUS_PATH = "/api/cli/status"
+_STATUS_PATH = "/api/cli/status"
 REFRESH_PATH = "/api/cli/auth/refresh"
 
 # docs/contract.md, Settings and tokens.
@@ -191,10 +191,7 @@ class TokenManager:
 
     async def _check(self, credentials: Credentials) -> Check:
         """Ask the platform about the token of ``credentials``, once."""
-        outcome = await self._transport.get(
-            self._settings.api_url + STATUS_PATH,
-            {"Authorization": f"Bearer {credentials.token}"},
-        )
+        outcome = await ask_status(self._transport, self._settings.api_url, credentials)
         if isinstance(outcome, NoAnswer):
             return Check(problem=_hide_in(outcome.message, credentials))
         document = json_object(outcome) if outcome.status == 200 else None
@@ -216,14 +213,11 @@ class TokenManager:
         if self._credentials.refresh_token is None:
             return _NOT_RENEWABLE
 
-        def announce(verdict: Verdict, delay_s: float, number: int) -> None:
-            warn(f"{verdict.message}. Attempt {number} in {delay_s:.1f} s.")
-
         return await attempt_on_schedule(
             lambda: self._try_renewal(refused, warn),
             retries=self._settings.retries,
             is_temporary=lambda verdict: verdict.action is Action.RETRY,
-            announce=announce,
+            announce=lambda verdict, delay_s, number: warn(verdict.retry_line(delay_s, number)),
         )
 
     async def _try_renewal(self, refused: str, warn: Warn) -> Verdict:
@@ -250,9 +244,8 @@ class TokenManager:
         )
         renewed = read_renewal(outcome, old) if isinstance(outcome, Answer) else None
         if renewed is None:
-            secrets = tuple(filter(None, (old.token, old.refresh_token)))
             failed = "The token could not be renewed"
-            return judge_auth(outcome, failed=failed, now=datetime.now(UTC), secrets=secrets)
+            return judge_auth(outcome, failed=failed, now=datetime.now(UTC), secrets=old.secrets)
         self._replaced.add(old.token)
         self._credentials, self.unsaved = renewed, ""
         try:
@@ -281,9 +274,14 @@ class TokenManager:
         return True
 
 
+async def ask_status(transport: Transport, api_url: str, credentials: Credentials) -> Answer | NoAnswer:
+    """The answer of the platform at ``api_url`` to the question whether the token is valid."""
+    return await transport.get(api_url + _STATUS_PATH, {"Authorization": f"Bearer {credentials.token}"})
+
+
 def _ignore(message: str) -> None:
     """The ``warn`` of a renewal that no person waits for."""
 
 
 def _hide_in(text: str, credentials: Credentials) -> str:
-    return hide(printable(text), credentials.token, credentials.refresh_token)
+    return hide(printable(text), *credentials.secrets)

@@ -26,6 +26,7 @@ from cirron_spool.errors import (
     NotAuthenticatedError,
 )
 from cirron_spool.http.transport import Transport
+from cirron_spool.settings import keyring_store
 from cirron_spool.settings.files import CONFIG_NAME, Document, home_file
 from cirron_spool.settings.load import load_settings
 from cirron_spool.settings.model import Credentials, Settings
@@ -195,11 +196,14 @@ async def _fresh_token(settings: Settings, credentials: Credentials, console: Co
 def _logout(console: Console, signals: Signals) -> int:
     path = home_file(CONFIG_NAME)
     place = printable(str(path))
+    tokens_in = place
     removed = False
 
     def change(document: Document) -> None:
-        nonlocal removed
+        nonlocal removed, tokens_in
         removed = remove_tokens(document)
+        if path is not None:
+            tokens_in = keyring_store.place_of_tokens(document, path)
 
     if path is not None and os.path.lexists(path):
         try:
@@ -208,7 +212,7 @@ def _logout(console: Console, signals: Signals) -> int:
             raise ConfigError(f"Cannot change {place}: {reason(error)}. Check its permissions.") from None
     if not console.json:
         console.line(
-            f"Success: Signed out. The tokens in {place} were removed."
+            f"Success: Signed out. The tokens in {tokens_in} were removed."
             if removed
             else "Nobody was signed in. Nothing was removed."
         )

@@ -19,7 +19,7 @@ from cirron_spool.cli.auth import identity_json
 from cirron_spool.cli.console import Console, is_terminal
 from cirron_spool.cli.signals import Signals
 from cirron_spool.cli.stoppable import run_until_stopped
-from cirron_spool.cli.token_input import LARGEST_TOKEN_BYTES, read_token
+from cirron_spool.cli.token_input import read_token
 from cirron_spool.concurrency.threads import in_daemon_thread
 from cirron_spool.errors import EXIT_OK, ConfigError, NoThreadError
 from cirron_spool.http.transport import Transport
@@ -33,7 +33,10 @@ from cirron_spool.text import printable, reason, time_span
 if TYPE_CHECKING:
     from webbrowser import BaseBrowser
 
+# Bytes. A terminal in line mode passes no more at once.
+_LONGEST_LINE = 4096
 _TERMINAL_BROWSERS = ("browsh", "elinks", "links", "links2", "lynx", "w3m", "www-browser")
+_PIPE_IT = "Pipe it: cirron auth login --with-token < token.txt."
 _WAYS = "Set HOME, or set CIRRON_API_KEY to a token and sign in nowhere."
 
 
@@ -53,7 +56,7 @@ def login(options: argparse.Namespace, console: Console, signals: Signals) -> in
     for warning in (*settings.warnings, *_warnings_of_root(path)):
         console.warning(warning)
     if options.with_token:
-        credentials = Credentials(read_token("cirron auth login --with-token"))
+        credentials = Credentials(read_token("-", remedy=_PIPE_IT))
         change = partial(set_token, token=credentials.token)
         identity = run_until_stopped(lambda: _verify(settings, credentials, console), signals)
     else:
@@ -78,11 +81,11 @@ def login(options: argparse.Namespace, console: Console, signals: Signals) -> in
 
 
 def _conclude(settings: Settings, identity: Identity, console: Console) -> int:
-    place = printable(str(settings.config_path))
+    path = settings.config_path
+    saved_in = keyring_store.place_of_tokens(require_config(path), path)
     if not console.json:
-        organization = f" ({identity.organization})" if identity.organization else ""
-        console.line(f"Success: Signed in as {identity}{organization} at {settings.api_url}.")
-        console.line(f"The login is saved in {place}.")
+        console.line(f"Success: Signed in as {identity.with_organization} at {settings.api_url}.")
+        console.line(f"The login is saved in {saved_in}.")
     if os.environ.get(TOKEN.variable):
         console.warning(f"{TOKEN.variable} is set and overrides this login. Unset it to use the login.")
     with suppress(ConfigError):  # said by the next command
@@ -98,7 +101,7 @@ def _conclude(settings: Settings, identity: Identity, console: Console) -> int:
             f"The login is for {settings.api_url}, an address from {origin.place}. "
             "Keep it set, or sign in with --url."
         )
-    document = {"signedIn": True, "apiUrl": settings.api_url, **identity_json(identity), "savedIn": place}
+    document = {"signedIn": True, "apiUrl": settings.api_url, **identity_json(identity), "savedIn": saved_in}
     return console.end(EXIT_OK, document)
 
 
@@ -160,7 +163,7 @@ class Browser:
 
     def _entered(self) -> None:
         with suppress(OSError):
-            os.read(sys.stdin.fileno(), LARGEST_TOKEN_BYTES)
+            os.read(sys.stdin.fileno(), _LONGEST_LINE)
         self._waits_for_enter = False
         loop = asyncio.get_running_loop()
         loop.remove_reader(sys.stdin.fileno())

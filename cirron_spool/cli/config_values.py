@@ -95,7 +95,7 @@ def read_value(key: str, values: Sequence[str], *, http_allowed: bool) -> object
     if (key == "token" and values) or any(value.startswith(LONG_LIVED) for value in values):
         raise UsageError(NOT_AN_ARGUMENT)
     if key == "token":
-        return read_token("cirron config set token")
+        return read_token("-", remedy="Pipe it: cirron config set token < token.txt.")
     settable = _SETTABLE.get(key)
     example = f"cirron config set {key} {settable.example if settable is not None else DEFAULT_API_URL}"
     if not values:

@@ -12,13 +12,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import islice
-from typing import IO, NamedTuple, Self
+from typing import IO, TYPE_CHECKING, NamedTuple, Self
 
 import cirron_spool
-from cirron_spool.cli.log_file import LogFile
 from cirron_spool.cli.stdio import write_now
 from cirron_spool.errors import CirronSpoolError
 from cirron_spool.text import iso_utc, reason
+
+if TYPE_CHECKING:
+    from cirron_spool.cli.log_file import LogFile
 
 # Lines written together: a write a line would be 100,000 system calls for a big spool on a line-buffered terminal.
 _LINES_A_WRITE = 1000

@@ -28,6 +28,7 @@ from cirron_spool.cli.selection import (
     snapshot_plan_lines,
 )
 from cirron_spool.cli.signals import Signals, StopRequest
+from cirron_spool.cli.token_input import read_token
 from cirron_spool.cli.views import FlushView, JsonEvents, Lines, Log
 from cirron_spool.cli.watch import watch, watch_options
 from cirron_spool.concurrency import event_loop
@@ -47,7 +48,6 @@ from cirron_spool.settings.tuning import Tuning
 from cirron_spool.spool.listing import Entry
 from cirron_spool.text import count, printable
 
-_LARGEST_TOKEN_BYTES = 64 * 1024
 # The names of flush_spool()'s options on the command line.
 _FLAGS = {"api_url": "--api-url", "timeout_ms": "--timeout", "retries": "--retries"}
 
@@ -60,7 +60,9 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
         raise ConfigError("--delete-snapshots needs --snapshots. Add it, or leave both out.")
     if options.log_file is not None:
         console.log = LogFile(options.log_file)
-    token = _read_token(options.token_file)
+    token = None
+    if options.token_file is not None:
+        token = read_token(options.token_file, remedy="Check the file.", option="--token-file")
     # The event loop is the command's own, so that nothing else waits for the disk.
     given = _given(options, *(field.name for field in fields(Tuning)))
     tuning = Tuning(**{"disk_work": "inline", **given})
@@ -294,22 +296,3 @@ def _in_foreground() -> bool:
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(options, name)) is not None}
-
-
-def _read_token(path: str | None) -> str | None:
-    if path is None:
-        return None
-    where = "standard input" if path == "-" else printable(path)
-    try:
-        if path == "-":
-            text = sys.stdin.read(_LARGEST_TOKEN_BYTES)
-        else:
-            with open(path, encoding="utf-8") as file:
-                text = file.read(_LARGEST_TOKEN_BYTES)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise ConfigError(f"Cannot read the token from {where}: {why}. Check --token-file.") from None
-    token = text.removeprefix("\ufeff").strip()  # the mark that Windows begins a text with
-    if not token:
-        raise ConfigError(f"There is no token in {where}. Check --token-file.")
-    return token

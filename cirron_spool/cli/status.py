@@ -148,7 +148,9 @@ def _judge_spool(found: Survey, options: argparse.Namespace, findings: _Findings
             EXIT_ATTENTION, "DiskNearlyFull", f"Only {human_size(found.free_bytes)} of disk are free."
         )
     if found.snapshots is not None:
-        findings.steps.append("Keep the snapshots: a flush does not upload them.")
+        findings.steps.append(
+            f"Run {next_command('flush --snapshots', options)} to send each snapshot that is not sent yet."
+        )
     if found.is_locked:
         findings.steps.append("Wait for the flush or clear that is at work.")
 
@@ -234,13 +236,10 @@ def _ask(
     milliseconds = round(account.seconds * 1000)
     source = f"token from {account.credentials.origin.place}"
     if account.identity is not None:
-        organization = f" ({account.identity.organization})" if account.identity.organization else ""
-        who = f"{account.identity}{organization}, {source}"
-    else:
-        who = source
+        source = f"{account.identity.with_organization}, {source}"
     answers = "does not answer" if account.problem else f"answers in {milliseconds} ms"
     if not console.json:
-        console.data([f"Account: {who}", f"Platform: {address} {answers}"])
+        console.data([f"Account: {source}", f"Platform: {address} {answers}"])
     for warning in account_warnings(settings, account):
         console.warning(warning)
     if account.is_refused:

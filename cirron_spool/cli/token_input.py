@@ -1,4 +1,4 @@
-"""Read a token from standard input."""
+"""Read a token from standard input or from a file."""
 
 from __future__ import annotations
 
@@ -8,34 +8,44 @@ import sys
 from cirron_spool.cli.console import is_terminal
 from cirron_spool.errors import ConfigError
 from cirron_spool.settings.sources import check_token
+from cirron_spool.text import printable
 
-LARGEST_TOKEN_BYTES = 64 * 1024
+_LARGEST_BYTES = 64 * 1024
 # Linux drops the further characters of a line that is typed or pasted. The rest would pass for the token.
 _LONGEST_TYPED = 4095
 
 
-def read_token(command: str) -> str:
-    """The token from standard input, asked for on a terminal without an echo. ``command`` is for an error's line.
+def read_token(path: str, *, remedy: str, option: str = "") -> str:
+    """The token in the file ``path``; ``-`` is standard input, where a terminal is asked without an echo.
 
-    Raises ConfigError for no token, for more than one, and for one that no header can hold.
+    ``remedy`` ends each error's line, and ``option`` names the file there. Raises ConfigError for an unreadable file,
+    for no token, for more than one, and for one that no header can hold.
     """
-    pipe_it = f"Pipe it: {command} < token.txt."
+    where = "standard input" if path == "-" else f"{option} {printable(path)}".lstrip()
+    is_typed = path == "-" and is_terminal(sys.stdin)
     try:
-        text = (
-            _typed() if is_terminal(sys.stdin) else _decoded(sys.stdin.buffer.read(LARGEST_TOKEN_BYTES + 1))
-        )
+        text = _typed() if is_typed else _decoded(_read(path))
     except UnicodeDecodeError:
-        raise ConfigError(f"Standard input is not text. {pipe_it}") from None
-    except (OSError, ValueError, EOFError, AttributeError):
+        raise ConfigError(f"Cannot read the token from {where}: it is not text. {remedy}") from None
+    except OSError as error:
+        raise ConfigError(f"Cannot read the token from {where}: {error.strerror}. {remedy}") from None
+    except (ValueError, EOFError, AttributeError):  # a closed standard input, a path with a null byte
         text = ""
-    if len(text) > LARGEST_TOKEN_BYTES:
-        raise ConfigError(f"Standard input holds more than a token. {pipe_it}")
-    if is_terminal(sys.stdin) and len(text) >= _LONGEST_TYPED:
-        raise ConfigError(f"A terminal passes no more than {_LONGEST_TYPED} characters of a token. {pipe_it}")
+    if len(text) > _LARGEST_BYTES:
+        raise ConfigError(f"There is more than a token in {where}. {remedy}")
+    if is_typed and len(text) >= _LONGEST_TYPED:
+        raise ConfigError(f"A terminal passes no more than {_LONGEST_TYPED} characters of a token. {remedy}")
     token = text.strip()
     if not token:
-        raise ConfigError(f"There is no token on standard input. {pipe_it}")
-    return check_token(token, "standard input", remedy="Give the token alone, on one line.")
+        raise ConfigError(f"There is no token in {where}. {remedy}")
+    return check_token(token, where, remedy="Give the token alone, on one line.")
+
+
+def _read(path: str) -> bytes:
+    if path == "-":
+        return sys.stdin.buffer.read(_LARGEST_BYTES + 1)
+    with open(path, "rb") as file:
+        return file.read(_LARGEST_BYTES + 1)
 
 
 def _typed() -> str:

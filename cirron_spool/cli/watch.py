@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from cirron_spool.errors import ConfigError
-from cirron_spool.watch import GRACE_S, watch_spool
+from cirron_spool.watch import WATCH_GRACE_S, watch_spool
 
 if TYPE_CHECKING:
     from cirron_spool.events import FlushResult
@@ -34,7 +34,7 @@ def watch_options(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "until_pid": options.until_pid,
         "idle_exit_s": options.idle_exit_ms / 1000 if options.idle_exit_ms is not None else None,
-        "grace_s": options.grace_ms / 1000 if options.grace_ms is not None else GRACE_S,
+        "grace_s": options.grace_ms / 1000 if options.grace_ms is not None else WATCH_GRACE_S,
     }
 
 

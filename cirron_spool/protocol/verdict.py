@@ -57,6 +57,10 @@ class Verdict:
     reason: str = ""
     later_s: float | None = None
 
+    def retry_line(self, delay_s: float, number: int) -> str:
+        """One line for a person before attempt ``number``, which follows in ``delay_s`` seconds."""
+        return f"{self.message}. Attempt {number} in {delay_s:.1f} s."
+
 
 _ACKNOWLEDGING = frozenset({200, 201, 202, 204})
 _REJECTING = frozenset({400, 409, 413, 422})

@@ -35,6 +35,11 @@ def is_used(document: Document, path: Path) -> bool:
     raise ConfigError(f"auth.store in {where} is neither file nor keyring. Correct it.")
 
 
+def place_of_tokens(document: Document, path: Path) -> str:
+    """The place of the tokens of a configuration, for a person. Raises ConfigError for an unknown store."""
+    return "the keyring" if is_used(document, path) else printable(str(path))
+
+
 def read_tokens(path: Path) -> Document:
     """The tokens of the configuration at ``path``; {} without any.
 

@@ -25,6 +25,11 @@ class Credentials:
     expires_at: datetime | None = None
     origin: Origin = field(default=_TOKEN_ARGUMENT, compare=False)
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The texts that no message may show."""
+        return tuple(filter(None, (self.token, self.refresh_token)))
+
     def __repr__(self) -> str:  # a log or a traceback must not show a token
         renewable = self.refresh_token is not None
         return f"Credentials(token=…, renewable={renewable}, expires_at={self.expires_at}, origin='{self.origin}')"

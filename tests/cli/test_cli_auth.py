@@ -464,9 +464,9 @@ SAVED = {"token": "sk-long-lived"}
     [
         (b"\xef\xbb\xbfsk-long-lived\r\n", ""),
         (POWERSHELL, ""),
-        (POWERSHELL[:-1], "Error: Standard input is not text. Pipe it: "),
-        (b"sk-\xff\xfe-long", "Error: Standard input is not text. Pipe it: "),
-        (b"s" * 70_000, "Error: Standard input holds more than a token. Pipe it: "),
+        (POWERSHELL[:-1], "Error: Cannot read the token from standard input: it is not text. Pipe it: "),
+        (b"sk-\xff\xfe-long", "Error: Cannot read the token from standard input: it is not text. Pipe it: "),
+        (b"s" * 70_000, "Error: There is more than a token in standard input. Pipe it: "),
         (b"sk-long-lived\nsk-second\n", "Error: The token from standard input holds control characters"),
     ],
     ids=["utf-8 mark", "utf-16", "half a character", "bytes", "long", "two"],
@@ -810,7 +810,8 @@ def test_a_variable_that_overrides_the_address_of_a_login_is_said(home: Path) ->
     with ScriptedServer() as platform:
         args = ("--with-token",)
         other = {"CIRRON_API_ENDPOINT": "https://other.example.com"}
-        done = login(platform, home, *args, input="sk-long-lived", env=other)
+        done = login(platform, home, *args, "--json", input="sk-long-lived", env=other)
+        assert json.loads(done.stdout)["savedIn"] == str(home / ".cirron" / "config.json")
         line = "Warning: CIRRON_API_ENDPOINT overrides this address with https://other.example.com."
         assert (done.returncode, line in done.stderr) == (0, True)
         same = login(platform, home, *args, input="sk-long-lived", env={"CIRRON_API_ENDPOINT": platform.url})
@@ -827,7 +828,7 @@ def test_tokens_live_in_the_keyring_and_not_in_the_file(home: Path) -> None:
     write_config(home, auth={"store": "keyring"}, other=1)
     with ScriptedServer(check_auth=True) as platform:
         offer(platform, json_answer(GRANT))
-        assert login(platform, home, env=KEYRING).returncode == 0
+        assert "The login is saved in the keyring.\n" in login(platform, home, env=KEYRING).stdout
         expected = {"auth": {"store": "keyring"}, "other": 1, "apiUrl": platform.url}
         assert config_of(home) == expected
         shown = run_cli("auth", "status", home=home, env=KEYRING)
@@ -837,7 +838,7 @@ def test_tokens_live_in_the_keyring_and_not_in_the_file(home: Path) -> None:
         assert run_cli("auth", "token", home=home, env=KEYRING).stdout == "access-1\n"
         assert config_of(home) == expected
         gone = run_cli("auth", "logout", home=home, env=KEYRING)
-        assert gone.stdout.startswith("Success: Signed out.")
+        assert gone.stdout == "Success: Signed out. The tokens in the keyring were removed.\n"
         assert run_cli("auth", "token", home=home, env=KEYRING).returncode == 3
         assert config_of(home) == expected
 

@@ -360,6 +360,18 @@ def test_a_token_file_that_holds_none(tmp_path: Path) -> None:
         assert shown in line
         assert "--token-file" in line
     assert "standard input" in stopped(tmp_path, "--token-file", "-")
+    long = tmp_path / "long"
+    long.write_bytes(b"s" * 70_000)
+    assert "more than a token" in stopped(tmp_path, "--token-file", str(long))
+
+
+def test_a_token_file_of_powershell(tmp_path: Path) -> None:
+    spool(tmp_path)
+    (tmp_path / "key").write_bytes("\ufeffsk-long-lived\r\n".encode("utf-16-le"))
+    with ScriptedServer() as server:
+        done = run_cli("flush", "--api-url", server.url, "--token-file", "key", home=tmp_path, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert {request.headers["Authorization"] for request in server.requests} == {"Bearer sk-long-lived"}
 
 
 def test_plain_http_to_another_machine(tmp_path: Path) -> None:

@@ -428,8 +428,8 @@ def test_a_token_is_read_from_standard_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("", "There is no token on standard input. Pipe it: cirron config set token < token.txt."),
-        ("\n \n", "There is no token on standard input."),
+        ("", "There is no token in standard input. Pipe it: cirron config set token < token.txt."),
+        ("\n \n", "There is no token in standard input."),
         (f"{LONG}\n{LONG}", "The token from standard input holds control characters"),
         ("sk-\x1b[31m", "The token from standard input holds control characters"),
     ],
