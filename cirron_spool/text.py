@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # The Gregorian calendar repeats after 400 years, so times beyond the year 9999 can be shown.
 _CYCLE_MS = 146_097 * 86_400_000
 _NS_IN_MS = 1_000_000
+
+_BARS = "▁▂▃▄▅▆▇█"
 
 # C0, DEL and C1 controls, and Unicode marks that reorder or break lines: they could control a terminal.
 _UNPRINTABLE = re.compile(
@@ -61,6 +64,13 @@ def time_span(seconds: float) -> str:
         if seconds >= length_s:
             return count(int(seconds) // length_s, unit)
     return count(max(0, int(seconds)), "second")
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A character a value: its height is its part of the largest. A value above 0 is never the lowest, ``▁``."""
+    most = max(values, default=0)
+    steps = len(_BARS) - 1
+    return "".join(_BARS[int(-(-value * steps // most)) if most > 0 else 0] for value in values)
 
 
 def printable(text: str) -> str:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import os
+import time
+from collections.abc import Sequence
 
 from cirron_spool.cli import render
 from cirron_spool.cli.console import Console
 from cirron_spool.cli.offline_steps import next_command, warn_of
 from cirron_spool.cli.selection import left_out_json, selection_of
 from cirron_spool.cli.signals import Signals
-from cirron_spool.errors import EXIT_OK
-from cirron_spool.offline import inspect_spool
-from cirron_spool.spool.quarantine import entries_if_readable
+from cirron_spool.errors import EXIT_OK, ConfigError
+from cirron_spool.offline import Inventory, inspect_spool
+from cirron_spool.settings.paths import spool_cap
+from cirron_spool.spool.quarantine import Rejection, entries_if_readable
 
 
 def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     """List the spool as the arguments say; return the exit code."""
     del signals
+    if options.summary and options.last is not None:
+        raise ConfigError("--summary and --last exclude each other. Choose one.")
     inventory = inspect_spool(options.dir, selection=selection_of(options))
     aside, unreadable = entries_if_readable(inventory.directory)
     for warning in (*inventory.warnings, unreadable):
@@ -24,13 +30,45 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
             console.warning(warning)
     if not (inventory.entries or inventory.left_out):
         warn_of(inventory.directory, options, console, exists=inventory.exists)
+    if options.summary:
+        return _summary(inventory, aside, options, console)
     if options.json:
-        # The reference page fixes the form; a selection and warnings add further keys.
-        ending = {**left_out_json(options, inventory.left_out), **render.existence(exists=inventory.exists)}
-        if console.warnings:
-            ending |= console.ending(EXIT_OK)
-        console.data(render.inventory_json(inventory, aside, ending))
+        console.data(
+            render.inventory_json(inventory, aside, _ending(inventory, options, console), options.last)
+        )
     else:
-        listing = next_command("quarantine list", options) if aside else ""
-        console.data(render.inventory_lines(inventory, aside, listing, console.columns, console.rows))
+        listing = _listing(aside, options)
+        screen = console.columns, console.rows
+        console.data(render.inventory_lines(inventory, aside, listing, *screen, options.last))
     return EXIT_OK
+
+
+def _summary(
+    inventory: Inventory, aside: Sequence[Rejection], options: argparse.Namespace, console: Console
+) -> int:
+    from cirron_spool.cli.summary import summary_json, summary_lines  # the start of inspect is measured
+    from cirron_spool.spool.summary import summarise
+
+    figures = None
+    if inventory.entries:
+        cap = None if inventory.left_out else spool_cap(os.environ)
+        figures = summarise(inventory.entries, cap=cap, now_ns=time.time_ns())
+    if options.json:
+        ending = {"summary": summary_json(figures), **_ending(inventory, options, console)}
+        console.data(render.inventory_json(inventory, aside, ending, last=0))
+    elif figures is None:
+        console.data(render.inventory_lines(inventory, aside, _listing(aside, options)))
+    else:
+        console.data(summary_lines(inventory, figures))
+        console.data(render.lines_beside(inventory, aside, _listing(aside, options)))
+    return EXIT_OK
+
+
+def _listing(aside: Sequence[Rejection], options: argparse.Namespace) -> str:
+    return next_command("quarantine list", options) if aside else ""
+
+
+def _ending(inventory: Inventory, options: argparse.Namespace, console: Console) -> dict[str, object]:
+    """The keys behind those that the reference page fixes."""
+    ending = {**left_out_json(options, inventory.left_out), **render.existence(exists=inventory.exists)}
+    return ending | console.ending(EXIT_OK) if console.warnings else ending

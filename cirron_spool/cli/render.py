@@ -90,31 +90,45 @@ def shorten(text: str, room: int) -> str:
 
 
 def inventory_lines(
-    inventory: Inventory, aside: Sequence[Rejection], listing: str, columns: int = 0, height: int = 0
+    inventory: Inventory,
+    aside: Sequence[Rejection],
+    listing: str,
+    columns: int = 0,
+    height: int = 0,
+    last: int | None = None,
 ) -> Iterator[str]:
     """``inspect`` for a person; ``listing`` is the command that lists the quarantine.
 
     ``columns`` and ``height`` are the terminal's, 0 where there is none. Where the first line leaves the screen, the
-    last one says the same.
+    last one says the same. ``last`` shows so many of the newest batches only.
     """
     place = printable(str(inventory.directory))
     entries = inventory.entries
+    shown = entries[-last:] if last is not None else entries
     total = f"{count(len(entries), 'file')}, {human_size(inventory.total_bytes)}"
     if not entries:
         yield f"No spool files {'selected' if inventory.left_out else 'found'} in {place}"
     else:
         times = Times()
         yield f"Spool: {place}  ({total})"
-        rows = [(times.of(entry.name)[1], human_size(entry.size), entry.name) for entry in entries]
+        oldest = times.of(entries[0].name)[1]
+        rows = [(times.of(entry.name)[1], human_size(entry.size), entry.name) for entry in shown]
         yield from table(rows, ("Timestamp", "Size", "File"), columns)
-        yield f"Oldest: {rows[0][0]}   Newest: {rows[-1][0]}"
+        if len(shown) < len(entries):
+            yield f"Shown: the newest {len(shown)} of {count(len(entries), 'file')}"
+        yield f"Oldest: {oldest}   Newest: {rows[-1][0]}"
+    yield from lines_beside(inventory, aside, listing)
+    if 0 < height <= len(shown) + _LINES_AROUND:
+        yield f"Total: {total}"
+
+
+def lines_beside(inventory: Inventory, aside: Sequence[Rejection], listing: str) -> Iterator[str]:
+    """The lines about batches that the selection leaves out, and about those in quarantine."""
     if inventory.left_out:
         yield left_out(inventory.left_out)
     if aside:
         size = human_size(sum(rejection.size for rejection in aside))
         yield f"Quarantine: {count(len(aside), 'file')}, {size} (see {listing})"
-    if 0 < height <= len(entries) + _LINES_AROUND:
-        yield f"Total: {total}"
 
 
 def left_out(number: int) -> str:
@@ -123,9 +137,15 @@ def left_out(number: int) -> str:
 
 
 def inventory_json(
-    inventory: Inventory, aside: Sequence[Rejection], ending: Mapping[str, object]
+    inventory: Inventory,
+    aside: Sequence[Rejection],
+    ending: Mapping[str, object],
+    last: int | None = None,
 ) -> Iterator[str]:
-    """``inspect --json``: a line for each entry, made as it is printed. ``ending`` are its last keys, or empty."""
+    """``inspect --json``: a line for each entry, made as it is printed. ``ending`` are its last keys, or empty.
+
+    ``last`` shows so many of the newest batches only; 0 leaves out ``entries``.
+    """
     entries = inventory.entries
     times = Times()
 
@@ -141,8 +161,12 @@ def inventory_json(
     yield f'  "newest": {described(entries[-1]) if entries else "null"},'
     if aside:
         yield f'  "quarantined": {len(aside)},'
+    if last is not None:
+        entries = entries[len(entries) - min(last, len(entries)) :]
     comma = "," if ending else ""
-    if not entries:
+    if last == 0:
+        pass
+    elif not entries:
         yield f'  "entries": []{comma}'
     else:
         yield '  "entries": ['

@@ -339,3 +339,38 @@ def test_a_quarantine_that_cannot_be_read_hides_no_batch(tmp_path: Path, made: s
     cleared = run_cli("clear", "--force", cwd=tmp_path)
     assert (cleared.returncode, cleared.stderr) == (0, "")
     assert snapshot(spool) == []
+
+
+def test_the_newest_batches_only(tmp_path: Path) -> None:
+    spool = sparse(tmp_path / "spool", PAGE_SIZES)
+    lines = run_cli("inspect", "--dir", spool, "--last", "1").stdout.splitlines()
+    assert lines[0] == f"Spool: {spool}  (3 files, 2.51 MB)"
+    assert [line for line in lines if ".json" in line] == [f"│ 2026-04-18T04:30:01.204Z │ 9 KB │ {THIRD} │"]
+    assert lines[-2:] == ["Shown: the newest 1 of 3 files", page_table(spool).splitlines()[-1]]
+    assert run_cli("inspect", "--dir", spool, "--last", "3").stdout == page_table(spool)
+    document = json.loads(run_cli("inspect", "--dir", spool, "--last", "2", "--json").stdout)
+    assert [entry["name"] for entry in document["entries"]] == [SECOND, THIRD]
+    assert document["files"] == 3
+
+
+def test_the_summary(tmp_path: Path) -> None:
+    spool = sparse(tmp_path / "spool", PAGE_SIZES)
+    shown = run_cli("inspect", "--dir", spool, "--summary")
+    assert shown.stdout.splitlines()[:4] == [
+        f"Spool: {spool}  (3 files, 2.51 MB)",
+        "Oldest: 2026-04-18T04:29:58.051Z   Newest: 2026-04-18T04:30:01.204Z",
+        "Span: 3 seconds",
+        f"Largest: 2.50 MB ({FIRST})",
+    ]
+    assert "SDK limit: 953.67 MB, 0 % full. Nothing was written in the last " in shown.stdout
+    assert shown.stdout.endswith("\nBytes over time: █▁▂\n")
+    document = json.loads(run_cli("inspect", "--dir", spool, "--summary", "--json").stdout)
+    assert document["summary"]["largest"] == {"name": FIRST, "size": 2_621_440}
+    assert "entries" not in document
+    nothing = run_cli("inspect", "--dir", tmp_path, "--summary")
+    assert nothing.stdout == f"No spool files found in {tmp_path}\n"
+    both = run_cli("inspect", "--dir", spool, "--summary", "--last", "1")
+    assert (both.returncode, both.stderr) == (
+        2,
+        "Error: --summary and --last exclude each other. Choose one.\n",
+    )

@@ -10,6 +10,7 @@ _EXAMPLES = {
         Example("{prog}", "list the spool of the run in this folder"),
         Example("{prog} --dir runs/42/.cirron/spool", "list another one"),
         Example("{prog} --json", "list it for a script"),
+        Example("{prog} --summary", "see the rate, and when the SDK will delete batches"),
         Example("{prog} --older-than 3d", "list the batches of more than three days ago"),
     ),
     "flush": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cirron_spool.cli.arguments.options import add_directory, add_dry_run, add_force, add_selection
 from cirron_spool.cli.arguments.parser import Parser
+from cirron_spool.cli.arguments.values import Whole
 
 
 def add_inspect(group: Parser) -> None:
@@ -15,6 +16,14 @@ def add_inspect(group: Parser) -> None:
     )
     add_directory(parser)
     add_selection(parser)
+    parser.add_argument(
+        "--last", metavar="N", read=Whole(1), example="20", help="show the newest N batches only"
+    )
+    parser.add_argument(
+        "--summary",
+        action="store_true",
+        help="show the span of time, the rate and the room left in place of the batches",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.set_defaults(run="inspect")
 
