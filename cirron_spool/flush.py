@@ -53,6 +53,7 @@ async def flush_spool(
     origins: Mapping[str, str] | None = None,
     tuning: Tuning | None = None,
     session: aiohttp.ClientSession | None = None,
+    bandwidth: int | None = None,
     client: Client | None = None,
     on_event: Callable[[FlushEvent], None] | None = None,
     stop: StopSignal | None = None,
@@ -70,8 +71,9 @@ async def flush_spool(
     rejected batches aside and goes on. ``keep_going`` skips a batch that is out of retries. Up to ``in_flight`` batches
     are sent at a time: begun and deleted strictly oldest first, but the server may accept one before an older one.
     ``verify`` asks the platform about the token first. ``session`` replaces an own HTTP session and stays open.
-    ``client`` shares connections, token and throttle with other flushes; the options about the platform are then
-    the client's. ``tuning`` bounds the prefetch and chooses compression and disk work.
+    ``bandwidth`` bounds the bytes of all request bodies together, in bytes a second.
+    ``client`` shares connections, token, throttle and bandwidth with other flushes; the options about the platform are
+    then the client's. ``tuning`` bounds the prefetch and chooses compression and disk work.
 
     ``selection`` sends a part of the spool. ``dry_run`` sends and deletes nothing, and takes no lock: the result's
     ``planned`` holds the batches that a flush would send. It checks the directory, the settings and the token as a
@@ -117,6 +119,7 @@ async def flush_spool(
         allow_http=allow_http,
         origins=origins,
         session=session,
+        bandwidth=bandwidth,
     )
     if client is not None and own.given:
         raise ConfigError(

@@ -115,6 +115,10 @@ def _unloadable(error: ImportError) -> CirronSpoolError:
 
 def _flush(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     try:
+        if options.nice:
+            from cirron_spool.cli.priority import lower_priority
+
+            lower_priority(console.warning)
         return _load_flush()(options, console, signals)
     except (KeyboardInterrupt, ResourceError, ImportError):
         # It ended before it began, and its summary is always printed.

@@ -24,6 +24,7 @@ from cirron_spool.concurrency.threads import in_daemon_thread
 from cirron_spool.errors import ConfigError
 from cirron_spool.http.aiohttp_compat import REQUEST_ERRORS, protocol_of
 from cirron_spool.http.answer_reader import read_answer
+from cirron_spool.http.bandwidth import Bandwidth
 from cirron_spool.http.connection import Connection, had_exchange
 from cirron_spool.http.hosts import host_and_port
 from cirron_spool.http.network_errors import translate
@@ -56,7 +57,7 @@ class Transport:
 
     ``timeout_ms`` is the longest time without progress (docs/contract.md, Retry and waiting). With ``session`` the
     caller's session sends the requests, with its own cookies, proxies and TLS, and stays open. ``route`` is a known
-    route.
+    route. ``bandwidth`` bounds the bytes of all bodies together, in bytes a second.
     """
 
     def __init__(
@@ -65,7 +66,9 @@ class Transport:
         timeout_ms: int,
         session: aiohttp.ClientSession | None = None,
         route: Route | None = None,
+        bandwidth: int | None = None,
     ) -> None:
+        self._bandwidth = Bandwidth(bandwidth) if bandwidth is not None else None
         self._timeout_ms = timeout_ms
         self._limit_s = timeout_ms / 1000
         self._session = session
@@ -120,10 +123,11 @@ class Transport:
     async def _upload(
         self, method: str, url: str, headers: Mapping[str, str], upload: Upload
     ) -> Answer | NoAnswer:
-        once = method != "POST"
-        outcome = await self._upload_once(method, url, headers, UploadBody(upload, once=once))
+        once, bandwidth = method != "POST", self._bandwidth
+        body = UploadBody(upload, once=once, bandwidth=bandwidth)
+        outcome = await self._upload_once(method, url, headers, body)
         while outcome is None:  # each turn closes one connection of the pool
-            body = UploadBody(upload, require_new=True, once=once)
+            body = UploadBody(upload, require_new=True, once=once, bandwidth=bandwidth)
             outcome = await self._upload_once(method, url, headers, body)
         return outcome
 

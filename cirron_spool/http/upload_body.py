@@ -12,6 +12,7 @@ import aiohttp
 
 from cirron_spool.errors import NoThreadError
 from cirron_spool.http.aiohttp_compat import protocol_of_writer
+from cirron_spool.http.bandwidth import Bandwidth
 from cirron_spool.http.connection import Connection, had_exchange
 from cirron_spool.http.watchdog import Exchange
 
@@ -51,7 +52,7 @@ class UploadBody(Exchange, aiohttp.Payload):
     With ``require_new`` a connection that had an exchange before is rejected. With ``once`` the body can be written
     once: aiohttp repeats a PUT by itself, which would be no attempt of the schedule. ``connection_reused``: the
     connection had one. ``connection_rejected``: nothing was sent on it. ``stream_error``: the error of the upload's own
-    stream.
+    stream. ``bandwidth`` is asked before each piece is written.
     """
 
     connection_reused = False
@@ -62,10 +63,21 @@ class UploadBody(Exchange, aiohttp.Payload):
     _stream_closed: asyncio.Future[None] | None = None
     _written_since_yield = 0
     _confirmed: int | None = None
+    _is_held_back = False  # by the bandwidth, and not by the peer
+    _may_pass = 0  # bytes that the bandwidth has let through and that are not written yet
 
-    def __init__(self, upload: Upload, *, require_new: bool = False, once: bool = False) -> None:
+    def __init__(
+        self,
+        upload: Upload,
+        *,
+        require_new: bool = False,
+        once: bool = False,
+        bandwidth: Bandwidth | None = None,
+    ) -> None:
         super().__init__(None, content_type="application/json")
         self._upload = upload
+        self._bandwidth = bandwidth
+        self._piece_bytes = _WRITE_BYTES if bandwidth is None else min(_WRITE_BYTES, bandwidth.piece_bytes)
         self._require_new = require_new
         self._once = once
 
@@ -102,6 +114,12 @@ class UploadBody(Exchange, aiohttp.Payload):
         # The time to connect does not count as a stall of the upload.
         self.last_progress = time.monotonic()
         self.written = 0
+        if self._bandwidth is not None:
+            # Before the claim: a connection may end, or get unsolicited bytes, while this waits.
+            length = self._upload.length
+            await self._hold_back(
+                self._bandwidth, self._piece_bytes if length is None else min(self._piece_bytes, length)
+            )
         self._claim_connection(writer)
         try:
             await self._write_all(writer)
@@ -127,7 +145,7 @@ class UploadBody(Exchange, aiohttp.Payload):
         parts, length, stream, *_ = self._upload
         if stream is not None:
             await self._write_stream(writer, stream)
-        elif length is not None and length <= _WRITE_BYTES:  # too short to hold up other tasks
+        elif length is not None and length <= self._piece_bytes:  # too short to hold up other tasks
             for part in parts:
                 await writer.write(part)
             self.written = length
@@ -161,23 +179,47 @@ class UploadBody(Exchange, aiohttp.Payload):
             raise
 
     async def _write_part(self, writer: AbstractStreamWriter, part: bytes) -> None:
-        for piece in (part,) if len(part) <= _WRITE_BYTES else _pieces(part):
+        for piece in (part,) if len(part) <= self._piece_bytes else _pieces(part, self._piece_bytes):
             size = len(piece)
+            if self._bandwidth is not None:
+                if size > self._may_pass:
+                    await self._hold_back(self._bandwidth, size - self._may_pass)
+                self._may_pass -= size
             # The answer to a body of known length may come before this task's next turn.
             self._sent = self.written + size == self._upload.length
             await writer.write(piece)
             self.written += size
-            self.last_progress = time.monotonic()
+            if (
+                self._bandwidth is None
+            ):  # otherwise a dead peer would get bytes until the kernel's buffers are full
+                self.last_progress = time.monotonic()
             self._written_since_yield += size
             if self._written_since_yield >= _WRITE_BYTES:
                 # A kernel with free buffers takes megabytes without a single wait.
                 self._written_since_yield = 0
                 await asyncio.sleep(0)
 
+    async def _hold_back(self, bandwidth: Bandwidth, size: int) -> None:
+        """Wait until the bandwidth lets ``size`` more bytes through."""
+        self._is_held_back = True
+        try:
+            await bandwidth.take(size)
+        finally:
+            self._is_held_back = False
+        self._may_pass += size
+        self._excuse_silence(time.monotonic())
+
+    def _excuse_silence(self, now: float) -> None:
+        """Do not take a silence for a stall in which the peer had nothing to confirm."""
+        if self.connection is None or self.connection.unconfirmed_bytes() == 0:
+            self.last_progress = now
+
     # -- the exchange ------------------------------------------------------------------------------------------
 
     def update_progress(self, now: float) -> None:
         """Record the bytes that the peer has confirmed since the last call."""
+        if self._is_held_back:
+            self._excuse_silence(now)
         if self.connection is None or not self.connection.is_open:
             return
         # Below zero while a write is under way, which is not counted in `written` yet.
@@ -212,7 +254,7 @@ class UploadBody(Exchange, aiohttp.Payload):
         return self.connection_reused and (self.connection is None or not self.connection.received)
 
 
-def _pieces(part: bytes) -> Iterator[memoryview]:
+def _pieces(part: bytes, size: int) -> Iterator[memoryview]:
     view = memoryview(part)
-    for start in range(0, len(part), _WRITE_BYTES):
-        yield view[start : start + _WRITE_BYTES]
+    for start in range(0, len(part), size):
+        yield view[start : start + size]

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from cirron_spool.concurrency.threads import in_thread
+from cirron_spool.errors import ConfigError
 
 if TYPE_CHECKING:
     import aiohttp
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
 
 
 class Client:
-    """One connection pool, one token and one throttle for the flushes that share it.
+    """One connection pool, one token, one throttle and one bandwidth for the flushes that share it.
 
     ``async with Client(token=…) as client: await flush_spool(directory, client=client)``. The options are those of
     :func:`~cirron_spool.flush_spool` about the platform. A flush without a client makes its own. A client belongs to
     one event loop.
+
+    ``bandwidth`` is theirs together, in bytes a second. Raises ConfigError for one that is no whole number above 0.
 
     Entering reads the settings. Raises ConfigError for settings that cannot be used, NotAuthenticatedError without
     a token.
@@ -44,7 +47,9 @@ class Client:
         allow_http: bool | None = None,
         origins: Mapping[str, str] | None = None,
         session: aiohttp.ClientSession | None = None,
+        bandwidth: int | None = None,
     ) -> None:
+        _check_bandwidth(bandwidth)
         self._options: dict[str, Any] = {
             "config_path": config_path,
             "api_url": api_url,
@@ -55,6 +60,7 @@ class Client:
             "origins": origins,
         }
         self.session = session
+        self.bandwidth = bandwidth
         self._platform: Platform | None = None
         self._is_entered = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -66,7 +72,7 @@ class Client:
         self._loop = asyncio.get_running_loop()
         try:
             kind, settings, route = await in_thread(self._prepare)
-            self._platform = await kind(settings, self.session, route).__aenter__()
+            self._platform = await kind(settings, self.session, route, self.bandwidth).__aenter__()
         except BaseException:
             self._is_entered = False
             raise
@@ -91,7 +97,7 @@ class Client:
     @property
     def given(self) -> list[str]:
         """The names of the options that were given."""
-        options = {**self._options, "session": self.session}
+        options = {**self._options, "session": self.session, "bandwidth": self.bandwidth}
         return [name for name, value in options.items() if value is not None]
 
     def load_settings(self) -> Settings:
@@ -111,3 +117,10 @@ class Client:
 
         settings = self.load_settings()
         return Platform, settings, find_route(settings.api_url) if self.session is None else None
+
+
+def _check_bandwidth(bandwidth: object) -> None:
+    if bandwidth is not None and (
+        not isinstance(bandwidth, int) or isinstance(bandwidth, bool) or bandwidth < 1
+    ):
+        raise ConfigError("bandwidth must be a whole number of bytes a second above 0, or None.")

@@ -21,16 +21,22 @@ class Platform:
     """The open connections to one platform, with the settings they follow. A context manager.
 
     Raises NotAuthenticatedError when ``settings`` have no credentials. ``session`` is used in place of an own session,
-    and stays open. ``route`` is the known route to the platform.
+    and stays open. ``route`` is the known route to the platform. ``bandwidth`` is in bytes a second.
     """
 
     def __init__(
-        self, settings: Settings, session: aiohttp.ClientSession | None, route: Route | None
+        self,
+        settings: Settings,
+        session: aiohttp.ClientSession | None,
+        route: Route | None,
+        bandwidth: int | None = None,
     ) -> None:
         if settings.credentials is None:
             raise NotAuthenticatedError(hint=settings.missing_hint)
         self.settings = settings
-        self._transport = Transport(timeout_ms=settings.timeout_ms, session=session, route=route)
+        self._transport = Transport(
+            timeout_ms=settings.timeout_ms, session=session, route=route, bandwidth=bandwidth
+        )
         self.tokens = TokenManager(settings, settings.credentials, self._transport)
         self.ingest = Ingest(self._transport, settings.ingest_origin, settings.ingest_path)
         self.throttle = Throttle()

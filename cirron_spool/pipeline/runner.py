@@ -148,7 +148,7 @@ class FlushRun:
             platform = self._options.platform
             if platform is None:
                 platform = await stack.enter_async_context(
-                    Platform(cleared.settings, self._options.session, cleared.route)
+                    Platform(cleared.settings, self._options.session, cleared.route, self._client.bandwidth)
                 )
             self._report.tally.destination = platform.settings.ingest_origin
             for warning in platform.settings.warnings:

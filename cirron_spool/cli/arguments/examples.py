@@ -22,6 +22,7 @@ _EXAMPLES = {
         Example("{prog} --snapshots", "send the snapshots first, then the batches"),
         Example("{prog} --in-flight 8", "send eight at a time over a slow link"),
         Example("{prog} --deadline 90s", "send what fits before a job ends"),
+        Example("{prog} --bandwidth 2M --nice", "leave the link and the machine to the run"),
         Example("{prog} --json > result.json", "keep the result for a script"),
         Example("{prog} --token-file - < token.txt", "read the token from standard input"),
     ),

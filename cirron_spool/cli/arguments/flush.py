@@ -70,12 +70,25 @@ def add_flush(group: Parser) -> None:
         default=None,
         help="send credentials over plain http (closed networks)",
     )
-    parser.add_argument(
+    limits = parser.add_argument_group("limits")
+    limits.add_argument(
         "--deadline",
         metavar="TIME",
         read=End(),
         example="90s",
         help="send what fits until TIME, such as 90s from now or 04:30, then end with exit code 4",
+    )
+    limits.add_argument(
+        "--bandwidth",
+        metavar="SIZE",
+        read=size_value(1, suffix="/s"),
+        example="2M",
+        help="bytes of request bodies sent in a second, such as 2M (default: no limit)",
+    )
+    limits.add_argument(
+        "--nice",
+        action="store_true",
+        help="give way to other processes: lowest priority for the processor and the disk",
     )
     failures = parser.add_argument_group("failures")
     failures.add_argument(
