@@ -189,9 +189,8 @@ class UploadBody(Exchange, aiohttp.Payload):
             self._sent = self.written + size == self._upload.length
             await writer.write(piece)
             self.written += size
-            if (
-                self._bandwidth is None
-            ):  # otherwise a dead peer would get bytes until the kernel's buffers are full
+            # Small pieces may go into the kernel's buffers for long: with a limit only the peer's word counts.
+            if self._bandwidth is None:
                 self.last_progress = time.monotonic()
             self._written_since_yield += size
             if self._written_since_yield >= _WRITE_BYTES:
