@@ -35,7 +35,7 @@ PORT = "8787"
 TOKEN = "sk-try-it"
 
 # Flags of other programs, and of this project's scripts, that the pages name.
-FOREIGN_FLAGS = {"--strict", "--quick"}
+FOREIGN_FLAGS = {"--strict", "--quick", "--from"}
 
 
 def blocks(language: str, text: str = TEXT) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import configparser
 import email
+import json
 import os
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from cirron_spool.cli.arguments.build import build_parser
 ROOT = Path(__file__).resolve().parent.parent
 STEM = f"cirron_spool-{__version__}"
 SHARE = f"{STEM}.data/data/share"
+PIP = ("-m", "pip", "--disable-pip-version-check")
 COMMANDS = sorted(build_parser("cirron-spool").commands)
 PAGES = {
     name: f"{SHARE}/man/man1/{name}.1"
@@ -79,8 +81,8 @@ def options(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The contents of the wheel that pip builds from the checkout."""
+def wheel_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that pip builds from the checkout."""
     out = tmp_path_factory.mktemp("wheel")
     run(
         *("-m", "pip", "wheel", "--quiet", "--no-index", "--no-build-isolation", "--no-deps"),
@@ -88,7 +90,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         cwd=out,
     )
     assert [path.name for path in out.iterdir()] == [f"{STEM}-py3-none-any.whl"]
-    return contents(out / f"{STEM}-py3-none-any.whl")
+    return out / f"{STEM}-py3-none-any.whl"
+
+
+@pytest.fixture(scope="module")
+def wheel(wheel_file: Path) -> dict[str, bytes]:
+    """The contents of that wheel."""
+    return contents(wheel_file)
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +105,16 @@ def metadata(wheel: dict[str, bytes]) -> Message:
 
 
 @pytest.fixture(scope="module")
-def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution of the checkout."""
+    return build("sdist", ROOT, tmp_path_factory.mktemp("sdist") / "out")
+
+
+@pytest.fixture(scope="module")
+def unpacked(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source distribution, unpacked: a tree that has no repository around it."""
-    folder = tmp_path_factory.mktemp("sdist")
-    with tarfile.open(build("sdist", ROOT, folder / "out")) as archive:
+    folder = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
     return folder / STEM
 
@@ -209,3 +223,41 @@ def test_an_editable_install_builds_no_pages_and_completions(unpacked: Path, tmp
     editable = contents(build("editable", unpacked, tmp_path / "out"))
     assert f"{STEM}.dist-info/entry_points.txt" in editable
     assert [name for name in editable if "/share/" in name] == []
+
+
+# -- the artifacts as a registry and a user see them
+
+
+def test_the_registry_would_accept_both_artifacts(wheel_file: Path, sdist: Path, tmp_path: Path) -> None:
+    run("-m", "twine", "check", "--strict", wheel_file, sdist, cwd=tmp_path)
+    run("-m", "check_wheel_contents", wheel_file, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_pip_installs_it_into_an_empty_environment(
+    wheel_file: Path, sdist: Path, kind: str, tmp_path: Path
+) -> None:
+    artifact = wheel_file if kind == "wheel" else sdist
+    run("-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
+    python = tmp_path / "venv/bin/python"
+    run(*PIP, "--python", python, "install", "--quiet", "--no-compile", artifact, cwd=tmp_path)
+    done = subprocess.run(
+        [tmp_path / "venv/bin/cirron-spool", "flush", "--dir", tmp_path, "--json"],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+    )
+    assert (done.returncode, json.loads(done.stdout)["uploaded"], done.stderr) == (0, 0, "")
+
+
+def test_the_container_file_and_the_release_workflow_have_no_finding() -> None:
+    scripts = Path(sys.executable).parent
+    for linter in (
+        ["hadolint", "Containerfile"],
+        ["zizmor", "--offline", "--quiet", "--strict-collection", ".github/workflows"],
+    ):
+        done = subprocess.run(
+            [scripts / linter[0], *linter[1:]], cwd=ROOT, capture_output=True, encoding="utf-8", check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
