@@ -60,6 +60,11 @@ def is_batch_name(name: str) -> bool:
     return _BATCH_NAME.fullmatch(name) is not None
 
 
+def is_sdk_name(name: str) -> bool:
+    """Whether a batch's ``name`` has its time padded as the SDK pads it."""
+    return name.find("-") == _PADDED_DIGITS
+
+
 # The same as a match or None: the pattern's own method, for a listing that asks it of every entry.
 match_batch_name = _BATCH_NAME.fullmatch
 

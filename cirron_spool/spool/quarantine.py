@@ -21,6 +21,7 @@ from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.names import is_batch_name
 from cirron_spool.text import printable, reason
 
+NOTE_SUFFIX = ".rejection.json"
 _LARGEST_NOTE_BYTES = 64 * 1024
 
 
@@ -130,7 +131,7 @@ def _free(target: Path) -> Path:
 
 
 def _note_path(batch: Path) -> Path:
-    return batch.with_name(f"{batch.stem}.rejection.json")
+    return batch.with_name(f"{batch.stem}{NOTE_SUFFIX}")
 
 
 def _write(path: Path, note: dict[str, object]) -> None:

@@ -1,0 +1,151 @@
+"""Discovery: the spools below a folder. Blocking.
+
+A spool is a folder ``.cirron/spool``, empty or not, or any other folder whose batches all have names as the SDK writes
+them. Looser names, such as ``2024-12.json``, also name files of other programs. A quarantine is no spool.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from cirron_spool.errors import SpoolError
+from cirron_spool.settings.paths import SPOOL_NAME, is_quarantine_name
+from cirron_spool.spool.file_identity import GONE
+from cirron_spool.spool.listing import unusable
+from cirron_spool.spool.names import is_sdk_name, match_batch_name
+from cirron_spool.spool.quarantine import NOTE_SUFFIX
+from cirron_spool.text import printable, reason
+
+_HOME = ".cirron"  # the SDK's folder: its ``spool`` is a spool before its first batch
+
+
+class FoundSpool(NamedTuple):
+    """A spool: its absolute path, the number of its batches, and the time of the oldest (ns), None without any."""
+
+    path: Path
+    batches: int
+    oldest_ns: int | None
+
+
+class PassedBy(NamedTuple):
+    """A folder that the discovery did not enter, or did not take for a spool, and the reason in words."""
+
+    path: Path
+    reason: str
+
+
+class _Folder(NamedTuple):
+    """The contents of a folder: the batches, the oldest one's time, and the folders in it (name, path)."""
+
+    batches: int
+    oldest_ns: int | None
+    of_the_sdk: bool
+    is_quarantine: bool
+    folders: list[tuple[str, str]]
+
+
+def discover(
+    roots: Iterable[Path],
+    *,
+    cross_file_systems: bool = False,
+    passed_by: Callable[[PassedBy], object] = lambda _: None,
+) -> Iterator[FoundSpool]:
+    """Find the spools in ``roots`` and below, each once, in the order of their paths.
+
+    Links below a root are not followed. Folders on another file system than their root are entered only with
+    ``cross_file_systems``. No folder inside a spool is searched. ``passed_by`` is called for each folder that cannot
+    be read, or that a person may have expected to be searched. Raises SpoolError, before the first spool, for a root
+    that does not exist, is no directory, or cannot be read.
+    """
+    places = [Path(os.path.abspath(root)) for root in roots]
+    for place in places:
+        check_root(place)
+    seen: set[tuple[int, int]] = set()
+    for place in places:
+        yield from _search(place, cross_file_systems, seen, passed_by)
+
+
+def check_root(root: Path) -> None:
+    """Raise SpoolError when ``root`` does not exist, is no directory, or cannot be read."""
+    try:
+        os.scandir(root).close()
+    except FileNotFoundError:
+        raise SpoolError(
+            f"{printable(str(root))} does not exist. Pass --discover an existing folder."
+        ) from None
+    except NotADirectoryError:
+        raise SpoolError(f"{printable(str(root))} is not a folder. Pass --discover a folder.") from None
+    except OSError as error:
+        raise unusable("read", root, error) from None
+
+
+def _search(
+    root: Path,
+    cross_file_systems: bool,
+    seen: set[tuple[int, int]],
+    passed_by: Callable[[PassedBy], object],
+) -> Iterator[FoundSpool]:
+    device: int | None = None
+    pending = [(root.name, str(root))]
+    while pending:
+        name, path = pending.pop()
+        try:
+            # The root itself may be a link: a person named it.
+            status = os.stat(path, follow_symlinks=device is None)
+            if device is None:
+                device = status.st_dev
+            elif status.st_dev != device and not cross_file_systems:
+                passed_by(PassedBy(Path(path), "another file system"))
+                continue
+            elif not stat.S_ISDIR(status.st_mode):
+                continue  # replaced since its parent was listed
+            folder = _list(path)
+        except OSError as error:
+            if error.errno not in GONE:
+                passed_by(PassedBy(Path(path), reason(error)))
+            continue
+        is_home = name == SPOOL_NAME and os.path.basename(os.path.dirname(path)) == _HOME
+        if is_home or (folder.batches and not folder.is_quarantine and not is_quarantine_name(name)):
+            if is_home or folder.of_the_sdk:
+                # Roots may overlap, and a mount may show a folder twice.
+                if (identity := (status.st_dev, status.st_ino)) not in seen:
+                    seen.add(identity)
+                    yield FoundSpool(Path(path), folder.batches, folder.oldest_ns)
+                continue
+            passed_by(
+                PassedBy(Path(path), "names of batches that are not the SDK's; --dir takes it as a spool")
+            )
+        if name == _HOME and os.path.islink(linked := os.path.join(path, SPOOL_NAME)):
+            passed_by(PassedBy(Path(linked), "a symbolic link"))
+        folder.folders.sort(reverse=True)
+        pending += folder.folders
+
+
+def _list(path: str) -> _Folder:
+    """The contents of the folder at ``path``. Raises OSError."""
+    batches, oldest, of_the_sdk, is_quarantine = 0, None, True, False
+    folders: list[tuple[str, str]] = []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            name = entry.name
+            if not name.endswith(".json"):
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append((name, entry.path))
+            elif match := match_batch_name(name):
+                if entry.is_file(follow_symlinks=False):
+                    batches += 1
+                    of_the_sdk = of_the_sdk and is_sdk_name(name)
+                    created_ns = int(match[1])
+                    if oldest is None or created_ns < oldest:
+                        oldest = created_ns
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append((name, entry.path))
+            elif name.endswith(NOTE_SUFFIX):
+                is_quarantine = True
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append((name, entry.path))
+    return _Folder(batches, oldest, of_the_sdk, is_quarantine, folders)
