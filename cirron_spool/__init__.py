@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from cirron_spool.cluster.dask_flush import ClusterResult, flush_on_dask
+    from cirron_spool.cluster.secret import Secret
+    from cirron_spool.cluster.task import SpoolReport, SpoolTask, flush_one
     from cirron_spool.errors import (
         AuthError,
         AuthInvalidError,
         AuthRejectedError,
         CirronSpoolError,
+        ClusterError,
         ConfigError,
         NotAuthenticatedError,
         ResourceError,
@@ -58,9 +62,12 @@ if TYPE_CHECKING:
 
 # The module of each public name.
 _HOMES = {
+    "cluster.dask_flush": "ClusterResult flush_on_dask",
+    "cluster.secret": "Secret",
+    "cluster.task": "SpoolReport SpoolTask flush_one",
     "errors": (
-        "AuthError AuthInvalidError AuthRejectedError CirronSpoolError ConfigError NotAuthenticatedError "
-        "ResourceError SignInError SpoolBusyError SpoolError TokenRenewalError"
+        "AuthError AuthInvalidError AuthRejectedError CirronSpoolError ClusterError ConfigError "
+        "NotAuthenticatedError ResourceError SignInError SpoolBusyError SpoolError TokenRenewalError"
     ),
     "flush": "flush_spool",
     "offline": "ClearResult Inventory clear_spool inspect_spool",
@@ -84,6 +91,8 @@ __all__ = [
     "CirronSpoolError",
     "ClearResult",
     "Client",
+    "ClusterError",
+    "ClusterResult",
     "ConfigError",
     "Ended",
     "Failed",
@@ -97,6 +106,7 @@ __all__ = [
     "ResourceError",
     "Resumed",
     "Retrying",
+    "Secret",
     "Selection",
     "Sending",
     "SignInError",
@@ -106,6 +116,8 @@ __all__ = [
     "SnapshotsStarted",
     "SpoolBusyError",
     "SpoolError",
+    "SpoolReport",
+    "SpoolTask",
     "Started",
     "TokenRenewalError",
     "Tuning",
@@ -115,6 +127,8 @@ __all__ = [
     "Watch",
     "__version__",
     "clear_spool",
+    "flush_on_dask",
+    "flush_one",
     "flush_spool",
     "flush_spool_sync",
     "inspect_spool",

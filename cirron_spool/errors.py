@@ -115,6 +115,17 @@ class TokenRenewalError(CirronSpoolError):
         self.exit_code = exit_code
 
 
+class ClusterError(CirronSpoolError):
+    """The engine that was to run the tasks cannot do so.
+
+    Exit code 4: later is right. Exit code 1 where a person must look first, as at workers of another version.
+    """
+
+    def __init__(self, message: str, exit_code: int = EXIT_TEMPFAIL, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code
+
+
 class NoThreadError(OSError):
     """The system or the interpreter starts no further thread."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cirron_spool.concurrency import event_loop
 from cirron_spool.concurrency.threads import start
@@ -13,6 +15,8 @@ from cirron_spool.lazy_flush import flush_spool
 
 if TYPE_CHECKING:
     from cirron_spool.events import FlushResult
+
+T = TypeVar("T")
 
 
 def flush_spool_sync(*arguments: Any, **options: Any) -> FlushResult:
@@ -26,27 +30,35 @@ def flush_spool_sync(*arguments: Any, **options: Any) -> FlushResult:
     for option in ("client", "session", "stop"):
         if options.get(option) is not None:
             raise ConfigError(f"{option} belongs to an event loop. Use flush_spool() in that loop.")
+    return run_apart(partial(flush_spool, *arguments, **options))
+
+
+def run_apart(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run ``main`` in a new event loop: in this thread, or in another one where a loop is running here."""
+    with resource_errors():
+        return _InThread(main).run() if _is_in_event_loop() else event_loop.run(main)
+
+
+def _is_in_event_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        with resource_errors():
-            return event_loop.run(lambda: flush_spool(*arguments, **options))
-    with resource_errors():
-        return _InThread(arguments, options).run()
+        return False
+    return True
 
 
-class _InThread:
-    """One flush in a thread with its own event loop."""
+class _InThread(Generic[T]):
+    """A coroutine in a thread with its own event loop."""
 
-    def __init__(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-        self._arguments = arguments
-        self._options = options
-        self._outcome: FlushResult | BaseException | None = None
+    def __init__(self, main: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._main = main
+        self._outcome: list[T] = []
+        self._error: BaseException | None = None
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
         self._is_cancelled = False
 
-    def run(self) -> FlushResult:
-        """Flush. Raises the errors of the flush, and NoThreadError."""
+    def run(self) -> T:
+        """Run to the end. Raises the errors of ``main``, and NoThreadError."""
         thread = threading.Thread(target=self._run_loop, name="cirron-spool flush", daemon=True)
         start(thread)
         try:
@@ -55,24 +67,23 @@ class _InThread:
             self._cancel()
             thread.join()
             raise
-        if isinstance(self._outcome, BaseException):
-            raise self._outcome
-        assert self._outcome is not None  # noqa: S101  # the thread has ended
-        return self._outcome
+        if self._error is not None:
+            raise self._error
+        return self._outcome[0]
 
     def _run_loop(self) -> None:
         try:
-            self._outcome = event_loop.run(self._flush)
+            self._outcome.append(event_loop.run(self._until_cancelled))
         except BaseException as error:  # noqa: BLE001  # raised in the caller's thread
-            self._outcome = error
+            self._error = error
 
-    async def _flush(self) -> FlushResult:
+    async def _until_cancelled(self) -> T:
         task = asyncio.current_task()
         if task is not None:
             self._running = asyncio.get_running_loop(), task
         if self._is_cancelled:
             raise asyncio.CancelledError
-        return await flush_spool(*self._arguments, **self._options)
+        return await self._main()
 
     def _cancel(self) -> None:
         self._is_cancelled = True

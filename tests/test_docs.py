@@ -224,6 +224,7 @@ def test_the_errors_have_the_exit_codes_that_are_shown() -> None:
         "SignInError": lambda: cirron_spool.SignInError(""),
         "TokenRenewalError": lambda: cirron_spool.TokenRenewalError(""),
         "ResourceError": lambda: cirron_spool.ResourceError(""),
+        "ClusterError": lambda: cirron_spool.ClusterError(""),
         "SpoolBusyError": lambda: cirron_spool.SpoolBusyError(""),
     }
     assert shown == {name: make().exit_code for name, make in made.items()}

@@ -1,0 +1,201 @@
+"""The connection to a Dask scheduler, and the look at its workers before the first task."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from cirron_spool import __version__
+from cirron_spool.concurrency.threads import in_daemon_thread, in_thread
+from cirron_spool.errors import EXIT_ATTENTION, ClusterError, ConfigError
+from cirron_spool.text import count, printable
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+# A connection that does not close is left after so many seconds.
+_CLOSE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """The workers at the beginning of a run: those ``with_roots`` see the roots, those ``without`` do not.
+
+    They are addresses such as ``tcp://10.0.0.7:40123``.
+    """
+
+    with_roots: tuple[str, ...]
+    without: tuple[str, ...]
+
+    @property
+    def hosts(self) -> list[str]:
+        """The hosts that may run tasks; empty where all may. A restarted worker has another port on its host."""
+        return sorted({host_of(address) for address in self.with_roots}) if self.without else []
+
+
+def host_of(address: str) -> str:
+    """The host in a worker's address, without brackets."""
+    return urlsplit(address).hostname or address
+
+
+async def load() -> Any:
+    """The module ``distributed``, imported in a thread. Raises ConfigError where it is not installed."""
+    try:
+        return await in_daemon_thread(lambda: import_module("distributed"), "cirron-spool import")
+    except ImportError as error:
+        raise ConfigError(
+            f"Dask is not installed ({printable(str(error))}). Install cirron-spool[dask] here and on the workers."
+        ) from None
+
+
+@asynccontextmanager
+async def connected(
+    address: str, *, timeout_s: float, encrypted: bool, warn: Callable[[str], None]
+) -> AsyncIterator[Client]:
+    """A client of the scheduler at ``address``, which may be the path of a scheduler file.
+
+    Raises ConfigError for an address that cannot be used, and where ``encrypted`` is asked for and it is not;
+    ClusterError where nobody answers within ``timeout_s`` seconds.
+    """
+    dask = await load()
+    shown = printable(address)
+    is_file = "://" not in address and await in_thread(os.path.isfile, address)
+    where: dict[str, Any] = {"scheduler_file" if is_file else "address": address}
+    if not is_file and encrypted and not address.startswith("tls://"):
+        raise _unencrypted(shown)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            client = dask.Client(
+                **where, asynchronous=True, timeout=timeout_s, set_as_default=False, name="cirron-spool"
+            )
+            await client
+        except (TypeError, ValueError, KeyError, RuntimeError) as error:
+            raise ConfigError(
+                f"{shown} cannot be used as a scheduler: {first_line(error)}. It is an address such as "
+                "tcp://HOST:8786 or tls://HOST:8786, or a scheduler file; certificates come from Dask's configuration."
+            ) from None
+        except (OSError, ssl.SSLError, TimeoutError) as error:
+            raise ClusterError(
+                f"No Dask scheduler answers at {shown} within {timeout_s:g} s: {first_line(error)}. "
+                "Start it, or correct the address."
+            ) from None
+    try:
+        if any(issubclass(one.category, dask.versions.VersionMismatchWarning) for one in caught):
+            warn(
+                "Scheduler, workers and this machine have different versions of Python or of Dask's packages."
+            )
+        if encrypted and not client.scheduler.address.startswith("tls://"):
+            raise _unencrypted(shown)
+        yield client
+    finally:
+        with suppress(OSError, TimeoutError):
+            await asyncio.wait_for(client.close(timeout=_CLOSE_S), _CLOSE_S)
+
+
+async def find_workers(client: Client, roots: Sequence[str], *, timeout_s: float, encrypted: bool) -> Workers:
+    """The workers, all of this version. Waits up to ``timeout_s`` seconds for a first one.
+
+    Raises ClusterError without a worker, with a worker of another version, and where none sees ``roots``.
+    """
+    look = _make_look(list(roots))
+    if not await client.nthreads():
+        await _await_worker(client, look, timeout_s)
+    found: dict[str, Any] = await _unless_lost(client.run(look, on_error="return"))
+    if encrypted and (plain := [address for address in found if not address.startswith("tls://")]):
+        raise ConfigError(
+            f"The worker {plain[0]} has no TLS. --send-credentials needs it on all connections: start each worker "
+            "with tls://, and set distributed.comm.require-encryption."
+        )
+    odd = [
+        f"{address} ({_version_in(seen)})"
+        for address, seen in found.items()
+        if _version_in(seen) != __version__
+    ]
+    if odd:
+        raise ClusterError(
+            f"{count(len(odd), 'worker')} of {len(found)} cannot run this version, such as {odd[0]}. "
+            f"Install cirron-spool {__version__} there.",
+            EXIT_ATTENTION,
+        )
+    with_roots = tuple(address for address, (_, missing) in found.items() if not missing)
+    without = tuple(address for address, (_, missing) in found.items() if missing)
+    if not with_roots:
+        _, missing = found[without[0]]
+        raise ClusterError(
+            f"No worker sees {printable(missing[0])}. Start workers where that file system is mounted.",
+            EXIT_ATTENTION,
+        )
+    return Workers(with_roots, without)
+
+
+async def _await_worker(client: Client, look: Callable[[], Awaitable[object]], timeout_s: float) -> None:
+    """Wait for a first worker. A task waits with us, since a cluster may start workers only for tasks."""
+    waiting = client.submit(look, key=f"cirron-spool-look-{client.id}", pure=False)
+    try:
+        await client.wait_for_workers(1, timeout=timeout_s)
+    except (TimeoutError, OSError):
+        raise ClusterError(
+            f"No worker has joined the scheduler within {timeout_s:g} s. Start one: dask worker "
+            f"{printable(client.scheduler.address)}."
+        ) from None
+    finally:
+        waiting.release()
+
+
+def _make_look(roots: list[str]) -> Callable[[], Awaitable[tuple[str, list[str]]]]:
+    """The look of a worker at itself: the version of this package, and the roots that it does not see."""
+
+    # A function within a function travels by its code, so a worker without this package can run it.
+    async def look() -> tuple[str, list[str]]:
+        import asyncio
+        import os
+
+        try:
+            import cirron_spool
+
+            version = cirron_spool.__version__
+        except ImportError:
+            version = "not installed"
+
+        async def is_there(root: str) -> bool:
+            try:
+                return await asyncio.wait_for(asyncio.to_thread(os.path.isdir, root), 10)
+            except TimeoutError:
+                return False
+
+        return version, [root for root in roots if not await is_there(root)]
+
+    return look
+
+
+def _version_in(seen: Any) -> str:
+    return first_line(seen) if isinstance(seen, BaseException) else str(seen[0])
+
+
+async def _unless_lost(work: Awaitable[Any]) -> Any:
+    try:
+        return await work
+    except (OSError, TimeoutError) as error:
+        raise ClusterError(f"The connection to the scheduler is lost: {first_line(error)}.") from None
+
+
+def _unencrypted(shown: str) -> ConfigError:
+    return ConfigError(
+        f"--send-credentials needs an encrypted scheduler, and {shown} is none. Use its tls:// address, or configure "
+        "the login on the workers."
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, without a full stop; its type where there is none."""
+    lines = printable(str(error).partition("\n")[0]).strip().removesuffix(".")
+    return lines or type(error).__name__

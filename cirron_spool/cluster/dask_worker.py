@@ -1,0 +1,96 @@
+"""The part of a run that Dask's workers execute."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from distributed import Semaphore, Worker, get_worker
+
+from cirron_spool.cluster.event_messages import pack
+from cirron_spool.cluster.shared_throttle import SharedThrottle
+from cirron_spool.cluster.task import SpoolReport, SpoolTask, flush_one, untried
+from cirron_spool.cluster.worker_run import WorkerRun, run_of
+from cirron_spool.errors import EXIT_TEMPFAIL
+from cirron_spool.events import Ended, FlushEvent, Uploaded
+from cirron_spool.http.attempts import Throttle
+from cirron_spool.pipeline.deadline import StopSignal
+
+# The topic of the messages of all runs: the scheduler keeps the last thousand of a topic.
+TOPIC = "cirron-spool"
+# Uploads of so many seconds are told together.
+_TELL_S = 0.25
+# One semaphore a worker for all runs: each has a timer that renews its leases.
+_SEMAPHORES: WeakKeyDictionary[Worker, Semaphore] = WeakKeyDictionary()
+
+
+def flush_on_worker(task: SpoolTask, run: str, spool: int) -> tuple[str, SpoolReport]:
+    """Flush the spool number ``spool`` of ``run``. Returns the name of this attempt, and the report."""
+    attempt = uuid.uuid4().hex
+    state = run_of(run)
+    if state.is_stopped:
+        return attempt, untried(task, EXIT_TEMPFAIL)
+    worker = get_worker()
+    control = _DaskControl(state, worker, {"run": run, "spool": spool, "attempt": attempt})
+    worker.log_event(TOPIC, {"run": run, "spool": spool, "attempt": attempt, "events": []})
+    return attempt, flush_one(task, control)
+
+
+class _DaskControl:
+    """Dask's hold on one task. ``ids`` are the first keys of each message about it."""
+
+    def __init__(self, state: WorkerRun, worker: Worker, ids: dict[str, Any]) -> None:
+        self.stop: StopSignal = state
+        self._state = state
+        self._worker = worker
+        self._ids = ids
+        self._untold: list[list[Any]] = []
+        self._told_at = 0.0
+
+    def throttle(self) -> Throttle:
+        """A throttle that the tasks of all workers share."""
+        return SharedThrottle(self._state, _DaskTurn(self._worker), self._tell_hold)
+
+    def show(self, event: FlushEvent) -> None:
+        """Tell the event, uploads a few times a second."""
+        if message := pack(event):
+            self._untold.append(message)
+        is_urgent = isinstance(event, Ended) or (message and not isinstance(event, Uploaded))
+        if self._untold and (is_urgent or time.monotonic() - self._told_at >= _TELL_S):
+            self._worker.log_event(TOPIC, {**self._ids, "events": self._untold})
+            self._untold = []
+            self._told_at = time.monotonic()
+
+    def _tell_hold(self, seconds: float | None) -> None:
+        self._worker.log_event(TOPIC, {"run": self._ids["run"], "hold": seconds})
+
+
+class _DaskTurn:
+    """The lease that one attempt over all workers has while the platform fails."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def acquire(self, timeout: float) -> bool:
+        """Wait for the lease. Without a scheduler the processes no longer wait for each other."""
+        try:
+            return bool(self._semaphore().acquire(timeout=timeout))
+        except OSError:
+            return True
+
+    def release(self) -> None:
+        """Give the lease back."""
+        try:
+            self._semaphore().release()
+        except (OSError, RuntimeError):  # there was no scheduler to grant it
+            return
+
+    def _semaphore(self) -> Any:
+        worker = self._worker
+        if worker not in _SEMAPHORES:
+            _SEMAPHORES[worker] = Semaphore(
+                max_leases=1, name="cirron-spool", scheduler_rpc=worker.scheduler, loop=worker.loop
+            )
+        return _SEMAPHORES[worker]

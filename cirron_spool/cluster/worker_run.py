@@ -1,0 +1,103 @@
+"""The state of one run in one worker process. The tasks of the run in that process share it, each in its thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+from cirron_spool.concurrency.threads import resolve_from_thread
+
+# Seconds between two looks of a thread that waits.
+_LOOK_S = 0.2
+
+
+class WorkerRun:
+    """Whether the run is to stop, and whether the platform fails.
+
+    ``failing``: the last attempt anywhere ended with a temporary failure. The methods may be called in any thread.
+    """
+
+    def __init__(self) -> None:
+        self.failing = False
+        self._not_before = 0.0  # by time.monotonic()
+        self._stopped = threading.Event()
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the run is to stop."""
+        return self._stopped.is_set()
+
+    @property
+    def wait_s(self) -> float:
+        """The seconds in which no attempt begins."""
+        return max(0.0, self._not_before - time.monotonic())
+
+    def stop(self) -> None:
+        """End the flushes of this run gracefully."""
+        with self._lock:
+            self._stopped.set()
+            waiting = list(self._waiting)
+        for future in waiting:
+            resolve_from_thread(future, None)
+
+    def hold(self, seconds: float) -> None:
+        """The platform fails: no attempt begins within so many seconds."""
+        self.failing = True
+        with self._lock:
+            self._not_before = max(self._not_before, time.monotonic() + seconds)
+
+    def recover(self) -> None:
+        """The platform has answered."""
+        self.failing = False
+
+    async def wait(self) -> None:
+        """Return once the run is to stop: the stop signal of a flush, in the event loop of that flush."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        with self._lock:
+            if self._stopped.is_set():
+                return
+            self._waiting.add(future)
+        try:
+            await future
+        finally:
+            with self._lock:
+                self._waiting.discard(future)
+
+    def pause(self, seconds: float = 0.0) -> bool:
+        """Block so long, and until an attempt may begin; False at once when the run is to stop."""
+        end = time.monotonic() + seconds
+        while (left := max(end - time.monotonic(), self.wait_s)) > 0:
+            if self._stopped.wait(min(left, _LOOK_S)):
+                return False
+        return not self._stopped.is_set()
+
+
+_RUNS: dict[str, WorkerRun] = {}
+
+
+def run_of(name: str) -> WorkerRun:
+    """The state of the run ``name`` in this process."""
+    return _RUNS.setdefault(name, WorkerRun())
+
+
+def hold(name: str, seconds: float) -> None:
+    """As :meth:`WorkerRun.hold`, sent to each worker."""
+    run_of(name).hold(seconds)
+
+
+def recover(name: str) -> None:
+    """As :meth:`WorkerRun.recover`, sent to each worker."""
+    run_of(name).recover()
+
+
+def stop(name: str) -> None:
+    """As :meth:`WorkerRun.stop`, sent to each worker."""
+    run_of(name).stop()
+
+
+def forget(name: str) -> None:
+    """Drop the state of a run that has ended."""
+    _RUNS.pop(name, None)
