@@ -73,6 +73,18 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(_BARS[int(-(-value * steps // most)) if most > 0 else 0] for value in values)
 
 
+def duration(ns: int) -> str:
+    """``870 ns``, ``4.62 ms``, ``12.30 s``, ``2 m 05 s``, ``3 h 07 m``: three or four digits, rounded."""
+    if ns < 1000:
+        return f"{ns} ns"
+    for digits, unit in ((3, "µs"), (6, "ms"), (9, "s")):
+        hundredths = (ns * 100 + 10**digits // 2) // 10**digits
+        if hundredths < (100_000 if digits < 9 else 6000):
+            return f"{hundredths // 100}.{hundredths % 100:02d} {unit}"
+    minutes, seconds = divmod((ns + 500_000_000) // 10**9, 60)
+    return f"{minutes} m {seconds:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} m"
+
+
 def printable(text: str) -> str:
     r"""``text`` with escapes for all characters that could control a terminal (``\x1b``, ``\n``, ``\u202e``)."""
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)

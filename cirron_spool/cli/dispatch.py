@@ -11,6 +11,7 @@ from importlib import import_module
 from cirron_spool import __version__
 from cirron_spool.cli.arguments.build import OWN_WORDS, parse, suggestion
 from cirron_spool.cli.arguments.parser import UsageError, listed
+from cirron_spool.cli.arguments.traces import ACTIONS
 from cirron_spool.cli.console import INTERRUPTED, Console, Fault, OutputError
 from cirron_spool.cli.signals import Signals
 from cirron_spool.errors import (
@@ -25,9 +26,9 @@ from cirron_spool.text import printable
 
 # Commands with an effect: a failed write of their messages is not their failure.
 _DEEDS = {"flush", "receive", "clear"}
-_LISTING = {"inspect", "clear", "quarantine"}
+_LISTING = {"inspect", "clear", "quarantine", "traces"}
 # Of the commands with actions, those whose job is their output.
-_READING = {"list", "get", "path", "status", "token"}
+_READING = {"list", "get", "path", "status", "token", "view", "export", "snapshots"}
 
 Command = Callable[[argparse.Namespace, Console, Signals], int]
 
@@ -75,6 +76,11 @@ def _is_foreign(arguments: Sequence[str]) -> bool:
     words = [argument for argument in arguments if not argument.startswith("-")]
     if words[:1] == ["help"]:
         words = words[1:]
+    if words[:1] == ["traces"] and words[1:] and words[1] not in (*ACTIONS, "help"):
+        # The official tool has further actions. Where there is none, the error names ours.
+        from cirron_spool.cli.handover import next_cirron
+
+        return next_cirron() is not None
     # Options alone are the other's, too, unless they are ours.
     ours = {"help", "-h", "--help", "-V", "--version"}
     return words[0] not in OWN_WORDS if words else not set(arguments) <= ours

@@ -60,7 +60,7 @@ def official(tmp_path: Path) -> Path:
 
 
 def test_arguments_streams_and_exit_code_are_the_official_tools(ours: Path, official: Path) -> None:
-    words = ["traces", "login", "--json", "-h", "--", "spool", "", "a b", "*", "\x1b[31mé"]
+    words = ["deploy", "login", "--json", "-h", "--", "spool", "", "a b", "*", "\x1b[31mé"]
     done = run(ours, *words, search=[ours.parent, official.parent], stdin=b"typed", FAKE_EXIT="7")
     assert done.stdout == f"official {words!r} stdin typed\n"
     assert done.stderr == "its warning\n"
@@ -78,7 +78,7 @@ def test_it_becomes_the_official_tool_so_that_signals_and_terminals_are_its_own(
     def note(pid: int) -> None:
         seen.append(pid)
 
-    done = run_pty([str(ours), "traces"], env={"PATH": search}, answers=[("name", note), ("? ", "alice\n")])
+    done = run_pty([str(ours), "deploy"], env={"PATH": search}, answers=[("name", note), ("? ", "alice\n")])
     assert done.text.endswith(f"{seen[0]} True alice\r\n")
 
 
@@ -87,18 +87,18 @@ def test_ours_is_found_wherever_it_stands_on_path(tmp_path: Path, ours: Path, of
     link.parent.mkdir()
     link.symlink_to(ours)
     for search in ([official.parent, ours.parent], [link.parent, ours.parent, official.parent]):
-        done = run(link, "traces", "view", search=search)
-        assert done.stdout == "official ['traces', 'view'] stdin \n"
+        done = run(link, "deploy", "view", search=search)
+        assert done.stdout == "official ['deploy', 'view'] stdin \n"
 
 
 def test_two_of_ours_do_not_call_each_other_for_ever(tmp_path: Path, ours: Path, official: Path) -> None:
     second = program(tmp_path / "second", OURS)
     third = program(tmp_path / "third", OURS)
     folders = [ours.parent, second.parent, third.parent]
-    alone = run(ours, "traces", search=folders)
-    assert (alone.returncode, alone.stderr) == (2, NOT_HERE.format(word="traces"))
+    alone = run(ours, "deploy", search=folders)
+    assert (alone.returncode, alone.stderr) == (2, NOT_HERE.format(word="deploy"))
     for search in ([*folders, official.parent], [official.parent, *reversed(folders)]):
-        assert run(second, "traces", search=search).stdout == "official ['traces'] stdin \n"
+        assert run(second, "deploy", search=search).stdout == "official ['deploy'] stdin \n"
 
 
 def test_the_official_tool_may_call_ours_again(tmp_path: Path, ours: Path) -> None:
@@ -116,7 +116,7 @@ def test_the_official_tool_may_call_ours_again(tmp_path: Path, ours: Path) -> No
 
 @pytest.mark.thorough
 def test_without_another_one_it_says_what_there_is(tmp_path: Path, ours: Path) -> None:
-    for word, shown in (("traces", "traces"), ("\x1b[31m", r"\x1b[31m")):
+    for word, shown in (("deploy", "deploy"), ("\x1b[31m", r"\x1b[31m")):
         done = run(ours, word, search=[ours.parent])
         assert (done.returncode, done.stdout, done.stderr) == (2, "", NOT_HERE.format(word=shown))
     for word, meant in (
@@ -140,9 +140,9 @@ def test_what_cannot_be_run_is_passed_over_or_said(tmp_path: Path, ours: Path, o
     dangling.parent.mkdir()
     dangling.symlink_to(tmp_path / "nowhere")
     odd = [plain.parent, folder.parent, dangling.parent, tmp_path / "missing"]
-    assert run(ours, "traces", search=[*odd, official.parent]).stdout == "official ['traces'] stdin \n"
+    assert run(ours, "deploy", search=[*odd, official.parent]).stdout == "official ['deploy'] stdin \n"
     broken = program(tmp_path / "broken", "#!/nowhere/interpreter\n")
-    done = run(ours, "traces", search=[broken.parent])
+    done = run(ours, "deploy", search=[broken.parent])
     assert done.returncode == 2
     assert done.stderr == f"Error: Cannot run {broken}: No such file or directory.\n"
 
@@ -150,12 +150,12 @@ def test_what_cannot_be_run_is_passed_over_or_said(tmp_path: Path, ours: Path, o
 @pytest.mark.parametrize(
     "words",
     [
-        ["-v", "traces", "login"],
-        ["--profile", "dev", "--no-color", "traces", "view"],
-        ["--api-url=https://x", "traces", "--json"],
-        ["--help", "traces"],
-        ["help", "traces"],
-        ["--", "traces"],
+        ["-v", "deploy", "login"],
+        ["--profile", "dev", "--no-color", "deploy", "view"],
+        ["--api-url=https://x", "deploy", "--json"],
+        ["--help", "deploy"],
+        ["help", "deploy"],
+        ["--", "deploy"],
         ["-q"],
         ["--frob=3"],
     ],
@@ -187,7 +187,7 @@ def test_the_help_says_where_other_words_go(ours: Path, official: Path, words: l
         assert text.startswith("usage: cirron spool flush ")
         return
     assert text.startswith("usage: cirron ")
-    assert "Any other command (such as traces) is handed over, with all its options" in text
+    assert "Any other command (such as deploy) is handed over, with all its options" in text
     assert done.lines[-1] == f"next cirron on PATH: {official}"
     alone = run(ours, *words, search=[ours.parent])
     assert alone.lines[-1] == "next cirron on PATH: none"
@@ -216,11 +216,23 @@ def test_the_version_is_ours_and_the_other_tools_own(tmp_path: Path, ours: Path,
     assert done.stderr == f"Warning: Cannot run {broken}: No such file or directory.\n"
 
 
+def test_of_the_traces_only_our_own_actions_are_ours(ours: Path, official: Path) -> None:
+    search = [ours.parent, official.parent]
+    assert run(ours, "traces", "list", search=search).stdout.startswith("No traces found in ")
+    assert (
+        run(ours, "traces", "clear", "--yes", search=search).stdout
+        == "official ['traces', 'clear', '--yes'] stdin \n"
+    )
+    alone = run(ours, "traces", "clear", search=[ours.parent])
+    assert (alone.returncode, alone.stdout) == (2, "")
+    assert alone.stderr.startswith("Error: There is no command 'clear'. There are: list")
+
+
 def test_cirron_spool_hands_nothing_over(official: Path, tmp_path: Path) -> None:
     path = os.pathsep.join([str(official.parent), clean_environment(tmp_path)["PATH"]])
-    done = run_cli("traces", "login", env={"PATH": path})
+    done = run_cli("deploy", "login", env={"PATH": path})
     assert done.returncode == 2
-    assert done.stderr.startswith("Error: There is no command 'traces'. There are: inspect, flush, ")
+    assert done.stderr.startswith("Error: There is no command 'deploy'. There are: inspect, flush, ")
     assert done.stdout == ""
 
 

@@ -20,11 +20,12 @@ from cirron_spool.cli.arguments.quarantine import add_quarantine
 from cirron_spool.cli.arguments.receive import add_receive
 from cirron_spool.cli.arguments.spool import add_clear, add_inspect
 from cirron_spool.cli.arguments.status import add_status
+from cirron_spool.cli.arguments.traces import add_traces
 
 # The words of ``cirron`` that are ours.
-OWN_WORDS = ("spool", "auth", "status", "config")
+OWN_WORDS = ("spool", "traces", "auth", "status", "config")
 _OTHER_WORDS = (
-    "Any other command (such as traces) is handed over, with all its options, to the next cirron on PATH."
+    "Any other command (such as deploy) is handed over, with all its options, to the next cirron on PATH."
 )
 
 
@@ -44,6 +45,7 @@ def build_parser(prog: str = "cirron-spool") -> Parser:
     else:
         _add_commands(parser, receive=True)
     # Beside the spool, in both programs.
+    add_traces(parser)
     add_auth(parser)
     add_status(parser)
     add_config(parser)

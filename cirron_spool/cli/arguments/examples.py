@@ -36,6 +36,15 @@ _EXAMPLES = {
     "quarantine list": (Example("{prog}", "show the rejected batches and the reasons"),),
     "quarantine retry": (Example("{prog}", "move all of them back into the spool"),),
     "quarantine clear": (Example("{prog} --force", "delete all of them without a question"),),
+    "traces list": (
+        Example("{prog}", "see which runs are in the spool of this folder"),
+        Example("{prog} --dir runs.tar.gz --json", "list those of an archive for a script"),
+    ),
+    "traces view": (
+        Example("{prog}", "see where the newest run spent its time"),
+        Example("{prog} --depth 2 --min-wall 10ms", "see the large spans only"),
+        Example("{prog} --session 5f2c81aa --name 'eval*'", "see the evaluations of one session"),
+    ),
     "receive": (
         Example("{prog} --store received", "receive on this machine"),
         Example("{prog} --store received --host 0.0.0.0 --token sk-try-it", "receive from other machines"),

@@ -1,0 +1,98 @@
+"""``traces list``, ``view``, ``export`` and ``snapshots``."""
+
+from __future__ import annotations
+
+from cirron_spool.cli.arguments.parser import Parser
+from cirron_spool.cli.arguments.values import Measure, Whole
+
+# The actions that are ours. Any other word behind ``cirron traces`` is the official tool's.
+ACTIONS = ("list", "view")
+
+_WALLS = Measure(
+    {"ms": 10**6, "ns": 1, "us": 1000, "µs": 1000, "s": 10**9, "m": 60 * 10**9},
+    "a duration with a unit (ns, us, ms, s or m)",
+    least=0,
+)
+
+
+def add_traces(group: Parser) -> None:
+    """Add ``traces``."""
+    parser = group.add_command(
+        "traces",
+        help="show the traces in a spool",
+        description="Read the batches of a spool, of a receiver's store or of an archive, and show the run in them. "
+        "Nothing is changed, sent or locked.",
+    )
+    parser.make_group("action", "ACTION")
+    _add_list(parser)
+    _add_view(parser)
+    for name, action in parser.commands.items():
+        action.set_defaults(run="traces", action=name)
+
+
+def _add_list(group: Parser) -> None:
+    parser = group.add_command(
+        "list",
+        help="list the sessions",
+        description="List the sessions in the spool, the oldest first: each run of a process under ci.profile().",
+    )
+    _add_place(parser)
+    _add_sessions(parser, "all")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_view(group: Parser) -> None:
+    parser = group.add_command(
+        "view",
+        help="show the scope tree of a run",
+        description="Show the spans of a run as a tree, with durations and marks. Siblings of one name are folded into "
+        "one line with count, total, median and 95th percentile.",
+    )
+    _add_place(parser)
+    _add_sessions(parser, "the newest run with all its ranks")
+    folding = parser.add_argument_group("folding", "What is not shown span by span is folded by name.")
+    folding.add_argument(
+        "--depth", metavar="N", read=Whole(0, 100), example="3", help="unfold N levels below the session"
+    )
+    folding.add_argument(
+        "--min-wall",
+        metavar="TIME",
+        read=_WALLS,
+        example="1ms",
+        help="fold spans that are shorter than TIME",
+    )
+    folding.add_argument(
+        "--siblings",
+        metavar="N",
+        read=Whole(1),
+        example="50",
+        help="fold siblings of one name when there are more than N (default: 20)",
+    )
+    folding.add_argument(
+        "--name",
+        metavar="NAME",
+        example="epoch",
+        help="only spans of this name or pattern, with those above and below",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_place(parser: Parser) -> None:
+    parser.add_argument(
+        "--dir",
+        "--spool",
+        metavar="PATH",
+        place="directory",
+        example="runs/42/.cirron/spool",
+        help="a spool, a receiver's store, a folder with spools below it, or a tar or zip file of one "
+        "(default: $CIRRON_OUTPUT_DIR/spool or ./.cirron/spool)",
+    )
+
+
+def _add_sessions(parser: Parser, default: str) -> None:
+    parser.add_argument(
+        "--session", metavar="ID", example="5f2c81aa", help="the session whose identifier begins so"
+    )
+    parser.add_argument(
+        "--last", metavar="N", read=Whole(1), example="1", help=f"the newest N sessions (default: {default})"
+    )

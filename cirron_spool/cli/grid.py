@@ -1,0 +1,48 @@
+"""A table of any number of columns, which fits the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from cirron_spool.cli.render import shorten
+
+
+def grid(
+    rows: Sequence[Sequence[str]], heads: Sequence[str], sides: str, columns: int = 0, *, shortest: int = 8
+) -> Iterator[str]:
+    """Rows in a box; ``sides`` has ``<`` or ``>`` for each column. Never cut and never wrapped where ``columns`` is 0.
+
+    On a terminal of so many columns, cells of columns to the left are shortened to ``shortest`` characters, the first
+    column first. Where that is not enough, the frame and then columns from the right are left out.
+    """
+    widths = [max(len(head), *(len(row[column]) for row in rows)) for column, head in enumerate(heads)]
+    framed = True
+    if columns:
+        for column, side in enumerate(sides):
+            excess = _width(widths, framed=True) - columns
+            if side == "<" and excess > 0:
+                widths[column] = max(shortest, widths[column] - excess)
+        framed = _width(widths, framed=True) <= columns
+        while len(widths) > 1 and not framed and _width(widths, framed=False) > columns:
+            widths.pop()
+    shown = len(widths)
+    pattern = [f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=False)]
+    line = f"│ {' │ '.join(pattern)} │" if framed else "  ".join(pattern)
+    rules = ["─" * (width + 2) for width in widths]
+    if framed:
+        yield f"┌{'┬'.join(rules)}┐"
+    yield _row(line, heads[:shown], widths)
+    if framed:
+        yield f"├{'┼'.join(rules)}┤"
+    for row in rows:
+        yield _row(line, row[:shown], widths)
+    if framed:
+        yield f"└{'┴'.join(rules)}┘"
+
+
+def _width(widths: Sequence[int], *, framed: bool) -> int:
+    return sum(widths) + (3 * len(widths) + 1 if framed else 2 * (len(widths) - 1))
+
+
+def _row(line: str, cells: Sequence[str], widths: Sequence[int]) -> str:
+    return line.format(*(shorten(cell, width) for cell, width in zip(cells, widths, strict=True))).rstrip()

@@ -1,0 +1,118 @@
+"""The records of many batches in a working database: bounded memory, one record an identifier.
+
+The database is SQLite's own temporary file, which is in memory while it is small and has no name. Exports sort and
+join there, so the batches are read once: a flush beside may delete them meanwhile.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from cirron_spool.errors import EXIT_TEMPFAIL, SpoolError
+from cirron_spool.traces.records import KINDS, BrokenBatchError, parse_batch
+from cirron_spool.traces.sources import UnreadableBatch, read_batches
+
+# Pages that stay in memory. Beyond them SQLite writes to its temporary file.
+_CACHE_KB = 48 * 1024
+
+_SCHEMA = """
+CREATE TABLE batch (n INTEGER PRIMARY KEY, name TEXT, size INTEGER, sdk_version TEXT);
+CREATE TABLE span (
+    n INTEGER PRIMARY KEY, id TEXT, parent_id TEXT, name TEXT, idx INTEGER, start_ns INTEGER, end_ns INTEGER,
+    pid INTEGER, rank INTEGER, thread_id INTEGER, more TEXT, batch INTEGER);
+CREATE TABLE mark (
+    n INTEGER PRIMARY KEY, id TEXT, span_id TEXT, name TEXT, kind TEXT, value_type TEXT, value, nonfinite TEXT,
+    ts_ns INTEGER, more TEXT, batch INTEGER);
+CREATE TABLE snapshot (
+    n INTEGER PRIMARY KEY, id TEXT, span_id TEXT, tensor_name TEXT, ts_ns INTEGER, more TEXT, batch INTEGER);
+"""
+_INSERTS = {
+    "span": "INSERT INTO span VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "mark": "INSERT INTO mark VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "snapshot": "INSERT INTO snapshot VALUES (NULL, ?, ?, ?, ?, ?, ?)",
+}
+# Of several records with one identifier a closed span stays before an open one, and else the last that was read.
+_BEST = {"span": "end_ns IS NOT NULL DESC, n DESC", "mark": "n DESC", "snapshot": "n DESC"}
+
+
+class Loaded(NamedTuple):
+    """The result of a load: batches and bytes that were read, batches that were passed by, records that came twice."""
+
+    batches: int
+    size: int
+    broken: int
+    duplicates: int
+
+
+@contextmanager
+def working_database() -> Iterator[sqlite3.Connection]:
+    """An empty database, which is gone at the end of the block. Raises SpoolError where it has no room."""
+    try:
+        connection = sqlite3.connect("", isolation_level=None)
+        try:
+            connection.executescript(
+                f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -{_CACHE_KB}; {_SCHEMA}"
+            )
+            yield connection
+        finally:
+            connection.close()
+    except sqlite3.OperationalError as error:
+        raise SpoolError(
+            f"The working file of this command cannot be written: {error}. Free space in the folder for temporary "
+            "files, or set SQLITE_TMPDIR to one with more.",
+            EXIT_TEMPFAIL,
+        ) from None
+
+
+def load(
+    connection: sqlite3.Connection, path: Path, tell: Callable[[str], None], detailed: Collection[str] = KINDS
+) -> Loaded:
+    """Read the batches in ``path`` into the database; ``tell`` gets a line about each that is passed by.
+
+    ``detailed`` are the kinds of records whose further fields are kept.
+    Raises SpoolError as :func:`~cirron_spool.traces.sources.read_batches`.
+    """
+    batches = size = broken = 0
+    connection.execute("BEGIN")
+    for source in read_batches(path):
+        if isinstance(source, UnreadableBatch):
+            broken += 1
+            tell(f"{source.name} is passed by: {source.why}.")
+            continue
+        try:
+            batch = parse_batch(source.text, detailed)
+        except BrokenBatchError as error:
+            broken += 1
+            tell(f"{source.name} is passed by: {error}.")
+            continue
+        batches += 1
+        size += source.size
+        for problem in batch.problems:
+            tell(f"{source.name} has wrong records: {problem}.")
+        row = (batches, source.name, source.size, batch.sdk_version)
+        connection.execute("INSERT INTO batch VALUES (?, ?, ?, ?)", row)
+        for table, records in (("span", batch.spans), ("mark", batch.marks), ("snapshot", batch.snapshots)):
+            connection.executemany(_INSERTS[table], [(*record, batches) for record in records])
+    duplicates = 0
+    for table, best in _BEST.items():
+        connection.execute(f"CREATE INDEX {table}_id ON {table} (id)")
+        duplicates += _keep_best(connection, table, best)
+    connection.execute("CREATE INDEX mark_span ON mark (span_id)")
+    connection.execute("COMMIT")
+    return Loaded(batches, size, broken, duplicates)
+
+
+def _keep_best(connection: sqlite3.Connection, table: str, best: str) -> int:
+    """Delete all records but the best one of each identifier; returns how many."""
+    repeated = connection.execute(f"SELECT id FROM {table} GROUP BY id HAVING count(*) > 1").fetchall()
+    before = connection.total_changes
+    for (each,) in repeated:
+        connection.execute(
+            f"DELETE FROM {table} WHERE id = ? AND n <> (SELECT n FROM {table} WHERE id = ? ORDER BY {best} LIMIT 1)",
+            (each, each),
+        )
+    return connection.total_changes - before

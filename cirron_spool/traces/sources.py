@@ -1,0 +1,191 @@
+"""The batches of a spool, of a receiver's store, and of an archive, one at a time.
+
+An archive is a folder with spools at any depth, or a tar or zip file of one. Nothing is locked or written, and no link
+below the path is followed. A file that vanishes meanwhile was delivered or evicted, and is passed by.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from cirron_spool.errors import CirronSpoolError, SpoolError, resource_error
+from cirron_spool.settings.paths import is_quarantine_name
+from cirron_spool.spool.directory import SpoolDirectory
+from cirron_spool.spool.file_identity import GONE, NotABatch, Vanished
+from cirron_spool.spool.names import is_batch_name, oldest_first
+from cirron_spool.spool.snapshots import FOLDER
+from cirron_spool.text import human_size, printable, reason
+
+# The largest batches of the SDK are tens of MB. A packed one may unpack to a thousand times its size.
+_MOST_BYTES = 1 << 30
+_GZIP_MAGIC = b"\x1f\x8b"
+_PACKED = ".gz"
+
+
+class BatchText(NamedTuple):
+    """One batch: its ``name`` with its folder below the archive, its size as a file in bytes, and its JSON."""
+
+    name: str
+    size: int
+    text: bytes
+
+
+class UnreadableBatch(NamedTuple):
+    """A batch that cannot be read, and why, in words."""
+
+    name: str
+    why: str
+
+
+Source = Iterator[BatchText | UnreadableBatch]
+
+
+def read_batches(path: Path) -> Source:
+    """Read the batches in ``path``, oldest first within each folder. Blocking.
+
+    Raises SpoolError for a path that is neither a folder nor an archive, and for one that cannot be read.
+    """
+    return _in_file(path) if path.is_file() else _in_folders(path)
+
+
+def _in_folders(top: Path) -> Source:
+    """The batches of a folder, or where it has none, those of all folders below it."""
+    own = _in_folder(top, top)
+    first = next(own, None)
+    if first is not None:
+        yield first
+        yield from own
+        return
+    for number, (folder, names, _) in enumerate(os.walk(top)):
+        names[:] = sorted(name for name in names if name != FOLDER and not is_quarantine_name(name))
+        if number:
+            yield from _in_folder(Path(folder), top)
+
+
+def _in_folder(folder: Path, top: Path) -> Source:
+    with SpoolDirectory(folder) as spool:
+        try:
+            if not spool.open():
+                return
+            names = [*spool.listing().names, *_packed_names(folder)]
+        except SpoolError as error:
+            if folder == top:
+                raise
+            yield UnreadableBatch(_shown(folder, top), str(error))
+            return
+        for name in oldest_first(names, _plain):
+            found = _read(spool, name)
+            if found is not None:
+                yield found._replace(name=_shown(folder / name, top))
+
+
+def _packed_names(folder: Path) -> list[str]:
+    """The batches that were packed with gzip, by their files' names."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if _is_packed(entry.name)]
+    except OSError:  # a listing has just worked: the folder is gone
+        return []
+
+
+def _is_packed(name: str) -> bool:
+    return name.endswith(_PACKED) and is_batch_name(_plain(name))
+
+
+def _plain(name: str) -> str:
+    return name.removesuffix(_PACKED)
+
+
+def _shown(path: Path, top: Path) -> str:
+    return printable(str(path.relative_to(top)))
+
+
+def _read(spool: SpoolDirectory, name: str) -> BatchText | UnreadableBatch | None:
+    """The batch, or why it cannot be read; None for one that is gone."""
+    try:
+        fd, fingerprint = spool.open_batch(name)
+        with open(fd, "rb") as file:
+            return _content(name, fingerprint.size, file)
+    except Vanished:
+        return None
+    except NotABatch as error:
+        return UnreadableBatch(name, f"it is {error}")
+    except OSError as error:
+        if error.errno in GONE:
+            return None
+        if lacking := resource_error(error):
+            raise lacking from None
+        return UnreadableBatch(name, reason(error))
+
+
+def _content(name: str, size: int, file: IO[bytes]) -> BatchText | UnreadableBatch:
+    """The content of a batch's file, unpacked."""
+    data = file.read(_MOST_BYTES + 1)
+    if data[:2] == _GZIP_MAGIC:
+        try:
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
+                data = packed.read(_MOST_BYTES + 1)
+        except (OSError, EOFError, zlib.error):
+            return UnreadableBatch(name, "its gzip data is broken")
+    if len(data) > _MOST_BYTES:
+        return UnreadableBatch(name, f"it has more than {human_size(_MOST_BYTES)}")
+    return BatchText(name, size, data)
+
+
+def _in_file(path: Path) -> Source:
+    """The batches in a tar or zip file."""
+    try:
+        if zipfile.is_zipfile(path):
+            yield from _in_zip(path)
+        elif tarfile.is_tarfile(path):
+            yield from _in_tar(path)
+        else:
+            raise SpoolError(
+                f"{printable(str(path))} is no directory, and no tar or zip file. Pass --dir a spool or an archive."
+            )
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise _broken(path, printable(str(error))) from None
+    except OSError as error:
+        raise resource_error(error) or _broken(path, reason(error)) from None
+
+
+def _in_tar(path: Path) -> Source:
+    # As a stream: a compressed archive is read once, and its list of members is not kept.
+    with tarfile.open(path, "r|*") as archive:
+        for member in archive:
+            if (
+                member.isfile()
+                and _is_batch(member.name)
+                and (file := archive.extractfile(member)) is not None
+            ):
+                yield _content(printable(member.name), member.size, file)
+            archive.members = []  # type: ignore[attr-defined]  # else each member stays in memory
+
+
+def _in_zip(path: Path) -> Source:
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if not member.is_dir() and _is_batch(member.filename):
+                if member.flag_bits & 1:
+                    yield UnreadableBatch(printable(member.filename), "it is encrypted")
+                    continue
+                with archive.open(member) as file:
+                    yield _content(printable(member.filename), member.file_size, file)
+
+
+def _is_batch(member: str) -> bool:
+    """Whether a member of an archive is a batch, and none of a quarantine."""
+    *folders, name = member.split("/")
+    return is_batch_name(_plain(name)) and not any(is_quarantine_name(folder) for folder in folders)
+
+
+def _broken(path: Path, why: str) -> CirronSpoolError:
+    return SpoolError(f"Cannot read {printable(str(path))}: {why}. Check the file.")
