@@ -80,6 +80,12 @@ class FlushResult:
     planned: tuple[tuple[str, int], ...] = ()
     snapshots: SnapshotCounts | None = None
 
+    def _repr_html_(self) -> str:
+        """The counts in a notebook's cell."""
+        from cirron_spool.html.fragments import result_html
+
+        return result_html(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Started:
@@ -263,6 +269,11 @@ def warning_in(event: FlushEvent) -> str:
             return f"{event.message.removesuffix('.')}. Moved to {printable(str(event.quarantine))}."
         case _:
             return ""
+
+
+def is_for_person(event: FlushEvent) -> bool:
+    """Whether a person should see the event, in a log too."""
+    return isinstance(event, Failed | Quarantined | SnapshotFailed | Waiting | Warned)
 
 
 def describe(event: FlushEvent) -> str:

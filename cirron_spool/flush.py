@@ -12,11 +12,13 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING
 
 from cirron_spool.concurrency.threads import in_thread
+from cirron_spool.display.cell import CellDisplay, cell_display
 from cirron_spool.errors import ConfigError
 from cirron_spool.events import FlushEvent, FlushResult
 from cirron_spool.pipeline.client import Client
 from cirron_spool.pipeline.deadline import Deadline, StopSignal
 from cirron_spool.pipeline.options import FlushOptions, SnapshotsOption, WatchOptions
+from cirron_spool.pipeline.report import log_event
 from cirron_spool.pipeline.runner import DISK_WORKERS, FlushRun
 from cirron_spool.settings.paths import find_spool
 from cirron_spool.settings.tuning import Tuning
@@ -85,7 +87,8 @@ async def flush_spool(
     ``watch`` follows the spool in place of one listing; see :func:`cirron_spool.watch_spool`.
 
     ``on_event`` is called in the event loop with each event of :mod:`cirron_spool.events`. Without a listener the
-    logger ``cirron_spool`` gets failures and warnings at WARNING, and all other events at DEBUG. ``stop`` ends the
+    logger ``cirron_spool`` gets failures and warnings at WARNING, and all other events at DEBUG; the cell of a notebook
+    shows the progress. ``stop`` ends the
     flush gracefully once it is set: no new batch is begun, and the batch in flight has four seconds. ``deadline``, from
     now or an aware moment, stops the flush so early that it has ended by then, with exit code 4 if batches are left.
 
@@ -128,6 +131,8 @@ async def flush_spool(
     platform = client.platform if client is not None else None
     has_token = platform is not None or token is not None or bool(os.environ.get("CIRRON_API_KEY"))
     place = await in_thread(partial(find_spool, directory, os.environ, file_needed=not has_token))
+    if on_event is None and (display := cell_display()) is not None:
+        on_event = partial(_show_in_cell, display)
     options = FlushOptions(
         quarantine,
         keep_going,
@@ -145,6 +150,11 @@ async def flush_spool(
     )
     with SpoolDirectory(place.path) as spool:
         return await FlushRun(spool, client or own, options, place.warning).run()
+
+
+def _show_in_cell(display: CellDisplay, event: FlushEvent) -> None:
+    log_event(event)
+    display.note(event)
 
 
 def _check_deadline(deadline: object) -> None:

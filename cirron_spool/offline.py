@@ -44,6 +44,12 @@ class Inventory(NamedTuple):
         """The sizes of all batches together."""
         return sum(entry.size for entry in self.entries)
 
+    def _repr_html_(self) -> str:
+        """The table in a notebook's cell."""
+        from cirron_spool.html.fragments import inventory_html
+
+        return inventory_html(str(self.directory), self.entries, self.left_out, self.warnings)
+
 
 class ClearResult(NamedTuple):
     """The result of a clear: batches and bytes deleted, and the failures with the system's reason.

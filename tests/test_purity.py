@@ -20,7 +20,7 @@ from support.cli import clean_environment
 
 PACKAGE = Path(cirron_spool.__file__).parent
 PURE = [
-    *("errors", "events", "text", "spool.names", "spool.selection"),
+    *("errors", "events", "html.fragments", "text", "spool.names", "spool.selection"),
     *(
         f"protocol.{path.stem}"
         for path in sorted((PACKAGE / "protocol").glob("*.py"))

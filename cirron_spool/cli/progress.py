@@ -14,8 +14,8 @@ from rich.live import Live
 from rich.text import Text
 
 from cirron_spool.cli.console import Console, dimension
-from cirron_spool.cli.meter import Meter
 from cirron_spool.cli.views import FlushView
+from cirron_spool.display.meter import Meter
 from cirron_spool.events import Ended, FlushEvent, SnapshotsStarted, Started
 
 if TYPE_CHECKING:

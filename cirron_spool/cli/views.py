@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from cirron_spool.cli.console import Console
-from cirron_spool.cli.meter import Meter
+from cirron_spool.display.meter import Meter
 from cirron_spool.errors import EXIT_ATTENTION
 from cirron_spool.events import (
     BatchFailure,

@@ -11,16 +11,13 @@ from pathlib import Path
 from cirron_spool.errors import EXIT_ATTENTION, EXIT_TEMPFAIL, CirronSpoolError
 from cirron_spool.events import (
     Ended,
-    Failed,
     FlushEvent,
     FlushResult,
     Found,
-    Quarantined,
-    SnapshotFailed,
     Started,
-    Waiting,
     Warned,
     describe,
+    is_for_person,
     warning_in,
 )
 from cirron_spool.pipeline.deadline import Deadline
@@ -47,7 +44,7 @@ class Report:
         self.snapshots_left = ""
         # An event for each batch is made only for a listener.
         self.has_listener = options.on_event is not None or LOGGER.isEnabledFor(logging.DEBUG)
-        self._listener = options.on_event if options.on_event is not None else _log
+        self._listener = options.on_event if options.on_event is not None else log_event
         # The context variables of the caller. Callbacks of threads and timers emit events, too, and have others.
         self._context = copy_context()
         self._stop = options.stop
@@ -117,7 +114,6 @@ class Report:
             self.emit(Warned(message))
 
 
-def _log(event: FlushEvent) -> None:
+def log_event(event: FlushEvent) -> None:
     """Log an event, for a flush without a listener."""
-    is_for_person = isinstance(event, Failed | Quarantined | SnapshotFailed | Waiting | Warned)
-    LOGGER.log(logging.WARNING if is_for_person else logging.DEBUG, "%s", describe(event))
+    LOGGER.log(logging.WARNING if is_for_person(event) else logging.DEBUG, "%s", describe(event))

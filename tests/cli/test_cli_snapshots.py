@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cirron_spool.cli.meter import Meter
+from cirron_spool.display.meter import Meter
 from cirron_spool.events import Progress, Sending, SnapshotFailed, SnapshotsStarted, SnapshotUploaded, Started
 from support.answers import Answer, Gate, json_answer
 from support.cli import CliResult, Running, spawn_cli

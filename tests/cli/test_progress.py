@@ -31,8 +31,8 @@ from cirron_spool.cli.arguments.build import parse
 from cirron_spool.cli.console import Console
 from cirron_spool.cli.flush import _choose_view
 from cirron_spool.cli.main import cirron_spool
-from cirron_spool.cli.meter import Meter
 from cirron_spool.cli.views import FlushView, JsonEvents, Lines, Log
+from cirron_spool.display.meter import Meter
 from support.answers import Answer, Gate, ok
 from support.cli import run_cli, spawn, write_config
 from support.scripted import ScriptedServer
@@ -100,7 +100,7 @@ async def test_a_listener_that_raises_keeps_the_watch_going(spool: Path) -> None
 
 
 def meter(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Meter]:
-    monkeypatch.setattr("cirron_spool.cli.meter.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("cirron_spool.display.meter.time.monotonic", lambda: clock[0])
     made = Meter()
 
     def after(seconds: float, *events: FlushEvent) -> Meter:

@@ -1,0 +1,1 @@
+"""The progress and the results of a flush for a person, wherever they are shown."""

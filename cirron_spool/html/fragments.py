@@ -1,0 +1,105 @@
+"""Inventory and result as HTML, for the cell of a notebook. Each text from outside is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from typing import TYPE_CHECKING, TypeVar
+
+from cirron_spool.text import count, human_size, iso_utc, printable
+
+if TYPE_CHECKING:
+    from cirron_spool.events import FlushResult
+
+_Row = TypeVar("_Row")
+
+# A longer table shows its two ends.
+_MOST_ROWS = 20
+_MOST_LINES = 10
+
+
+def inventory_html(
+    directory: str, batches: Sequence[tuple[str, int]], left_out: int, warnings: Sequence[str]
+) -> str:
+    """A table of ``batches``, names with their sizes in bytes, oldest first. A long one shows its two ends."""
+    place = printable(directory)
+    if not batches:
+        found = "selected" if left_out else "found"
+        return f"<p>No spool files {found} in <code>{escape(place)}</code></p>"
+    total = f"{count(len(batches), 'file')}, {human_size(sum(size for _, size in batches))}"
+    rows = [(iso_utc(int(name.partition("-")[0])), human_size(size), name) for name, size in _ends(batches)]
+    heads = ("Timestamp", "Size", "File")
+    parts = list(_table(f"Spool: {place} ({total})", heads, rows, len(batches)))
+    if left_out:
+        parts.append(f"<p>Left out by the selection: {count(left_out, 'file')}</p>")
+    return "".join((*parts, *_lines("Warnings", warnings)))
+
+
+def result_html(result: FlushResult) -> str:
+    """The counts of a flush, its failures and its warnings."""
+    counts = [
+        ("Uploaded", result.uploaded),
+        ("Failed", result.failed),
+        ("Skipped", result.skipped),
+        *(
+            (name, number)
+            for name, number in (
+                ("Quarantined", result.quarantined),
+                ("Vanished", result.evicted),
+                ("Left out", result.left_out),
+            )
+            if number
+        ),
+    ]
+    rows = [(name, f"{number:,}") for name, number in counts]
+    if result.uploaded:
+        rows.append(("Sent", f"{human_size(result.bytes_sent)} in {result.seconds:.1f} s"))
+    if result.destination:
+        rows.append(("Destination", printable(result.destination)))
+    failures = [failure.message for failure in result.failures]
+    return "".join(
+        (
+            *_table(f"Flush of {printable(str(result.directory))}", (), rows, len(rows)),
+            *_lines("Failures", failures),
+            *_lines("Warnings", result.warnings),
+        )
+    )
+
+
+def progress_html(done: int, total: int, figures: str, line: str, warnings: Sequence[str]) -> str:
+    """A bar at ``done`` of ``total`` with its ``figures``, the present ``line`` below it, and the warnings so far."""
+    most = max(total, 1)
+    bar = (
+        f'<progress max="{most}" value="{min(done, most)}" aria-label="Flush" style="width: 20em"></progress>'
+    )
+    below = f"<div><small>{escape(line)}</small></div>" if line else ""
+    return "".join((f"<div>{bar} {escape(figures)}</div>", below, *_lines("Warnings", warnings)))
+
+
+def _ends(rows: Sequence[_Row]) -> list[_Row]:
+    half = _MOST_ROWS // 2
+    return list(rows) if len(rows) <= _MOST_ROWS else [*rows[:half], *rows[-half:]]
+
+
+def _table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], total: int) -> Iterator[str]:
+    """A table whose first column heads its rows. Left out are the rows in the middle of ``total`` ones."""
+    yield f'<table><caption style="text-align: left">{escape(caption)}</caption>'
+    if heads:
+        yield f"<thead><tr>{''.join(f'<th scope=col>{escape(head)}</th>' for head in heads)}</tr></thead>"
+    yield "<tbody>"
+    for number, row in enumerate(rows):
+        if len(rows) < total and number == len(rows) // 2:
+            yield f"<tr><td colspan={len(row)}>… {total - len(rows):,} more …</td></tr>"
+        head, *cells = map(escape, row)
+        yield f"<tr><th scope=row>{head}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+    yield "</tbody></table>"
+
+
+def _lines(title: str, lines: Iterable[str]) -> Iterator[str]:
+    shown = [printable(line) for line in lines]
+    if not shown:
+        return
+    items = "".join(f"<li>{escape(line)}</li>" for line in shown[-_MOST_LINES:])
+    more = len(shown) - _MOST_LINES
+    earlier = f" (the last {_MOST_LINES} of {len(shown)})" if more > 0 else ""
+    yield f"<p>{title}{earlier}:</p><ul>{items}</ul>"
