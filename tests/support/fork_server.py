@@ -211,11 +211,15 @@ def _become(order: dict[str, Any]) -> int:
     return programs.cirron() if order["prog"] == "cirron" else programs.cirron_spool()
 
 
+_OF_AN_EXTRA = ("cirron_spool.cluster.", "cirron_spool.integrations.")
+
+
 def _import_all() -> None:
     import cirron_spool
 
     for module in pkgutil.walk_packages(cirron_spool.__path__, "cirron_spool."):
-        if not module.name.endswith("__main__"):
+        # The libraries of an extra may be absent, and may start threads, which no fork survives.
+        if not module.name.endswith("__main__") and not module.name.startswith(_OF_AN_EXTRA):
             import_module(module.name)
 
 
