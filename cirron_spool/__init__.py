@@ -1,6 +1,7 @@
 """Show, upload and empty the spool that the Cirron Python SDK writes.
 
 ``flush_spool`` uploads (asyncio), ``flush_spool_sync`` does so without an event loop, ``watch_spool`` follows a run.
+``BackgroundDelivery`` does so in a thread beside a training.
 ``inspect_spool`` and ``clear_spool`` work offline. A name is imported at its first use, so ``inspect`` starts without
 the HTTP client.
 """
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from cirron_spool.background import BackgroundDelivery
     from cirron_spool.cluster.dask_flush import ClusterResult, flush_on_dask
     from cirron_spool.cluster.secret import Secret
     from cirron_spool.cluster.task import SpoolReport, SpoolTask, flush_one
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
 
 # The module of each public name.
 _HOMES = {
+    "background": "BackgroundDelivery",
     "cluster.dask_flush": "ClusterResult flush_on_dask",
     "cluster.secret": "Secret",
     "cluster.task": "SpoolReport SpoolTask flush_one",
@@ -87,6 +90,7 @@ __all__ = [
     "AuthError",
     "AuthInvalidError",
     "AuthRejectedError",
+    "BackgroundDelivery",
     "BatchFailure",
     "CirronSpoolError",
     "ClearResult",

@@ -89,7 +89,7 @@ def resolve_from_thread(future: asyncio.Future[T], outcome: T) -> None:
     call_from_thread(future.get_loop(), resolve, future, outcome)
 
 
-def call_from_thread(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *args: Any) -> None:
+def call_from_thread(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any) -> None:
     """From a thread: call ``callback`` in the event loop ``loop``, unless the loop is closed."""
     with suppress(RuntimeError):  # the loop is closed
         loop.call_soon_threadsafe(callback, *args)

@@ -1,0 +1,1 @@
+"""One module for each training framework: its callback, thin over ``BackgroundDelivery``."""
