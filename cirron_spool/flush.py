@@ -87,10 +87,10 @@ async def flush_spool(
     ``watch`` follows the spool in place of one listing; see :func:`cirron_spool.watch_spool`.
 
     ``on_event`` is called in the event loop with each event of :mod:`cirron_spool.events`. Without a listener the
-    logger ``cirron_spool`` gets failures and warnings at WARNING, and all other events at DEBUG; the cell of a notebook
-    shows the progress. ``stop`` ends the
-    flush gracefully once it is set: no new batch is begun, and the batch in flight has four seconds. ``deadline``, from
-    now or an aware moment, stops the flush so early that it has ended by then, with exit code 4 if batches are left.
+    logger ``cirron_spool`` gets failures and warnings at WARNING, and all other events at DEBUG. The cell of a
+    notebook shows the progress. ``stop`` ends the flush gracefully once it is set: no new batch is begun, and the batch
+    in flight has four seconds. ``deadline`` is a time from now or an aware moment. The flush stops so early that it has
+    ended by then, with exit code 4 if batches are left.
 
     Returns the counts. Batches that could not be delivered are in ``failures`` and in the spool. Raises ConfigError
     (arguments or configuration), SpoolError (the directory), SpoolBusyError (another flush), and ResourceError.

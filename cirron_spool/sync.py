@@ -22,8 +22,8 @@ T = TypeVar("T")
 def flush_spool_sync(*arguments: Any, **options: Any) -> FlushResult:
     """Upload a spool, and return once that is done; see :func:`~cirron_spool.flush_spool`.
 
-    Under a running event loop, as in a notebook, the flush runs in a thread with an event loop of its own, and the
-    caller waits for it. ``on_event`` is then called in that thread. An exception in the caller, such as
+    Under a running event loop, as in a notebook, the flush runs in a thread with an event loop of its own. The caller
+    waits for that thread, and ``on_event`` is called there. An exception in the caller, such as
     KeyboardInterrupt, cancels the flush. Raises the errors of ``flush_spool``. Raises ConfigError for ``client``,
     ``session`` and ``stop``: they belong to an event loop.
     """

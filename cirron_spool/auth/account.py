@@ -32,8 +32,8 @@ class Account:
 async def look_up(settings: Settings, warn: Warn) -> Account:
     """Ask the platform about the token of ``settings``. A token that is due or refused is renewed first.
 
-    Raises NotAuthenticatedError without a token, ConfigError for a proxy or certificates that cannot be used, and
-    TokenRenewalError when the platform cannot renew the token now.
+    Raises NotAuthenticatedError without a token. Raises ConfigError for a proxy or certificates that cannot be used.
+    Raises TokenRenewalError when the platform cannot renew the token now.
     """
     if settings.credentials is None:
         raise NotAuthenticatedError(hint=settings.missing_hint)

@@ -11,7 +11,7 @@ from cirron_spool.protocol.verdict import Action, Verdict
 class Outcome:
     """The outcome of all attempts to deliver one batch.
 
-    ``result`` is the verdict of the last attempt, or the error of a file that could not be read while it was sent.
+    ``result`` is the verdict of the last attempt, or the error of a file that could not be read meanwhile.
     ``attempts`` counts the attempts, ``seconds`` is their whole duration. ``bytes_sent`` is the size of the request
     body that carried the batch. ``refused`` is the token of the last attempt, where that was refused.
     """

@@ -92,7 +92,7 @@ _LONGEST_AGE_MS = 36_525 * _AGES["d"]
 
 
 class Age:
-    """Reads a time before now (with a unit), or a date or time of day as ISO 8601 has it (in UTC without an offset)."""
+    """Reads a time before now, with a unit, or an ISO 8601 date or time. Without an offset that is in UTC."""
 
     wants = "a time before now, such as 30m, 2h or 3d, or a date, such as 2026-04-18 or 2026-04-18T04:30Z"
 
