@@ -16,13 +16,19 @@ from cirron_spool.errors import EXIT_OK, ConfigError
 from cirron_spool.offline import Inventory, inspect_spool
 from cirron_spool.settings.paths import spool_cap
 from cirron_spool.spool.quarantine import Rejection, entries_if_readable
+from cirron_spool.text import iso_utc, printable
+
+# The forms of the output, by their flags.
+_FORMS = {"--summary": "summary", "--last": "last", "--html": "html", "--json": "json"}
 
 
 def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     """List the spool as the arguments say; return the exit code."""
     del signals
-    if options.summary and options.last is not None:
-        raise ConfigError("--summary and --last exclude each other. Choose one.")
+    given = [flag for flag, name in _FORMS.items() if getattr(options, name)]
+    for one, other in (("--summary", "--last"), ("--summary", "--html"), ("--json", "--html")):
+        if one in given and other in given:
+            raise ConfigError(f"{one} and {other} exclude each other. Choose one.")
     inventory = inspect_spool(options.dir, selection=selection_of(options))
     aside, unreadable = entries_if_readable(inventory.directory)
     for warning in (*inventory.warnings, unreadable):
@@ -30,7 +36,7 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
             console.warning(warning)
     if not (inventory.entries or inventory.left_out):
         warn_of(inventory.directory, options, console, exists=inventory.exists)
-    if options.summary:
+    if options.summary or options.html:
         return _summary(inventory, aside, options, console)
     if options.json:
         console.data(
@@ -46,14 +52,27 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
 def _summary(
     inventory: Inventory, aside: Sequence[Rejection], options: argparse.Namespace, console: Console
 ) -> int:
-    from cirron_spool.cli.summary import summary_json, summary_lines  # the start of inspect is measured
+    from cirron_spool.cli.summary import (
+        summary_json,
+        summary_lines,
+        summary_page,
+    )  # the start of inspect is measured
     from cirron_spool.spool.summary import summarise
 
     figures = None
     if inventory.entries:
         cap = None if inventory.left_out else spool_cap(os.environ)
         figures = summarise(inventory.entries, cap=cap, now_ns=time.time_ns())
-    if options.json:
+    if options.html:
+        from cirron_spool.cli.output_file import write_file
+
+        page = summary_page(inventory, figures, options.last, iso_utc(time.time_ns()))
+        if options.html == "-":
+            console.data(b"".join(page).decode().splitlines())
+        else:
+            write_file(options.html, page, option="--html")
+            console.line(f"Success: The page is {printable(os.path.abspath(options.html))}.")
+    elif options.json:
         ending = {"summary": summary_json(figures), **_ending(inventory, options, console)}
         console.data(render.inventory_json(inventory, aside, ending, last=0))
     elif figures is None:

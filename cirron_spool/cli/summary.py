@@ -1,10 +1,11 @@
-"""``inspect --summary``: the figures of a spool, as lines of text and as JSON."""
+"""``inspect --summary`` and ``--html``: the figures of a spool, as lines of text, as JSON and as a page."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from cirron_spool.cli.render import Times
+from cirron_spool.html.spool_page import MOST_ROWS, Row, spool_page
 from cirron_spool.offline import Inventory
 from cirron_spool.spool.summary import Summary
 from cirron_spool.text import count, human_size, printable, sparkline, time_span
@@ -12,19 +13,53 @@ from cirron_spool.text import count, human_size, printable, sparkline, time_span
 
 def summary_lines(inventory: Inventory, figures: Summary) -> Iterator[str]:
     """``figures`` for a person."""
-    times = Times()
-    oldest, newest = (times.of(entry.name)[1] for entry in (inventory.entries[0], inventory.entries[-1]))
     total = f"{count(len(inventory.entries), 'file')}, {human_size(inventory.total_bytes)}"
     yield f"Spool: {printable(str(inventory.directory))}  ({total})"
+    oldest, newest = _ends(inventory)
     yield f"Oldest: {oldest}   Newest: {newest}"
-    yield f"Span: {time_span(figures.span_s)}"
-    yield f"Largest: {human_size(figures.largest.size)} ({figures.largest.name})"
+    for name, value in _figures(figures):
+        yield f"{name}: {value}"
+    yield f"Bytes over time: {sparkline(figures.bytes_over_time)}"
+
+
+def summary_page(
+    inventory: Inventory, figures: Summary | None, last: int | None, written: str
+) -> Iterator[bytes]:
+    """``figures`` and the newest batches as a page; ``written`` is its time."""
+    times = Times()
+    shown = min(last or MOST_ROWS, MOST_ROWS, len(inventory.entries))
+    entries = inventory.entries[len(inventory.entries) - shown :]
+    rows = [Row(times.of(entry.name)[1], entry.size, entry.name) for entry in entries]
+    values = [("Batches", f"{len(inventory.entries):,}"), ("Size", human_size(inventory.total_bytes))]
+    if figures is not None:
+        values += [*zip(("Oldest", "Newest"), _ends(inventory), strict=True), *_figures(figures)]
+    if inventory.left_out:
+        values.append(("Left out by the selection", count(inventory.left_out, "file")))
+    page = spool_page(
+        str(inventory.directory),
+        values,
+        figures.bytes_over_time if figures is not None else (),
+        rows,
+        batches=len(inventory.entries),
+        written=written,
+    )
+    return (part.encode("utf-8", "backslashreplace") for part in page)
+
+
+def _ends(inventory: Inventory) -> tuple[str, str]:
+    times = Times()
+    return times.of(inventory.entries[0].name)[1], times.of(inventory.entries[-1].name)[1]
+
+
+def _figures(figures: Summary) -> Iterator[tuple[str, str]]:
+    yield "Span", time_span(figures.span_s)
+    yield "Largest", f"{human_size(figures.largest.size)} ({figures.largest.name})"
     if figures.rate:
-        yield f"Rate: {human_size(round(figures.rate * 60))} a minute (over the last {time_span(figures.rate_s)})"
+        rate = f"{human_size(round(figures.rate * 60))} a minute"
+        yield "Rate", f"{rate} (over the last {time_span(figures.rate_s)})"
     if figures.cap is not None:
         full = f"{human_size(figures.cap)}, {figures.used * 100 // figures.cap} % full"
-        yield f"SDK limit: {full}. {_eviction(figures)}"
-    yield f"Bytes over time: {sparkline(figures.bytes_over_time)}"
+        yield "SDK limit", f"{full}. {_eviction(figures)}"
 
 
 def _eviction(figures: Summary) -> str:

@@ -374,3 +374,22 @@ def test_the_summary(tmp_path: Path) -> None:
         2,
         "Error: --summary and --last exclude each other. Choose one.\n",
     )
+
+
+def test_a_page_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    spool = sparse(tmp_path / "spool", PAGE_SIZES)
+    page = tmp_path / "page.html"
+    page.write_text("before")
+    failed = run_cli("inspect", "--dir", spool, "--html", tmp_path / "no" / "page.html")
+    line = f"Error: Cannot write {tmp_path}/no/page.html: No such file or directory. Correct --html.\n"
+    assert (failed.returncode, failed.stderr) == (2, line)
+    assert run_cli("inspect", "--dir", spool, "--html", page, "--json").returncode == 2
+    assert page.read_text() == "before"
+    assert run_cli("inspect", "--dir", spool, "--html", page, "--last", "1").returncode == 0
+    assert page.read_text().count(".json</td>") == 1
+    assert [entry.name for entry in tmp_path.iterdir() if entry.name not in ("spool", "home")] == [
+        "page.html"
+    ]
+    printed = run_cli("inspect", "--dir", spool, "--html", "-").stdout
+    assert printed.startswith("<!doctype html>")
+    assert printed.endswith("</html>\n")

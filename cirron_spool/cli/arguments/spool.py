@@ -24,6 +24,13 @@ def add_inspect(group: Parser) -> None:
         action="store_true",
         help="show the span of time, the rate and the room left in place of the batches",
     )
+    parser.add_argument(
+        "--html",
+        metavar="FILE",
+        place="file",
+        example="spool.html",
+        help="write a page with both into FILE (- is standard output)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.set_defaults(run="inspect")
 

@@ -1,0 +1,116 @@
+"""A spool as one page: its figures, its bytes over time, and its batches. No script, and no resource but the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import NamedTuple
+
+from cirron_spool.text import human_size, printable
+
+# A longer table would make the page slow, and nobody reads it.
+MOST_ROWS = 1000
+
+_STYLE = """
+:root { color-scheme: light dark; --back: #f6f7f9; --card: #fff; --text: #1b1f24; --soft: #57606a; --line: #d0d7de;
+  --accent: #0b5cad; }
+@media (prefers-color-scheme: dark) {
+  :root { --back: #0d1117; --card: #161b22; --text: #e6edf3; --soft: #9da7b3; --line: #30363d; --accent: #6cb6ff; }
+}
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--back); color: var(--text); font: 1rem/1.5 system-ui, sans-serif; }
+main { max-width: 70rem; margin: 0 auto; padding: 1.5rem 1rem; }
+h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .25rem; }
+h2 { font-size: 1.125rem; margin: 1.75rem 0 .5rem; }
+p { margin: 0 0 1rem; overflow-wrap: anywhere; color: var(--soft); }
+dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr)); gap: .75rem; margin: 1rem 0; }
+dl div, .wide { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .75rem 1rem; }
+dt { color: var(--soft); font-size: .875rem; }
+dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
+svg { display: block; width: 100%; height: 8rem; fill: var(--accent); }
+.ends { display: flex; justify-content: space-between; gap: 1rem; color: var(--soft); font-size: .875rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
+td:nth-child(2), th:nth-child(2) { text-align: right; }
+td:last-child { font-family: ui-monospace, monospace; font-size: .875rem; }
+:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
+@media print { body { background: none; } .wide, dl div { border-color: #999; break-inside: avoid; } }
+"""
+
+
+class Row(NamedTuple):
+    """A batch: its time as ISO 8601, its size in bytes, its name."""
+
+    time: str
+    size: int
+    name: str
+
+
+def spool_page(
+    directory: str,
+    figures: Sequence[tuple[str, str]],
+    bytes_over_time: Sequence[int],
+    rows: Sequence[Row],
+    *,
+    batches: int,
+    written: str,
+) -> Iterator[str]:
+    """The page, in parts.
+
+    ``figures`` are names with values. ``rows`` are the newest of ``batches``, oldest first. ``written`` is the time of
+    the page.
+    """
+    place = escape(printable(directory))
+    yield f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<title>Spool {place}</title>
+<link rel="icon" href="data:,">
+<style>{_STYLE}</style>
+</head>
+<body>
+<main>
+<h1>Spool</h1>
+<p>{place}, as of {escape(written)}</p>
+"""
+    yield "<dl>\n"
+    for name, value in figures:
+        yield f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>\n"
+    yield "</dl>\n"
+    if rows:
+        yield from _chart(bytes_over_time, rows[-1].time)
+        yield from _table(rows, batches)
+    else:
+        yield "<p>No spool files found.</p>\n"
+    yield "</main>\n</body>\n</html>\n"
+
+
+def _chart(values: Sequence[int], newest: str) -> Iterator[str]:
+    """A bar for each part of the span of time."""
+    most = max(values, default=0) or 1
+    label = f"{len(values)} equal parts of the time up to {newest}; the largest has {human_size(most)}"
+    yield '<h2>Bytes over time</h2>\n<div class="wide">\n'
+    yield f'<svg viewBox="0 0 {len(values)} 100" preserveAspectRatio="none" role="img" aria-label="{label}">\n'
+    for number, value in enumerate(values):
+        height = max(value * 100 / most, 1 if value else 0)
+        yield (
+            f'<rect x="{number + 0.05:g}" y="{100 - height:.2f}" width="0.9" height="{height:.2f}">'
+            f"<title>{human_size(value)}</title></rect>\n"
+        )
+    yield f'</svg>\n<div class="ends"><span>oldest</span><span>up to {human_size(most)}</span>'
+    yield "<span>newest</span></div>\n</div>\n"
+
+
+def _table(rows: Sequence[Row], batches: int) -> Iterator[str]:
+    yield "<h2>Batches</h2>\n"
+    if len(rows) < batches:
+        yield f"<p>The newest {len(rows):,} of {batches:,}.</p>\n"
+    yield '<div class="wide" tabindex="0" role="region" aria-label="Batches">\n<table>\n<thead><tr>'
+    yield '<th scope="col">Timestamp</th><th scope="col">Size</th><th scope="col">File</th></tr></thead>\n<tbody>\n'
+    for row in rows:
+        yield f"<tr><td>{row.time}</td><td>{human_size(row.size)}</td><td>{escape(row.name)}</td></tr>\n"
+    yield "</tbody>\n</table>\n</div>\n"
