@@ -2,6 +2,7 @@
 
 ``flush_spool`` uploads (asyncio), ``flush_spool_sync`` does so without an event loop, ``watch_spool`` follows a run.
 ``BackgroundDelivery`` does so in a thread beside a training.
+``flush_spools`` and ``flush_spools_sync`` upload all spools below a folder.
 ``inspect_spool`` and ``clear_spool`` work offline. A name is imported at its first use, so ``inspect`` starts without
 the HTTP client.
 """
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         Failed,
         FlushEvent,
         FlushResult,
+        FlushSpoolsResult,
         Found,
         Progress,
         Quarantined,
@@ -49,17 +51,20 @@ if TYPE_CHECKING:
         SnapshotFailed,
         SnapshotsStarted,
         SnapshotUploaded,
+        SpoolEvent,
+        SpoolsFound,
         Started,
         Uploaded,
         Waiting,
         Warned,
     )
+    from cirron_spool.fleet.flush_spools import flush_spools
     from cirron_spool.flush import flush_spool
     from cirron_spool.offline import ClearResult, Inventory, clear_spool, inspect_spool
     from cirron_spool.pipeline.client import Client
     from cirron_spool.settings.tuning import Tuning
     from cirron_spool.spool.selection import Selection
-    from cirron_spool.sync import flush_spool_sync
+    from cirron_spool.sync import flush_spool_sync, flush_spools_sync
     from cirron_spool.watch import Watch, watch_spool
 
 # The module of each public name.
@@ -72,16 +77,18 @@ _HOMES = {
         "AuthError AuthInvalidError AuthRejectedError CirronSpoolError ClusterError ConfigError "
         "NotAuthenticatedError ResourceError SignInError SpoolBusyError SpoolError TokenRenewalError"
     ),
+    "fleet.flush_spools": "flush_spools",
     "flush": "flush_spool",
     "offline": "ClearResult Inventory clear_spool inspect_spool",
     "pipeline.client": "Client",
     "settings.tuning": "Tuning",
     "spool.selection": "Selection",
-    "sync": "flush_spool_sync",
+    "sync": "flush_spool_sync flush_spools_sync",
     "watch": "Watch watch_spool",
     "events": (
-        "BatchFailure Ended Failed FlushEvent FlushResult Found Progress Quarantined Resumed Retrying Sending "
-        "SnapshotCounts SnapshotFailed SnapshotUploaded SnapshotsStarted Started Uploaded Waiting Warned"
+        "BatchFailure Ended Failed FlushEvent FlushResult FlushSpoolsResult Found Progress Quarantined Resumed "
+        "Retrying Sending SnapshotCounts SnapshotFailed SnapshotUploaded SnapshotsStarted SpoolEvent SpoolsFound "
+        "Started Uploaded Waiting Warned"
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
@@ -102,6 +109,7 @@ __all__ = [
     "Failed",
     "FlushEvent",
     "FlushResult",
+    "FlushSpoolsResult",
     "Found",
     "Inventory",
     "NotAuthenticatedError",
@@ -120,8 +128,10 @@ __all__ = [
     "SnapshotsStarted",
     "SpoolBusyError",
     "SpoolError",
+    "SpoolEvent",
     "SpoolReport",
     "SpoolTask",
+    "SpoolsFound",
     "Started",
     "TokenRenewalError",
     "Tuning",
@@ -135,6 +145,8 @@ __all__ = [
     "flush_one",
     "flush_spool",
     "flush_spool_sync",
+    "flush_spools",
+    "flush_spools_sync",
     "inspect_spool",
     "watch_spool",
 ]
@@ -144,9 +156,13 @@ def __getattr__(name: str) -> Any:
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if home == "flush" and f"{__name__}.flush" not in sys.modules and _is_in_event_loop():
+    if (
+        name in ("flush_spool", "flush_spools")
+        and f"{__name__}.flush" not in sys.modules
+        and _is_in_event_loop()
+    ):
         # The HTTP client takes a quarter of a second to import. Nothing else in the loop is to wait for it.
-        return import_module(f"{__name__}.lazy_flush").flush_spool
+        return getattr(import_module(f"{__name__}.lazy_flush"), name)
     value = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cirron_spool.events import FlushResult
+    from cirron_spool.events import FlushResult, FlushSpoolsResult
 
 
 EXIT_OK = 0  # nothing is left to do
@@ -23,12 +23,14 @@ class CirronSpoolError(Exception):
 
     ``exit_code`` is the exit code of the command line (see the README's table). ``hint`` is one more line for a
     person, or empty. ``result`` is the :class:`~cirron_spool.FlushResult` so far when a flush had begun, else None;
-    its ``exit_code`` is the error's.
+    its ``exit_code`` is the error's. ``spools`` is the :class:`~cirron_spool.FlushSpoolsResult` so far, where
+    a flush of several spools has raised the error.
     """
 
     exit_code = EXIT_ATTENTION
     hint: str = ""
     result: FlushResult | None = None
+    spools: FlushSpoolsResult | None = None
 
     def __init__(self, message: str = "", *, hint: str = "") -> None:
         super().__init__(message)

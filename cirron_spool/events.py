@@ -237,6 +237,14 @@ class Ended:
     result: FlushResult
 
 
+@dataclass(frozen=True, slots=True)
+class SpoolsFound:
+    """A search has found ``spools`` so far; ``batches`` wait in them."""
+
+    spools: int
+    batches: int
+
+
 FlushEvent = (
     Started
     | Found
@@ -254,6 +262,76 @@ FlushEvent = (
     | Warned
     | Ended
 )
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolEvent:
+    """An ``event`` of a flush of several spools. ``directory`` is the spool's, None for an event about all of them."""
+
+    directory: Path | None
+    event: FlushEvent | SpoolsFound
+
+
+@dataclass(frozen=True, slots=True)
+class FlushSpoolsResult:
+    """The result of a flush of several spools.
+
+    ``spools`` has the result of each spool, by path; an empty spool has one, too. In a spool that the flush did not
+    come to, all batches are untried. ``warnings`` are those about no spool, one line each. ``exit_code`` is the worst
+    of all: 2, 3, 1, 4, 0. Counts are the sums of the spools' counts.
+    """
+
+    spools: tuple[FlushResult, ...]
+    seconds: float = 0.0
+    exit_code: int = EXIT_OK
+    warnings: tuple[str, ...] = ()
+    destination: str = ""
+    verified: bool = False
+
+    @property
+    def uploaded(self) -> int:
+        """Batches that were acknowledged and deleted."""
+        return sum(spool.uploaded for spool in self.spools)
+
+    @property
+    def failed(self) -> int:
+        """Batches that failed, and stay."""
+        return sum(spool.failed for spool in self.spools)
+
+    @property
+    def skipped(self) -> int:
+        """Batches that were listed, but neither delivered nor failed."""
+        return sum(spool.skipped for spool in self.spools)
+
+    @property
+    def quarantined(self) -> int:
+        """Batches that were set aside."""
+        return sum(spool.quarantined for spool in self.spools)
+
+    @property
+    def evicted(self) -> int:
+        """Batches that vanished."""
+        return sum(spool.evicted for spool in self.spools)
+
+    @property
+    def untried(self) -> int:
+        """Batches that were skipped behind the end of a flush."""
+        return sum(spool.untried for spool in self.spools)
+
+    @property
+    def left_out(self) -> int:
+        """Batches that the selection left out."""
+        return sum(spool.left_out for spool in self.spools)
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of the uploaded files."""
+        return sum(spool.bytes_read for spool in self.spools)
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of the request bodies that carried them."""
+        return sum(spool.bytes_sent for spool in self.spools)
 
 
 def warning_in(event: FlushEvent) -> str:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from importlib import import_module
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from cirron_spool.concurrency.threads import in_thread
 from cirron_spool.display.cell import CellDisplay, cell_display
@@ -100,19 +100,8 @@ async def flush_spool(
     Safe to cancel at any await: a batch without an acknowledgement stays. A delete that follows an acknowledgement
     completes before the cancellation is raised.
     """
-    if not (_is_whole(in_flight) and 1 <= in_flight <= _MOST_IN_FLIGHT):
-        raise ConfigError(f"in_flight must be a whole number from 1 to {_MOST_IN_FLIGHT}.")
     tuning = tuning if tuning is not None else Tuning()
-    _check_tuning(tuning)
-    if not isinstance(selection, Selection | None):
-        raise ConfigError(f"selection must be a Selection, not {type(selection).__name__}.")
-    _check_listener(on_event)
-    _check_stop(stop)
-    _check_deadline(deadline)
-    if snapshots not in [None, "keep", "delete"]:  # a list: the value may be unhashable
-        raise ConfigError('snapshots must be "keep", "delete" or None.')
-    if snapshots is not None and watch is not None:
-        raise ConfigError("A watch sends no snapshots. Flush with snapshots when the run has ended.")
+    check_options(in_flight, tuning, selection, on_event, stop, deadline, snapshots, watch)
     own = Client(
         api_url=api_url,
         token=token,
@@ -157,6 +146,31 @@ def _show_in_cell(display: CellDisplay, event: FlushEvent) -> None:
     display.note(event)
 
 
+def check_options(
+    in_flight: object,
+    tuning: object,
+    selection: object,
+    on_event: object,
+    stop: object,
+    deadline: object,
+    snapshots: object,
+    watch: object,
+) -> None:
+    """Raise ConfigError for options of a flush that cannot be used."""
+    if not (is_whole(in_flight) and 1 <= in_flight <= _MOST_IN_FLIGHT):
+        raise ConfigError(f"in_flight must be a whole number from 1 to {_MOST_IN_FLIGHT}.")
+    _check_tuning(tuning)
+    if not isinstance(selection, Selection | None):
+        raise ConfigError(f"selection must be a Selection, not {type(selection).__name__}.")
+    _check_listener(on_event)
+    _check_stop(stop)
+    _check_deadline(deadline)
+    if snapshots not in [None, "keep", "delete"]:  # a list: the value may be unhashable
+        raise ConfigError('snapshots must be "keep", "delete" or None.')
+    if snapshots is not None and watch is not None:
+        raise ConfigError("A watch sends no snapshots. Flush with snapshots when the run has ended.")
+
+
 def _check_deadline(deadline: object) -> None:
     if not isinstance(deadline, timedelta | datetime | None):
         raise ConfigError(f"deadline must be a timedelta or a datetime, not {type(deadline).__name__}.")
@@ -164,20 +178,21 @@ def _check_deadline(deadline: object) -> None:
         raise ConfigError("deadline must have a time zone, such as tzinfo=UTC.")
 
 
-def _check_tuning(tuning: Tuning) -> None:
+def _check_tuning(tuning: object) -> None:
     if not isinstance(tuning, Tuning):
         raise ConfigError(f"tuning must be a Tuning, not {type(tuning).__name__}.")
     for option in ("prefetch_batches", "prefetch_bytes", "chunk_bytes"):
         value = getattr(tuning, option)
-        if not _is_whole(value) or value < 1:
+        if not is_whole(value) or value < 1:
             raise ConfigError(f"{option} must be a whole number above 0.")
-    if tuning.gzip_level is not None and not _is_whole(tuning.gzip_level):
+    if tuning.gzip_level is not None and not is_whole(tuning.gzip_level):
         raise ConfigError("gzip_level must be a whole number or None.")
     if tuning.disk_work not in list(DISK_WORKERS):  # a list: the value may be unhashable
         raise ConfigError(f"disk_work must be one of: {', '.join(DISK_WORKERS)}.")
 
 
-def _is_whole(value: object) -> bool:
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether ``value`` is a whole number, and no bool."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -13,15 +13,26 @@ from cirron_spool.concurrency.threads import in_daemon_thread
 from cirron_spool.errors import NoThreadError
 
 if TYPE_CHECKING:
-    from cirron_spool.events import FlushResult
+    from cirron_spool.events import FlushResult, FlushSpoolsResult
 
 
 async def flush_spool(*arguments: Any, **options: Any) -> FlushResult:
     """Upload a spool; see :func:`cirron_spool.flush.flush_spool` for arguments, result and errors."""
-    load = partial(import_module, "cirron_spool.flush")
-    try:
-        flush = await in_daemon_thread(load, "cirron-spool import")
-    except NoThreadError:
-        flush = load()
-    result: FlushResult = await flush.flush_spool(*arguments, **options)
+    module = await _load("cirron_spool.flush")
+    result: FlushResult = await module.flush_spool(*arguments, **options)
     return result
+
+
+async def flush_spools(*arguments: Any, **options: Any) -> FlushSpoolsResult:
+    """Upload several spools; see :func:`cirron_spool.fleet.flush_spools.flush_spools`."""
+    module = await _load("cirron_spool.fleet.flush_spools")
+    result: FlushSpoolsResult = await module.flush_spools(*arguments, **options)
+    return result
+
+
+async def _load(name: str) -> Any:
+    load = partial(import_module, name)
+    try:
+        return await in_daemon_thread(load, "cirron-spool import")
+    except NoThreadError:
+        return load()

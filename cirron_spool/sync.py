@@ -1,4 +1,4 @@
-"""``flush_spool_sync``: ``flush_spool`` for code without an event loop, or inside of one that it must not use."""
+"""Flushes for code without an event loop, or inside of one that they must not use."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from cirron_spool.concurrency import event_loop
 from cirron_spool.concurrency.threads import start
 from cirron_spool.errors import ConfigError, resource_errors
-from cirron_spool.lazy_flush import flush_spool
+from cirron_spool.lazy_flush import flush_spool, flush_spools
 
 if TYPE_CHECKING:
-    from cirron_spool.events import FlushResult
+    from cirron_spool.events import FlushResult, FlushSpoolsResult
 
 T = TypeVar("T")
 
@@ -27,10 +27,23 @@ def flush_spool_sync(*arguments: Any, **options: Any) -> FlushResult:
     KeyboardInterrupt, cancels the flush. Raises the errors of ``flush_spool``. Raises ConfigError for ``client``,
     ``session`` and ``stop``: they belong to an event loop.
     """
+    _check_options("flush_spool", options)
+    return run_apart(partial(flush_spool, *arguments, **options))
+
+
+def flush_spools_sync(*arguments: Any, **options: Any) -> FlushSpoolsResult:
+    """Upload several spools, and return once that is done; see :func:`~cirron_spool.flush_spools`.
+
+    Event loops, exceptions and ``on_event`` are as for :func:`flush_spool_sync`.
+    """
+    _check_options("flush_spools", options)
+    return run_apart(partial(flush_spools, *arguments, **options))
+
+
+def _check_options(flush: str, options: dict[str, Any]) -> None:
     for option in ("client", "session", "stop"):
         if options.get(option) is not None:
-            raise ConfigError(f"{option} belongs to an event loop. Use flush_spool() in that loop.")
-    return run_apart(partial(flush_spool, *arguments, **options))
+            raise ConfigError(f"{option} belongs to an event loop. Use {flush}() in that loop.")
 
 
 def run_apart(main: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cirron_spool.cli.console import Console
 from cirron_spool.display.meter import Meter
-from cirron_spool.errors import EXIT_ATTENTION
 from cirron_spool.events import (
-    BatchFailure,
     Ended,
     Failed,
     FlushEvent,
@@ -62,22 +60,15 @@ class FlushView:
         """Show one event. Called in the event loop, so it must not take long."""
         if not isinstance(event, Failed | Quarantined | SnapshotFailed | Warned | Progress | Ended):
             self.console.note(describe(event))
+        self.tally.note(event)
         match event:
             case Started():
-                self.tally = Tally(event.directory, event.batches, left_out=event.left_out)
                 self._begun = True
-            case Found():
-                self.tally.selected += event.batches
             case Waiting():
                 self.console.say(f"Warning: {event.message}")
             case Resumed():
                 self.console.say(describe(event))
-            case Uploaded():
-                self.tally.upload(event.size, event.sent)
-            case Quarantined():
-                self.tally.set_aside()
             case Failed():
-                self.tally.fail(BatchFailure(event.name, event.status, event.message), EXIT_ATTENTION)
                 self.console.error(event.message)
         if warning := warning_in(event):
             self.console.warning(warning)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cirron_spool.events import FlushEvent
 from cirron_spool.pipeline.deadline import StopSignal
+from cirron_spool.pipeline.patience import Patience
 from cirron_spool.pipeline.platform import Platform
 from cirron_spool.settings.tuning import Tuning
 from cirron_spool.spool.selection import Selection
@@ -31,7 +32,11 @@ class WatchOptions:
 
 @dataclass(frozen=True, slots=True)
 class FlushOptions:
-    """The options of one flush; see :func:`cirron_spool.flush_spool`. ``watch`` is None for a flush of one listing."""
+    """The options of one flush; see :func:`cirron_spool.flush_spool`. ``watch`` is None for a flush of one listing.
+
+    ``patience`` waits in place of giving up. ``may_go_on`` is asked now and then: False ends the flush with batches
+    left, for the sake of another spool.
+    """
 
     quarantine: bool
     keep_going: bool
@@ -46,3 +51,5 @@ class FlushOptions:
     stop: StopSignal | None
     watch: WatchOptions | None = None
     snapshots: SnapshotsOption | None = None
+    patience: Patience | None = None
+    may_go_on: Callable[[], bool] | None = None

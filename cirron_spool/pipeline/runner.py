@@ -45,8 +45,10 @@ from cirron_spool.pipeline.report import Report
 from cirron_spool.pipeline.sending import send_in_order
 from cirron_spool.pipeline.settle import Settlement, remove_acknowledged
 from cirron_spool.pipeline.snapshot_upload import SnapshotUpload
-from cirron_spool.pipeline.source import BatchSource, FollowedSpool, ListedOnce
+from cirron_spool.pipeline.source import BatchSource, FollowedSpool, ListedInTurns, ListedOnce
 from cirron_spool.pipeline.thread_worker import ThreadWorker
+from cirron_spool.pipeline.token_check import check_token
+from cirron_spool.protocol.verdict import Verdict
 from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.snapshots import snapshots_left
 
@@ -92,6 +94,11 @@ class FlushRun:
         self._followed: FollowedSpool | None = None
         self._notices: Notices | None = None
         self._ending = anyio.Event()
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict on the batch that ended the flush; None where no answer ended it."""
+        return self._settlement.verdict
 
     async def run(self) -> FlushResult:
         """Flush; see :func:`cirron_spool.flush_spool`."""
@@ -166,8 +173,8 @@ class FlushRun:
     async def _sign_in_and_deliver(self, platform: Platform) -> None:
         """List the spool beside the check of the token, then deliver."""
         options = self._options
-        patience: Patience | None = None
-        if options.watch is not None:
+        patience = options.patience
+        if patience is None and options.watch is not None:
             patience = Patience(
                 platform.settings,
                 platform.tokens,
@@ -189,7 +196,9 @@ class FlushRun:
 
         async def sign_in() -> None:
             try:
-                await self._check_token(platform, patience)
+                self._report.tally.verified = await check_token(
+                    platform.tokens, patience, self._report.warn, verify=options.verify
+                )
             except (AuthInvalidError, TokenRenewalError) as error:  # an outcome, not a crash of the group
                 refused.append(error)
             finally:
@@ -241,25 +250,6 @@ class FlushRun:
             dry_run=options.dry_run,
         ).run()
 
-    async def _check_token(self, platform: Platform, patience: Patience | None) -> None:
-        """Renew the token if it expires soon, and verify it.
-
-        Raises AuthInvalidError and TokenRenewalError, with ``patience`` only where no wait helps.
-        """
-        while True:
-            token = platform.tokens.token
-            try:
-                await platform.tokens.renew_if_due(self._report.warn)
-                if self._options.verify:
-                    self._report.tally.verified = await platform.tokens.verify(self._report.warn)
-            except (AuthInvalidError, TokenRenewalError) as error:
-                if patience is None or not await patience.outlast_error(error, token):
-                    raise
-            else:
-                if patience is not None:
-                    patience.resume()
-                return
-
     async def _open_source(self, beside: anyio.abc.TaskGroup) -> BatchSource:
         """The source that the options ask for. A task ``beside`` may end it."""
         options = self._options
@@ -277,6 +267,8 @@ class FlushRun:
         if options.dry_run:
             self._report.plan(contents)
             return ListedOnce(())
+        if options.may_go_on is not None:
+            return ListedInTurns(contents.selected.batches, options.may_go_on)
         return ListedOnce(contents.selected.batches)
 
     def _end_watch(self) -> None:

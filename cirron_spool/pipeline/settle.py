@@ -39,7 +39,7 @@ class Settlement:
 
     ``emit`` reports events. An ``Uploaded`` is made only if ``has_listener``. ``quarantine`` sets rejected batches
     aside, ``keep_going`` skips a batch that is out of retries. ``ended`` turns true with the first batch that ends
-    the flush. ``auth_error`` is set when the token is the cause.
+    the flush. ``verdict`` is the verdict that ended it, if one did. ``auth_error`` is set when the token is the cause.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Settlement:
         self._rejected_in_a_row = 0
         self._listener_error: BaseException | None = None
         self.ended = False
+        self.verdict: Verdict | None = None
         self.auth_error: AuthRejectedError | None = None
 
     async def skip(self, batch: Unsendable) -> None:
@@ -107,6 +108,7 @@ class Settlement:
             if result.exit_code == EXIT_AUTH:
                 self.auth_error = AuthRejectedError(result.message)
             if result.action is not Action.RETRY or not self._keep_going:
+                self.verdict = result
                 self.ended = True
 
     def check_listener(self) -> None:

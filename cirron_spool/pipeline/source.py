@@ -15,6 +15,8 @@ from cirron_spool.pipeline.preflight import Contents
 
 # Seconds between two looks at a followed spool.
 POLL_S = 1.0
+# Batches between two questions whether another spool is to have its turn.
+_GROUP_BATCHES = 128
 
 
 class BatchSource(Protocol):
@@ -38,6 +40,25 @@ class ListedOnce:
         """All names, then None."""
         names, self._names = self._names, None
         return names
+
+
+class ListedInTurns:
+    """The batches of one listing, in groups, as long as ``may_go_on`` says so."""
+
+    follows = False
+
+    def __init__(self, names: Sequence[str], may_go_on: Callable[[], bool]) -> None:
+        self._names = names
+        self._given = 0
+        self._may_go_on = may_go_on
+
+    async def next_group(self) -> Sequence[str] | None:
+        """The next names, and none once another spool is to have its turn."""
+        if self._given >= len(self._names) or (self._given and not self._may_go_on()):
+            return None
+        group = self._names[self._given : self._given + _GROUP_BATCHES]
+        self._given += len(group)
+        return group
 
 
 class FollowedSpool:

@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cirron_spool.errors import EXIT_ATTENTION, EXIT_AUTH, EXIT_OK, EXIT_TEMPFAIL, EXIT_USAGE
-from cirron_spool.events import BatchFailure, FlushResult, SnapshotCounts
+from cirron_spool.events import (
+    BatchFailure,
+    Failed,
+    FlushEvent,
+    FlushResult,
+    Found,
+    Quarantined,
+    SnapshotCounts,
+    Started,
+    Uploaded,
+)
 
 
 def worst(codes: Iterable[int]) -> int:
@@ -61,6 +71,20 @@ class Tally:
         """Count a batch that cannot be sent and stays. A person must look at it; the flush goes on."""
         self.unsendable += 1
         self.exit_codes.add(EXIT_ATTENTION)
+
+    def note(self, event: FlushEvent) -> None:
+        """Count what ``event`` tells, for a listener that keeps its own counts."""
+        match event:
+            case Started():
+                self.directory, self.selected, self.left_out = event.directory, event.batches, event.left_out
+            case Found():
+                self.selected += event.batches
+            case Uploaded():
+                self.upload(event.size, event.sent)
+            case Quarantined():
+                self.set_aside()
+            case Failed():
+                self.fail(BatchFailure(event.name, event.status, event.message), EXIT_ATTENTION)
 
     def result(self, seconds: float) -> FlushResult:
         """The totals so far as a frozen result."""

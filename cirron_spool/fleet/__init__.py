@@ -1,0 +1,1 @@
+"""The flush of several spools through one client: search, queue, results."""

@@ -1,0 +1,125 @@
+"""The lookout: one search for a flush; for a watch, searches and looks at the known spools until its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+
+from cirron_spool.concurrency.threads import call_from_thread, in_daemon_thread
+from cirron_spool.fleet.search import Changes, Places, Search
+from cirron_spool.pipeline.awaited_process import AwaitedProcess
+from cirron_spool.pipeline.options import WatchOptions
+from cirron_spool.pipeline.source import POLL_S
+from cirron_spool.spool.discovery import FoundSpool
+
+if TYPE_CHECKING:
+    from cirron_spool.pipeline.patience import Patience
+
+# A search, and a look, that took a time t come again after this many t: an idle watch takes 0.5 % of a processor.
+_REST = 200
+
+
+class Lookout:
+    """Finds spools in ``places``, and with ``watch`` new batches in them, until ``ending`` is set.
+
+    ``found`` gets spools with batches, ``warn`` a line for a person. ``is_idle`` says that all is sent. ``searched``
+    is set after the first search; ``is_over`` is True once nothing more will be found.
+    """
+
+    def __init__(
+        self,
+        places: Places,
+        watch: WatchOptions | None,
+        ending: anyio.Event,
+        found: Callable[[list[FoundSpool]], None],
+        warn: Callable[[str], None],
+        is_idle: Callable[[], bool],
+    ) -> None:
+        self._places = places
+        self._watch = watch
+        self._ending = ending
+        self._found = found
+        self._warn = warn
+        self._is_idle = is_idle
+        self._known: dict[Path, None] = {}
+        self._changes = Changes()
+        self._again: list[Path] = []
+        self._active_at = time.monotonic()
+        self.searched = anyio.Event()
+        self.is_over = False
+        self.patience: Patience | None = None
+
+    async def run(self) -> None:
+        """Look until the end. Raises SpoolError for a root that cannot be searched."""
+        try:
+            if self._watch is None:
+                await self._search(self._found)
+            else:
+                await self._keep_looking(self._watch)
+        finally:
+            self.is_over = True
+            self.searched.set()
+
+    def forget(self, path: Path) -> None:
+        """Give the batches of this spool once more, after the next search."""
+        self._again.append(path)
+
+    def note_activity(self) -> None:
+        """A spool was flushed: the watch is not idle."""
+        self._active_at = time.monotonic()
+
+    async def _keep_looking(self, watch: WatchOptions) -> None:
+        process = AwaitedProcess(watch.until_pid) if watch.until_pid is not None else None
+        next_search = 0.0
+        while True:
+            is_last = self._ending.is_set()
+            began = time.monotonic()
+            if is_last or began >= next_search:
+                for path in self._again:
+                    self._changes.forget(path)
+                self._again.clear()
+                await self._search(self._know)
+                next_search = began + max(POLL_S, _REST * (time.monotonic() - began))
+            began = time.monotonic()
+            paths = list(self._known)
+            if new := await in_daemon_thread(partial(self._changes.look, paths), "cirron-spool look"):
+                self.note_activity()
+                self._found(new)
+            self.searched.set()
+            if is_last:
+                return
+            if (process is not None and not process.is_running()) or (
+                self._is_idle() and self._idle_s_left(watch) <= 0
+            ):
+                self._ending.set()
+            else:
+                rest_s = max(POLL_S, _REST * (time.monotonic() - began))
+                with anyio.move_on_after(max(0.0, min(rest_s, self._idle_s_left(watch)))):
+                    await self._ending.wait()
+
+    def _know(self, found: list[FoundSpool]) -> None:
+        self._known.update((spool.path, None) for spool in found)
+
+    def _idle_s_left(self, watch: WatchOptions) -> float:
+        if watch.idle_exit_s is None or not self._is_idle():
+            return float("inf")
+        return self._active_at + watch.idle_exit_s - time.monotonic()
+
+    async def _search(self, found: Callable[[list[FoundSpool]], None]) -> None:
+        loop = asyncio.get_running_loop()
+        search = Search(
+            self._places,
+            lambda portion: call_from_thread(loop, found, portion),
+            lambda message: call_from_thread(loop, self._warn, message),
+            missing_ok=self._watch is not None,
+        )
+        try:
+            await in_daemon_thread(search.run, "cirron-spool search")
+        finally:
+            search.is_over = True

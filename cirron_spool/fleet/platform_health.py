@@ -1,0 +1,43 @@
+"""Whether the trouble of one spool is the trouble of all: the platform's, not the batch's."""
+
+from __future__ import annotations
+
+from cirron_spool.events import FlushResult
+from cirron_spool.protocol.verdict import Action, Verdict
+
+# So many spools in a row without an acknowledgement between them.
+_MOST_OUTAGES = 3
+_MOST_REJECTIONS = 10
+
+
+class PlatformHealth:
+    """The failures of spools, one after another, since the last acknowledgement."""
+
+    def __init__(self) -> None:
+        self._outages = 0
+        self._rejections = 0
+
+    def judge(self, result: FlushResult, verdict: Verdict | None) -> str:
+        """The reason to flush no further spool, in one line; empty where the others can go on.
+
+        ``verdict`` ended the flush of a spool with this ``result``.
+        """
+        if result.uploaded:
+            self._outages = self._rejections = 0
+        action = verdict.action if verdict is not None else None
+        if verdict is not None and (action in (Action.STOP, Action.REFRESH) or verdict.later_s):
+            return "The answer is the same for each spool, so no further spool is begun."
+        if action is Action.RETRY:
+            self._outages += 1
+        elif action is Action.REJECTED or (result.quarantined and not result.uploaded):
+            self._rejections += 1
+        if self._outages >= _MOST_OUTAGES:
+            self._outages = 0
+            return f"{_MOST_OUTAGES} spools in a row are out of retries, so no further spool is begun."
+        if self._rejections >= _MOST_REJECTIONS:
+            self._rejections = 0
+            return (
+                f"Batches of {_MOST_REJECTIONS} spools in a row were rejected, so the endpoint may be wrong. "
+                "Check apiUrl. No further spool is begun."
+            )
+        return ""

@@ -1,0 +1,129 @@
+"""The search for spools, in a thread: once for a flush, again and again for a watch."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cirron_spool.errors import CirronSpoolError
+from cirron_spool.spool.discovery import FoundSpool, PassedBy, discover
+from cirron_spool.spool.listing import list_names
+from cirron_spool.spool.names import created_ns_of
+from cirron_spool.text import count, printable
+
+# Spools that are handed over together, and the longest time before that.
+_PORTION = 512
+_PORTION_S = 0.25
+# Folders that were passed by are named up to this many.
+_MOST_NAMED = 20
+# A change this recent may have others behind it with the same time.
+_RECENT_NS = 2 * 10**9
+
+
+class Places(NamedTuple):
+    """The places of the spools: ``directories`` are spools, ``roots`` are searched."""
+
+    roots: tuple[Path, ...]
+    directories: tuple[Path, ...]
+    cross_file_systems: bool = False
+
+
+class Search:
+    """One search of ``places``. ``found`` is called with portions of spools; ``warn`` with a line for a person.
+
+    Blocking. ``is_over`` ends it early. ``missing_ok`` passes by roots that do not exist yet.
+    """
+
+    def __init__(
+        self,
+        places: Places,
+        found: Callable[[list[FoundSpool]], None],
+        warn: Callable[[str], None],
+        *,
+        missing_ok: bool = False,
+    ) -> None:
+        self._places = places
+        self._found = found
+        self._warn = warn
+        self._missing_ok = missing_ok
+        self._passed = 0
+        self.is_over = False
+
+    def run(self) -> None:
+        """Search. Raises SpoolError for a root that cannot be searched."""
+        roots: Sequence[Path] = self._places.roots
+        if self._missing_ok:
+            roots = [root for root in roots if os.path.exists(root)]
+        portion = [_named(directory) for directory in self._places.directories]
+        handed_over = time.monotonic()
+        for spool in discover(
+            roots, cross_file_systems=self._places.cross_file_systems, passed_by=self._pass_by
+        ):
+            if self.is_over:
+                return
+            portion.append(spool)
+            if len(portion) >= _PORTION or time.monotonic() - handed_over > _PORTION_S:
+                self._found(portion)
+                portion, handed_over = [], time.monotonic()
+        self._found(portion)
+        if self._passed > _MOST_NAMED:
+            self._warn(f"{count(self._passed - _MOST_NAMED, 'further folder')} passed by.")
+
+    def _pass_by(self, folder: PassedBy) -> None:
+        self._passed += 1
+        if self._passed <= _MOST_NAMED:
+            self._warn(f"Passed by {printable(str(folder.path))}: {folder.reason}.")
+
+
+class Changes:
+    """The new batches of spools that are known already. Blocking."""
+
+    def __init__(self) -> None:
+        self._times: dict[Path, int] = {}
+        self._given: dict[Path, frozenset[str]] = {}
+
+    def look(self, paths: Sequence[Path]) -> list[FoundSpool]:
+        """Those of the spools with batches that were never given, each with the number and the oldest of these."""
+        return [found for path in paths if (found := self._look_at(path)) is not None]
+
+    def forget(self, path: Path) -> None:
+        """Give the batches of this spool once more."""
+        self._times.pop(path, None)
+        self._given.pop(path, None)
+
+    def _look_at(self, path: Path) -> FoundSpool | None:
+        try:
+            changed_ns = os.stat(path).st_mtime_ns
+        except OSError:
+            self.forget(path)
+            return None
+        if self._times.get(path) == changed_ns:
+            return None
+        if abs(time.time_ns() - changed_ns) > _RECENT_NS:
+            self._times[path] = changed_ns
+        else:
+            self._times.pop(path, None)
+        try:
+            names = list_names(path, None).names
+        except CirronSpoolError:
+            names = []  # the flush says why
+        given = self._given.get(path, frozenset())
+        new = [name for name in names if name not in given]
+        if names:
+            self._given[path] = frozenset(names)
+        else:
+            self._given.pop(path, None)
+        return FoundSpool(path, len(new), created_ns_of(new[0])) if new else None
+
+
+def _named(directory: Path) -> FoundSpool:
+    """A spool that was named by its own path. One that cannot be listed has a batch: its flush says why."""
+    names: list[str] = []
+    try:
+        names = list_names(directory, None).names
+    except CirronSpoolError:
+        return FoundSpool(directory, 1, 0)
+    return FoundSpool(directory, len(names), created_ns_of(names[0]) if names else None)

@@ -1,0 +1,30 @@
+"""The check of the token before a flush."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cirron_spool.auth.token_manager import TokenManager
+from cirron_spool.errors import AuthInvalidError, TokenRenewalError
+from cirron_spool.pipeline.patience import Patience
+
+
+async def check_token(
+    tokens: TokenManager, patience: Patience | None, warn: Callable[[str], None], *, verify: bool
+) -> bool:
+    """Renew the token if it expires soon, and ``verify`` it; whether the platform said that it is valid.
+
+    Raises AuthInvalidError and TokenRenewalError, with ``patience`` only where no wait helps.
+    """
+    while True:
+        token = tokens.token
+        try:
+            await tokens.renew_if_due(warn)
+            verified = await tokens.verify(warn) if verify else False
+        except (AuthInvalidError, TokenRenewalError) as error:
+            if patience is None or not await patience.outlast_error(error, token):
+                raise
+        else:
+            if patience is not None:
+                patience.resume()
+            return verified
