@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from support.cli import clean_environment, run_cli
+from support.cli import clean_environment
+from support.fork_server import run_cli
 
 # Sets up bash as it is when a person presses Tab, and prints the proposals.
 _PRESS_TAB = """

@@ -9,7 +9,7 @@ import pytest
 
 from cirron_spool.cli.arguments.values import End
 from support.answers import Answer
-from support.cli import run_cli
+from support.fork_server import run_cli
 from support.scripted import ScriptedServer
 from support.spools import TINY, sdk_batches
 

@@ -12,7 +12,8 @@ import pytest
 from cirron_spool import __version__
 from cirron_spool.cli.arguments.build import OWN_WORDS
 from cirron_spool.cli.arguments.parser import listed
-from support.cli import PYTHON_SCRIPT, CliResult, clean_environment, run_cli, spawn
+from support.cli import PYTHON_SCRIPT, CliResult, clean_environment, spawn
+from support.fork_server import run_cli
 from support.terminal import run_pty
 
 OFFICIAL = f"""\

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from typing import cast
 
 import pytest
 
 from cirron_spool import __version__
+from cirron_spool.cli import main
 from cirron_spool.cli.arguments.build import build_parser, parse
 from cirron_spool.cli.arguments.parser import Example, Parser
-from support.cli import Prog, run_cli
+from support.fork_server import run_cli
 
 PROGRAMS = ("cirron-spool", "cirron")
 
@@ -41,29 +41,32 @@ def test_each_command_and_group_has_an_example() -> None:
     assert [command.prog for command in ALL if not command.examples] == []
 
 
-def shown(command: Parser, *more: str) -> str:
-    """What a command prints for an option that only shows something."""
+def shown(command: Parser, capfd: pytest.CaptureFixture[str], *more: str) -> str:
+    """What a command prints for an option that only shows something. No process starts."""
     program, *words = command.prog.split()
-    done = run_cli(*words, *more, prog=cast("Prog", program))
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    run = main.cirron if program == "cirron" else main.cirron_spool
+    try:
+        code: object = run([*words, *more])
+    except SystemExit as end:
+        code = end.code
+    out, err = capfd.readouterr()
+    assert (code, err) == (0, "")
+    return out
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("command", ALL, ids=lambda command: command.prog)
-def test_each_command_and_group_tells_its_version(command: Parser) -> None:
+def test_each_command_and_group_tells_its_version(command: Parser, capfd: pytest.CaptureFixture[str]) -> None:
     for option in ("-V", "--version"):
         # Alone, cirron adds the version of the next cirron on PATH.
-        assert shown(command, option).splitlines()[0] == f"cirron-spool {__version__}"
+        assert shown(command, capfd, option).splitlines()[0] == f"cirron-spool {__version__}"
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("command", ALL, ids=lambda command: command.prog)
-def test_each_form_of_help_is_the_same(command: Parser) -> None:
+def test_each_form_of_help_is_the_same(command: Parser, capfd: pytest.CaptureFixture[str]) -> None:
     program, *words = command.prog.split()
-    asked = shown(build_parser(program), "help", *words)
+    asked = shown(build_parser(program), capfd, "help", *words)
     assert asked.startswith(f"usage: {command.prog} ")
-    assert asked == shown(command, "-h") == shown(command, "--help")
+    assert asked == shown(command, capfd, "-h") == shown(command, capfd, "--help")
 
 
 @pytest.mark.parametrize("form", ["--help", "-h", "help"])

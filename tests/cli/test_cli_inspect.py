@@ -14,7 +14,8 @@ from cirron_spool.cli.render import Times
 from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.quarantine import set_aside
 from cirron_spool.text import iso_utc
-from support.cli import command_line, run_cli, spawn
+from support.cli import command_line, spawn
+from support.fork_server import run_cli
 from support.spools import FIRST_NS, TINY, sdk_batches, snapshot, write_batch
 from support.terminal import run_cli_pty
 

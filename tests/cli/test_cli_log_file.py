@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from support.answers import Answer
-from support.cli import CliResult, run_cli
+from support.cli import CliResult
+from support.fork_server import run_cli
 from support.scripted import ScriptedServer
 
 TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ", re.MULTILINE)

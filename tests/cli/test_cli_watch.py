@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from support.answers import Answer, Gate, ok
-from support.cli import Running, run_cli, spawn, spawn_cli, write_config
+from support.cli import Running, spawn, spawn_cli, write_config
+from support.fork_server import run_cli
 from support.scripted import ScriptedServer
 from support.spools import TINY, profiled_run, sdk_batches, snapshot, write_batch
 

@@ -34,7 +34,8 @@ from cirron_spool.cli.main import cirron_spool
 from cirron_spool.cli.views import FlushView, JsonEvents, Lines, Log
 from cirron_spool.display.meter import Meter
 from support.answers import Answer, Gate, ok
-from support.cli import run_cli, spawn, write_config
+from support.cli import spawn, write_config
+from support.fork_server import run_cli
 from support.scripted import ScriptedServer
 from support.spools import TINY, sdk_batches, write_batch
 from support.terminal import Exchange, run_cli_pty
