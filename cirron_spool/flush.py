@@ -60,6 +60,7 @@ async def flush_spool(
     on_event: Callable[[FlushEvent], None] | None = None,
     stop: StopSignal | None = None,
     snapshots: SnapshotsOption | None = None,
+    receipts: str | os.PathLike[str] | None = None,
     watch: WatchOptions | None = None,
 ) -> FlushResult:
     """Upload the spool in ``directory``, oldest first. Delete each batch after its own acknowledgement.
@@ -84,6 +85,8 @@ async def flush_spool(
     ``snapshots`` uploads the run's snapshots before its batches, each one once to a destination: "keep" keeps the
     files, "delete" deletes each one after its own acknowledgement. A snapshot that cannot be delivered ends nothing;
     the result's ``snapshots`` has the counts. A selection leaves out no snapshot.
+    ``receipts`` names a file. It gets a line for each acknowledged batch, before that batch is deleted. Where a line
+    cannot be written, its batch stays and the flush ends.
     ``watch`` follows the spool in place of one listing; see :func:`cirron_spool.watch_spool`.
 
     ``on_event`` is called in the event loop with each event of :mod:`cirron_spool.events`. Without a listener the
@@ -101,7 +104,7 @@ async def flush_spool(
     completes before the cancellation is raised.
     """
     tuning = tuning if tuning is not None else Tuning()
-    check_options(in_flight, tuning, selection, on_event, stop, deadline, snapshots, watch)
+    check_options(in_flight, tuning, selection, on_event, stop, deadline, snapshots, watch, receipts)
     own = Client(
         api_url=api_url,
         token=token,
@@ -136,6 +139,7 @@ async def flush_spool(
         Deadline(deadline, stop) if deadline is not None else stop,
         watch,
         snapshots,
+        receipts=receipts,
     )
     with SpoolDirectory(place.path) as spool:
         return await FlushRun(spool, client or own, options, place.warning).run()
@@ -155,6 +159,7 @@ def check_options(
     deadline: object,
     snapshots: object,
     watch: object,
+    receipts: object,
 ) -> None:
     """Raise ConfigError for options of a flush that cannot be used."""
     if not (is_whole(in_flight) and 1 <= in_flight <= _MOST_IN_FLIGHT):
@@ -165,10 +170,16 @@ def check_options(
     _check_listener(on_event)
     _check_stop(stop)
     _check_deadline(deadline)
+    _check_receipts(receipts)
     if snapshots not in [None, "keep", "delete"]:  # a list: the value may be unhashable
         raise ConfigError('snapshots must be "keep", "delete" or None.')
     if snapshots is not None and watch is not None:
         raise ConfigError("A watch sends no snapshots. Flush with snapshots when the run has ended.")
+
+
+def _check_receipts(path: object) -> None:
+    if path is not None and (not isinstance(path, str | os.PathLike) or not os.fspath(path)):
+        raise ConfigError("receipts must be the path of a file.")
 
 
 def _check_deadline(deadline: object) -> None:

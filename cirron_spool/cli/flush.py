@@ -84,6 +84,7 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
                     keep_going=options.keep_going,
                     in_flight=options.in_flight,
                     deadline=options.deadline,
+                    receipts=options.receipts,
                     bandwidth=options.bandwidth,
                     **watching,
                     **_snapshots(options),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cirron_spool.concurrency.threads import in_thread
 from cirron_spool.errors import ConfigError
 from cirron_spool.events import FlushSpoolsResult, SpoolEvent
 from cirron_spool.fleet.coordinator import Coordinator
@@ -16,6 +18,7 @@ from cirron_spool.flush import check_options, is_whole
 from cirron_spool.pipeline.client import Client
 from cirron_spool.pipeline.deadline import StopSignal
 from cirron_spool.pipeline.options import FlushOptions, SnapshotsOption, WatchOptions
+from cirron_spool.receipts.writer import check_writable
 from cirron_spool.settings.paths import spool_directory
 from cirron_spool.settings.tuning import Tuning
 from cirron_spool.spool.selection import Selection
@@ -55,6 +58,7 @@ async def flush_spools(
     on_event: Callable[[SpoolEvent], None] | None = None,
     stop: StopSignal | None = None,
     snapshots: SnapshotsOption | None = None,
+    receipts: AnyPath | None = None,
     watch: WatchOptions | None = None,
 ) -> FlushSpoolsResult:
     """Upload all spools at and below ``roots``, and those in ``directories``: ``spools`` of them at a time.
@@ -64,8 +68,8 @@ async def flush_spools(
     spool is searched. A folder that cannot be read is a warning. A directory is taken as a spool as it is.
 
     Each spool is flushed strictly in its own order, as by :func:`~cirron_spool.flush_spool`, which has the other
-    options. ``selection`` and ``in_flight`` are for each spool. All spools share one client: connections, token,
-    throttle and bandwidth. The token is verified once, before the first spool with batches. The spool with the oldest
+    options. ``selection`` and ``in_flight`` are for each spool, ``receipts`` is one file for all. All spools share one
+    client: connections, token, throttle and bandwidth. The token is verified once, before the first spool with batches. The spool with the oldest
     batch begins first. One that takes longer than 30 seconds gives its place to a waiting one, and goes on later.
 
     A failed batch ends the flush of its spool, not of the others. An answer that is about the platform, such as a
@@ -80,7 +84,7 @@ async def flush_spools(
     results so far.
     """
     tuning = tuning if tuning is not None else Tuning()
-    check_options(in_flight, tuning, selection, on_event, stop, deadline, snapshots, watch)
+    check_options(in_flight, tuning, selection, on_event, stop, deadline, snapshots, watch, receipts)
     if not (is_whole(spools) and 1 <= spools <= _MOST_SPOOLS):
         raise ConfigError(f"spools must be a whole number from 1 to {_MOST_SPOOLS}.")
     for option, value in (("dry_run", dry_run), ("keep_going", keep_going)):
@@ -118,7 +122,10 @@ async def flush_spools(
         stop,
         None,
         snapshots,
+        receipts=receipts,
     )
+    if receipts is not None and not dry_run:  # for all spools: none is begun without it
+        await in_thread(partial(check_writable, receipts))
     coordinator = Coordinator(
         places,
         client or own,

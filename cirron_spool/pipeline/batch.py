@@ -9,11 +9,21 @@ from typing import NamedTuple
 from cirron_spool.spool.file_identity import Fingerprint
 
 
+class Digest:
+    """The SHA-256 of a batch's file in hex; empty until all bytes were read."""
+
+    __slots__ = ("hex",)
+
+    def __init__(self, hex_digest: str = "") -> None:
+        self.hex = hex_digest
+
+
 class Prepared(NamedTuple):
     """A batch that is ready to be sent.
 
     ``parts`` are the request body in memory, ``length`` bytes together. ``length`` None marks a body too large to
-    hold: it is compressed again while it is sent, and ``estimate`` is its expected length in bytes.
+    hold: it is compressed again while it is sent, and ``estimate`` is its expected length in bytes. ``digest`` is None
+    unless it was asked for. That of a body that is not held is complete once the body was sent.
     """
 
     name: str
@@ -22,6 +32,7 @@ class Prepared(NamedTuple):
     parts: tuple[bytes, ...]
     length: int | None
     estimate: int = 0
+    digest: Digest | None = None
 
     @property
     def size(self) -> int:

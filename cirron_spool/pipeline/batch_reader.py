@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from hashlib import sha256
 
 from cirron_spool.errors import resource_error
-from cirron_spool.pipeline.batch import Cause, Prepared, Ready, Unsendable
+from cirron_spool.pipeline.batch import Cause, Digest, Prepared, Ready, Unsendable
 from cirron_spool.pipeline.encoding import GZIP_ABOVE_BYTES, Encoder
 from cirron_spool.pipeline.part_stream import PartStream
 from cirron_spool.settings.tuning import Tuning
@@ -32,10 +33,14 @@ def _nothing() -> None:
 
 
 class BatchReader:
-    """Reads the batches of one spool directory with the chunks and the compression of ``tuning``."""
+    """Reads the batches of one spool directory with the chunks and the compression of ``tuning``.
 
-    def __init__(self, spool: SpoolDirectory, tuning: Tuning) -> None:
+    ``digests`` hashes each file while it is read.
+    """
+
+    def __init__(self, spool: SpoolDirectory, tuning: Tuning, *, digests: bool = False) -> None:
         self._spool = spool
+        self._digests = digests
         self._chunk_bytes = tuning.chunk_bytes
         self._whole_bytes = max(min(WHOLE_CHUNKS * tuning.chunk_bytes, HELD_BYTES), GZIP_ABOVE_BYTES)
         self._encoder = Encoder(tuning.gzip_library, tuning.gzip_level)
@@ -99,15 +104,17 @@ class BatchReader:
             return Unsendable(name, Cause.UNREADABLE, reason(error))
         if len(body) != size:
             return _changing(name)
+        digest = Digest(sha256(body).hexdigest()) if self._digests else None
         gzip = size > GZIP_ABOVE_BYTES
         if gzip:
             body = self._encoder.gzip(body)
-        return Prepared(name, fingerprint, gzip, (body,), len(body))
+        return Prepared(name, fingerprint, gzip, (body,), len(body), 0, digest)
 
     def _encode(self, name: str, fd: int, fingerprint: Fingerprint, between: Callable[[], None]) -> Ready:
         """Compress a file in blocks. Its body is held if it is small enough, and streamed later otherwise."""
         size = fingerprint.size
-        chunks = _Chunks(fd, size, self._chunk_bytes)
+        digest = Digest() if self._digests else None
+        chunks = _Chunks(fd, size, self._chunk_bytes, digest)
         parts: list[bytes] = []
         length = 0
         with closing(self._encoder.gzip_parts(chunks)) as compressed:
@@ -118,10 +125,10 @@ class BatchReader:
                 # The ratio so far shows early that the body will be too large to hold.
                 estimate = int(length * (size / chunks.read))
                 if length > HELD_BYTES or (length > HELD_BYTES // 8 and estimate > HELD_BYTES * 1.25):
-                    return Prepared(name, fingerprint, True, (), None, estimate)
+                    return Prepared(name, fingerprint, True, (), None, estimate, digest)
         if chunks.read != size:
             return _changing(name)
-        return Prepared(name, fingerprint, True, tuple(parts), length)
+        return Prepared(name, fingerprint, True, tuple(parts), length, 0, digest)
 
     def _same_file(self, prepared: Prepared) -> Iterator[bytes]:
         """The chunks of the file that was prepared. Raises OSError for any other file under its name."""
@@ -134,7 +141,7 @@ class BatchReader:
         try:
             if not self._spool.is_same(prepared.name, fingerprint, prepared.fingerprint):
                 raise OSError(f"{prepared.name} changed while it was being sent")
-            chunks = _Chunks(fd, prepared.size, self._chunk_bytes)
+            chunks = _Chunks(fd, prepared.size, self._chunk_bytes, prepared.digest)
             yield from chunks
             if chunks.read != prepared.size:
                 raise OSError(f"{prepared.name} changed while it was being sent")
@@ -143,10 +150,15 @@ class BatchReader:
 
 
 class _Chunks(Iterator[bytes]):
-    """A file of ``size`` bytes in chunks. ``read`` counts the bytes, and exceeds ``size`` where the file has grown."""
+    """A file of ``size`` bytes in chunks. ``read`` counts the bytes, and exceeds ``size`` where the file has grown.
 
-    def __init__(self, fd: int, size: int, chunk_bytes: int) -> None:
+    At the end of the file ``digest`` gets its hash.
+    """
+
+    def __init__(self, fd: int, size: int, chunk_bytes: int, digest: Digest | None) -> None:
         self._fd = fd
+        self._digest = digest
+        self._hash = sha256() if digest is not None else None
         self._size = size
         self._chunk_bytes = chunk_bytes
         self.read = 0
@@ -155,7 +167,11 @@ class _Chunks(Iterator[bytes]):
         # One byte beyond the size shows that there is more; further bytes are of no use.
         chunk = os.read(self._fd, min(self._chunk_bytes, self._size + 1 - self.read))
         if not chunk:
+            if self._digest is not None and self._hash is not None:
+                self._digest.hex = self._hash.hexdigest()
             raise StopIteration
+        if self._hash is not None:
+            self._hash.update(chunk)
         self.read += len(chunk)
         return chunk
 

@@ -28,6 +28,9 @@ _LONGEST_DELAY_S = 0.005
 
 Remove = Callable[[Prepared], Removal]
 Removed = Callable[[Prepared, Removal | OSError], None]
+Before = Callable[[], None]
+# The file to delete, the report of its delete, and the work that must be done before.
+_Delete = tuple[Prepared, Removed, Before | None]
 
 
 class DiskWorker(ABC):
@@ -57,7 +60,7 @@ class DiskWorker(ABC):
         self._is_reading = False  # in the thread
         self._ready: deque[Ready] = deque()
         self._ready_bytes = 0
-        self._deferred: deque[tuple[Prepared, Removed]] = deque()  # deletes that wait for the next poll
+        self._deferred: deque[_Delete] = deque()  # deletes that wait for the next poll
         self._deleting = 0  # deletes that the thread has to do
         self._error: BaseException | None = None  # a bug or a lack of resources
         self._is_raised = False
@@ -99,12 +102,13 @@ class DiskWorker(ABC):
         self._ready_bytes -= held_bytes(batch)
         return batch
 
-    def delete(self, batch: Prepared, removed: Removed) -> None:
+    def delete(self, batch: Prepared, removed: Removed, before: Before | None = None) -> None:
         """Delete the file of ``batch`` at the next poll, after the files before it. Returns at once.
 
-        ``removed`` is called in the event loop with the batch and the result; it must not raise.
+        ``removed`` is called in the event loop with the batch and the result; it must not raise. ``before`` is called
+        in the thread, since it may wait for the disk. An OSError of it keeps the file, and is the result.
         """
-        self._deferred.append((batch, removed))
+        self._deferred.append((batch, removed, before))
         if self._timer is None:
             self._timer = self._loop.call_later(_LONGEST_DELAY_S, self._poll_late)
 
@@ -150,25 +154,25 @@ class DiskWorker(ABC):
             self._ready_bytes += held_bytes(batch)
 
     def _delete_in_thread(self) -> None:
-        batches = tuple(self._deferred)
+        deletes = tuple(self._deferred)
         self._deferred.clear()
-        self._deleting += len(batches)
-        self._thread.submit(partial(self._remove_all, batches), self._removed)
+        self._deleting += len(deletes)
+        self._thread.submit(partial(self._remove_all, deletes), self._removed)
 
-    def _remove_all(
-        self, batches: tuple[tuple[Prepared, Removed], ...]
-    ) -> list[tuple[Prepared, Removed, Removal | OSError]]:
+    def _remove_all(self, deletes: tuple[_Delete, ...]) -> list[tuple[Prepared, Removed, Removal | OSError]]:
         """For the thread: delete a group of files; none behind a delete that raised."""
         if self._is_broken:
             return []
         try:
-            return [(batch, removed, self._try_remove(batch)) for batch, removed in batches]
+            return [(batch, removed, self._try_remove(batch, before)) for batch, removed, before in deletes]
         except BaseException:
             self._is_broken = True
             raise
 
-    def _try_remove(self, batch: Prepared) -> Removal | OSError:
+    def _try_remove(self, batch: Prepared, before: Before | None = None) -> Removal | OSError:
         try:
+            if before is not None:
+                before()
             return self._remove(batch)
         except OSError as error:
             return error

@@ -43,7 +43,7 @@ class Ingest:
 
         ``open_stream`` opens a body that is not held. ``on_sent`` is called when a held body has been written.
         """
-        name, _, gzip, parts, length, _ = batch
+        name, _, gzip, parts, length, _, _ = batch
         headers = {**self._headers_for(token), "X-Cirron-Batch-Id": batch_id_of(name)}
         if gzip:
             headers["Content-Encoding"] = "gzip"

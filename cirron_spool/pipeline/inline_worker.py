@@ -55,8 +55,11 @@ class InlineWorker(DiskWorker):
 
     def _delete_deferred(self) -> None:
         # A delete behind one in the thread follows it there: files are deleted in their order.
-        while self._deferred and not self._deleting and self._deferred[0][0].size <= SMALL_BYTES:
-            batch, removed = self._deferred.popleft()
+        while self._deferred and not self._deleting:
+            batch, removed, before = self._deferred[0]
+            if before is not None or batch.size > SMALL_BYTES:
+                break
+            self._deferred.popleft()
             try:
                 result = self._try_remove(batch)
             except BaseException as error:  # noqa: BLE001  # raised by next() and drain()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -53,3 +54,4 @@ class FlushOptions:
     snapshots: SnapshotsOption | None = None
     patience: Patience | None = None
     may_go_on: Callable[[], bool] | None = None
+    receipts: str | os.PathLike[str] | None = None

@@ -49,6 +49,7 @@ from cirron_spool.pipeline.source import BatchSource, FollowedSpool, ListedInTur
 from cirron_spool.pipeline.thread_worker import ThreadWorker
 from cirron_spool.pipeline.token_check import check_token
 from cirron_spool.protocol.verdict import Verdict
+from cirron_spool.receipts.writer import ReceiptsFile
 from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.snapshots import snapshots_left
 
@@ -73,7 +74,8 @@ class FlushRun:
         self._options = options
         self._warning = warning
         self._report = Report(spool.path, options)
-        self._reader = BatchReader(spool, options.tuning)
+        self._receipts = ReceiptsFile(options.receipts) if options.receipts is not None else None
+        self._reader = BatchReader(spool, options.tuning, digests=options.receipts is not None)
         self._worker = DISK_WORKERS[options.tuning.disk_work](
             self._reader,
             partial(remove_acknowledged, spool, os.getpid()),
@@ -89,6 +91,7 @@ class FlushRun:
             has_listener=self._report.has_listener,
             quarantine=options.quarantine,
             keep_going=options.keep_going,
+            receipts=self._receipts,
         )
         # Of a watch: its source, the notices that wake it, and the event that ends it.
         self._followed: FollowedSpool | None = None
@@ -108,7 +111,11 @@ class FlushRun:
             with resource_errors():
                 async with AsyncExitStack() as stack:
                     stack.callback(self._reader.close)
+                    if self._receipts is not None:
+                        stack.callback(self._receipts.close)
                     await stack.enter_async_context(self._worker)
+                    if self._receipts is not None and not self._options.dry_run:
+                        await self._worker.run(self._receipts.open)
                     cleared = await self._worker.run(
                         partial(
                             clear_for_flush,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -24,11 +25,14 @@ from cirron_spool.pipeline.disk_worker import DiskWorker
 from cirron_spool.pipeline.outcome import Outcome
 from cirron_spool.pipeline.tally import Tally
 from cirron_spool.protocol.verdict import Action, Verdict
+from cirron_spool.receipts.chain import Receipt
+from cirron_spool.receipts.writer import ReceiptError, ReceiptsFile
 from cirron_spool.settings.paths import quarantine_path
 from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.file_identity import Removal
+from cirron_spool.spool.names import batch_id_of
 from cirron_spool.spool.quarantine import set_aside
-from cirron_spool.text import printable, reason
+from cirron_spool.text import iso_utc, printable, reason
 
 # So many rejections without a success between them are not the batches' fault: the endpoint is wrong.
 MOST_REJECTED_IN_A_ROW = 3
@@ -38,8 +42,9 @@ class Settlement:
     """Settles the batches of one flush, one after another, oldest first.
 
     ``emit`` reports events. An ``Uploaded`` is made only if ``has_listener``. ``quarantine`` sets rejected batches
-    aside, ``keep_going`` skips a batch that is out of retries. ``ended`` turns true with the first batch that ends
-    the flush. ``verdict`` is the verdict that ended it, if one did. ``auth_error`` is set when the token is the cause.
+    aside, ``keep_going`` skips a batch that is out of retries. ``receipts`` gets a line before each delete. ``ended``
+    turns true with the first batch that ends the flush. ``verdict`` is the verdict that ended it, if one did.
+    ``auth_error`` is set when the token is the cause.
     """
 
     def __init__(
@@ -52,7 +57,9 @@ class Settlement:
         has_listener: bool,
         quarantine: bool,
         keep_going: bool,
+        receipts: ReceiptsFile | None = None,
     ) -> None:
+        self._receipts = receipts
         self._spool = spool
         self._worker = worker
         self._tally = tally
@@ -85,7 +92,8 @@ class Settlement:
     def acknowledged(self, batch: Prepared, outcome: Outcome) -> None:
         """Have the file of an acknowledged batch deleted. No await comes between the acknowledgement and this."""
         self._rejected_in_a_row = 0
-        self._worker.delete(batch, partial(self._removed, outcome))
+        before = self._receipt_for(batch, outcome) if self._receipts is not None else None
+        self._worker.delete(batch, partial(self._removed, outcome), before)
 
     async def settle(self, batch: Prepared, outcome: Outcome) -> None:
         """Act on the outcome of a batch. Raises ResourceError when the system lacks a resource to send it."""
@@ -125,13 +133,37 @@ class Settlement:
                 if self._has_listener:
                     self._emit(Uploaded(batch.name, batch.size, outcome.bytes_sent))
             else:
+                hint = ReceiptError.hint if isinstance(removal, ReceiptError) and not self.ended else ""
                 self.ended = True  # a delete that failed would fail again
-                self._fail(batch.name, None, self._words_for(batch, removal), EXIT_ATTENTION)
+                self._fail(batch.name, None, self._words_for(batch, removal), EXIT_ATTENTION, hint)
         except BaseException as error:  # noqa: BLE001  # raised by check_listener()
             self._listener_error = self._listener_error or error
             self.ended = True
 
+    def _receipt_for(self, batch: Prepared, outcome: Outcome) -> Callable[[], None] | None:
+        """The work that writes the receipt of an acknowledged batch."""
+        receipts, verdict = self._receipts, outcome.result
+        if receipts is None or batch.digest is None or not isinstance(verdict, Verdict):
+            return None
+        receipt = Receipt(
+            previous=None,
+            time=iso_utc(time.time_ns()),
+            spool=str(self._spool.path),
+            name=batch.name,
+            batch_id=batch_id_of(batch.name),
+            size=batch.size,
+            sha256=batch.digest.hex,
+            status=verdict.status,
+            destination=self._tally.destination,
+        )
+        return partial(receipts.append, receipt)
+
     def _words_for(self, batch: Prepared, removal: Removal | OSError) -> str:
+        if isinstance(removal, ReceiptError) and self._receipts is not None:
+            return (
+                f"Uploaded {batch.name}, but its receipt cannot be written to {self._receipts.shown}: "
+                f"{reason(removal)}. It stays in the spool, and the next flush sends it again."
+            )
         if isinstance(removal, OSError):
             path = printable(str(self._spool.path_of(batch.name)))
             return (

@@ -17,6 +17,7 @@ from cirron_spool.cli.arguments.flush import add_flush
 from cirron_spool.cli.arguments.options import EXIT_CODES
 from cirron_spool.cli.arguments.parser import Parser, did_you_mean, listed, usage_error
 from cirron_spool.cli.arguments.quarantine import add_quarantine
+from cirron_spool.cli.arguments.receipts import add_receipts
 from cirron_spool.cli.arguments.receive import add_receive
 from cirron_spool.cli.arguments.spool import add_clear, add_inspect
 from cirron_spool.cli.arguments.status import add_status
@@ -74,6 +75,7 @@ def _add_commands(group: Parser, *, receive: bool) -> None:
     add_flush(group)
     add_clear(group)
     add_quarantine(group)
+    add_receipts(group)
     if receive:
         add_receive(group)
 

@@ -24,6 +24,7 @@ _EXAMPLES = {
         Example("{prog} --deadline 90s", "send what fits before a job ends"),
         Example("{prog} --bandwidth 2M --nice", "leave the link and the machine to the run"),
         Example("{prog} --json > result.json", "keep the result for a script"),
+        Example("{prog} --receipts receipts.jsonl", "keep a receipt of each batch"),
         Example("{prog} --token-file - < token.txt", "read the token from standard input"),
     ),
     "clear": (
@@ -44,6 +45,10 @@ _EXAMPLES = {
         Example("{prog}", "see where the newest run spent its time"),
         Example("{prog} --depth 2 --min-wall 10ms", "see the large spans only"),
         Example("{prog} --session 5f2c81aa --name 'eval*'", "see the evaluations of one session"),
+    ),
+    "receipts verify": (
+        Example("{prog} receipts.jsonl", "check that no receipt was changed"),
+        Example("{prog} receipts.jsonl --against received", "check the bytes in a receiver's store, too"),
     ),
     "receive": (
         Example("{prog} --store received", "receive on this machine"),

@@ -179,6 +179,13 @@ def add_flush(group: Parser) -> None:
         help="compression level (default: the library's fast one)",
     )
     output = parser.add_argument_group("output")
+    output.add_argument(
+        "--receipts",
+        metavar="FILE",
+        place="file",
+        example="receipts.jsonl",
+        help="append a chained line to FILE for each acknowledged batch, before the batch is deleted",
+    )
     forms = output.add_mutually_exclusive_group()  # as in _EXCLUSIVE
     forms.add_argument("--json", action="store_true", help="print one JSON object at the end")
     forms.add_argument(

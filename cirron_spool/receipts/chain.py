@@ -1,0 +1,73 @@
+"""The lines of a receipts file, and how they are chained. Pure.
+
+A line is a JSON object. Its ``previous`` is the SHA-256 of the receipt before it: the bytes of that line without the
+line feed. A line that is no receipt was torn by a crash, and the chain passes it by.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import NamedTuple
+
+# A receipt begins with these bytes, and so does a torn one, as far as it goes.
+_BEGINNING = b'{"previous": '
+
+
+class Receipt(NamedTuple):
+    """The acknowledgement of one batch.
+
+    ``previous`` is the hash of the receipt before it in hex; None for the first of a file. ``time`` is in UTC,
+    ``spool`` the directory of the batch. ``size`` (in bytes) and ``sha256`` (in hex) are those of the batch's file.
+    ``status`` is the HTTP status of the acknowledgement, ``destination`` the origin that gave it.
+    """
+
+    previous: str | None
+    time: str
+    spool: str
+    name: str
+    batch_id: str
+    size: int
+    sha256: str
+    status: int | None
+    destination: str
+
+    def line(self) -> bytes:
+        """The receipt as a line, without the line feed."""
+        return json.dumps(dict(zip(_KEYS, self, strict=True))).encode()
+
+
+_KEYS = ("previous", "time", "spool", "name", "batchId", "bytes", "sha256", "status", "destination")
+_TYPES = (str | None, str, str, str, str, int, str, int | None, str)
+
+
+def parse(line: bytes) -> Receipt | None:
+    """The receipt in a line without its line feed; None for any other line. Further keys are ignored."""
+    if not line.startswith(_BEGINNING):
+        return None
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict) or not entry.keys() >= set(_KEYS):
+        return None
+    values = [entry[key] for key in _KEYS]
+    is_receipt = all(isinstance(value, kind) for value, kind in zip(values, _TYPES, strict=True))
+    return Receipt(*values) if is_receipt else None
+
+
+def hash_of(line: bytes) -> str:
+    """The hash by which the next receipt refers to this line."""
+    return sha256(line).hexdigest()
+
+
+def is_torn(line: bytes) -> bool:
+    """Whether a crash may have left ``line`` of a receipt: a part of it, or zeros that were never written."""
+    part = line.rstrip(b"\0")
+    return part[: len(_BEGINNING)] == _BEGINNING[: len(part)]
+
+
+def last_receipt(lines: Iterable[bytes]) -> bytes | None:
+    """The last line that is a receipt; None where there is none."""
+    return next((line for line in reversed(list(lines)) if parse(line) is not None), None)
