@@ -69,8 +69,9 @@ async def flush_spools(
 
     Each spool is flushed strictly in its own order, as by :func:`~cirron_spool.flush_spool`, which has the other
     options. ``selection`` and ``in_flight`` are for each spool, ``receipts`` is one file for all. All spools share one
-    client: connections, token, throttle and bandwidth. The token is verified once, before the first spool with batches. The spool with the oldest
-    batch begins first. One that takes longer than 30 seconds gives its place to a waiting one, and goes on later.
+    client: connections, token, throttle and bandwidth. The token is verified once, before the first spool with batches.
+    The spool with the oldest batch begins first. One that takes longer than 30 seconds gives its place to a waiting
+    one, and goes on later.
 
     A failed batch ends the flush of its spool, not of the others. An answer that is about the platform, such as a
     refused token or a missing route, ends all, and so do three spools in a row that are out of retries. With ``watch``
