@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,7 +18,8 @@ import pytest
 import cirron_spool
 from cirron_spool import errors
 from cirron_spool.cli.arguments.build import build_parser
-from support.cli import PYTHON_SCRIPT, Running, spawn, spawn_cli
+from support.cli import spawn
+from support.pages import PORT, World, blocks, ended, receiving
 from support.spools import sdk_batches
 from support.terminal import run_pty
 
@@ -30,18 +31,8 @@ PAGES = {
 }
 TEXT = "\n".join(PAGES.values())
 
-# The pages have these in place of this run's folder and port.
-FOLDER = "/home/alice/resnet50"
-PORT = "8787"
-TOKEN = "sk-try-it"
-
 # Flags of other programs, and of this project's scripts, that the pages name.
 FOREIGN_FLAGS = {"--strict", "--quick", "--from"}
-
-
-def blocks(language: str, text: str = TEXT) -> list[str]:
-    """The fenced blocks of one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def section(page: str, title: str) -> str:
@@ -62,43 +53,6 @@ def rows(text: str) -> list[list[str]]:
     return [row for number, row in enumerate(found) if number not in rules and number + 1 not in rules]
 
 
-class World:
-    """A throw-away home with a working directory in it, and the commands first on a PATH without another cirron."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root.resolve()
-        self.home = self.root / "home"
-        self.work = self.home / "resnet50"
-        self.port = PORT
-        programs = self.root / "bin"
-        for folder in (self.work, programs):
-            folder.mkdir(parents=True)
-        for name in ("cirron", "cirron-spool"):
-            entry = name.replace("-", "_")
-            program = programs / name
-            # As pip writes a console script.
-            program.write_text(
-                f"{PYTHON_SCRIPT}import sys\nfrom cirron_spool.cli.main import {entry}\nsys.exit({entry}())\n",
-                encoding="utf-8",
-            )
-            program.chmod(0o755)
-        self.env = {"PATH": os.pathsep.join([str(programs), "/usr/bin", "/bin"])}
-
-    def here(self, text: str) -> str:
-        """The README's ``text`` with this run's folder and port."""
-        return text.replace(FOLDER, str(self.work)).replace(PORT, self.port)
-
-    def there(self, text: str) -> str:
-        """Output of this run as the README would show it."""
-        shown = text.replace(str(self.work), FOLDER).replace(f":{self.port}", f":{PORT}")
-        return shown.replace(str(self.home), os.path.dirname(FOLDER))
-
-    def start(self, command: str) -> Running:
-        """Run a line in a shell, both of its streams as one, as on a terminal."""
-        argv = ["/bin/sh", "-c", f"exec 2>&1; {command}"]
-        return spawn(argv, cwd=self.work, home=self.home, env=self.env)
-
-
 def spool(work: Path) -> None:
     """The spool of the README's examples, written by the real SDK."""
     sdk_batches(work / ".cirron" / "spool", 3, seed=8, spans=(6, 62))
@@ -116,15 +70,6 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     # The sizes that the README shows hold the length of the SDK's version.
     monkeypatch.setattr("cirron.core.flush._sdk_version", lambda: "0.3.0")
     return World(tmp_path)
-
-
-@contextmanager
-def ended(running: Running) -> Iterator[Running]:
-    """A receiver in the background, which ends on a signal with exit code 0."""
-    with running:
-        yield running
-        running.send_signal(signal.SIGTERM)
-        assert running.finish().returncode == 0
 
 
 def dialogues(page: str) -> Iterator[tuple[str, str]]:
@@ -206,13 +151,9 @@ def test_every_python_block_runs_and_prints_what_its_arrows_say(world: World, bl
         pytest.skip(f"{missing[0]} is not installed")
     spool(world.work)
     sdk_batches(world.work / "runs" / "42" / ".cirron" / "spool", 3, seed=28, spans=(6, 62))
-    store = world.root / "store"
-    with ended(spawn_cli("receive", "--store", store, "--port", "0", "--token", TOKEN)) as receiver:
-        found = re.search(r"http://\S+:\d+", receiver.wait_for_text("\n"))
-        assert found is not None
-        env = {**world.env, "CIRRON_API_ENDPOINT": found[0], "CIRRON_API_KEY": TOKEN}
+    with receiving(world):
         program = [sys.executable, "-c", code]
-        with spawn(program, cwd=world.work, home=world.home, env=env) as running:
+        with spawn(program, cwd=world.work, home=world.home, env=world.env) as running:
             done = running.finish()
     promised = re.findall(r"# → (.*)$", code, re.MULTILINE)
     assert promised, "a block without an arrow proves nothing"
