@@ -124,6 +124,7 @@ def clear_spool(
         deleted = size = 0
         failures: list[tuple[str, str]] = []
         for entry in entries:
+            spool.hold()
             try:
                 removal = spool.delete(entry.name, None)
             except OSError as error:

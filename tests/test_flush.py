@@ -44,6 +44,7 @@ from cirron_spool import (
 from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.listing import Listing
 from cirron_spool.spool.lock import LOCK_NAME
+from cirron_spool.spool.record_files import RecordFiles
 from support import spools
 from support.answers import Answer, Gate, html, json_answer, ok
 from support.loopwatch import no_blocking_calls
@@ -796,13 +797,17 @@ async def test_the_second_flush_of_a_spool_ends_at_once(spool: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOLCK, errno.EINVAL, 524])
-async def test_a_lock_that_cannot_be_had(spool: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+async def test_neither_a_lock_nor_a_record_can_be_had(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     sdk_batches(spool, 2, spans=TINY)
 
     def refuse(fd: int, operation: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(fcntl, "flock", refuse)  # a network file system without locks cannot be had here
+    # A network file system without locks, on a full disk, cannot be had here.
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(RecordFiles, "create", lambda *_: refuse(0, 0))
     events: list[FlushEvent] = []
     with ScriptedServer() as server:
         result = await flush(server, spool, on_event=events.append)

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
-from pathlib import Path
-
-# In /proc/PID/stat behind the name in brackets: the state is the first field, the start time the twentieth.
-_STATE, _START = 0, 19
+from cirron_spool.concurrency.processes import is_running, start_of
 
 
 class AwaitedProcess:
@@ -15,20 +10,8 @@ class AwaitedProcess:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._start = self._stat(_START)
+        self._start = start_of(pid)
 
     def is_running(self) -> bool:
         """Whether the process still runs. One that waits for its parent to read its exit code has ended."""
-        try:
-            os.kill(self._pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:  # it is another user's
-            pass
-        return self._stat(_STATE) not in ("Z", "X") and self._stat(_START) == self._start
-
-    def _stat(self, field: int) -> str:
-        with suppress(OSError, IndexError):
-            text = Path(f"/proc/{self._pid}/stat").read_text(encoding="utf-8", errors="replace")
-            return text.rpartition(")")[2].split()[field]
-        return ""
+        return is_running(self._pid, self._start)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -94,7 +94,8 @@ class Delivery:
 
     ``retries`` bounds the attempts after the first. ``on_sent`` is called each time that a batch has been written and
     only its answer is missing. ``show_progress`` emits the progress of each batch. ``stopping`` says that the flush
-    was asked to stop: no attempt begins any more. ``patience`` waits in place of giving up.
+    was asked to stop: no attempt begins any more. ``patience`` waits in place of giving up. ``hold`` comes before each
+    request, and raises SpoolBusyError once the spool was taken over.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Delivery:
         emit: Callable[[FlushEvent], None],
         show_progress: bool = False,
         patience: Patience | None = None,
+        hold: Callable[[], Awaitable[None]],
     ) -> None:
         self._platform = platform
         self._tokens = platform.tokens
@@ -115,6 +117,7 @@ class Delivery:
         self._emit = emit
         self._show_progress = show_progress
         self._patience = patience
+        self.hold = hold
         self._process = os.getpid()
         self.stopping = False
         self._attempting = 0
@@ -185,6 +188,7 @@ class Delivery:
             while True:
                 if os.getpid() != self._process:
                     raise RuntimeError("This flush began in another process. Start a new flush after a fork.")
+                await self.hold()
                 token = tokens.token
                 answer = await route.send(item, token, self._progress_of(item))
                 outcome = self._note(route.judge(item, token, answer), token)

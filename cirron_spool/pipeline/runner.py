@@ -51,6 +51,7 @@ from cirron_spool.pipeline.token_check import check_token
 from cirron_spool.protocol.verdict import Verdict
 from cirron_spool.receipts.writer import ReceiptsFile
 from cirron_spool.spool.directory import SpoolDirectory
+from cirron_spool.spool.lease import RENEW_S
 from cirron_spool.spool.snapshots import snapshots_left
 
 DISK_WORKERS: dict[str, type[DiskWorker]] = {"thread": ThreadWorker, "inline": InlineWorker}
@@ -197,6 +198,7 @@ class FlushRun:
             emit=self._report.emit,
             show_progress=options.on_event is not None,
             patience=patience,
+            hold=self._hold,
         )
         refused: list[CirronSpoolError] = []
         signed_in = anyio.Event()
@@ -213,6 +215,7 @@ class FlushRun:
 
         async with anyio.create_task_group() as beside:
             beside.start_soon(sign_in)
+            beside.start_soon(self._keep_hold)
             source = await self._open_source(beside)
             with anyio.CancelScope() as delivering:
                 if options.stop is not None:
@@ -277,6 +280,17 @@ class FlushRun:
         if options.may_go_on is not None:
             return ListedInTurns(contents.selected.batches, options.may_go_on)
         return ListedOnce(contents.selected.batches)
+
+    async def _hold(self) -> None:
+        """Keep the claim to the spool. Raises SpoolBusyError once it was taken over."""
+        if self._spool.is_hold_due:
+            await self._worker.run(self._spool.hold)
+
+    async def _keep_hold(self) -> None:
+        """Renew the lease through the long waits."""
+        while True:
+            await anyio.sleep(RENEW_S)
+            await self._hold()
 
     def _end_watch(self) -> None:
         if self._followed is not None:

@@ -215,8 +215,9 @@ def remove_acknowledged(spool: SpoolDirectory, process: int, batch: Prepared) ->
     """Delete the file of an acknowledged ``batch``, unless another file has its name by now. Blocking.
 
     ``process`` is the process id in which the flush began. Raises OSError when the file system refuses, RuntimeError
-    in another process.
+    in another process, and SpoolBusyError once the spool was taken over.
     """
     if os.getpid() != process:
         raise RuntimeError("This flush began in another process.")
+    spool.hold()
     return spool.delete(batch.name, batch.fingerprint)

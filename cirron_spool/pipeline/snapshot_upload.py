@@ -129,7 +129,7 @@ class SnapshotUpload:
         self._says_undeleted = True
 
     async def run(self) -> None:
-        """Upload them. Raises ResourceError."""
+        """Upload them. Raises ResourceError, and SpoolBusyError once the spool was taken over."""
         self._count()
         folder = await self._find()
         if folder is None:
@@ -257,6 +257,7 @@ class SnapshotUpload:
             await self._remove(folder, snapshot)
 
     async def _remove(self, folder: SnapshotFolder, snapshot: OpenSnapshot) -> None:
+        await self._delivery.hold()
         try:
             removal = await in_thread(partial(folder.delete, snapshot.file, snapshot.fingerprint))
             if removal is Removal.DELETED:

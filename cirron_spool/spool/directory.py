@@ -1,4 +1,4 @@
-"""The spool directory: list it, open its batches, delete them; hold its lock.
+"""The spool directory: list it, open its batches, delete them; hold the claim to it.
 
 The directory is opened once, so every later call means the same directory, even when its path is renamed. All calls
 block.
@@ -12,7 +12,7 @@ import stat
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from cirron_spool.errors import EXIT_ATTENTION, SpoolError
 from cirron_spool.spool.file_identity import (
@@ -34,8 +34,10 @@ from cirron_spool.spool.listing import (
     list_sizes,
     unusable,
 )
-from cirron_spool.spool.lock import FileLock, take_lock
 from cirron_spool.text import printable
+
+if TYPE_CHECKING:
+    from cirron_spool.spool.claim import Claim
 
 # A final symbolic link is refused, a FIFO does not block, no terminal is acquired. Windows has none of them.
 _OPEN_FLAGS = (
@@ -62,8 +64,8 @@ class SpoolDirectory:
         self._remedy = remedy
         self._numbers_last = True
         self._fd: int | None = None
-        self._lock: FileLock | None = None
-        # A cancelled task does not wait for its thread: a descriptor or lock that comes after the close is released
+        self._claim: Claim | None = None
+        # A cancelled task does not wait for its thread: a descriptor or claim that comes after the close is released
         # at once.
         self._guard = threading.Lock()
         self._closed = False
@@ -122,9 +124,9 @@ class SpoolDirectory:
         """Close the directory, and release its lock if that is still held."""
         with self._guard:
             self._closed = True
-            if self._lock is not None:
-                self._lock.give_back()
-                self._lock = None
+            if self._claim is not None:
+                self._claim.give_back()
+                self._claim = None
             if self._fd is not None:
                 close(self._fd)
                 self._fd = None
@@ -280,21 +282,38 @@ class SpoolDirectory:
             )
 
     def lock(self) -> str:
-        """Take the spool's lock until :meth:`unlock`; returns a warning for a person, or an empty string.
+        """Claim the spool until :meth:`unlock`; returns a warning for a person, or an empty string.
 
-        Raises SpoolBusyError when another process holds it.
+        Raises SpoolBusyError when another process has claimed it.
         """
-        lock, warning = take_lock(self.path)
+        from cirron_spool.spool.claim import Claim  # needed by a flush, not by inspect
+
+        claim, warning = Claim.take(self.path)
         with self._guard:
-            if lock is not None and self._closed:
-                lock.give_back()
+            if self._closed:
+                claim.give_back()
             else:
-                self._lock = lock
+                self._claim = claim
         return warning
 
+    @property
+    def is_hold_due(self) -> bool:
+        """Whether :meth:`hold` has something to do. Never blocks."""
+        claim = self._claim
+        return claim is not None and claim.is_due
+
+    def hold(self) -> None:
+        """Keep the claim of :meth:`lock`, if there is one. Before each deed that only its owner may do.
+
+        Raises SpoolBusyError when another process has taken the spool over, or may have.
+        """
+        claim = self._claim
+        if claim is not None:
+            claim.hold()
+
     def unlock(self) -> None:
-        """Release the lock and remove its file."""
+        """Give the claim back, and remove its files."""
         with self._guard:
-            lock, self._lock = self._lock, None
-        if lock is not None:
-            lock.give_back()
+            claim, self._claim = self._claim, None
+        if claim is not None:
+            claim.give_back()

@@ -1,7 +1,6 @@
-"""The lock on a spool: one flush or ``clear`` works on it at a time.
+"""The kernel's lock on a file (flock): one process of this machine has it at a time.
 
-It is the kernel's (flock), so it ends with the process that holds it, however that ends. A lock file that was left
-behind is never stale.
+It ends with the process that holds it, however that ends. A lock file that was left behind is never stale.
 """
 
 from __future__ import annotations
@@ -15,9 +14,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-
-from cirron_spool.errors import SpoolBusyError
-from cirron_spool.text import printable, reason
 
 # Matches neither the SDK's ``*.json*`` nor a batch's name; hidden, because it holds no data.
 LOCK_NAME = ".cirron-spool.lock"
@@ -37,32 +33,16 @@ class HeldError(Exception):
 class FileLock:
     """A lock that this process holds, and that ``release`` gives back."""
 
-    def __init__(self, release: Callable[[], None]) -> None:
+    def __init__(self, release: Callable[[bool], None]) -> None:
         self._release = release
         self._process = os.getpid()
 
-    def give_back(self) -> None:
-        """Let others have it, leaving nothing behind."""
+    def give_back(self, *, remove: bool = True) -> None:
+        """Let others have it, leaving nothing behind; the file stays with ``remove`` False: another may hold it too."""
         if os.getpid() != self._process:
             return  # a fork of the process that holds it: not ours to give
         with suppress(OSError):  # the kernel gives it back with the process at the latest
-            self._release()
-
-
-def take_lock(directory: Path) -> tuple[FileLock | None, str]:
-    """The lock on the spool in ``directory``; or None, and a warning for a person, where there can be none.
-
-    Raises SpoolBusyError when another process holds it. Without a lock only work can be done twice; nothing is lost.
-    """
-    shown = printable(str(directory))
-    try:
-        return lock_file(os.path.join(os.path.realpath(directory), LOCK_NAME)), ""
-    except HeldError:
-        raise SpoolBusyError(
-            f"Another cirron-spool is working on {shown}. Wait for it to end, then run this again."
-        ) from None
-    except OSError as error:
-        return None, f"{shown} cannot be locked: {reason(error)}. Do not flush it twice at once."
+            self._release(remove)
 
 
 def is_held(directory: Path) -> bool:
@@ -86,7 +66,7 @@ def lock_file(path: str) -> FileLock:
 
 if sys.platform == "win32":
 
-    def _take(path: str) -> Callable[[], None]:
+    def _take(path: str) -> Callable[[bool], None]:
         import filelock  # needed only here
 
         lock = filelock.FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
@@ -94,11 +74,11 @@ if sys.platform == "win32":
             lock.acquire()
         except filelock.Timeout:
             raise HeldError from None
-        return lock.release
+        return lambda _: lock.release()
 
     def _is_held(path: str) -> bool:
         try:
-            _take(path)()
+            _take(path)(True)
         except HeldError:
             return True
         return False
@@ -109,7 +89,7 @@ else:
     # A link is not followed, a named pipe does not block, a terminal does not become ours.
     _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
-    def _take(path: str) -> Callable[[], None]:
+    def _take(path: str) -> Callable[[bool], None]:
         import fcntl  # needed by a flush, not by inspect
 
         tries = _MOST_TRIES
@@ -149,11 +129,11 @@ else:
             os.close(fd)
         return False
 
-    def _give_back(fd: int, path: str) -> None:
+    def _give_back(fd: int, path: str, remove: bool) -> None:
         # Removed while it is held: a waiter that has it open finds it unlinked and takes the new one.
         try:
             # A renamed directory's lock must not remove the lock of the directory that now has its path.
-            if os.fstat(fd).st_nlink and os.path.samestat(os.fstat(fd), os.lstat(path)):
+            if remove and os.fstat(fd).st_nlink and os.path.samestat(os.fstat(fd), os.lstat(path)):
                 os.unlink(path)
         finally:
             os.close(fd)

@@ -38,8 +38,10 @@ class Rejection(NamedTuple):
 def set_aside(spool: SpoolDirectory, name: str, status: int | None, message: str) -> Path:
     """Move the batch to quarantine and say why; returns the quarantine. Blocking.
 
-    Raises OSError when it cannot be moved; then it still is in the spool.
+    Raises OSError when it cannot be moved, and SpoolBusyError once the spool was taken over; then it still is in the
+    spool.
     """
+    spool.hold()
     folder = quarantine_path(spool.path)
     folder.mkdir(mode=0o700, exist_ok=True)
     target = folder / name

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from cirron_spool.errors import SpoolError
 from cirron_spool.settings.paths import spool_cap
+from cirron_spool.spool.claim import is_claimed
 from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.listing import Entry
-from cirron_spool.spool.lock import is_held
 from cirron_spool.spool.quarantine import Rejection, entries_if_readable
 from cirron_spool.spool.snapshots import Snapshots, find_snapshots
 
@@ -70,7 +70,7 @@ def survey(directory: Path) -> Survey:
         entries,
         strangers,
         spool_cap(os.environ),
-        is_held(directory),
+        is_claimed(directory),
         unwritable,
         quarantine,
         problem,

@@ -254,9 +254,11 @@ def test_a_flush_at_work_is_not_disturbed(tmp_path: Path) -> None:
         assert len(server.delivered) == 2
     assert refused.returncode == 4
     assert refused.stdout == ""
-    assert refused.stderr == (
-        f"Error: Another cirron-spool is working on {spool}. Wait for it to end, then run this again.\n"
+    [line] = refused.stderr.splitlines()
+    assert line.startswith(
+        f"Error: Another cirron-spool is working on {spool}. It is process {flush.pid} on "
     )
+    assert line.endswith("Z. Wait for it to end, then run this again.")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may delete anything")

@@ -56,6 +56,8 @@ from cirron_spool import AuthError, CirronSpoolError, FlushResult, SpoolBusyErro
 from cirron_spool.settings.paths import quarantine_path
 from cirron_spool.spool import quarantine as set_asides
 from cirron_spool.spool.directory import SpoolDirectory
+from cirron_spool.spool.lease import RECORD_NAME
+from cirron_spool.spool.lock import LOCK_NAME
 from support.monitor import DeleteWatch, watch_deletes
 
 # What a server may do to one upload: acknowledge it, have it kept and tried again, stop the flush, or reject it.
@@ -337,8 +339,9 @@ class Spool(RuleBasedStateMachine):
         return sorted(name for name in names if name in self.written)
 
     def strangers(self) -> set[str]:
-        """What else is in the spool, but for the lock's file, which a crash may leave."""
-        return set(os.listdir(self.spool)) - set(self.on_disk()) - {".cirron-spool.lock"}
+        """What else is in the spool, but for the lock and the records, which a crash may leave."""
+        others = set(os.listdir(self.spool)) - set(self.on_disk())
+        return {name for name in others if not name.startswith((LOCK_NAME, RECORD_NAME))}
 
     def in_quarantine(self) -> list[str]:
         folder = quarantine_path(self.spool)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import platform
 import random
+import re
 import socket
 import stat
 import subprocess
@@ -23,6 +25,7 @@ from cirron_spool.spool import directory as room
 from cirron_spool.spool import listing as listing_module
 from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.file_identity import Fingerprint, NotABatch, Removal, Vanished
+from cirron_spool.spool.lease import RECORD_NAME
 from cirron_spool.spool.listing import Entry, Listing
 from cirron_spool.spool.lock import LOCK_NAME
 from support.cli import clean_environment
@@ -549,6 +552,8 @@ def test_fingerprints_of_two_files_differ(folder: Path) -> None:
 
 # -- the lock ----------------------------------------------------------------------------------------------------------
 
+FILES = [LOCK_NAME, RECORD_NAME]
+
 HOLDER = """
 import os, sys
 from pathlib import Path
@@ -599,10 +604,11 @@ def test_a_second_process_is_refused_until_the_first_is_done(
             with pytest.raises(SpoolBusyError) as caught:
                 spool.lock()
             assert caught.value.exit_code == 4
-            assert str(caught.value) == (
-                f"Another cirron-spool is working on {folder}. Wait for it to end, then run this again."
-            )
-        assert os.listdir(folder) == [LOCK_NAME]
+            named = re.escape(f"It is process {other.pid} on {platform.node()}, since ") + "[0-9T:.-]+Z"
+            busy = re.escape(f"Another cirron-spool is working on {folder}. ")
+            wait = re.escape(". Wait for it to end, then run this again.")
+            assert re.fullmatch(busy + named + wait, str(caught.value))
+        assert sorted(os.listdir(folder)) == FILES
         _stream(other.stdin).close()
         assert _stream(other.stdout).readline() == b"given back\n"
         assert os.listdir(folder) == []
@@ -615,7 +621,7 @@ def test_the_lock_ends_with_a_process_that_is_killed(
     with holder(folder, tmp_path) as other:
         other.kill()
         other.wait()
-        assert os.listdir(folder) == [LOCK_NAME]  # left behind, and in nobody's way
+        assert sorted(os.listdir(folder)) == FILES  # left behind, and in nobody's way
         assert spool.lock() == ""
         spool.unlock()
     assert os.listdir(folder) == []
@@ -625,7 +631,7 @@ def test_a_fork_does_not_give_back_the_lock_of_its_parent(
     spool: SpoolDirectory, folder: Path, tmp_path: Path
 ) -> None:
     with holder(folder, tmp_path, "fork"):
-        assert os.listdir(folder) == [LOCK_NAME]
+        assert sorted(os.listdir(folder)) == FILES
         with pytest.raises(SpoolBusyError):
             spool.lock()
 
@@ -640,7 +646,7 @@ def test_the_lock_is_one_for_all_names_of_the_directory(folder: Path, tmp_path: 
 
 def test_the_lock_file_is_no_batch_and_no_file_of_the_sdk(spool: SpoolDirectory, folder: Path) -> None:
     spool.lock()
-    assert os.listdir(folder) == [LOCK_NAME]
+    assert sorted(os.listdir(folder)) == FILES
     assert spool.listing() == Listing([], ())
     assert list(folder.glob("*.json*")) == []
 
@@ -718,15 +724,18 @@ NO_LOCKS = [
 
 
 @pytest.mark.parametrize("code", NO_LOCKS, ids=lambda code: errno.errorcode.get(code, str(code)))
-def test_a_file_system_without_locks_is_a_warning(
+def test_the_lease_excludes_where_a_file_system_has_no_locks(
     spool: SpoolDirectory, folder: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     before = descriptors()
     _refuse(monkeypatch, "flock", code)
-    expected = f"{folder} cannot be locked: {os.strerror(code)}. Do not flush it twice at once."
-    assert spool.lock() == expected
-    assert descriptors() == before
+    assert spool.lock() == ""
+    with SpoolDirectory(folder) as other:
+        other.open()
+        with pytest.raises(SpoolBusyError):
+            other.lock()
     spool.unlock()
+    assert descriptors() == before
 
 
 NO_FILE = [
@@ -737,12 +746,13 @@ NO_FILE = [
 
 @pytest.mark.parametrize("code", NO_FILE, ids=lambda code: errno.errorcode[code])
 @pytest.mark.parametrize("left", [False, True], ids=["", "one was left"])
-def test_a_lock_file_that_cannot_be_had_is_a_warning(
+def test_a_spool_that_cannot_be_claimed_is_a_warning(
     spool: SpoolDirectory, folder: Path, monkeypatch: pytest.MonkeyPatch, code: int, left: bool
 ) -> None:
     if left:
         (folder / LOCK_NAME).touch()
     _refuse(monkeypatch, "open", code)
+    _refuse(monkeypatch, "write", code)
     expected = f"{folder} cannot be locked: {os.strerror(code)}. Do not flush it twice at once."
     assert spool.lock() == expected
     spool.unlock()
@@ -789,9 +799,6 @@ LEFT: dict[str, Callable[[Path], object]] = {
     "socket": _socket,
     "device": _device,
 }
-# What cannot be opened, and not be removed: never, or where only its owner may.
-NEVER = {"closed folder"}
-NOT_WHERE_STICKY = {"0600", "0000", "link", "dangling link", "socket", "device"}
 
 
 @needs_root
@@ -805,13 +812,9 @@ def test_what_another_user_left_under_the_name_of_the_lock_is_in_nobodys_way(
     before = descriptors()
     with as_user(NOBODY), SpoolDirectory(shared) as spool, SpoolDirectory(shared) as other:
         assert spool.open() and other.open()
-        warning = spool.lock()
-        if kind in NEVER or (sticky and kind in NOT_WHERE_STICKY):
-            assert warning.startswith(f"{shared} cannot be locked: ")
-        else:
-            assert warning == ""
-            with pytest.raises(SpoolBusyError):
-                other.lock()
+        assert spool.lock() == ""
+        with pytest.raises(SpoolBusyError):  # by the lease where the lock cannot be had
+            other.lock()
     assert descriptors() == before
 
 
@@ -832,8 +835,7 @@ def test_a_lock_that_another_user_holds_is_held(shared: Path, mode: int, sticky:
             with pytest.raises(SpoolBusyError):
                 spool.lock()
         os.close(holder)
-        warning = spool.lock()  # the holder was killed: what it left is in nobody's way
-        assert bool(warning) == (sticky and not mode & 0o044)
+        assert spool.lock() == ""  # the holder was killed: what it left is in nobody's way
 
 
 @needs_root
@@ -856,11 +858,15 @@ def test_whoever_may_write_to_the_directory_may_lock_it(shared: Path, directory:
         os.umask(before)
 
 
-def test_a_lock_file_that_somebody_else_made_anew_stays(spool: SpoolDirectory, folder: Path) -> None:
+def test_files_that_somebody_else_made_anew_stay(spool: SpoolDirectory, folder: Path) -> None:
     with SpoolDirectory(folder) as other:
         assert other.open()
         spool.lock()
         (folder / LOCK_NAME).unlink()
+        with pytest.raises(SpoolBusyError):
+            other.lock()
+        for name in os.listdir(folder):
+            (folder / name).unlink()
         assert other.lock() == ""
         spool.unlock()
         with pytest.raises(SpoolBusyError):
@@ -873,9 +879,10 @@ def test_a_file_system_that_counts_no_links_has_locks(
     fstat = os.fstat
 
     def uncounted(fd: int) -> os.stat_result:
-        values = list(fstat(fd))
+        status = fstat(fd)
+        values = list(status)
         values[stat.ST_NLINK] = 0
-        return os.stat_result(values)
+        return os.stat_result(values, {"st_mtime_ns": status.st_mtime_ns})
 
     monkeypatch.setattr(os, "fstat", uncounted)  # such a file system cannot be had here
     before = descriptors()

@@ -1,0 +1,120 @@
+"""The claim to a spool: one flush or ``clear`` works on it at a time, on one machine or on several.
+
+It has two parts. The kernel's lock excludes the processes of this machine, and ends with its process. The lease
+excludes other machines, and processes whose lock calls succeed for everybody.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from cirron_spool.errors import SpoolBusyError
+from cirron_spool.spool.lease import LEASE_S, Lease, OwnedError, present_owner
+from cirron_spool.spool.lock import LOCK_NAME, FileLock, HeldError, is_held, lock_file
+from cirron_spool.spool.owner import Owner
+from cirron_spool.text import printable, reason, time_span
+
+_WAIT = "Wait for it to end, then run this again."
+
+
+class Claim:
+    """The claim of this process to the spool in ``directory``; :meth:`take` takes it."""
+
+    def __init__(self, directory: Path, lock: FileLock | None, lease: Lease | None) -> None:
+        self._shown = printable(str(directory))
+        self._lock = lock
+        self._lease = lease
+        self._process = os.getpid()
+
+    @classmethod
+    def take(cls, directory: Path) -> tuple[Claim, str]:
+        """Take the claim; also a warning for a person where a part of it is missing, or an empty string.
+
+        Raises SpoolBusyError when another process has it. Without it only work can be done twice; nothing is lost.
+        """
+        shown = printable(str(directory))
+        place = os.path.realpath(directory)
+        lock, trouble = None, None
+        try:
+            lock = lock_file(os.path.join(place, LOCK_NAME))
+        except HeldError:
+            raise SpoolBusyError(_busy(shown, _owner_of(place), _WAIT)) from None
+        except OSError as error:
+            trouble = error
+        claim = cls(directory, lock, None)
+        try:
+            claim._lease = Lease(place)
+            claim._lease.take()
+        except OwnedError as error:
+            claim.give_back(remove=False)  # the lock excluded nobody: its file is the owner's
+            wait = f"Wait for it to end, or {time_span(LEASE_S)} if it was killed, then run this again."
+            raise SpoolBusyError(_busy(shown, error.owner, wait)) from None
+        except OSError as error:
+            if trouble is not None:
+                return claim, f"{shown} cannot be locked: {reason(trouble)}. Do not flush it twice at once."
+            return (
+                claim,
+                f"{shown} has no owner record: {reason(error)}. Do not flush it from two machines at once.",
+            )
+        except BaseException:
+            claim.give_back()
+            raise
+        return claim, ""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether :meth:`hold` has something to do."""
+        return self._lease is not None and self._lease.is_due
+
+    def hold(self) -> None:
+        """Renew the lease if that is due. For each moment before a deed that only the owner may do.
+
+        Raises SpoolBusyError when another process has taken the spool over, or may have.
+        """
+        lease = self._lease
+        if lease is None or not lease.is_due:
+            return
+        try:
+            lease.renew()
+        except OwnedError as error:
+            raise SpoolBusyError(
+                f"{self._shown} was taken over by {error.owner if error.owner.process else 'another cirron-spool'}: "
+                "this process had not renewed its lease. Nothing is lost. Run this again once that one has ended."
+            ) from None
+        except OSError as error:
+            if lease.is_taken and not lease.is_trusted:
+                raise SpoolBusyError(
+                    f"The lease on {self._shown} cannot be renewed: {reason(error)}. Another machine may work on it. "
+                    "Nothing is lost. Run this again once the file system is well."
+                ) from None
+
+    def give_back(self, *, remove: bool = True) -> None:
+        """Let others have the spool, leaving nothing behind; with ``remove`` False not even the lock's file goes."""
+        if os.getpid() != self._process:
+            return  # a fork of the process that has it: not ours to give
+        if self._lease is not None:
+            self._lease.give_back()
+        if self._lock is not None:
+            self._lock.give_back(remove=remove)
+
+
+def is_claimed(directory: Path) -> bool:
+    """Whether a process works on the spool in ``directory``. Changes nothing.
+
+    The age of a lease is by the clock of this machine here: to ask the file system's would write to it.
+    """
+    return is_held(directory) or _owner_of(os.path.realpath(directory)) is not None
+
+
+def _owner_of(place: str) -> Owner | None:
+    try:
+        return present_owner(place, time.time_ns())
+    except OSError:
+        return None
+
+
+def _busy(shown: str, owner: Owner | None, wait: str) -> str:
+    named = f" It is {owner}." if owner is not None and owner.process else ""
+    return f"Another cirron-spool is working on {shown}.{named} {wait}"
