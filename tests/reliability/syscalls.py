@@ -141,7 +141,12 @@ class Scene:
         # The second is rejected, so that what comes after a batch that was set aside is seen, too.
         self.rejected = {batch_id(paths[1].name)} if scene == "quarantine" else set()
         names = [path.name for path in paths]
-        places = [self.spool, self.spool / ".cirron-spool.lock", self.spool / ".cirron-spool.owner", self.aside]
+        places = [
+            self.spool,
+            self.spool / ".cirron-spool.lock",
+            self.spool / ".cirron-spool.owner",
+            self.aside,
+        ]
         places += [folder / name for folder in (self.spool, self.aside) for name in names]
         places += [self.aside / f"{name.removesuffix('.json')}.rejection.json" for name in names]
         self._paths = [part for place in places for part in ("-P", str(place))]
