@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cirron_spool.background import BackgroundDelivery
-    from cirron_spool.cluster.dask_flush import ClusterResult, flush_on_dask
+    from cirron_spool.cluster.dask_flush import flush_on_dask
     from cirron_spool.cluster.secret import Secret
     from cirron_spool.cluster.task import SpoolReport, SpoolTask, flush_one
     from cirron_spool.errors import (
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
 # The module of each public name.
 _HOMES = {
     "background": "BackgroundDelivery",
-    "cluster.dask_flush": "ClusterResult flush_on_dask",
+    "cluster.dask_flush": "flush_on_dask",
     "cluster.secret": "Secret",
     "cluster.task": "SpoolReport SpoolTask flush_one",
     "errors": (
@@ -103,7 +103,6 @@ __all__ = [
     "ClearResult",
     "Client",
     "ClusterError",
-    "ClusterResult",
     "ConfigError",
     "Ended",
     "Failed",

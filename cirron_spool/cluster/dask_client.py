@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import ssl
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -29,11 +28,12 @@ _CLOSE_S = 2.0
 class Workers:
     """The workers at the beginning of a run: those ``with_roots`` see the roots, those ``without`` do not.
 
-    They are addresses such as ``tcp://10.0.0.7:40123``.
+    They are addresses such as ``tcp://10.0.0.7:40123``. ``threads`` counts the threads of the former.
     """
 
     with_roots: tuple[str, ...]
     without: tuple[str, ...]
+    threads: int
 
     @property
     def hosts(self) -> list[str]:
@@ -49,6 +49,8 @@ def host_of(address: str) -> str:
 async def load() -> Any:
     """The module ``distributed``, imported in a thread. Raises ConfigError where it is not installed."""
     try:
+        # The HTTP client beside it: a quarter of a second.
+        await in_daemon_thread(lambda: import_module("cirron_spool.flush"), "cirron-spool import")
         return await in_daemon_thread(lambda: import_module("distributed"), "cirron-spool import")
     except ImportError as error:
         raise ConfigError(
@@ -71,24 +73,24 @@ async def connected(
     where: dict[str, Any] = {"scheduler_file" if is_file else "address": address}
     if not is_file and encrypted and not address.startswith("tls://"):
         raise _unencrypted(shown)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            client = dask.Client(
-                **where, asynchronous=True, timeout=timeout_s, set_as_default=False, name="cirron-spool"
-            )
-            await client
-        except (TypeError, ValueError, KeyError, RuntimeError) as error:
-            raise ConfigError(
-                f"{shown} cannot be used as a scheduler: {first_line(error)}. It is an address such as "
-                "tcp://HOST:8786 or tls://HOST:8786, or a scheduler file; certificates come from Dask's configuration."
-            ) from None
-        except (OSError, ssl.SSLError, TimeoutError) as error:
-            raise ClusterError(
-                f"No Dask scheduler answers at {shown} within {timeout_s:g} s: {first_line(error)}. "
-                "Start it, or correct the address."
-            ) from None
+    client: Client | None = None
     try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                client = dask.Client(
+                    **where, asynchronous=True, timeout=timeout_s, set_as_default=False, name="cirron-spool"
+                )
+                # Dask's own limit does not count a handshake that stalls.
+                await asyncio.wait_for(client, timeout_s + _CLOSE_S)
+            except (OSError, TimeoutError) as error:
+                raise ClusterError(_unreachable(shown, timeout_s, error)) from None
+            except (TypeError, ValueError, KeyError, RuntimeError, AssertionError) as error:
+                raise ConfigError(
+                    f"{shown or 'An empty text'} cannot be used as a scheduler: {first_line(error)}. It is an address "
+                    "such as tcp://HOST:8786 or tls://HOST:8786, with certificates in Dask's configuration, or a "
+                    "scheduler file."
+                ) from None
         if any(issubclass(one.category, dask.versions.VersionMismatchWarning) for one in caught):
             warn(
                 "Scheduler, workers and this machine have different versions of Python or of Dask's packages."
@@ -97,8 +99,9 @@ async def connected(
             raise _unencrypted(shown)
         yield client
     finally:
-        with suppress(OSError, TimeoutError):
-            await asyncio.wait_for(client.close(timeout=_CLOSE_S), _CLOSE_S)
+        if client is not None:
+            with suppress(OSError, TimeoutError, AssertionError):
+                await asyncio.wait_for(client.close(timeout=_CLOSE_S), _CLOSE_S)
 
 
 async def find_workers(client: Client, roots: Sequence[str], *, timeout_s: float, encrypted: bool) -> Workers:
@@ -134,7 +137,8 @@ async def find_workers(client: Client, roots: Sequence[str], *, timeout_s: float
             f"No worker sees {printable(missing[0])}. Start workers where that file system is mounted.",
             EXIT_ATTENTION,
         )
-    return Workers(with_roots, without)
+    threads: dict[str, int] = await _unless_lost(client.nthreads())
+    return Workers(with_roots, without, max(1, sum(threads.get(address, 0) for address in with_roots)))
 
 
 async def _await_worker(client: Client, look: Callable[[], Awaitable[object]], timeout_s: float) -> None:
@@ -186,6 +190,15 @@ async def _unless_lost(work: Awaitable[Any]) -> Any:
         return await work
     except (OSError, TimeoutError) as error:
         raise ClusterError(f"The connection to the scheduler is lost: {first_line(error)}.") from None
+
+
+def _unreachable(shown: str, timeout_s: float, error: Exception) -> str:
+    cause = first_line(error)
+    # Dask's own text for the usual case says no more.
+    why = "" if isinstance(error, TimeoutError) or "Timed out" in cause else f" ({cause})"
+    return (
+        f"No Dask scheduler answers at {shown} within {timeout_s:g} s{why}. Start it, or correct the address."
+    )
 
 
 def _unencrypted(shown: str) -> ConfigError:

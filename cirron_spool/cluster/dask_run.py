@@ -1,4 +1,4 @@
-"""One run on Dask: a task for each spool, its news, its stop, and the reports."""
+"""One run on Dask: a task for each spool, the news of the workers, and the end."""
 
 from __future__ import annotations
 
@@ -7,39 +7,76 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distributed import CancelledError, KilledWorker
 
 from cirron_spool.cluster import worker_run
 from cirron_spool.cluster.dask_client import Workers, first_line, host_of
-from cirron_spool.cluster.dask_worker import TOPIC, flush_on_worker
+from cirron_spool.cluster.dask_spool import DaskSpool
+from cirron_spool.cluster.dask_worker import TOPIC, flush_on_worker, search_on_worker
 from cirron_spool.cluster.event_messages import unpack
-from cirron_spool.cluster.task import SpoolReport, SpoolTask, untried
-from cirron_spool.errors import EXIT_ATTENTION, EXIT_AUTH, EXIT_TEMPFAIL, ClusterError, SpoolBusyError
-from cirron_spool.events import FlushEvent, Uploaded, Warned
+from cirron_spool.cluster.run_health import COMMON, RunHealth
+from cirron_spool.cluster.task import SpoolReport, SpoolTask
+from cirron_spool.errors import (
+    EXIT_ATTENTION,
+    ClusterError,
+    SpoolBusyError,
+    sole,
+)
+from cirron_spool.events import FlushEvent, FlushResult, SpoolEvent, SpoolsFound, Uploaded, Warned
 from cirron_spool.pipeline.deadline import GRACE_S, StopSignal
+from cirron_spool.spool.discovery import FoundSpool
 from cirron_spool.text import printable
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client
 
 # Tasks that are submitted together: the event loop serves nothing else meanwhile.
 _TASKS_A_BATCH = 200
-# Further tries of a task that raised: the next worker may have what this one lacks.
+# Further tries of a task that raised: the next worker may have the package that this one lacks.
 _RETRIES = 2
-# Further tasks for a spool whose worker was lost, does not see it, or still holds it.
+# Tasks for a spool whose workers were lost, do not see it, or still hold it.
 _MOST_TASKS = 4
-# A lost worker's lock ends with its process, which may outlive its connection.
+# The process of a lost worker may outlive its connection, and then holds the lock.
 _BUSY_S = 5.0
 # Seconds between two looks at the workers.
 _LOOK_S = 1.0
-# Of a message to all workers at the end of a run.
+# Longest time of one message to all workers.
 _TOLD_WITHIN_S = 1.0
 
 
+async def find_spools(
+    client: Client,
+    workers: Workers,
+    roots: Sequence[str],
+    directories: Sequence[str],
+    *,
+    cross_file_systems: bool,
+) -> tuple[list[FoundSpool], list[str]]:
+    """The spools that a worker finds, the one with the oldest batch first, and the warnings of its search.
+
+    Raises SpoolError for a root that cannot be searched, and ClusterError.
+    """
+    future = client.submit(
+        search_on_worker,
+        roots,
+        directories,
+        cross_file_systems,
+        key=f"cirron-spool-search-{uuid.uuid4().hex[:12]}",
+        workers=workers.hosts or None,
+        pure=False,
+    )
+    try:
+        found, warnings = await future
+    except (CancelledError, KilledWorker, OSError) as error:
+        raise ClusterError(f"The search for spools was lost: {first_line(error)}. Run this again.") from None
+    return sorted(found, key=lambda spool: (spool.oldest_ns or 0, spool.path)), warnings
+
+
 class DaskRun:
-    """The flush of ``tasks`` on the workers of ``client``. Events go to ``show`` with the directory of their spool.
+    """The flush of the spools in ``found`` on the workers of ``client``, each as ``task`` says. Events go to ``show``.
 
     Without a worker for ``timeout_s`` seconds the run ends.
     """
@@ -48,164 +85,181 @@ class DaskRun:
         self,
         client: Client,
         workers: Workers,
-        tasks: Sequence[SpoolTask],
-        show: Callable[[str, FlushEvent], None],
+        task: SpoolTask,
+        found: Sequence[FoundSpool],
+        show: Callable[[SpoolEvent], None],
         *,
         timeout_s: float,
     ) -> None:
         self._client = client
         self._workers = workers
-        self._tasks = tasks
+        self._task = task
+        self._spools = [DaskSpool(each) for each in found]
         self._show = show
         self._timeout_s = timeout_s
         self._name = uuid.uuid4().hex[:12]
-        self._futures: dict[int, Future[tuple[str, SpoolReport]]] = {}
-        self._reports: dict[int, SpoolReport] = {}
-        # Of each spool: the uploads of each attempt, as they were told.
-        self._told: dict[int, dict[str, list[Uploaded]]] = {}
-        self._is_stopping = False
+        self._holds: asyncio.Queue[float | None] = asyncio.Queue()
+        self._health = RunHealth()
         self._ending = asyncio.Event()
+        self._is_stopping = False
+        self._error: Exception | None = None
 
-    async def run(self, stop: StopSignal | None) -> list[SpoolReport]:
-        """Run until all spools have a report, or ``stop`` is set. Raises ClusterError when the cluster is lost."""
+    async def run(self, stop: StopSignal | None) -> None:
+        """Run until each spool has a report, or ``stop`` is set.
+
+        Raises ClusterError when the cluster is lost, and the error that each spool would end with.
+        """
+        self._show(
+            SpoolEvent(None, SpoolsFound(len(self._spools), sum(each.found.batches for each in self._spools)))
+        )
         self._client.subscribe_topic(TOPIC, self._take_message)
         following = asyncio.create_task(self._follow_all())
         watching = asyncio.create_task(self._watch_workers())
-        beside: list[asyncio.Task[Any]] = [watching, asyncio.create_task(self._ending.wait())]
-        if stop is not None:
-            beside.append(asyncio.create_task(_wait_for(stop)))
+        spreading = asyncio.create_task(self._spread_holds())
+        stopping = asyncio.create_task(self._await_stop(stop))
+        tasks: list[asyncio.Task[None]] = [following, watching, spreading, stopping]
         try:
-            await asyncio.wait([following, *beside], return_when=asyncio.FIRST_COMPLETED)
-            if not following.done():
+            await asyncio.wait([following, watching, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done() and not following.done():
                 await self._stop(following, watching)
-            else:
-                following.result()
+            for task in (watching, following):
+                if task.done():
+                    task.result()
+        except BaseExceptionGroup as group:
+            raise sole(group) from None
         finally:
-            for task in (following, *beside):
+            for task in tasks:
                 task.cancel()
-            await asyncio.wait([following, *beside])
+            await asyncio.wait(tasks)
             await self._release()
-        return [self._report_on(spool) for spool in range(len(self._tasks))]
+        if self._error is not None:
+            raise self._error
+
+    def results(self) -> list[FlushResult]:
+        """The results so far."""
+        return [spool.result() for spool in self._spools]
 
     # -- the tasks ---------------------------------------------------------------------------------------------------
 
     async def _follow_all(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for first in range(0, len(self._tasks), _TASKS_A_BATCH):
-                for spool in range(first, min(first + _TASKS_A_BATCH, len(self._tasks))):
-                    self._submit(spool, 0, self._workers.hosts)
-                    group.create_task(self._follow(spool))
+            for first in range(0, len(self._spools), _TASKS_A_BATCH):
+                for number in range(first, min(first + _TASKS_A_BATCH, len(self._spools))):
+                    self._submit(number, 0, self._workers.hosts)
+                    group.create_task(self._follow(number))
                 await asyncio.sleep(0)
 
-    def _submit(self, spool: int, number: int, hosts: list[str]) -> None:
-        task = self._tasks[spool]
-        again = f"-{number}" if number else ""
-        self._futures[spool] = self._client.submit(
+    def _submit(self, number: int, tried: int, hosts: list[str]) -> None:
+        spool = self._spools[number]
+        spool.future = self._client.submit(
             flush_on_worker,
-            task,
+            replace(self._task, directory=spool.directory),
             self._name,
-            spool,
-            # Sorted by the spool's number, as the scheduler begins equal tasks in the order of their keys.
-            key=f"cirron-spool-flush-{self._name}-{spool:06d}{again}-{printable(task.directory)}",
+            number,
+            # The common first part makes them one group, which waits at the scheduler until a thread is free.
+            key=(f"cirron-spool-flush-{self._name}", number, tried, printable(spool.directory)),
             workers=hosts or None,
             pure=False,
             retries=_RETRIES,
         )
 
-    async def _follow(self, spool: int) -> None:
+    async def _follow(self, number: int) -> None:
         """Wait for the report on a spool, with further tasks where another worker may do better."""
-        hosts = self._workers.hosts
+        spool = self._spools[number]
         report: SpoolReport | None = None
-        for number in range(1, _MOST_TASKS + 1):
-            report = await self._outcome(spool)
-            if report is None or self._is_stopping:
+        for tried in range(1, _MOST_TASKS + 1):
+            report = spool.report = await self._outcome(spool)
+            if report is None or self._is_stopping or tried == _MOST_TASKS:
                 break
-            is_last = number == _MOST_TASKS
+            hosts = self._workers.hosts
             if report.is_missing:
                 seeing = {host_of(address) for address in self._workers.with_roots}
-                hosts = sorted(seeing - {report.where.rpartition(":")[0]})
-                is_last = is_last or not hosts
-            elif isinstance(report.error, SpoolBusyError) and len(self._told.get(spool, ())) > 1:
+                hosts = sorted(seeing - {host_of(report.where)})
+                if not hosts:
+                    break
+            elif isinstance(report.error, SpoolBusyError) and len(spool.attempts) > 1:
                 await asyncio.sleep(_BUSY_S)
             elif not isinstance(report.error, ClusterError):
-                is_last = True
-            if is_last:
                 break
-            self._submit(spool, number, hosts)
-        self._futures.pop(spool, None)
+            self._submit(number, tried, hosts)
+        spool.future = None
         if report is not None:
-            self._reports[spool] = report
-            if _ends_all(report):
-                self._ending.set()
+            self._judge(report)
 
-    async def _outcome(self, spool: int) -> SpoolReport | None:
-        """The report of the present task of a spool; None where it was cancelled."""
-        task = self._tasks[spool]
+    async def _outcome(self, spool: DaskSpool) -> SpoolReport | None:
+        """The report of the present task of a spool; None where the run has ended it before it began."""
+        assert spool.future is not None  # noqa: S101  # it was submitted
+        report: SpoolReport | None
         try:
-            attempt, report = await self._futures[spool]
-        except CancelledError:
-            return None
+            spool.attempt, report = await spool.future
+        except CancelledError as error:
+            if self._is_stopping:
+                return None
+            raise ClusterError(
+                f"The scheduler has dropped the tasks: {first_line(error)}. {self._left()}"
+            ) from None
         except KilledWorker:
             why = "each worker that flushed it was lost. Look at the logs of the workers, then run this again"
         except Exception as error:  # noqa: BLE001  # whatever a task raised on a worker
             why = f"its task failed on the workers with {type(error).__name__}: {first_line(error)}"
         else:
-            return self._with_earlier(spool, attempt, report)
-        lost = ClusterError(f"{printable(task.directory)}: {why}.", EXIT_ATTENTION)
-        return self._with_earlier(spool, "", replace(untried(task, EXIT_ATTENTION), error=lost))
-
-    def _with_earlier(self, spool: int, attempt: str, report: SpoolReport) -> SpoolReport:
-        """``report``, with the uploads that lost attempts had told."""
-        told = self._told.get(spool, {})
-        earlier = [event for name, events in told.items() if name != attempt for event in events]
-        if not earlier:
             return report
-        result = replace(
-            report.result,
-            uploaded=report.result.uploaded + len(earlier),
-            bytes_read=report.result.bytes_read + sum(event.size for event in earlier),
-            bytes_sent=report.result.bytes_sent + sum(event.sent for event in earlier),
-        )
-        return replace(report, result=result)
+        spool.attempt = ""
+        lost = ClusterError(f"{printable(spool.directory)}: {why}.", EXIT_ATTENTION)
+        return SpoolReport(spool.directory, FlushResult(spool.found.path), lost)
 
-    def _report_on(self, spool: int) -> SpoolReport:
-        if spool in self._reports:
-            return self._reports[spool]
-        return self._with_earlier(spool, "", untried(self._tasks[spool], EXIT_TEMPFAIL))
+    def _judge(self, report: SpoolReport) -> None:
+        """Warn of a spool's error. End the run where the next spools cannot do better."""
+        error = report.error
+        if isinstance(error, COMMON):
+            self._error = self._error or error
+            self._ending.set()
+        elif report.message and (error is not None or report.is_missing):
+            hint = f" {error.hint}" if error is not None and error.hint else ""
+            self._tell(report.directory, Warned(f"{report.message}{hint}"))
+        elif (reason := self._health.judge(report)) and not self._ending.is_set():
+            self._tell(None, Warned(reason))
+            self._ending.set()
 
     # -- news from the workers ---------------------------------------------------------------------------------------
 
-    async def _take_message(self, message: tuple[float, dict[str, Any]]) -> None:
+    def _take_message(self, message: tuple[float, dict[str, Any]]) -> None:
         _, news = message
         if news.get("run") != self._name:  # another run, or another program, on this scheduler
             return
         if "hold" in news:
-            await self._spread_hold(news["hold"])
+            self._holds.put_nowait(news["hold"])
             return
-        spool, attempt = news["spool"], news["attempt"]
-        directory = self._tasks[spool].directory
-        told = self._told.setdefault(spool, {})
-        if attempt not in told:
-            if told and spool not in self._reports:
-                self._show(
-                    directory,
-                    Warned(f"{printable(directory)} goes to another worker: its first one is lost."),
-                )
-            told[attempt] = []
+        try:
+            self._note_progress(news)
+        except Exception as error:  # noqa: BLE001  # a listener's; Dask would only log it
+            self._error = self._error or error
+            self._ending.set()
+
+    def _note_progress(self, news: dict[str, Any]) -> None:
+        spool, attempt = self._spools[news["spool"]], news["attempt"]
+        if spool.begin(attempt) and len(spool.attempts) > 1 and spool.report is None:
+            lost = f"A worker was lost, and {printable(spool.directory)} goes to another one."
+            self._tell(spool.directory, Warned(lost))
         for packed in news["events"]:
             event = unpack(packed)
             if isinstance(event, Uploaded):
-                told[attempt].append(event)
-            self._show(directory, event)
+                spool.note(attempt, event)
+            self._tell(spool.directory, event)
 
-    async def _spread_hold(self, seconds: float | None) -> None:
-        """Tell all workers that the platform fails, or answers again."""
-        if seconds is None:
-            await self._tell_all(worker_run.recover, self._name)
-        else:
-            await self._tell_all(worker_run.hold, self._name, seconds)
+    def _tell(self, directory: str | None, event: FlushEvent) -> None:
+        self._show(SpoolEvent(Path(directory) if directory is not None else None, event))
 
-    async def _tell_all(self, function: Callable[..., None], *arguments: object) -> None:
+    async def _spread_holds(self) -> None:
+        """Tell all workers when the platform fails, and when it answers again."""
+        while True:
+            seconds = await self._holds.get()
+            if seconds is None:
+                await self._call_all(worker_run.recover, self._name)
+            else:
+                await self._call_all(worker_run.hold, self._name, seconds)
+
+    async def _call_all(self, function: Callable[..., None], *arguments: object) -> None:
         """Call ``function`` on each worker that can be reached soon."""
         with suppress(OSError, TimeoutError, ValueError):
             call = self._client.run(function, *arguments, on_error="ignore")
@@ -230,19 +284,31 @@ class DaskRun:
                 raise ClusterError(f"No worker has been there for {self._timeout_s:g} s. {self._left()}")
 
     def _left(self) -> str:
-        left = len(self._tasks) - len(self._reports)
-        return f"{left} of {len(self._tasks)} spools have no report. Run this again."
+        done = sum(spool.report is not None for spool in self._spools)
+        return f"{done} of {len(self._spools)} spools are done. Run this again."
+
+    async def _await_stop(self, stop: StopSignal | None) -> None:
+        ending = asyncio.create_task(self._ending.wait())
+        signals: list[asyncio.Future[Any]] = [ending]
+        if stop is not None:
+            signals.append(asyncio.ensure_future(stop.wait()))
+        try:
+            await asyncio.wait(signals, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for signal in signals:
+                signal.cancel()
 
     async def _stop(self, following: asyncio.Task[None], watching: asyncio.Task[None]) -> None:
         """Cancel the tasks that wait, and give those that run the time of the batch in flight."""
         self._is_stopping = True
-        if watching.done():
-            watching.result()
-        await self._tell_all(worker_run.stop, self._name)
-        waiting = [future for spool, future in self._futures.items() if spool not in self._told]
-        with suppress(OSError, TimeoutError):
-            await asyncio.wait_for(self._client.cancel(waiting), _TOLD_WITHIN_S)
+        await self._call_all(worker_run.stop, self._name)
+        await self._cancel([spool for spool in self._spools if not spool.attempts])
         await asyncio.wait([following, watching], timeout=GRACE_S, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _cancel(self, spools: Sequence[DaskSpool]) -> None:
+        futures = [spool.future for spool in spools if spool.future is not None]
+        with suppress(OSError, TimeoutError):
+            await asyncio.wait_for(self._client.cancel(futures), _TOLD_WITHIN_S)
 
     async def _release(self) -> None:
         """Leave nothing of this run on the cluster."""
@@ -250,18 +316,10 @@ class DaskRun:
             return
         with suppress(ValueError, OSError):
             self._client.unsubscribe_topic(TOPIC)
-        if left := list(self._futures.values()):
-            await self._tell_all(worker_run.stop, self._name)
-            with suppress(OSError, TimeoutError):
-                await asyncio.wait_for(self._client.cancel(left), _TOLD_WITHIN_S)
-        else:
-            await self._tell_all(worker_run.forget, self._name)
-
-
-async def _wait_for(stop: StopSignal) -> None:
-    await stop.wait()
-
-
-def _ends_all(report: SpoolReport) -> bool:
-    """Whether no other spool can do better: the token was refused, or the route is missing."""
-    return report.exit_code == EXIT_AUTH or any(failure.status == 404 for failure in report.result.failures)
+        running = [spool for spool in self._spools if spool.future is not None]
+        if not running and not self._is_stopping:
+            await self._call_all(worker_run.forget, self._name)
+            return
+        # The state stays: a task may begin in the moment in which it is cancelled.
+        await self._call_all(worker_run.stop, self._name)
+        await self._cancel(running)

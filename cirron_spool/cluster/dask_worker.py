@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from distributed import Semaphore, Worker, get_worker
 
 from cirron_spool.cluster.event_messages import pack
+from cirron_spool.cluster.run_health import is_common
 from cirron_spool.cluster.shared_throttle import SharedThrottle
-from cirron_spool.cluster.task import SpoolReport, SpoolTask, flush_one, untried
+from cirron_spool.cluster.task import SpoolReport, SpoolTask, flush_one
 from cirron_spool.cluster.worker_run import WorkerRun, run_of
-from cirron_spool.errors import EXIT_TEMPFAIL
 from cirron_spool.events import Ended, FlushEvent, Uploaded
+from cirron_spool.fleet.search import Places, Search
 from cirron_spool.http.attempts import Throttle
 from cirron_spool.pipeline.deadline import StopSignal
+from cirron_spool.spool.discovery import FoundSpool
 
 # The topic of the messages of all runs: the scheduler keeps the last thousand of a topic.
 TOPIC = "cirron-spool"
@@ -24,18 +30,39 @@ TOPIC = "cirron-spool"
 _TELL_S = 0.25
 # One semaphore a worker for all runs: each has a timer that renews its leases.
 _SEMAPHORES: WeakKeyDictionary[Worker, Semaphore] = WeakKeyDictionary()
+_SEMAPHORES_LOCK = threading.Lock()
 
 
-def flush_on_worker(task: SpoolTask, run: str, spool: int) -> tuple[str, SpoolReport]:
-    """Flush the spool number ``spool`` of ``run``. Returns the name of this attempt, and the report."""
+def flush_on_worker(task: SpoolTask, run: str, spool: int) -> tuple[str, SpoolReport | None]:
+    """Flush the spool number ``spool`` of ``run``. Returns the name of this attempt, and the report.
+
+    The report is None in a run that is to stop.
+    """
     attempt = uuid.uuid4().hex
     state = run_of(run)
     if state.is_stopped:
-        return attempt, untried(task, EXIT_TEMPFAIL)
+        return attempt, None
     worker = get_worker()
     control = _DaskControl(state, worker, {"run": run, "spool": spool, "attempt": attempt})
     worker.log_event(TOPIC, {"run": run, "spool": spool, "attempt": attempt, "events": []})
-    return attempt, flush_one(task, control)
+    report = replace(flush_one(task, control), where=worker.address)
+    if is_common(report):  # before the news has gone round
+        state.stop()
+    return attempt, report
+
+
+def search_on_worker(
+    roots: Sequence[str], directories: Sequence[str], cross_file_systems: bool
+) -> tuple[list[FoundSpool], list[str]]:
+    """The spools below ``roots`` and those in ``directories``, as this worker sees them, and the search's warnings.
+
+    Raises SpoolError for a root that cannot be searched.
+    """
+    found: list[FoundSpool] = []
+    warnings: list[str] = []
+    places = Places(tuple(map(Path, roots)), tuple(map(Path, directories)), cross_file_systems)
+    Search(places, found.extend, warnings.append).run()
+    return found, warnings
 
 
 class _DaskControl:
@@ -89,8 +116,9 @@ class _DaskTurn:
 
     def _semaphore(self) -> Any:
         worker = self._worker
-        if worker not in _SEMAPHORES:
-            _SEMAPHORES[worker] = Semaphore(
-                max_leases=1, name="cirron-spool", scheduler_rpc=worker.scheduler, loop=worker.loop
-            )
-        return _SEMAPHORES[worker]
+        with _SEMAPHORES_LOCK:  # another object could not release the lease
+            if worker not in _SEMAPHORES:
+                _SEMAPHORES[worker] = Semaphore(
+                    max_leases=1, name="cirron-spool", scheduler_rpc=worker.scheduler, loop=worker.loop
+                )
+            return _SEMAPHORES[worker]

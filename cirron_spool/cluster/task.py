@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -49,8 +49,8 @@ class SpoolTask:
 class SpoolReport:
     """The result of one task.
 
-    ``where`` is the host and the process that flushed. ``error`` is the error that ended the flush, or None; its counts
-    are in ``result``.
+    ``where`` is the host and the process that flushed, or the address of the worker. ``error`` is the error that ended
+    the flush, or None; its counts are in ``result``.
     """
 
     directory: str
@@ -107,14 +107,8 @@ def flush_one(task: SpoolTask, control: Control | None = None) -> SpoolReport:
         result = run_apart(flush)
     except CirronSpoolError as error:
         so_far = error.result or FlushResult(Path(task.directory), exit_code=error.exit_code)
-        error.result = None  # in the report already
         return SpoolReport(task.directory, so_far, error, where)
     return SpoolReport(task.directory, result, None, where)
-
-
-def untried(task: SpoolTask, exit_code: int) -> SpoolReport:
-    """The report on a task that never began."""
-    return SpoolReport(task.directory, replace(FlushResult(Path(task.directory)), exit_code=exit_code))
 
 
 async def _flush(task: SpoolTask) -> FlushResult:

@@ -130,11 +130,14 @@ class Running:
         with self._changed:
             return self._text[stream].decode("utf-8", "backslashreplace")
 
-    def wait_for_text(self, text: str, stream: Literal["stdout", "stderr"] = "stdout") -> str:
-        """Block until `text` has come out; return the whole stream so far. Fails at once when the stream ends."""
+    def wait_for_text(self, text: str, stream: Literal["stdout", "stderr"] = "stdout", times: int = 1) -> str:
+        """Block until `text` has come out, so many `times`; return the whole stream so far.
+
+        Fails at once when the stream ends.
+        """
         deadline = time.monotonic() + SAFETY_NET
         with self._changed:
-            while text.encode() not in self._text[stream]:
+            while self._text[stream].count(text.encode()) < times:
                 left = deadline - time.monotonic()
                 fine = left > 0 and stream not in self._ended
                 assert fine, f"no {text!r} on {stream} of {self.argv}; {self._said()}"

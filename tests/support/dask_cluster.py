@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -49,6 +50,14 @@ class DaskCluster:
         worker.wait_for_text("Registered to:", "stderr")
         self.workers.append(worker)
         return worker
+
+    async def wait_for_call(self, function: str) -> None:
+        """Wait until a client calls `function` on each worker that runs: once more than before."""
+        running = [worker for worker in self.workers if worker.process.poll() is None]
+        said = f"function '{function}'"
+        numbers = [worker.output("stderr").count(said) + 1 for worker in running]
+        for worker, number in zip(running, numbers, strict=True):
+            await asyncio.to_thread(worker.wait_for_text, said, "stderr", number)
 
     def close(self) -> None:
         """Kill all that still runs."""

@@ -1,0 +1,70 @@
+"""One spool of a run on Dask: its task of the moment, the news of its attempts, and its result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from cirron_spool.cluster.task import SpoolReport
+from cirron_spool.errors import EXIT_ATTENTION, EXIT_TEMPFAIL
+from cirron_spool.events import FlushResult, Uploaded
+from cirron_spool.fleet.results import failed_result, joined, nothing_sent
+from cirron_spool.spool.discovery import FoundSpool
+
+if TYPE_CHECKING:
+    from distributed import Future
+
+
+@dataclass(slots=True, eq=False)
+class DaskSpool:
+    """A spool that was ``found``. ``attempts`` has the uploads that each attempt has told, by the attempt's name.
+
+    ``future`` is its task, None without one. ``report`` is that of the last attempt.
+    """
+
+    found: FoundSpool
+    future: Future[tuple[str, SpoolReport | None]] | None = None
+    attempts: dict[str, FlushResult] = field(default_factory=dict)
+    attempt: str = ""
+    report: SpoolReport | None = None
+
+    @property
+    def directory(self) -> str:
+        """Its path on the workers."""
+        return str(self.found.path)
+
+    def note(self, attempt: str, event: Uploaded) -> None:
+        """Count an upload of an attempt."""
+        told = self.attempts[attempt]
+        self.attempts[attempt] = replace(
+            told,
+            uploaded=told.uploaded + 1,
+            bytes_read=told.bytes_read + event.size,
+            bytes_sent=told.bytes_sent + event.sent,
+        )
+
+    def begin(self, attempt: str) -> bool:
+        """Note the first news of an attempt; False where it is known."""
+        if attempt in self.attempts:
+            return False
+        self.attempts[attempt] = FlushResult(self.found.path, exit_code=EXIT_TEMPFAIL)
+        return True
+
+    def result(self) -> FlushResult:
+        """The result, with the uploads that lost attempts had told."""
+        result = self._of_last_attempt()
+        for attempt, told in self.attempts.items():
+            if attempt != self.attempt and told.uploaded:
+                result = joined(told, result)
+        return result
+
+    def _of_last_attempt(self) -> FlushResult:
+        path, report = self.found.path, self.report
+        if report is None:
+            uploaded = sum(told.uploaded for told in self.attempts.values())
+            return nothing_sent(path, max(0, self.found.batches - uploaded))
+        if report.error is not None:
+            return failed_result(path, self.found.batches, report.error)
+        if report.is_missing:
+            return nothing_sent(path, self.found.batches, exit_code=EXIT_ATTENTION, why=report.message)
+        return report.result
