@@ -28,6 +28,7 @@ from cirron_spool.errors import (
 from cirron_spool.events import FlushEvent, FlushResult, SpoolEvent, SpoolsFound, Uploaded, Warned
 from cirron_spool.pipeline.deadline import GRACE_S, StopSignal
 from cirron_spool.spool.discovery import FoundSpool
+from cirron_spool.spool.lease import LEASE_S
 from cirron_spool.text import printable
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ _TASKS_A_BATCH = 200
 _RETRIES = 2
 # Tasks for a spool whose workers were lost, do not see it, or still hold it.
 _MOST_TASKS = 4
-# The process of a lost worker may outlive its connection, and then holds the lock.
-_BUSY_S = 5.0
+# The process of a lost worker may outlive its connection; its lease, seen from another machine, outlives both.
+_BUSY_S = (5.0, LEASE_S / 2, LEASE_S / 2)  # one for each further task
 # Seconds between two looks at the workers.
 _LOOK_S = 1.0
 # Longest time of one message to all workers.
@@ -178,7 +179,7 @@ class DaskRun:
                 if not hosts:
                     break
             elif isinstance(report.error, SpoolBusyError) and len(spool.attempts) > 1:
-                await asyncio.sleep(_BUSY_S)
+                await asyncio.sleep(_BUSY_S[tried - 1])
             elif not isinstance(report.error, ClusterError):
                 break
             self._submit(number, tried, hosts)

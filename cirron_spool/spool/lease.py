@@ -105,17 +105,18 @@ class Lease:
                 self._renewed = began
 
     def give_back(self) -> None:
-        """Remove the record, unless another process may have taken it over."""
+        """Remove the record, unless another process has taken it over."""
         with self._guard:
             if self._closed:
                 return
             self._closed = True
-            with suppress(OSError):
-                if self._owner is not None and self.is_trusted:
-                    record = self._own_record(self._owner)
-                    if record is not None:
-                        self._files.remove(self._name)
-                        self._remove_leftovers(record.renewed_ns)
+            with suppress(OSError, OwnedError):
+                if self._owner is not None and not self.is_trusted:
+                    self._take()  # nobody takes it over while it is removed
+                record = self._own_record(self._owner) if self._owner is not None else None
+                if record is not None:
+                    self._files.remove(self._name)
+                    self._remove_leftovers(record.renewed_ns)
             self._files.close()
 
     # -- the chain of records ------------------------------------------------------------------------------------------

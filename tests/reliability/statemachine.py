@@ -20,8 +20,9 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -54,10 +55,12 @@ from zygote import Zygote
 
 from cirron_spool import AuthError, CirronSpoolError, FlushResult, SpoolBusyError, flush_spool
 from cirron_spool.settings.paths import quarantine_path
+from cirron_spool.spool import lease as leases
 from cirron_spool.spool import quarantine as set_asides
 from cirron_spool.spool.directory import SpoolDirectory
-from cirron_spool.spool.lease import RECORD_NAME
+from cirron_spool.spool.lease import LEASE_S, RECORD_NAME, RENEW_S, TRUSTED_S
 from cirron_spool.spool.lock import LOCK_NAME
+from cirron_spool.spool.owner import this_process
 from support.monitor import DeleteWatch, watch_deletes
 
 # What a server may do to one upload: acknowledge it, have it kept and tried again, stop the flush, or reject it.
@@ -206,6 +209,68 @@ class Spool(RuleBasedStateMachine):
                 stack.enter_context(patch.object(SpoolDirectory, "lock", lambda _: "no locks here"))
             self.run(plan, self.flushing(), self.flushing())
 
+    @rule(lying=st.booleans())
+    def two_owners(self, lying: bool) -> None:
+        """At once, where lock calls succeed for everybody: no batch is sent by both."""
+        self.stock()
+        began = self.on_disk()
+        with self.lying_locks() if lying else nullcontext():
+            self.run([], self.flushing(), self.flushing())
+        assert self.vault.arrived_order == [batch_id(name) for name in began]
+        assert self.on_disk() == []
+
+    @rule(age_s=st.floats(-1e6, 1e6), skew_s=st.sampled_from((-1e8, 0.0, 1e8)))
+    def owned_elsewhere(self, age_s: float, skew_s: float) -> None:
+        """Another machine's record: the file system's time alone says whether its owner still works."""
+        self.stock()
+        began = self.on_disk()
+        self.leave_record(age_s)
+        with self.lying_locks(), patch("time.time_ns", lambda: round((time.time() + skew_s) * 1e9)):
+            result = self.run_flush([])
+        if age_s >= LEASE_S:
+            assert result is not None and self.on_disk() == []
+        elif age_s < LEASE_S / 2:  # between them the machine's own slowness decides
+            assert result is None and self.on_disk() == began and not self.vault.arrived_order
+        (self.spool / RECORD_NAME).unlink(missing_ok=True)  # that owner has ended
+
+    @rule(nth=st.integers(1, 4), gone_s=st.sampled_from((1.0, RENEW_S, TRUSTED_S, LEASE_S + 1, 1e5)),
+          followed=st.booleans(), in_flight=st.integers(1, 2), quarantine=st.booleans(), plan=kinds)  # fmt: skip
+    def suspended(
+        self, nth: int, gone_s: float, followed: bool, in_flight: int, quarantine: bool, plan: list[str]
+    ) -> None:
+        """The owner stands still while an upload is under way, and another machine may follow it."""
+        self.stock()
+        gone = 0.0
+        at_follow: list[list[str]] = []
+        real = leases.clock
+
+        def suspend() -> None:
+            nonlocal gone
+            gone = gone_s
+            with suppress(FileNotFoundError):  # beside others, an upload may outlive its flush
+                self.age_record(gone_s)
+            if followed and gone_s > LEASE_S:
+                follower = leases.Lease(str(self.spool))
+                follower.take()
+                with self.watch.allowed():
+                    self.leave_record(0.0)  # and it goes on, on its machine
+                at_follow.append(self.on_disk())
+
+        async def flush() -> None:
+            results.append(await self.flushing(in_flight=1 if followed else in_flight, quarantine=quarantine))
+
+        results: list[FlushResult | None] = []
+        with self.lying_locks(), patch.object(leases, "clock", lambda: real() + gone):
+            self.run(plan, flush(), at=(nth, suspend))
+        if at_follow:
+            if [*plan, *["ok"] * nth][nth - 1] in (*GOOD, *REJECTING[: len(REJECTING) * quarantine]):
+                assert results == [None], "it did not notice that it was followed"
+            assert len(self.vault.arrived_order) <= nth, "it sent on behind the follower's back"
+            assert set(self.on_disk()) >= set(at_follow[0]), "it deleted behind the follower's back"
+            (self.spool / RECORD_NAME).unlink()
+        else:
+            assert results[0] is not None, "nobody had followed it"
+
     @rule(plan=kinds, nth=st.integers(1, 3), count=st.integers(1, 3))
     def evicted_meanwhile(self, plan: list[str], nth: int, count: int) -> None:
         """The SDK's cap strikes while an upload is under way; what is in flight may be among the oldest."""
@@ -323,6 +388,24 @@ class Spool(RuleBasedStateMachine):
             shutil.rmtree(self.root)
 
     # -- how
+
+    @contextmanager
+    def lying_locks(self) -> Iterator[None]:
+        """Every lock call of this process succeeds, as between two nodes of some network file systems."""
+        with patch("fcntl.flock", lambda *_: None):
+            yield
+
+    def leave_record(self, age_s: float) -> None:
+        """The record of a process of another machine, last renewed ``age_s`` seconds ago by the file system's time."""
+        record = self.spool / RECORD_NAME
+        owner = this_process()._replace(host="elsewhere", boot="another")
+        record.write_bytes(owner.to_json())
+        self.age_record(age_s)
+
+    def age_record(self, age_s: float) -> None:
+        record = self.spool / RECORD_NAME
+        status = record.stat()
+        os.utime(record, ns=(status.st_atime_ns, status.st_mtime_ns - round(age_s * 1e9)))
 
     def stock(self) -> None:
         """See to it that there is something to flush.

@@ -276,6 +276,14 @@ def test_an_owner_that_nobody_followed_goes_on(
     assert os.listdir(tmp_path) == []
 
 
+def test_a_lease_that_ran_out_at_the_end_leaves_nothing(tmp_path: Path, time: Time) -> None:
+    with SpoolDirectory(tmp_path) as spool:
+        spool.open()
+        spool.lock()
+        time.pass_by(LEASE_S + 1)
+    assert os.listdir(tmp_path) == []
+
+
 def test_an_owner_whose_follower_has_gone_already_ends_too(tmp_path: Path, time: Time) -> None:
     """The batches that it holds ready may have been sent meanwhile."""
     with SpoolDirectory(tmp_path) as spool:
