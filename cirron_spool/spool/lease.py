@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 
 from cirron_spool.spool.owner import Owner, this_process
-from cirron_spool.spool.record_files import Record, RecordFiles
+from cirron_spool.spool.record_files import GONE_FROM_SERVER, Record, RecordFiles
 
 # Matches neither the SDK's ``*.json*`` nor a batch's name; hidden, because it holds no data.
 RECORD_NAME = ".cirron-spool.owner"
@@ -27,8 +27,6 @@ RENEW_S = 15.0
 
 # A try fails where another process gave its record back, or took one over, in between.
 _MOST_TRIES = 20
-# The directory is gone: nobody else can own it.
-_GONE = frozenset({errno.ENOENT, errno.ESTALE})
 
 
 # The owner that has gone already.
@@ -100,8 +98,9 @@ class Lease:
             try:
                 self._take()
             except OSError as error:
-                if self._owner is None or error.errno not in _GONE:
+                if self._owner is None or error.errno not in GONE_FROM_SERVER:
                     raise
+                # The directory is gone: nobody else can own it.
                 self._renewed = began
 
     def give_back(self) -> None:

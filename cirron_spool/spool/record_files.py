@@ -14,6 +14,8 @@ _FLAGS = sum(
     getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY")
 )
 _HAS_DIR_FD = {os.open, os.stat, os.unlink, os.link, os.rename, os.utime} <= os.supports_dir_fd
+# NFS says ESTALE of a file that another machine has removed, and whose name this one still knows.
+GONE_FROM_SERVER = frozenset({errno.ENOENT, errno.ESTALE})
 # A record has some 300 bytes.
 _LONGEST_RECORD = 4096
 
@@ -73,13 +75,19 @@ class RecordFiles:
 
     def read(self, name: str) -> Record | None:
         """The record ``name``; None without one. Opened, since a network file system may answer a stat from a cache."""
+        try:
+            return self._read(name)
+        except OSError as error:
+            if error.errno in GONE_FROM_SERVER:
+                return None
+            raise
+
+    def _read(self, name: str) -> Record | None:
         content = b""
         try:
             fd = os.open(self._at(name), os.O_RDONLY | _FLAGS, dir_fd=self._fd)
-        except FileNotFoundError:
-            return None
-        except OSError:  # another user's, a link, a socket: its time is all that can be known
-            status = self._status(name)
+        except OSError as error:  # another user's, a link, a socket: its time is all that can be known
+            status = None if error.errno in GONE_FROM_SERVER else self._status(name)
             return None if status is None else _record(b"", status)
         try:
             status = os.fstat(fd)

@@ -396,6 +396,27 @@ def test_a_link_whose_answer_was_lost_was_made(tmp_path: Path, monkeypatch: pyte
     assert os.listdir(tmp_path) == []
 
 
+def test_a_record_that_another_machine_removed_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS: the name is known here, and the file is gone from the server."""
+    record(tmp_path, age_s=LEASE_S + 1)
+    real, left = os.open, 3
+
+    def stale(path: Any, *args: Any, **kwargs: Any) -> int:
+        nonlocal left
+        if path == RECORD_NAME and left:
+            left -= 1
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", stale)
+    lease = Lease(str(tmp_path))
+    lease.take()
+    lease.give_back()
+    assert not left and os.listdir(tmp_path) == []
+
+
 def test_the_words_of_a_record_can_do_no_harm() -> None:
     owner = owner_of(this_process()._replace(host="a\x1b[2J\n" * 50, since="\r" * 500).to_json(), 0)
     assert "\x1b" not in str(owner) and "\n" not in str(owner) and len(str(owner)) < 1000
