@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from cirron_spool.cli import render
 from cirron_spool.cli.console import Console, Fault
 from cirron_spool.cli.offline_steps import FINE, Ending, refusal, warn_of
+from cirron_spool.cli.places import are_several
 from cirron_spool.cli.selection import dry_run_json, dry_run_lines, left_out_json, selection_of
 from cirron_spool.cli.signals import Signals
 from cirron_spool.errors import EXIT_ATTENTION
@@ -19,6 +20,10 @@ from cirron_spool.text import count, human_size, printable
 def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     """Clear the spool as the arguments say; return the exit code."""
     del signals
+    if are_several(options):
+        from cirron_spool.cli.clear_many import ClearMany  # seldom needed
+
+        return ClearMany(options, console).run()
     inventory = inspect_spool(options.dir, selection=selection_of(options))
     for warning in inventory.warnings:
         console.warning(warning)

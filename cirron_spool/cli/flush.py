@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from cirron_spool.cli.console import INTERRUPTED, Console, Fault, is_terminal
+from cirron_spool.cli.console import Console, Fault, is_terminal
 from cirron_spool.cli.directory_hints import warn_of_directory
+from cirron_spool.cli.flush_session import FlushSession
 from cirron_spool.cli.log_file import LogFile
+from cirron_spool.cli.places import are_several
 from cirron_spool.cli.render import existence, result_json, sent_line, snapshot_line, summary
 from cirron_spool.cli.selection import (
     dry_run_json,
@@ -27,14 +26,13 @@ from cirron_spool.cli.selection import (
     snapshot_plan_json,
     snapshot_plan_lines,
 )
-from cirron_spool.cli.signals import Signals, StopRequest
+from cirron_spool.cli.signals import Signals
 from cirron_spool.cli.token_input import read_token
 from cirron_spool.cli.views import FlushView, JsonEvents, Lines, Log
 from cirron_spool.cli.watch import watch, watch_options
 from cirron_spool.concurrency import event_loop
 from cirron_spool.errors import (
     EXIT_OK,
-    EXIT_TEMPFAIL,
     AuthRejectedError,
     CirronSpoolError,
     ConfigError,
@@ -65,14 +63,15 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
         token = read_token(options.token_file, remedy="Check the file.", option="--token-file")
     # The event loop is the command's own, so that nothing else waits for the disk.
     given = _given(options, *(field.name for field in fields(Tuning)))
-    tuning = Tuning(**{"disk_work": "inline", **given})
+    many = are_several(options)
+    # A slow disk of one spool must not hold the event loop of the others.
+    tuning = Tuning(**{"disk_work": "thread" if many else "inline", **given})
     view = _choose_view(options, console)
-    flush = _Flush(view, options, signals, watching)
+    flush = _session(many, view, options, signals, watching)
     try:
         with view, flush.stopping(), resource_errors():
             result = event_loop.run(
                 lambda: flush.run(
-                    options.dir,
                     token=token,
                     tuning=tuning,
                     **_given(options, "api_url", "timeout_ms", "retries", "allow_http"),
@@ -86,14 +85,15 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
                     deadline=options.deadline,
                     receipts=options.receipts,
                     bandwidth=options.bandwidth,
-                    **watching,
                     **_snapshots(options),
                 )
             )
     except CirronSpoolError as error:
-        result = error.result or _nothing_done(options)
-        if error.result is None and not (isinstance(error, ResourceError) or signals.number):
-            raise
+        result = flush.result_in(error)
+        if result is None:
+            if not (isinstance(error, ResourceError) or signals.number):
+                raise
+            result = flush.nothing_done()
         fault = Fault.of(error)
         # The failure of the batch was shown when it happened.
         if not isinstance(error, AuthRejectedError):
@@ -110,16 +110,14 @@ def _snapshots(options: argparse.Namespace) -> dict[str, Any]:
     return {"snapshots": "delete" if options.delete_snapshots else "keep"}
 
 
-def _nothing_done(options: argparse.Namespace) -> FlushResult:
-    """The result of a flush that ended before it began."""
-    try:
-        inventory = inspect_spool(options.dir, selection=selection_of(options))
-    except CirronSpoolError:
-        return FlushResult(Path(options.dir or ""))
-    left = len(inventory.entries)
-    return FlushResult(
-        inventory.directory, skipped=left, untried=left, exists=inventory.exists, left_out=inventory.left_out
-    )
+def _session(
+    many: bool, view: FlushView, options: argparse.Namespace, signals: Signals, watching: Mapping[str, Any]
+) -> FlushSession[Any]:
+    if not many:
+        return _Flush(view, options, signals, watching)
+    from cirron_spool.cli.flush_many import ManyFlush  # seldom needed
+
+    return ManyFlush(view, options, signals, watching)
 
 
 def _choose_view(options: argparse.Namespace, console: Console) -> FlushView:
@@ -145,50 +143,18 @@ def _is_notebook() -> bool:
     return "JPY_PARENT_PID" in os.environ or os.environ.get("MPLBACKEND", "").startswith("module://")
 
 
-class _Flush:
-    """One flush under signals, and its ending."""
+class _Flush(FlushSession[FlushResult]):
+    """The flush of one spool."""
 
-    def __init__(
-        self, view: FlushView, options: argparse.Namespace, signals: Signals, watching: Mapping[str, Any]
-    ) -> None:
-        self._view = view
-        self._options = options
-        self._signals = signals
-        self._watching = watching
-        self._ended = False
-        self.stop = StopRequest()
+    async def deliver(self, stop: asyncio.Event, **options: Any) -> FlushResult:
+        """Flush, or follow the spool."""
+        flush = watch if self._watching else flush_spool
+        options |= self._watching
+        return await flush(self._options.dir, on_event=self._view.show, stop=stop, **options)
 
-    def stopping(self) -> AbstractContextManager[None]:
-        """While the block runs, the first signal ends the flush gracefully."""
-        longer_s = self._watching.get("grace_s", 0.0)
-        return self._signals.stopping(self.stop, self.last_words, self._view.close, longer_s=longer_s)
-
-    async def run(self, directory: str | None, **options: Any) -> FlushResult:
-        stopped = asyncio.Event()
-
-        def stop() -> None:
-            wait = "4 s for the batch in flight"
-            if self._watching:
-                wait = f"{self._watching['grace_s']:g} s for the sealed batches"
-            self._view.console.warning(f"Stopping: waiting up to {wait}. Press Ctrl-C again to stop now.")
-            stopped.set()
-
-        self.stop.bind(stop)
-        with self._suspending(asyncio.get_running_loop()):
-            if self._watching and not self._options.quiet:
-                self._view.console.say(
-                    "Watching the spool. Press Ctrl-C to send the sealed batches and stop."
-                )
-            deliver = watch if self._watching else flush_spool
-            return await deliver(directory, on_event=self._view.show, stop=stopped, **options)
-
-    def end(self, result: FlushResult, exit_code: int, fault: Fault | None = None) -> int:
-        """Conclude in the form that was asked for; returns the flush's exit code, or the signal's if one ended it."""
-        self._ended = True
-        console, signals = self._view.console, self._signals
-        if signals.number:
-            exit_code = signals.exit_code
-            fault = fault or Fault(INTERRUPTED, f"Stopped by {signals.name}.")
+    def conclude(self, result: FlushResult, exit_code: int, fault: Fault | None) -> int:
+        """Print the result."""
+        console = self._view.console
         if result.untried and not self._options.dry_run:
             console.warning(f"Stopping flush; {count(result.untried, 'batch')} left in spool.")
         console.note(summary(result))
@@ -228,36 +194,28 @@ class _Flush:
         left_out = left_out_json(self._options, result.left_out)
         return {**document, **left_out, **existence(exists=result.exists)}
 
-    def last_words(self) -> None:
-        """Write the ending with the counts so far, for a process that ends at once."""
-        if not self._ended:
-            self._view.console.hurry()
-            self.end(self._view.so_far() or FlushResult(Path(self._options.dir or "")), EXIT_TEMPFAIL)
+    def result_in(self, error: CirronSpoolError) -> FlushResult | None:
+        """The result in the error."""
+        return error.result
 
-    @contextmanager
-    def _suspending(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-        """While the block runs, Ctrl-Z leaves the terminal as it was found."""
-        # Ignored where there is no shell that could continue us: then it stays so.
-        if not hasattr(signal, "SIGTSTP") or signal.getsignal(signal.SIGTSTP) is not signal.SIG_DFL:
-            yield
-            return
-
-        def suspend() -> None:
-            self._view.pause()
-            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-            signal.raise_signal(signal.SIGTSTP)
-            signal.signal(signal.SIGTSTP, suspend_soon)
-            self._view.resume(draw=_in_foreground())
-
-        def suspend_soon(number: int, frame: FrameType | None) -> None:
-            del number, frame
-            loop.call_soon_threadsafe(suspend)
-
-        signal.signal(signal.SIGTSTP, suspend_soon)
+    def nothing_done(self) -> FlushResult:
+        """A result with the batches in the spool as untried."""
         try:
-            yield
-        finally:
-            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+            inventory = inspect_spool(self._options.dir, selection=selection_of(self._options))
+        except CirronSpoolError:
+            return FlushResult(Path(self._options.dir or ""))
+        left = len(inventory.entries)
+        return FlushResult(
+            inventory.directory,
+            skipped=left,
+            untried=left,
+            exists=inventory.exists,
+            left_out=inventory.left_out,
+        )
+
+    def so_far(self) -> FlushResult:
+        """The counts of the view."""
+        return self._view.so_far() or FlushResult(Path(self._options.dir or ""))
 
 
 def _plan(result: FlushResult, console: Console, *, verify: bool) -> Iterator[str]:
@@ -286,14 +244,6 @@ def _last_words(result: FlushResult) -> str:
     if result.snapshots is not None and result.snapshots.failures:
         return result.snapshots.failures[-1].message
     return result.warnings[-1] if result.warnings else "Batches are left in the spool."
-
-
-def _in_foreground() -> bool:
-    """Whether the terminal is ours to draw on: after ``bg`` it is the shell's."""
-    try:
-        return os.tcgetpgrp(sys.stderr.fileno()) == os.getpgrp()
-    except (OSError, ValueError, AttributeError):
-        return False
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:

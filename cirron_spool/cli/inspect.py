@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from cirron_spool.cli import render
 from cirron_spool.cli.console import Console
 from cirron_spool.cli.offline_steps import next_command, warn_of
+from cirron_spool.cli.places import are_several
 from cirron_spool.cli.selection import left_out_json, selection_of
 from cirron_spool.cli.signals import Signals
 from cirron_spool.errors import EXIT_OK, ConfigError
@@ -29,6 +30,12 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     for one, other in (("--summary", "--last"), ("--summary", "--html"), ("--json", "--html")):
         if one in given and other in given:
             raise ConfigError(f"{one} and {other} exclude each other. Choose one.")
+    if are_several(options):
+        from cirron_spool.cli.inspect_many import InspectMany  # seldom needed
+
+        if used := [flag for flag in given if flag != "--json"]:
+            raise ConfigError(f"{used[0]} is for one spool. Leave it out, or pass one --dir.")
+        return InspectMany(options, console).run()
     inventory = inspect_spool(options.dir, selection=selection_of(options))
     aside, unreadable = entries_if_readable(inventory.directory)
     for warning in (*inventory.warnings, unreadable):

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console as RichConsole
@@ -16,7 +17,7 @@ from rich.text import Text
 from cirron_spool.cli.console import Console, dimension
 from cirron_spool.cli.views import FlushView
 from cirron_spool.display.meter import Meter
-from cirron_spool.events import Ended, FlushEvent, SnapshotsStarted, Started
+from cirron_spool.events import Ended, FlushEvent, SnapshotsStarted, SpoolsFound, Started
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -66,16 +67,16 @@ class Bar(FlushView):
     ) -> None:
         self.close()
 
-    def show(self, event: FlushEvent) -> None:
+    def show(self, event: FlushEvent | SpoolsFound, spool: Path | None = None) -> None:
         """Show one event."""
-        super().show(event)
-        self._meter.note(event)
+        super().show(event, spool)
+        self._meter.note(event, spool)
         match event:
-            case Started(batches=batches) if batches:
+            case Started(batches=batches) if batches and not self._live.is_started:
                 self._begin()
             case SnapshotsStarted(snapshots=snapshots) if snapshots and not self._live.is_started:
                 self._begin()  # an empty spool beside them
-            case Ended():
+            case Ended() if spool is None:
                 self.close()
 
     def pause(self) -> None:
@@ -162,8 +163,7 @@ class Bar(FlushView):
         self._widest = max(self._widest, len(numbers))
         room = min(_WIDEST_BAR, width - self._widest - 2)
         if room >= 8:
-            meter = self._meter
-            filled = room * min(meter.done, meter.total) // meter.total if meter.total else 0
+            filled = int(room * self._meter.share_done)
             first.append("━" * filled, style="green")
             first.append("─" * (room - filled), style="bright_black")
             first.append("  ")

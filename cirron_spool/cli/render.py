@@ -12,7 +12,7 @@ from cirron_spool.spool.quarantine import Rejection
 from cirron_spool.text import count, human_size, iso_utc, printable
 
 if TYPE_CHECKING:
-    from cirron_spool.events import BatchFailure, FlushResult, SnapshotCounts
+    from cirron_spool.events import BatchFailure, FlushResult, FlushSpoolsResult, SnapshotCounts
 
 _DAY_S = 24 * 60 * 60
 # Names in less room could not be distinguished.
@@ -224,14 +224,14 @@ def quarantine_json(place: str, aside: Sequence[Rejection]) -> dict[str, object]
     return {"dir": place, "files": len(entries), "entries": entries}
 
 
-def summary(result: FlushResult) -> str:
+def summary(result: FlushResult | FlushSpoolsResult) -> str:
     """``Uploaded: 2  Failed: 0  Skipped: 0``, and how many were set aside or left out, if any were."""
     line = f"Uploaded: {result.uploaded}  Failed: {result.failed}  Skipped: {result.skipped}"
     further = {"Quarantined": result.quarantined, "Left out": result.left_out}
     return line + "".join(f"  {name}: {number}" for name, number in further.items() if number)
 
 
-def sent_line(result: FlushResult) -> str:
+def sent_line(result: FlushResult | FlushSpoolsResult) -> str:
     """``Sent: 12.50 MB (of 42.10 MB) in 34.2 s, 374 KB/s, to https://…``: below the summary on a terminal."""
     rate = human_size(int(result.bytes_sent / result.seconds)) if result.seconds > 0 else "?"
     read = f" (of {human_size(result.bytes_read)})" if result.bytes_sent != result.bytes_read else ""
@@ -271,6 +271,16 @@ def result_json(result: FlushResult) -> dict[str, object]:
     further = {} if result.snapshots is None else {"snapshots": snapshots_json(result.snapshots)}
     return {
         "dir": str(result.directory),
+        **totals_json(result),
+        "failures": _failures_json(result.failures),
+        "destination": result.destination or None,
+        **further,
+    }
+
+
+def totals_json(result: FlushResult | FlushSpoolsResult) -> dict[str, object]:
+    """The counts of a flush."""
+    return {
         "uploaded": result.uploaded,
         "failed": result.failed,
         "skipped": result.skipped,
@@ -279,7 +289,4 @@ def result_json(result: FlushResult) -> dict[str, object]:
         "bytesRead": result.bytes_read,
         "bytesSent": result.bytes_sent,
         "seconds": round(result.seconds, 3),
-        "failures": _failures_json(result.failures),
-        "destination": result.destination or None,
-        **further,
     }

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from cirron_spool.cli import render
 from cirron_spool.cli.console import Console, Fault
 from cirron_spool.cli.offline_steps import next_command, warn_of
+from cirron_spool.cli.places import are_several
 from cirron_spool.cli.signals import Signals
 from cirron_spool.errors import (
     EXIT_ATTENTION,
@@ -36,7 +37,7 @@ _SEVERITY = (EXIT_USAGE, EXIT_AUTH, EXIT_ATTENTION, EXIT_TEMPFAIL, EXIT_OK)
 
 
 @dataclass
-class _Findings:
+class Findings:
     """The exit codes, the fault that decides, and the next commands."""
 
     codes: list[int] = field(default_factory=lambda: [EXIT_OK])
@@ -63,18 +64,27 @@ class _Findings:
 
 def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     """Show the status as the arguments say; return the exit code."""
+    if are_several(options):
+        from cirron_spool.cli.status_many import run_many  # seldom needed
+
+        return run_many(options, console, signals)
     found = survey(spool_directory(options.dir, os.environ))
-    findings = _Findings()
+    findings = Findings()
     if not console.json:
         console.data(_spool_lines(found, options))
     if not found.entries:
         warn_of(found.directory, options, console, exists=found.exists)
-    _judge_spool(found, options, findings)
-    account = _account(options, console, signals, findings)
+    judge_spool(found, options, findings)
+    account = show_account(options, console, signals, findings)
     if found.entries and not found.is_locked:
         findings.steps.append(
             f"Run {next_command('flush', options)} to send {count(len(found.entries), 'batch')}."
         )
+    return conclude({**spool_json(found), **account}, console, findings)
+
+
+def conclude(document: dict[str, object], console: Console, findings: Findings) -> int:
+    """Show the next steps and the problems, and end with ``document``; return the exit code."""
     if not console.json:
         # The message of a problem without a step of its own has the remedy.
         rest = "Correct the problem below." if findings.faults else "Nothing is left to do."
@@ -82,8 +92,7 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     for code, fault in findings.faults:
         show = console.warning if code == EXIT_ATTENTION else console.error
         show(fault.message)
-    document = {**_spool_json(found), **account, "next": findings.steps}
-    return console.end(findings.exit_code, document, findings.fault)
+    return console.end(findings.exit_code, {**document, "next": findings.steps}, findings.fault)
 
 
 # -- the spool
@@ -115,7 +124,7 @@ def _percent(found: Survey) -> int:
     return found.total_bytes * 100 // found.cap
 
 
-def _judge_spool(found: Survey, options: argparse.Namespace, findings: _Findings) -> None:
+def judge_spool(found: Survey, options: argparse.Namespace, findings: Findings) -> None:
     """Add the problems that can be seen in the spool before a flush."""
     if found.unwritable:
         findings.add(EXIT_ATTENTION, "SpoolError", found.unwritable)
@@ -155,7 +164,8 @@ def _judge_spool(found: Survey, options: argparse.Namespace, findings: _Findings
         findings.steps.append("Wait for the flush or clear that is at work.")
 
 
-def _spool_json(found: Survey) -> dict[str, object]:
+def spool_json(found: Survey) -> dict[str, object]:
+    """The part of the JSON form about the spool."""
     times = render.Times()
 
     def described(index: int) -> dict[str, object] | None:
@@ -188,8 +198,8 @@ def _spool_json(found: Survey) -> dict[str, object]:
 # -- the account and the platform
 
 
-def _account(
-    options: argparse.Namespace, console: Console, signals: Signals, findings: _Findings
+def show_account(
+    options: argparse.Namespace, console: Console, signals: Signals, findings: Findings
 ) -> dict[str, object]:
     """Show the account, add its problems, and return its part of the JSON form."""
     try:
@@ -226,7 +236,7 @@ def _account(
 
 
 def _ask(
-    settings: Settings, address: str, console: Console, signals: Signals, findings: _Findings
+    settings: Settings, address: str, console: Console, signals: Signals, findings: Findings
 ) -> dict[str, object]:
     from cirron_spool.auth.account import look_up
     from cirron_spool.cli.auth import account_json, account_warnings

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from cirron_spool.cli.console import Console
+from cirron_spool.cli.render import result_json
 from cirron_spool.display.meter import Meter
 from cirron_spool.events import (
     Ended,
@@ -22,6 +23,7 @@ from cirron_spool.events import (
     SnapshotFailed,
     SnapshotsStarted,
     SnapshotUploaded,
+    SpoolsFound,
     Started,
     Uploaded,
     Waiting,
@@ -30,10 +32,14 @@ from cirron_spool.events import (
     warning_in,
 )
 from cirron_spool.pipeline.tally import Tally
+from cirron_spool.text import count, printable
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+
+# An event's name and its fields.
+_Described = tuple[str, dict[str, Any]]
 
 # Seconds between two lines about the progress, and before the first.
 _PERIOD_S = 10.0
@@ -56,22 +62,29 @@ class FlushView:
     ) -> None:
         """Nothing to end here."""
 
-    def show(self, event: FlushEvent) -> None:
-        """Show one event. Called in the event loop, so it must not take long."""
+    def show(self, event: FlushEvent | SpoolsFound, spool: Path | None = None) -> None:
+        """Show one event. Called in the event loop, so it must not take long.
+
+        ``spool`` is the directory of one of several spools.
+        """
+        if isinstance(event, SpoolsFound):
+            return
+        place = f"{printable(str(spool))}: " if spool is not None else ""
         if not isinstance(event, Failed | Quarantined | SnapshotFailed | Warned | Progress | Ended):
-            self.console.note(describe(event))
-        self.tally.note(event)
+            self.console.note(f"{place}{describe(event)}")
+        if spool is None:
+            self.tally.note(event)
         match event:
             case Started():
                 self._begun = True
             case Waiting():
-                self.console.say(f"Warning: {event.message}")
+                self.console.say(f"Warning: {place}{event.message}")
             case Resumed():
                 self.console.say(describe(event))
             case Failed():
-                self.console.error(event.message)
+                self.console.error(f"{place}{event.message}")
         if warning := warning_in(event):
-            self.console.warning(warning)
+            self.console.warning(f"{place}{warning}")
 
     def so_far(self) -> FlushResult | None:
         """The result so far; None before the flush began."""
@@ -104,14 +117,14 @@ class Lines(FlushView):
     ) -> None:
         self.close()
 
-    def show(self, event: FlushEvent) -> None:
+    def show(self, event: FlushEvent | SpoolsFound, spool: Path | None = None) -> None:
         """Show one event."""
-        super().show(event)
-        self._meter.note(event)
+        super().show(event, spool)
+        self._meter.note(event, spool)
         match event:
-            case Started() if not self._watch:
+            case Started() if not self._watch and self._next is None:
                 self._tell_later()
-            case Ended():
+            case Ended() if spool is None:
                 self.close()
 
     def close(self) -> None:
@@ -131,12 +144,16 @@ class Lines(FlushView):
 class Log(Lines):
     """A line for each event, for a log file."""
 
-    def show(self, event: FlushEvent) -> None:
+    def show(self, event: FlushEvent | SpoolsFound, spool: Path | None = None) -> None:
         """Show one event."""
-        super().show(event)
+        super().show(event, spool)
         shown = Failed | Quarantined | SnapshotFailed | Waiting | Resumed | Warned | Progress
-        if not isinstance(event, shown):
-            self._log(describe(event))
+        if isinstance(event, SpoolsFound):
+            spools = count(event.spools, "spool")
+            self._log(f"found {spools}, {count(event.batches, 'batch')} in them")
+        elif not isinstance(event, shown):
+            place = f"{printable(str(spool))}: " if spool is not None else ""
+            self._log(f"{place}{describe(event)}")
 
     def _log(self, line: str) -> None:
         self.console.say(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {line}")
@@ -145,15 +162,21 @@ class Log(Lines):
 class JsonEvents(FlushView):
     """One JSON object a line on standard output (docs/contract.md, JSON forms)."""
 
-    def show(self, event: FlushEvent) -> None:
-        """Show one event."""
-        described = _event_json(event)
+    def show(self, event: FlushEvent | SpoolsFound, spool: Path | None = None) -> None:
+        """Show one event. Those of one of several spools have its directory."""
+        if isinstance(event, SpoolsFound):
+            described: _Described | None = "spools", {"spools": event.spools, "batches": event.batches}
+        elif isinstance(event, Ended) and spool is not None:
+            described = "spoolEnd", {**result_json(event.result), "exitCode": event.result.exit_code}
+        else:
+            described = _event_json(event)
         if described is not None:
-            self.console.event(*described)
-        super().show(event)
+            name, fields = described
+            self.console.event(name, fields if spool is None else {"dir": str(spool), **fields})
+        super().show(event, spool)
 
 
-def _event_json(event: FlushEvent) -> tuple[str, dict[str, Any]] | None:
+def _event_json(event: FlushEvent) -> _Described | None:
     """An event's name and its fields. The console writes the warnings and the end."""
     match event:
         case Started():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from pathlib import Path
 from typing import NamedTuple
 
 from cirron_spool.events import (
+    Ended,
     Failed,
     FlushEvent,
     Found,
@@ -18,6 +20,7 @@ from cirron_spool.events import (
     SnapshotFailed,
     SnapshotsStarted,
     SnapshotUploaded,
+    SpoolsFound,
     Started,
     Uploaded,
 )
@@ -63,45 +66,65 @@ class Meter:
         self._file = ""
         self._attempt = 1
         self._wait: _Wait | None = None
+        # Of several spools: their number, those whose flush is under way, and those that had one.
+        self._spools = 0
+        self._under_way: set[Path] = set()
+        self._ended: set[Path] = set()
 
-    def note(self, event: FlushEvent) -> None:
-        """Count an event."""
-        if not isinstance(event, Progress) or event.sent != self._on_their_way.get(event.name, 0):
+    def note(self, event: FlushEvent | SpoolsFound, spool: Path | None = None) -> None:
+        """Count an event. ``spool`` is the directory of one of several spools, whose batches have paths as names."""
+        name = getattr(event, "name", "") if spool is None else f"{spool}/{getattr(event, 'name', '')}"
+        if not isinstance(event, Progress) or event.sent != self._on_their_way.get(name, 0):
             self._moved_at = time.monotonic()
         match event:
-            case Started():
+            case SpoolsFound() | Started() | Found() | SnapshotsStarted() | Ended():
+                self._note_extent(event, spool)
+            case Sending():
+                self._file, self._attempt = name, 1
+                self._sizes[name] = event.size
+            case Progress():
+                self._end_wait(name)
+                self._carry(name, event.sent)
+            case Uploaded():
+                self._upload(name, event.size)
+                self._uploaded += 1
+            case SnapshotUploaded():
+                self._upload(name, event.size)
+                self._snapshots_uploaded += 1
+            case Retrying():
+                self._end_wait(name)
+                self._on_their_way.pop(name, None)
+                now = time.monotonic()
+                self._wait = _Wait(name, now, now + event.delay_s, event.attempt, printable(event.reason))
+                self._file, self._attempt = name, event.attempt
+            case Failed() | Quarantined() | SnapshotFailed():
+                self._end_wait(name)
+                self._on_their_way.pop(name, None)
+                self._given_up_bytes += self._sizes.pop(name, 0)
+
+    def _note_extent(
+        self, event: SpoolsFound | Started | Found | SnapshotsStarted | Ended, spool: Path | None
+    ) -> None:
+        """Count an event about the number of files or spools."""
+        match event:
+            case SpoolsFound():
+                self._spools, self._batches = event.spools, event.batches
+            case Started() if spool is None:
                 self._batches, self.total = event.batches, event.total_bytes
                 self._mark()
+            case Started() if spool is not None:
+                self._under_way.add(spool)
+                if not self._marks:
+                    self._mark()
+            case Ended() if spool is not None:
+                self._under_way.discard(spool)
+                self._ended.add(spool)
             case Found():
                 self._batches += event.batches
                 self.total += event.total_bytes
             case SnapshotsStarted():
-                self._snapshots = event.snapshots
+                self._snapshots += event.snapshots
                 self.total += event.total_bytes
-            case Sending():
-                self._file, self._attempt = event.name, 1
-                self._sizes[event.name] = event.size
-            case Progress():
-                self._end_wait(event.name)
-                self._carry(event.name, event.sent)
-            case Uploaded():
-                self._upload(event.name, event.size)
-                self._uploaded += 1
-            case SnapshotUploaded():
-                self._upload(event.name, event.size)
-                self._snapshots_uploaded += 1
-            case Retrying():
-                self._end_wait(event.name)
-                self._on_their_way.pop(event.name, None)
-                now = time.monotonic()
-                self._wait = _Wait(
-                    event.name, now, now + event.delay_s, event.attempt, printable(event.reason)
-                )
-                self._file, self._attempt = event.name, event.attempt
-            case Failed() | Quarantined() | SnapshotFailed():
-                self._end_wait(event.name)
-                self._on_their_way.pop(event.name, None)
-                self._given_up_bytes += self._sizes.pop(event.name, 0)
 
     @property
     def done(self) -> int:
@@ -110,8 +133,20 @@ class Meter:
 
     @property
     def left(self) -> int:
-        """Bytes that are still to be sent. A batch that failed or was set aside is not."""
+        """Bytes that are still to be sent. A batch that failed or was set aside is not.
+
+        Of several spools, only batches that were begun have a known size: the others count as the mean.
+        """
+        if self._spools:
+            mean = self._uploaded_bytes / self._uploaded if self._uploaded else 0
+            return int(mean * max(0, self._batches - self._uploaded))
         return max(0, self.total - self.done - self._given_up_bytes)
+
+    @property
+    def share_done(self) -> float:
+        """The part that is done, from 0 to 1: of the bytes, or of the batches of several spools."""
+        done, total = (self._uploaded, self._batches) if self._spools else (self.done, self.total)
+        return min(1.0, done / total) if total else 0.0
 
     @property
     def waits(self) -> bool:
@@ -124,7 +159,11 @@ class Meter:
         figures = [f"{self._uploaded}/{self._batches} batches"]
         if self._snapshots:
             figures.append(f"{self._snapshots_uploaded}/{self._snapshots} snapshots")
-        figures.append(f"{human_size(self.done)} / {human_size(self.total)}")
+        if self._spools:
+            figures.insert(0, f"{len(self._ended - self._under_way)}/{self._spools} spools")
+            figures.append(human_size(self.done))
+        else:
+            figures.append(f"{human_size(self.done)} / {human_size(self.total)}")
         if rate:
             figures += [f"{human_size(int(rate))}/s", f"{_clock(self.left / rate)} left"]
         return figures

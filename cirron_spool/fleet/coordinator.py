@@ -17,6 +17,7 @@ from pathlib import Path
 
 import anyio
 
+from cirron_spool.concurrency.threads import in_thread
 from cirron_spool.errors import (
     EXIT_TEMPFAIL,
     AuthError,
@@ -52,6 +53,7 @@ from cirron_spool.pipeline.report import LOGGER
 from cirron_spool.pipeline.runner import FlushRun
 from cirron_spool.pipeline.tally import Tally, worst
 from cirron_spool.pipeline.token_check import check_token
+from cirron_spool.receipts.writer import check_writable
 from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.discovery import FoundSpool
 from cirron_spool.text import printable
@@ -118,6 +120,9 @@ class Coordinator:
 
     async def run(self) -> FlushSpoolsResult:
         """Flush all. Raises what :func:`cirron_spool.flush_spools` says; the error has the result so far."""
+        if self._options.receipts is not None and not self._options.dry_run:
+            # One file for all spools: none is begun without it.
+            await in_thread(partial(check_writable, self._options.receipts))
         try:
             async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
                 tasks.start_soon(self._heed_stop)

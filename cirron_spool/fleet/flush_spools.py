@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cirron_spool.concurrency.threads import in_thread
 from cirron_spool.errors import ConfigError
 from cirron_spool.events import FlushSpoolsResult, SpoolEvent
 from cirron_spool.fleet.coordinator import Coordinator
@@ -18,7 +16,6 @@ from cirron_spool.flush import check_options, is_whole
 from cirron_spool.pipeline.client import Client
 from cirron_spool.pipeline.deadline import StopSignal
 from cirron_spool.pipeline.options import FlushOptions, SnapshotsOption, WatchOptions
-from cirron_spool.receipts.writer import check_writable
 from cirron_spool.settings.paths import spool_directory
 from cirron_spool.settings.tuning import Tuning
 from cirron_spool.spool.selection import Selection
@@ -84,6 +81,40 @@ async def flush_spools(
     ConfigError, SpoolError (a root), ResourceError, and the errors about the token. The error's ``spools`` holds the
     results so far.
     """
+    return await make_coordinator(**locals()).run()
+
+
+def make_coordinator(
+    roots: AnyPath | Iterable[AnyPath] = (),
+    *,
+    directories: Iterable[AnyPath] = (),
+    cross_file_systems: bool = False,
+    spools: int = 4,
+    api_url: str | None = None,
+    token: str | None = None,
+    config_path: AnyPath | None = None,
+    timeout_ms: int | None = None,
+    retries: int | None = None,
+    quarantine: bool = False,
+    keep_going: bool = False,
+    in_flight: int = 1,
+    verify: bool = True,
+    selection: Selection | None = None,
+    dry_run: bool = False,
+    deadline: timedelta | datetime | None = None,
+    allow_http: bool | None = None,
+    origins: Mapping[str, str] | None = None,
+    tuning: Tuning | None = None,
+    session: aiohttp.ClientSession | None = None,
+    bandwidth: int | None = None,
+    client: Client | None = None,
+    on_event: Callable[[SpoolEvent], None] | None = None,
+    stop: StopSignal | None = None,
+    snapshots: SnapshotsOption | None = None,
+    receipts: AnyPath | None = None,
+    watch: WatchOptions | None = None,
+) -> Coordinator:
+    """The flush of :func:`flush_spools`, which takes these arguments, before it runs."""
     tuning = tuning if tuning is not None else Tuning()
     check_options(in_flight, tuning, selection, on_event, stop, deadline, snapshots, watch, receipts)
     if not (is_whole(spools) and 1 <= spools <= _MOST_SPOOLS):
@@ -125,9 +156,7 @@ async def flush_spools(
         snapshots,
         receipts=receipts,
     )
-    if receipts is not None and not dry_run:  # for all spools: none is begun without it
-        await in_thread(partial(check_writable, receipts))
-    coordinator = Coordinator(
+    return Coordinator(
         places,
         client or own,
         options,
@@ -137,7 +166,6 @@ async def flush_spools(
         deadline=deadline,
         listener=on_event,
     )
-    return await coordinator.run()
 
 
 def _paths(argument: str, given: AnyPath | Iterable[AnyPath]) -> tuple[Path, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cirron_spool.cli.arguments.options import EXIT_CODES, add_directory, add_dry_run, add_selection
+from cirron_spool.cli.arguments.options import EXIT_CODES, add_dry_run, add_places, add_selection
 from cirron_spool.cli.arguments.parser import Parser
 from cirron_spool.cli.arguments.values import End, OneOf, Whole, size_value, time_value
 
@@ -18,7 +18,14 @@ def add_flush(group: Parser) -> None:
         ),
         epilog=EXIT_CODES,
     )
-    add_directory(parser)
+    several = add_places(parser)
+    several.add_argument(
+        "--spools",
+        metavar="N",
+        read=Whole(1, 64),
+        example="8",
+        help="spools flushed at the same time, each strictly in its own order (default: 4)",
+    )
     add_dry_run(parser, "verify the token and list the batches that would go; send and delete nothing")
     add_selection(parser)
     snapshots = parser.add_argument_group("snapshots")

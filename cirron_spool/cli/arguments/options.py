@@ -13,15 +13,40 @@ EXIT_CODES = (
 )
 
 
-def add_directory(parser: argparse.ArgumentParser) -> None:
-    """Add ``--dir``."""
+def add_directory(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add ``--dir``. With ``several`` it may be given again: ``dirs`` has all of them, ``dir`` the last."""
+    if several:
+        parser.set_defaults(dirs=[])
     parser.add_argument(
         "--dir",
         metavar="PATH",
         place="directory",
         example="runs/42/.cirron/spool",
+        several="dirs" if several else "",
         help="the spool directory (default: $CIRRON_OUTPUT_DIR/spool or ./.cirron/spool)",
     )
+
+
+def add_places(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add ``--dir``, which may be given several times, and the options of several spools."""
+    add_directory(parser, several=True)
+    group = parser.add_argument_group("several spools", "With --discover, or several --dir.")
+    group.add_argument(
+        "--discover",
+        metavar="ROOT",
+        place="directory",
+        example="runs",
+        several="discover",
+        dest="discover",
+        default=[],
+        help="every spool at and below the folder ROOT; links are not followed; may be given again",
+    )
+    group.add_argument(
+        "--cross-file-systems",
+        action="store_true",
+        help="with --discover: search folders on other file systems than ROOT, too",
+    )
+    return group
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:

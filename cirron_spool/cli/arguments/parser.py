@@ -41,7 +41,7 @@ class Example(NamedTuple):
 
 
 class Value(argparse.Action):
-    """An option with one value, which is given once at most.
+    """An option with one value. It is given once at most, or collects its values in the list ``several``.
 
     ``example`` is a right value, for an error's line.
 
@@ -57,9 +57,11 @@ class Value(argparse.Action):
         example: str = "",
         place: Literal["", "file", "directory"] = "",
         words: Sequence[str] = (),
+        several: str = "",
         **more: Any,
     ) -> None:
         super().__init__(option_strings, dest, **more)
+        self.several = several
         self.read = read
         self.example = example
         self.place = place
@@ -73,7 +75,7 @@ class Value(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         """Keep the value. Raises UsageError."""
-        if option_string is not None:
+        if option_string is not None and not self.several:
             given = namespace.__dict__.setdefault("given", set())
             if self.dest in given:
                 raise usage_error(parser, f"{option_string} was given twice. Give it once.")
@@ -93,7 +95,10 @@ class Value(argparse.Action):
                     f"{name} needs {self.read.wants}, for example {before} {self.example}. "
                     f"It cannot be {_shown(values)}.",
                 ) from None
-        setattr(namespace, self.dest, value)
+        if self.several:
+            setattr(namespace, self.several, [*getattr(namespace, self.several), value])
+        if self.several != self.dest:
+            setattr(namespace, self.dest, value)
 
 
 class Parser(argparse.ArgumentParser):

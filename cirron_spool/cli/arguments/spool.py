@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cirron_spool.cli.arguments.options import add_directory, add_dry_run, add_force, add_selection
+from cirron_spool.cli.arguments.options import add_dry_run, add_force, add_places, add_selection
 from cirron_spool.cli.arguments.parser import Parser
 from cirron_spool.cli.arguments.values import Whole
 
@@ -14,7 +14,7 @@ def add_inspect(group: Parser) -> None:
         help="list spool files with sizes and timestamps",
         description="List the batches in the spool, oldest first, without reading them. Works offline.",
     )
-    add_directory(parser)
+    add_places(parser)
     add_selection(parser)
     parser.add_argument(
         "--last", metavar="N", read=Whole(1), example="20", help="show the newest N batches only"
@@ -42,7 +42,7 @@ def add_clear(group: Parser) -> None:
         help="delete local spool files",
         description="Delete every batch in the spool, or the selected ones, after asking. Works offline.",
     )
-    add_directory(parser)
+    add_places(parser)
     add_selection(parser)
     add_dry_run(parser, "list the batches that would be deleted, and delete nothing")
     add_force(parser)

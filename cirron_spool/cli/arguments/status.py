@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cirron_spool.cli.arguments.options import add_directory
+from cirron_spool.cli.arguments.options import add_places
 from cirron_spool.cli.arguments.parser import Parser
 
 
@@ -20,7 +20,7 @@ def add_status(group: Parser) -> None:
             "out, or the token was refused; 4 the platform does not answer."
         ),
     )
-    add_directory(parser)
+    add_places(parser)
     parser.add_argument("--offline", action="store_true", help="do not ask the platform")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run="status")

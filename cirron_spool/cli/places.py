@@ -1,0 +1,66 @@
+"""The spools that the arguments name: one, or several."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from cirron_spool.errors import ConfigError
+from cirron_spool.text import count, printable
+
+if TYPE_CHECKING:
+    from cirron_spool.cli.console import Console
+    from cirron_spool.spool.discovery import PassedBy
+
+# Folders that were passed by, and spools with a problem, are named up to this many.
+MOST_NAMED = 50
+
+
+def are_several(options: argparse.Namespace) -> bool:
+    """Whether the arguments name more than one spool. Raises ConfigError for options of several that lack them."""
+    several = bool(options.discover) or len(options.dirs) > 1
+    if not several and getattr(options, "spools", None) is not None:
+        _lacks("--spools")
+    if options.cross_file_systems and not options.discover:
+        _lacks("--cross-file-systems")
+    return several
+
+
+def find_spools(options: argparse.Namespace, console: Console) -> list[Path]:
+    """The spools at and below each ``--discover``, and each ``--dir``; a warning for each folder passed by.
+
+    Raises SpoolError for a root that cannot be searched.
+    """
+    from cirron_spool.settings.paths import spool_directory  # the start of inspect is measured
+    from cirron_spool.spool.discovery import discover
+
+    passed: list[PassedBy] = []
+    roots = [spool_directory(root, {}) for root in options.discover]
+    found = [
+        spool.path
+        for spool in discover(roots, cross_file_systems=options.cross_file_systems, passed_by=passed.append)
+    ]
+    for folder in passed[:MOST_NAMED]:
+        console.warning(f"Passed by {printable(str(folder.path))}: {folder.reason}.")
+    if len(passed) > MOST_NAMED:
+        console.warning(f"{count(len(passed) - MOST_NAMED, 'further folder')} passed by.")
+    return list(dict.fromkeys([*found, *(spool_directory(each, {}) for each in options.dirs)]))
+
+
+def no_spools(options: argparse.Namespace) -> str:
+    """The line of a command that has found no spool."""
+    return f"No spools found below {', '.join(printable(root) for root in options.discover)}"
+
+
+def next_command_on_several(words: str, options: argparse.Namespace) -> str:
+    """The command line of a next command on the same spools."""
+    import shlex  # rarely needed
+
+    given = [f"--discover {shlex.quote(root)}" for root in options.discover]
+    given += [f"--dir {shlex.quote(directory)}" for directory in options.dirs]
+    return printable(" ".join([f"cirron-spool {words}", *given]))
+
+
+def _lacks(flag: str) -> NoReturn:
+    raise ConfigError(f"{flag} is for several spools. Add --discover ROOT, or leave {flag} out.")
