@@ -267,6 +267,15 @@ def test_what_is_said_to_be_beside_the_package_is_there() -> None:
         assert os.access(ROOT / script, os.X_OK)
 
 
+def test_every_message_of_the_troubleshooting_page_is_one_of_ours() -> None:
+    sources = "".join(path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py")))
+    joined = re.sub(r"\"\s*\n\s*f?\"", "", sources)  # a text in several lines
+    messages = [row[0].strip("`") for row in rows(PAGES["docs/troubleshooting.md"])]
+    assert len(messages) > 20
+    parts = [part.strip(" .") for message in messages for part in message.split("…") if len(part) > 3]
+    assert [part for part in parts if part not in joined] == []
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_leads_somewhere(page: str) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", PAGES[page])

@@ -261,3 +261,10 @@ def test_the_container_file_and_the_release_workflow_have_no_finding() -> None:
             [scripts / linter[0], *linter[1:]], cwd=ROOT, capture_output=True, encoding="utf-8", check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_citation_is_valid_and_of_this_version() -> None:
+    pytest.importorskip("check_jsonschema")
+    citation = ROOT / "CITATION.cff"
+    run("-m", "check_jsonschema", "--builtin-schema", "vendor.citation-file-format", citation, cwd=ROOT)
+    assert f"\nversion: {__version__}\n" in citation.read_text(encoding="utf-8")
