@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import threading
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,14 @@ def redirected(tmp_path: Path, redirection: str, *args: str) -> CliResult:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
-@pytest.mark.parametrize("redirection", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize(
+    ("redirection", "args"),
+    [
+        *((">&- 2>&- <&-", args) for args in COMMANDS),
+        *product((">&-", "2>&-", "<&-"), (["flush"], ["flush", "--json"], ["inspect"])),
+    ],
+    ids=str,
+)
 def test_a_closed_stream_changes_nothing_else(tmp_path: Path, redirection: str, args: list[str]) -> None:
     spool = tmp_path / ".cirron/spool"
     written = sdk_batches(spool, 3, spans=TINY)
@@ -46,8 +53,18 @@ def test_a_closed_stream_changes_nothing_else(tmp_path: Path, redirection: str, 
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-", ">&- 2>&- <&-"])
-@pytest.mark.parametrize("args", [["--verbose"], ["--json-events"], ["--keep-going"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("redirection", "args"),
+    [
+        (">&-", ["--verbose"]),
+        ("2>&-", ["--verbose"]),
+        (">&- 2>&-", ["--json-events"]),
+        (">&- 2>&- <&-", ["--json-events"]),
+        ("2>&-", ["--json-events"]),
+        (">&- 2>&- <&-", ["--keep-going"]),
+    ],
+    ids=str,
+)
 def test_words_do_not_go_into_the_file_or_socket_that_took_a_closed_streams_number(
     tmp_path: Path, redirection: str, args: list[str]
 ) -> None:
@@ -82,11 +99,19 @@ def test_an_answer_is_taken_though_the_question_went_nowhere(tmp_path: Path) -> 
 
 @pytest.mark.thorough
 @FULL
-@pytest.mark.parametrize("form", [[], ["--json"], ["--json-events"], ["--verbose"]], ids=" ".join)
 @pytest.mark.parametrize(
-    ("answers", "code"),
-    [([], 0), ([Answer(404)], 1), ([Answer(401)], 3), ([Answer(503)], 4)],
-    ids=["delivered", "stopped", "refused", "later"],
+    ("form", "answers", "code"),
+    [
+        ([], [], 0),
+        ([], [Answer(404)], 1),
+        ([], [Answer(401)], 3),
+        ([], [Answer(503)], 4),
+        (["--json"], [], 0),
+        (["--json"], [Answer(404)], 1),
+        (["--json-events"], [], 0),
+        (["--json-events"], [Answer(503)], 4),
+        (["--verbose"], [Answer(401)], 3),
+    ],
 )
 def test_the_exit_code_tells_of_the_delivery_and_a_warning_of_the_stream(
     tmp_path: Path, form: list[str], answers: list[Answer], code: int

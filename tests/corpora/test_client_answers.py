@@ -13,7 +13,8 @@ from answer_oracle import allowed
 from client_answers import runs
 
 HERE = Path(__file__).parent
-RUNS = 3000
+# Each of the 1,093 answers whole, then others. The parser in Python serves only where aiohttp has no wheel.
+RUNS = {"C": 2000, "Python": 1500}
 
 
 @pytest.mark.parametrize("parser", ["C", "Python"])
@@ -22,14 +23,14 @@ def test_no_answer_deletes_a_batch_that_may_not(parser: str) -> None:
     if parser == "Python":
         environment["AIOHTTP_NO_EXTENSIONS"] = "1"
     done = subprocess.run(
-        [sys.executable, str(HERE / "client_answers.py"), "--runs", str(RUNS)],
+        [sys.executable, str(HERE / "client_answers.py"), "--runs", str(RUNS[parser])],
         env=environment,
         capture_output=True,
         encoding="utf-8",
         check=False,
     )
     print(done.stdout)
-    assert f"{RUNS} runs of " in done.stdout
+    assert f"{RUNS[parser]} runs of " in done.stdout
     assert f"aiohttp's parser in {parser}," in done.stdout
     assert "0 problems" in done.stdout
     assert (done.returncode, done.stderr) == (0, "")

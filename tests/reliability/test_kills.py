@@ -11,16 +11,16 @@ from harness import Books, Producer, Vault, json_answer, new_seed
 from zygote import Zygote
 
 
-def test_500_kills_lose_nothing(tmp_path: Path) -> None:
-    report = kills.run(tmp_path, 500, new_seed())
+def test_200_kills_lose_nothing(tmp_path: Path) -> None:
+    report = kills.run(tmp_path, 200, new_seed())
     print(report)
     # It did not only kill flushes that had not begun, or were over.
-    assert report.seen_on_disk[1] > 50 and report.seen_on_disk[2] > 5
-    assert all(report.by_mode[mode] > 25 for mode in kills.MODES)
+    assert report.seen_on_disk[1] > 20 and report.seen_on_disk[2] > 1
+    assert all(report.by_mode[mode] > 10 for mode in kills.MODES)
 
 
 def test_kills_with_several_in_flight(tmp_path: Path) -> None:
-    report = kills.run(tmp_path, 100, new_seed(), in_flight=3)
+    report = kills.run(tmp_path, 60, new_seed(), in_flight=3)
     print(report)
     assert report.most_seen_on_disk > 2
 
