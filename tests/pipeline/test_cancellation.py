@@ -51,7 +51,7 @@ T = TypeVar("T")
 
 pytestmark = pytest.mark.usefixtures("short_delays")
 
-BATCHES = 10
+BATCHES = 6
 
 
 class Steps:
@@ -166,7 +166,7 @@ def descriptors() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What a flush of five batches meets."""
+    """What a flush of `BATCHES` meets."""
 
     answers: Sequence[AnswerLike] = ()
     options: tuple[tuple[str, object], ...] = ()
