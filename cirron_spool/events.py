@@ -239,10 +239,14 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class SpoolsFound:
-    """A search has found ``spools`` so far; ``batches`` wait in them."""
+    """A search has found ``spools`` so far, with ``batches`` in all.
+
+    ``with_batches`` counts the spools that are not empty; None where that is not known.
+    """
 
     spools: int
     batches: int
+    with_batches: int | None = None
 
 
 FlushEvent = (

@@ -72,7 +72,11 @@ class ManyFlush(FlushSession[FlushSpoolsResult]):
         """Print the result."""
         options, console = self._options, self._view.console
         if result.untried and not options.dry_run:
-            console.warning(f"Stopping flush; {count(result.untried, 'batch')} left in spools.")
+            console.warning(f"Left in the spools: {count(result.untried, 'batch')}.")
+        if not self._watching:
+            for spool in result.spools:
+                if not spool.exists:
+                    console.warning(f"{printable(str(spool.directory))} does not exist. Check --dir.")
         looks = [spool for spool in result.spools if _needs_look(spool)]
         lines = [*_looks(looks), _summary(result)]
         for line in lines:

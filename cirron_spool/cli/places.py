@@ -33,19 +33,20 @@ def find_spools(options: argparse.Namespace, console: Console) -> list[Path]:
     Raises SpoolError for a root that cannot be searched.
     """
     from cirron_spool.settings.paths import spool_directory  # the start of inspect is measured
-    from cirron_spool.spool.discovery import discover
+    from cirron_spool.spool.discovery import discover, distinct
 
     passed: list[PassedBy] = []
     roots = [spool_directory(root, {}) for root in options.discover]
-    found = [
-        spool.path
-        for spool in discover(roots, cross_file_systems=options.cross_file_systems, passed_by=passed.append)
-    ]
+    named = distinct(spool_directory(each, {}) for each in options.dirs)
+    search = discover(
+        roots, cross_file_systems=options.cross_file_systems, passed_by=passed.append, besides=named
+    )
+    found = [spool.path for spool in search]
     for folder in passed[:MOST_NAMED]:
         console.warning(f"Passed by {printable(str(folder.path))}: {folder.reason}.")
     if len(passed) > MOST_NAMED:
         console.warning(f"{count(len(passed) - MOST_NAMED, 'further folder')} passed by.")
-    return list(dict.fromkeys([*found, *(spool_directory(each, {}) for each in options.dirs)]))
+    return found + named
 
 
 def no_spools(options: argparse.Namespace) -> str:

@@ -165,7 +165,14 @@ class JsonEvents(FlushView):
     def show(self, event: FlushEvent | SpoolsFound, spool: Path | None = None) -> None:
         """Show one event. Those of one of several spools have its directory."""
         if isinstance(event, SpoolsFound):
-            described: _Described | None = "spools", {"spools": event.spools, "batches": event.batches}
+            described: _Described | None = (
+                "spools",
+                {
+                    "spools": event.spools,
+                    "withBatches": event.with_batches,
+                    "batches": event.batches,
+                },
+            )
         elif isinstance(event, Ended) and spool is not None:
             described = "spoolEnd", {**result_json(event.result), "exitCode": event.result.exit_code}
         else:

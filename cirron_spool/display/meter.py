@@ -108,7 +108,8 @@ class Meter:
         """Count an event about the number of files or spools."""
         match event:
             case SpoolsFound():
-                self._spools, self._batches = event.spools, event.batches
+                self._batches = event.batches
+                self._spools = event.spools if event.with_batches is None else event.with_batches
             case Started() if spool is None:
                 self._batches, self.total = event.batches, event.total_bytes
                 self._mark()

@@ -46,7 +46,7 @@ from cirron_spool.fleet.queue import Spool, SpoolQueue
 from cirron_spool.fleet.results import failed_result, joined, nothing_sent
 from cirron_spool.fleet.search import Places
 from cirron_spool.pipeline.client import Client
-from cirron_spool.pipeline.deadline import Deadline, StopSignal
+from cirron_spool.pipeline.deadline import DEADLINE_NEAR, Deadline, StopSignal
 from cirron_spool.pipeline.options import FlushOptions, WatchOptions
 from cirron_spool.pipeline.patience import Patience
 from cirron_spool.pipeline.report import LOGGER
@@ -100,6 +100,7 @@ class Coordinator:
         self._spools: dict[Path, Spool] = {}
         self._queue = SpoolQueue()
         self._batches = 0  # of all that were found
+        self._with_batches: set[Path] = set()
         self._active = 0
         self._opening = anyio.CancelScope()
         self._changed = anyio.Event()
@@ -178,8 +179,9 @@ class Coordinator:
             elif each.batches or snapshots or (each.path in self._named and self._watch is None):
                 self._queue.push(spool)
         self._batches += sum(each.batches for each in found)
+        self._with_batches.update(each.path for each in found if each.batches)
         if found:
-            self._emit(None, SpoolsFound(len(self._spools), self._batches))
+            self._emit(None, SpoolsFound(len(self._spools), self._batches, len(self._with_batches)))
         self._wake()
 
     async def _look_out(self) -> None:
@@ -237,8 +239,8 @@ class Coordinator:
         spool.again, spool.tally = False, Tally(spool.path, spool.batches)
         try:
             result, reason = await self._flush_turn(spool, patience)
-            if self._verified:
-                result = replace(result, verified=True)
+            warnings = tuple(line for line in result.warnings if line != DEADLINE_NEAR)  # it is about all
+            result = replace(result, verified=self._verified, warnings=warnings)
             spool.result = joined(spool.result, result)
             spool.turns += 1
             if reason:
@@ -341,6 +343,9 @@ class Coordinator:
         if spool.tally is not None:
             spool.tally.note(event)
         if isinstance(event, Warned):
+            if event.message == DEADLINE_NEAR:
+                self._warn(event.message)
+                return
             # The same words about each spool, such as those about the deadline, are said once.
             if event.message in self._said:
                 return
@@ -361,8 +366,10 @@ def _log(event: SpoolEvent) -> None:
     """Log an event, for a flush without a listener."""
     inner = event.event
     if isinstance(inner, SpoolsFound):
-        LOGGER.debug("found %d spools with %d batches", inner.spools, inner.batches)
+        LOGGER.debug("found %d spools, %d batches in them", inner.spools, inner.batches)
         return
     is_for_person = isinstance(inner, Failed | Quarantined | SnapshotFailed | Waiting | Warned)
-    place = f"{printable(str(event.directory))}: " if event.directory is not None else ""
-    LOGGER.log(logging.WARNING if is_for_person else logging.DEBUG, "%s%s", place, describe(inner))
+    level = logging.WARNING if is_for_person else logging.DEBUG
+    if LOGGER.isEnabledFor(level):
+        place = f"{printable(str(event.directory))}: " if event.directory is not None else ""
+        LOGGER.log(level, "%s%s", place, describe(inner))

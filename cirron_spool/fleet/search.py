@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cirron_spool.errors import CirronSpoolError
-from cirron_spool.spool.discovery import FoundSpool, PassedBy, discover
+from cirron_spool.spool.discovery import FoundSpool, PassedBy, discover, distinct
 from cirron_spool.spool.listing import list_names
 from cirron_spool.spool.names import created_ns_of
 from cirron_spool.text import count, printable
@@ -57,10 +57,13 @@ class Search:
         roots: Sequence[Path] = self._places.roots
         if self._missing_ok:
             roots = [root for root in roots if os.path.exists(root)]
-        portion = [_named(directory) for directory in self._places.directories]
+        portion = [_named(directory) for directory in distinct(self._places.directories)]
         handed_over = time.monotonic()
         for spool in discover(
-            roots, cross_file_systems=self._places.cross_file_systems, passed_by=self._pass_by
+            roots,
+            cross_file_systems=self._places.cross_file_systems,
+            passed_by=self._pass_by,
+            besides=self._places.directories,
         ):
             if self.is_over:
                 return

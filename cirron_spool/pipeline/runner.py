@@ -26,7 +26,7 @@ from cirron_spool.events import (
 from cirron_spool.pipeline.batch import Prepared
 from cirron_spool.pipeline.batch_reader import BatchReader
 from cirron_spool.pipeline.client import Client
-from cirron_spool.pipeline.deadline import GRACE_S, Deadline, StopSignal
+from cirron_spool.pipeline.deadline import DEADLINE_NEAR, GRACE_S, Deadline, StopSignal
 from cirron_spool.pipeline.delivery import Delivery
 from cirron_spool.pipeline.disk_worker import DiskWorker
 from cirron_spool.pipeline.inline_worker import InlineWorker
@@ -309,7 +309,7 @@ class FlushRun:
         await stop.wait()
         if isinstance(stop, Deadline) and stop.passed:
             self._end_watch()
-            self._report.warn("The deadline is near: no further batch is begun.")
+            self._report.warn(DEADLINE_NEAR)
             await delivery.wind_down(stop.grace_s)
         elif self._options.watch is None or patience is None:
             await delivery.wind_down(GRACE_S)

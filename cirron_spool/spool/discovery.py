@@ -53,8 +53,9 @@ def discover(
     *,
     cross_file_systems: bool = False,
     passed_by: Callable[[PassedBy], object] = lambda _: None,
+    besides: Iterable[Path] = (),
 ) -> Iterator[FoundSpool]:
-    """Find the spools in ``roots`` and below, each once, in the order of their paths.
+    """Find the spools in ``roots`` and below, each once and none of ``besides``, in the order of their paths.
 
     Links below a root are not followed. Folders on another file system than their root are entered only with
     ``cross_file_systems``. No folder inside a spool is searched. ``passed_by`` is called for each folder that cannot
@@ -64,7 +65,7 @@ def discover(
     places = [Path(os.path.abspath(root)) for root in roots]
     for place in places:
         check_root(place)
-    seen: set[tuple[int, int]] = set()
+    seen = {identity for path in besides if (identity := identity_of(path)) is not None}
     for place in places:
         yield from _search(place, cross_file_systems, seen, passed_by)
 
@@ -81,6 +82,23 @@ def check_root(root: Path) -> None:
         raise SpoolError(f"{printable(str(root))} is not a folder. Pass --discover a folder.") from None
     except OSError as error:
         raise unusable("read", root, error) from None
+
+
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """The device and the inode of a folder; None where it cannot be seen. Links are followed."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def distinct(directories: Iterable[Path]) -> list[Path]:
+    """The directories, without those that are an earlier one under another path."""
+    found: dict[object, Path] = {}
+    for directory in directories:
+        found.setdefault(identity_of(directory) or directory, directory)
+    return list(found.values())
 
 
 def _search(

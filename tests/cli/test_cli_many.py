@@ -161,7 +161,7 @@ def test_what_cannot_be_is_one_clear_line(tmp_path: Path, arguments: tuple[str, 
 def test_the_meter_counts_spools(tmp_path: Path) -> None:
     meter = Meter()
     a, b = tmp_path / "a", tmp_path / "b"
-    meter.note(SpoolsFound(2, 4))
+    meter.note(SpoolsFound(3, 4, 2))
     for spool in (a, b):
         meter.note(Started(spool, 2, 20), spool)
         meter.note(Sending("1-0a.json", 10), spool)

@@ -8,6 +8,7 @@ import pickle
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ async def test_each_spool_goes_in_its_own_order_through_one_client(tmp_path: Pat
     assert [each.directory for each in result.spools] == sorted([*spools, empty])
     assert (result.uploaded, result.exit_code, result.verified, result.warnings) == (30, 0, True, ())
     assert all(each.verified for each in result.spools if each.uploaded)
-    assert SpoolEvent(None, SpoolsFound(7, 30)) in events.seen
+    assert SpoolEvent(None, SpoolsFound(7, 30, 6)) in events.seen
     assert pickle.loads(pickle.dumps((events.seen, result))) == (events.seen, result)
     assert not any(snapshot(spool) for spool in spools)
 
@@ -314,3 +315,16 @@ async def test_a_watch_waits_out_an_outage_once_for_all(
     kinds = [type(each.event).__name__ for each in events.seen]
     assert (result.uploaded, result.exit_code) == (9, 0)
     assert kinds.count("Waiting") == kinds.count("Resumed") == 1
+
+
+async def test_a_deadline_is_said_once_and_ends_all_in_time(tmp_path: Path) -> None:
+    for name in "abcd":
+        fill(tmp_path, name)
+    with ScriptedServer() as server:
+        server.on("POST", "/api/traces", default=Answer(200, hang=True))
+        result = await flush_spools(
+            tmp_path, spools=2, api_url=server.url, token=TOKEN, deadline=timedelta(seconds=0.4)
+        )
+        assert len(server.uploads) == 2
+    assert result.warnings == ("The deadline is near: no further batch is begun.",)
+    assert {(each.exit_code, each.untried, each.warnings) for each in result.spools} == {(4, 3, ())}
