@@ -15,6 +15,7 @@ from cirron_spool.cli.console import Console, Fault, is_terminal
 from cirron_spool.cli.directory_hints import warn_of_directory
 from cirron_spool.cli.flush_session import FlushSession
 from cirron_spool.cli.log_file import LogFile
+from cirron_spool.cli.metrics import end_metrics, open_metrics
 from cirron_spool.cli.places import are_several
 from cirron_spool.cli.render import existence, result_json, sent_line, snapshot_line, summary
 from cirron_spool.cli.selection import (
@@ -64,10 +65,12 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     # The event loop is the command's own, so that nothing else waits for the disk.
     given = _given(options, *(field.name for field in fields(Tuning)))
     many = are_several(options)
+    metrics = open_metrics(options, console) if options.metrics_file is not None else None
     # A slow disk of one spool must not hold the event loop of the others.
     tuning = Tuning(**{"disk_work": "thread" if many else "inline", **given})
     view = _choose_view(options, console)
     flush = _session(many, view, options, signals, watching)
+    flush.metrics = metrics
     try:
         with view, flush.stopping(), resource_errors():
             result = event_loop.run(
@@ -92,6 +95,7 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
         result = flush.result_in(error)
         if result is None:
             if not (isinstance(error, ResourceError) or signals.number):
+                end_metrics(metrics, error.exit_code)
                 raise
             result = flush.nothing_done()
         fault = Fault.of(error)
@@ -100,8 +104,8 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
             console.error(fault.message)
             if error.hint:
                 console.warning(error.hint)
-        return flush.end(result, error.exit_code, fault)
-    return flush.end(result, result.exit_code)
+        return end_metrics(metrics, flush.end(result, error.exit_code, fault), result)
+    return end_metrics(metrics, flush.end(result, result.exit_code), result)
 
 
 def _snapshots(options: argparse.Namespace) -> dict[str, Any]:
@@ -150,7 +154,7 @@ class _Flush(FlushSession[FlushResult]):
         """Flush, or follow the spool."""
         flush = watch if self._watching else flush_spool
         options |= self._watching
-        return await flush(self._options.dir, on_event=self._view.show, stop=stop, **options)
+        return await flush(self._options.dir, on_event=self.hear, stop=stop, **options)
 
     def conclude(self, result: FlushResult, exit_code: int, fault: Fault | None) -> int:
         """Print the result."""

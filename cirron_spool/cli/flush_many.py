@@ -54,7 +54,7 @@ class ManyFlush(FlushSession[FlushSpoolsResult]):
         return await self._coordinator.run()
 
     def _show(self, event: SpoolEvent) -> None:
-        self._view.show(event.event, event.directory)
+        self.hear(event.event, event.directory)
 
     def result_in(self, error: CirronSpoolError) -> FlushSpoolsResult | None:
         """The result in the error."""

@@ -9,20 +9,30 @@ import signal
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from types import FrameType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cirron_spool.cli.console import INTERRUPTED, Fault
 from cirron_spool.cli.signals import Signals, StopRequest
 from cirron_spool.cli.views import FlushView
 from cirron_spool.errors import EXIT_TEMPFAIL, CirronSpoolError
+from cirron_spool.events import FlushEvent, SpoolsFound
+
+if TYPE_CHECKING:
+    from cirron_spool.telemetry.metrics_file import MetricsFile
 
 R = TypeVar("R")
 
 
 class FlushSession(ABC, Generic[R]):
-    """One run under signals, shown in ``view``. ``watching`` are the options of a watch, empty without one."""
+    """One run under signals, shown in ``view``. ``watching`` are the options of a watch, empty without one.
+
+    ``metrics`` is set where a file of metrics was asked for.
+    """
+
+    metrics: MetricsFile | None = None
 
     def __init__(
         self, view: FlushView, options: argparse.Namespace, signals: Signals, watching: Mapping[str, Any]
@@ -81,7 +91,14 @@ class FlushSession(ABC, Generic[R]):
                 self._view.console.say(
                     f"Watching {self.watched}. Press Ctrl-C to send the sealed batches and stop."
                 )
-            return await self.deliver(stopped, **options)
+            async with self.metrics.kept_written() if self.metrics is not None else nullcontext():
+                return await self.deliver(stopped, **options)
+
+    def hear(self, event: FlushEvent | SpoolsFound, spool: Path | None = None) -> None:
+        """Show an event, and count it. ``spool`` is the directory of one of several spools."""
+        if self.metrics is not None and not isinstance(event, SpoolsFound):
+            self.metrics.note(event, spool)
+        self._view.show(event, spool)
 
     def end(self, result: R, exit_code: int, fault: Fault | None = None) -> int:
         """Conclude in the form that was asked for; returns the flush's exit code, or the signal's if one ended it."""

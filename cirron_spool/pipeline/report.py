@@ -24,6 +24,7 @@ from cirron_spool.pipeline.deadline import Deadline
 from cirron_spool.pipeline.options import FlushOptions
 from cirron_spool.pipeline.preflight import Contents
 from cirron_spool.pipeline.tally import Tally
+from cirron_spool.telemetry import otel
 from cirron_spool.text import count as number_of
 
 LOGGER = logging.getLogger("cirron_spool")
@@ -35,7 +36,7 @@ class Report:
     """Tells the listener of a flush what happens, and counts it in ``tally``.
 
     ``has_listener``: somebody wants the events of each batch. ``started``: the first listing was reported.
-    ``snapshots_left`` is a warning for the end, or empty.
+    ``snapshots_left`` is a warning for the end, or empty. ``telemetry`` hears each event first, where it is set.
     """
 
     def __init__(self, directory: Path, options: FlushOptions) -> None:
@@ -43,7 +44,10 @@ class Report:
         self.started = False
         self.snapshots_left = ""
         # An event for each batch is made only for a listener.
-        self.has_listener = options.on_event is not None or LOGGER.isEnabledFor(logging.DEBUG)
+        self.has_listener = (
+            options.on_event is not None or LOGGER.isEnabledFor(logging.DEBUG) or otel.is_used()
+        )
+        self.telemetry: otel.FlushTelemetry | None = None
         self._listener = options.on_event if options.on_event is not None else log_event
         # The context variables of the caller. Callbacks of threads and timers emit events, too, and have others.
         self._context = copy_context()
@@ -106,6 +110,8 @@ class Report:
         """Give an event to the listener, in the caller's context; keep its warning for the result."""
         if warning := warning_in(event):
             self.tally.warnings.append(warning)
+        if self.telemetry is not None:
+            self.telemetry.note(event)
         self._context.run(self._listener, event)
 
     def warn(self, message: str) -> None:

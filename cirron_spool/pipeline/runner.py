@@ -53,6 +53,7 @@ from cirron_spool.receipts.writer import ReceiptsFile
 from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.lease import RENEW_S
 from cirron_spool.spool.snapshots import snapshots_left
+from cirron_spool.telemetry.otel import flush_telemetry
 
 DISK_WORKERS: dict[str, type[DiskWorker]] = {"thread": ThreadWorker, "inline": InlineWorker}
 
@@ -106,6 +107,10 @@ class FlushRun:
 
     async def run(self) -> FlushResult:
         """Flush; see :func:`cirron_spool.flush_spool`."""
+        with flush_telemetry(self._spool.path) as self._report.telemetry:
+            return await self._run()
+
+    async def _run(self) -> FlushResult:
         cleared: Cleared | None = None
         self._report.warn(self._warning)
         try:

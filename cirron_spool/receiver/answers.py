@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 class Answer:
     """A status, its content and further header fields.
 
-    An object as ``content`` becomes JSON, text becomes an HTML page. ``refused`` is the reason of a refusal for the
-    journal, and empty where nothing was refused.
+    An object as ``content`` becomes JSON, text becomes an HTML page unless ``fields`` has a ``Content-Type``.
+    ``refused`` is the reason of a refusal for the journal, and empty where nothing was refused.
     """
 
     status: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -17,7 +18,7 @@ class Journal:
     ``report`` is given the lines: failures always, everything when ``verbose``. ``received`` batches with ``bytes``
     bytes of JSON are stored, and ``snapshots`` with ``snapshot_bytes`` bytes. ``duplicates`` were stored before.
     ``sign_ins`` have got their tokens. ``refused`` requests got an error as their answer; ``unauthorized`` of them had
-    a wrong token.
+    a wrong token. ``refused_by_status`` counts them by their HTTP status.
     """
 
     def __init__(self, report: Callable[[str], None], *, verbose: bool) -> None:
@@ -28,6 +29,7 @@ class Journal:
         self.snapshot_bytes = 0
         self.sign_ins = 0
         self.refused = 0
+        self.refused_by_status: Counter[int] = Counter()
         self.unauthorized = 0
         self._report = report
         self._verbose = verbose
@@ -66,6 +68,7 @@ class Journal:
         if not answer.refused:
             return
         self.refused += 1
+        self.refused_by_status[answer.status] += 1
         self.unauthorized += answer.status == 401
         # Another batch under a stored one's identifier, or a disk that fails: a person must look.
         urgent = answer.status in (409, 500, 507)

@@ -11,6 +11,7 @@ POST  /api/cli/auth/device                     200 with the codes of a new sign-
 GET   /api/cli/auth/device?device_code=…       200 with tokens, 400 or 429 with an error of RFC 8628
 GET   /device                                  200, the page that approves a sign-in; POST sends its form
 GET   /health                                  200 ``{"status": "ok", "batches": …, …}`` with counts; else 503
+GET   /metrics                                 200, the counts in the text format of Prometheus
 ====  =======================================  =================================================================
 
 Refusals are ``{"success": false, "error": …}``, and pages to a browser's form. docs/contract.md, Receiver, has the
@@ -32,6 +33,7 @@ from cirron_spool.receiver.health import Health
 from cirron_spool.receiver.ingest import Ingest
 from cirron_spool.receiver.intake import Intake
 from cirron_spool.receiver.journal import Journal
+from cirron_spool.receiver.metrics import Metrics
 from cirron_spool.receiver.options import ReceiverOptions
 from cirron_spool.receiver.shaping import Shaping
 from cirron_spool.receiver.snapshots import SNAPSHOTS, Snapshots
@@ -63,6 +65,7 @@ class Routes:
             "/api/cli/auth/device": {"GET": device_flow.poll, "POST": device_flow.start},
             "/device": {**_get(device_page.show), "POST": device_page.decide},
             "/health": _get(Health(store, intake, journal).get),
+            "/metrics": _get(Metrics(store, intake, journal).get),
         }
 
     async def __call__(self, request: Request) -> Answer:

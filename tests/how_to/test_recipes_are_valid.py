@@ -56,7 +56,7 @@ def shell_texts() -> dict[str, str]:
         if "jobs" in document:
             steps = [step for job in document["jobs"].values() for step in job["steps"] if "run" in step]
             found.update({f"{name}-{number}": step["run"] for number, step in enumerate(steps)})
-        else:
+        elif "spec" in document:
             scripts = [
                 container["command"][2]
                 for container in containers(document)
@@ -79,6 +79,16 @@ def cirron_commands() -> dict[str, list[str]]:
             if "lifecycle" in container:
                 found[f"{name}-preStop"] = container["lifecycle"]["preStop"]["exec"]["command"][1:]
     return found
+
+
+def test_the_alerts_pass_promtool(tmp_path: Path) -> None:
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("promtool is not installed")
+    rules = tmp_path / "rules.yml"
+    rules.write_text(FILES["cirron-spool.rules.yml"].text, encoding="utf-8")
+    done = subprocess.run([program, "check", "rules", rules], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_shell_text_passes_shellcheck(tmp_path: Path) -> None:

@@ -187,6 +187,13 @@ def add_flush(group: Parser) -> None:
     )
     output = parser.add_argument_group("output")
     output.add_argument(
+        "--metrics-file",
+        metavar="FILE",
+        place="file",
+        example="cirron_spool.prom",
+        help="write metrics for Prometheus to FILE, whole, at the end and every 15 s (needs the extra metrics)",
+    )
+    output.add_argument(
         "--receipts",
         metavar="FILE",
         place="file",

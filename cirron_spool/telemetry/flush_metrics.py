@@ -1,0 +1,123 @@
+"""The metrics of one command's flushes, counted from their events, and the state of its spools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cirron_spool.errors import EXIT_OK, SpoolError
+from cirron_spool.events import (
+    Ended,
+    Failed,
+    FlushEvent,
+    Quarantined,
+    Resumed,
+    Retrying,
+    Started,
+    Uploaded,
+    Waiting,
+)
+from cirron_spool.settings.paths import quarantine_path
+from cirron_spool.spool.directory import SpoolDirectory
+from cirron_spool.spool.names import created_ns_of
+from cirron_spool.telemetry import families as of
+from cirron_spool.telemetry.families import Family, Kind
+
+_CAUSES = ("outage", "token")
+
+
+class FlushMetrics:
+    """Counts the events of the flushes of one command. ``before`` are the values that an earlier command has left.
+
+    Not safe for several threads, but :meth:`values` may run in another one: it reads single numbers.
+    """
+
+    def __init__(self, before: dict[Family, dict[str, float]]) -> None:
+        self._values: dict[Family, dict[str, float]] = {
+            family: {"": 0.0} if family.kind is Kind.COUNTER and not family.label else {}
+            for family in of.KEPT
+        }
+        for family, values in before.items():
+            self._values[family].update(values)
+        self._spools: dict[Path, None] = {}
+        self._held_up = dict.fromkeys(_CAUSES, 0.0)
+
+    def add_spool(self, directory: Path) -> None:
+        """Look at ``directory``, too."""
+        self._spools[directory] = None
+
+    def note(self, event: FlushEvent, directory: Path | None = None) -> None:
+        """Count an event of the flush of ``directory``, which Started names as well."""
+        if directory is not None:
+            self._spools[directory] = None
+        match event:
+            case Started():
+                self._spools[event.directory] = None
+            case Uploaded():
+                self._count(of.UPLOADED)
+                self._count(of.UPLOADED_BYTES, event.size)
+                self._count(of.SENT_BYTES, event.sent)
+            case Failed():
+                self._count(of.FAILED)
+            case Quarantined():
+                self._count(of.QUARANTINED)
+            case Retrying():
+                self._count(of.RETRIES)
+            case Waiting():
+                self._held_up[event.cause] = 1.0
+            case Resumed():
+                self._held_up[event.cause] = 0.0
+            case Ended():
+                self._count(of.EVICTED, event.result.evicted)
+
+    def end(self, exit_code: int, seconds: float, now: float) -> None:
+        """Count the end of the command: after ``seconds``, at ``now`` in seconds since the epoch."""
+        self._count(of.FLUSHES, 1, str(exit_code))
+        self._held_up = dict.fromkeys(_CAUSES, 0.0)
+        self._values[of.LAST_FLUSH][""] = now
+        self._values[of.LAST_EXIT_CODE][""] = exit_code
+        self._values[of.LAST_DURATION][""] = seconds
+        if exit_code == EXIT_OK:
+            self._values[of.LAST_SUCCESS][""] = now
+
+    def values(self, now: float) -> dict[Family, dict[str, float]]:
+        """All values at ``now``. Looks at the spools. Blocking."""
+        left = _Left()
+        for spool in tuple(self._spools):
+            left.look_at(spool)
+        moment = {
+            of.WAITING: {"": float(left.batches)},
+            of.WAITING_BYTES: {"": float(left.bytes)},
+            of.OLDEST: {"": left.oldest_ns / 1e9} if left.oldest_ns is not None else {},
+            of.QUARANTINE: {"": float(left.quarantined)},
+            of.HELD_UP: dict(self._held_up),
+            of.UPDATED: {"": now},
+        }
+        known = {family: dict(values) for family, values in self._values.items()} | moment
+        return {family: known[family] for family in of.OF_A_FLUSH}
+
+    def _count(self, family: Family, number: float = 1.0, label: str = "") -> None:
+        values = self._values[family]
+        values[label] = values.get(label, 0.0) + number
+
+
+class _Left:
+    """The batches in several spools and their quarantines. A spool that cannot be read counts as empty."""
+
+    def __init__(self) -> None:
+        self.batches = self.bytes = self.quarantined = 0
+        self.oldest_ns: int | None = None
+
+    def look_at(self, path: Path) -> None:
+        """Count the batches of one spool."""
+        try:
+            with SpoolDirectory(path) as spool:
+                entries = spool.entries() if spool.open() else []
+            self.batches += len(entries)
+            self.bytes += sum(entry.size for entry in entries)
+            if entries:
+                oldest = created_ns_of(entries[0].name)
+                self.oldest_ns = oldest if self.oldest_ns is None else min(oldest, self.oldest_ns)
+            with SpoolDirectory(quarantine_path(path)) as quarantine:
+                self.quarantined += len(quarantine.listing().names) if quarantine.open() else 0
+        except SpoolError:
+            return

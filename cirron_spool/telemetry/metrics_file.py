@@ -1,0 +1,127 @@
+"""The metrics file of a command, for the textfile collector of node_exporter."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import time
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cirron_spool.concurrency.threads import in_thread
+from cirron_spool.errors import CirronSpoolError, ConfigError
+from cirron_spool.telemetry.families import KEPT, Family
+from cirron_spool.telemetry.flush_metrics import FlushMetrics
+from cirron_spool.text import printable, reason
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+    from cirron_spool.events import FlushEvent
+
+# Seconds between two writes of a long flush. A scrape is seldom more frequent.
+_INTERVAL_S = 15.0
+# A write takes this share of the time at most: it looks at each spool.
+_MOST_WORK = 0.02
+# A file of this command begins so.
+_BEGINNING = b"# HELP cirron_spool_"
+_LARGEST_BYTES = 1024 * 1024
+
+
+class MetricsFile:
+    """The file ``path`` with the metrics of this command. ``spool`` is the value of their label.
+
+    It shows the state of the spools in ``directories``, and of those that :meth:`note` and :meth:`add_spool` name.
+
+    Counters go on from the file that is there. ``warn`` is called with a line for a person. Blocking. Raises
+    ConfigError for a file that cannot be replaced, and where prometheus-client is not installed.
+    """
+
+    def __init__(
+        self, path: str, spool: str, directories: Iterable[Path], warn: Callable[[str], None]
+    ) -> None:
+        try:
+            from cirron_spool.telemetry import prometheus
+        except ImportError:
+            raise ConfigError(
+                "--metrics-file needs prometheus-client. Run pip install 'cirron-spool[metrics]', or leave it out."
+            ) from None
+        self._format = prometheus
+        self._shown = printable(path)
+        self._path = os.path.realpath(path)  # a link stays one
+        # The text format is UTF-8.
+        self._labels = {"spool": spool.encode("utf-8", "replace").decode()}
+        self._warn = warn
+        self._has_warned = False
+        self._began = time.monotonic()
+        self._metrics = FlushMetrics(self._read())
+        for directory in directories:
+            self.add_spool(directory)
+        self._write()
+
+    def add_spool(self, directory: Path) -> None:
+        """Write the state of ``directory``, too, also before its flush begins."""
+        self._metrics.add_spool(directory)
+
+    def note(self, event: FlushEvent, directory: Path | None = None) -> None:
+        """Count an event of the flush of ``directory``."""
+        self._metrics.note(event, directory)
+
+    @asynccontextmanager
+    async def kept_written(self) -> AsyncIterator[None]:
+        """Write the file every 15 seconds while the block runs."""
+        writing = asyncio.create_task(self._keep_written(), name="cirron-spool metrics")
+        try:
+            yield
+        finally:
+            writing.cancel()
+            await asyncio.wait([writing])
+
+    async def _keep_written(self) -> None:
+        pause_s = _INTERVAL_S
+        while True:
+            await asyncio.sleep(pause_s)
+            began = time.monotonic()
+            with suppress(CirronSpoolError):  # no thread is left: the next write may have one
+                await in_thread(self.write)
+            pause_s = max(_INTERVAL_S, (time.monotonic() - began) / _MOST_WORK)
+
+    def end(self, exit_code: int) -> None:
+        """Count the end of the command, and write the file."""
+        self._metrics.end(exit_code, time.monotonic() - self._began, time.time())
+        self.write()
+
+    def write(self) -> None:
+        """Replace the file in one step. A failure is a warning, once."""
+        try:
+            self._write()
+        except ConfigError as error:
+            if not self._has_warned:
+                self._has_warned = True
+                self._warn(f"{error} The flush goes on without it.")
+
+    def _write(self) -> None:
+        try:
+            self._format.write_file(self._path, self._metrics.values(time.time()), self._labels)
+        except OSError as error:
+            raise ConfigError(f"Cannot write metrics to {self._shown}: {reason(error)}.") from None
+
+    def _read(self) -> dict[Family, dict[str, float]]:
+        """The values that an earlier command has left. Raises ConfigError for a file that is no metrics file."""
+        try:
+            with open(os.open(self._path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+                is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+                content = file.read(_LARGEST_BYTES) if is_regular else b"x"
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise ConfigError(f"Cannot read {self._shown}: {reason(error)}. Name another file.") from None
+        if content and not content.startswith(_BEGINNING):
+            raise ConfigError(f"{self._shown} is no file of metrics. Name another file for them.")
+        try:
+            return self._format.read_values(content.decode(), KEPT, self._labels)
+        except ValueError:
+            self._warn(f"The metrics in {self._shown} cannot be read. The counters begin at 0.")
+            return {}
