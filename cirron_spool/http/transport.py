@@ -127,6 +127,8 @@ class Transport:
         body = UploadBody(upload, once=once, bandwidth=bandwidth)
         outcome = await self._upload_once(method, url, headers, body)
         while outcome is None:  # each turn closes one connection of the pool
+            if upload.before_repeat is not None:
+                await upload.before_repeat()
             body = UploadBody(upload, require_new=True, once=once, bandwidth=bandwidth)
             outcome = await self._upload_once(method, url, headers, body)
         return outcome

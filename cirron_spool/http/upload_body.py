@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,7 +32,8 @@ class Upload(NamedTuple):
 
     ``length`` in bytes becomes Content-Length; None sends the body chunked. ``on_sent`` is called when the body has
     been written to the connection. ``progress`` is called with the bytes that the peer has confirmed in this attempt.
-    It is called at most four times a second, when the number has grown. Neither may raise.
+    It is called at most four times a second, when the number has grown. Neither may raise. ``before_repeat`` comes
+    before the body is sent again on another connection, and may raise.
     """
 
     parts: tuple[bytes, ...] = ()
@@ -40,6 +41,7 @@ class Upload(NamedTuple):
     stream: Stream | None = None
     on_sent: Callable[[], None] | None = None
     progress: Progress | None = None
+    before_repeat: Callable[[], Awaitable[None]] | None = None
 
 
 class _UnusableConnectionError(OSError):

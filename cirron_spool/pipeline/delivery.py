@@ -61,10 +61,20 @@ class UploadRoute(Protocol[T_contra]):
 
 
 class BatchRoute:
-    """The route of batches. ``on_sent`` is called when a batch has been written and only its answer is missing."""
+    """The route of batches. ``on_sent`` is called when a batch has been written and only its answer is missing.
 
-    def __init__(self, ingest: Ingest, open_stream: OpenStream, on_sent: Callable[[], None]) -> None:
+    ``hold`` comes before a batch is sent again on another connection.
+    """
+
+    def __init__(
+        self,
+        ingest: Ingest,
+        open_stream: OpenStream,
+        on_sent: Callable[[], None],
+        hold: Callable[[], Awaitable[None]],
+    ) -> None:
         self._ingest = ingest
+        self._hold = hold
         self._open_stream = open_stream
         self._on_sent = on_sent
 
@@ -72,7 +82,7 @@ class BatchRoute:
         self, item: Prepared, token: str, progress: Callable[[int], None] | None
     ) -> Answer | NoAnswer:
         """POST the batch."""
-        return await self._ingest.post(item, token, self._open_stream, self._on_sent, progress)
+        return await self._ingest.post(item, token, self._open_stream, self._on_sent, progress, self._hold)
 
     def judge(self, item: Prepared, token: str, answer: Answer | NoAnswer) -> Outcome:
         """The outcome of one attempt, with the bytes that carried the batch."""
@@ -113,7 +123,7 @@ class Delivery:
         self._platform = platform
         self._tokens = platform.tokens
         self._retries = retries
-        self._batches = BatchRoute(platform.ingest, open_stream, on_sent)
+        self._batches = BatchRoute(platform.ingest, open_stream, on_sent, hold)
         self._emit = emit
         self._show_progress = show_progress
         self._patience = patience

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -38,19 +38,21 @@ class Ingest:
         open_stream: OpenStream,
         on_sent: Callable[[], None] | None = None,
         progress: Progress | None = None,
+        before_repeat: Callable[[], Awaitable[None]] | None = None,
     ) -> Coroutine[Any, Any, Answer | NoAnswer]:
         """Upload ``batch`` under its idempotency key, the batch id of its name.
 
         ``open_stream`` opens a body that is not held. ``on_sent`` is called when a held body has been written.
+        ``before_repeat`` comes before it is sent again on another connection.
         """
         name, _, gzip, parts, length, _, _ = batch
         headers = {**self._headers_for(token), "X-Cirron-Batch-Id": batch_id_of(name)}
         if gzip:
             headers["Content-Encoding"] = "gzip"
         if length is None:
-            upload = Upload(length=None, stream=lambda: open_stream(batch), progress=progress)
+            upload = Upload((), None, lambda: open_stream(batch), None, progress, before_repeat)
         else:
-            upload = Upload(parts, length, None, on_sent, progress)
+            upload = Upload(parts, length, None, on_sent, progress, before_repeat)
         return self._transport.post(self._url, headers, upload)
 
     def put_snapshot(self, key: str, token: str, upload: Upload) -> Coroutine[Any, Any, Answer | NoAnswer]:

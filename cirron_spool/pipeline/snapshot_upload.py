@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -74,8 +74,9 @@ class OpenSnapshot:
 class SnapshotRoute:
     """The platform's route of snapshots; see :class:`~cirron_spool.pipeline.delivery.UploadRoute`."""
 
-    def __init__(self, ingest: Ingest, folder: SnapshotFolder) -> None:
+    def __init__(self, ingest: Ingest, folder: SnapshotFolder, hold: Callable[[], Awaitable[None]]) -> None:
         self._ingest = ingest
+        self._hold = hold
         self._folder = folder
 
     async def send(
@@ -86,7 +87,7 @@ class SnapshotRoute:
         def open_stream() -> PartStream:
             return PartStream(self._folder.chunks(item.file, item.fingerprint, _CHUNK_BYTES), _AHEAD_BYTES)
 
-        upload = Upload(length=item.size, stream=open_stream, progress=progress)
+        upload = Upload((), item.size, open_stream, None, progress, self._hold)
         return await self._ingest.put_snapshot(item.name, token, upload)
 
     def judge(self, item: OpenSnapshot, token: str, answer: Answer | NoAnswer) -> Outcome:
@@ -184,7 +185,7 @@ class SnapshotUpload:
     async def _upload_all(
         self, folder: SnapshotFolder, ledger: SentLedger, files: list[SnapshotFile]
     ) -> None:
-        route = SnapshotRoute(self._ingest, folder)
+        route = SnapshotRoute(self._ingest, folder, self._delivery.hold)
         in_a_row = 0
         for file in files:
             if self._delivery.stopping:

@@ -251,10 +251,10 @@ class Spool(RuleBasedStateMachine):
                 self.age_record(gone_s)
             if followed and gone_s > LEASE_S:
                 follower = leases.Lease(str(self.spool))
-                follower.take()
-                with self.watch.allowed():
+                with suppress(leases.OwnedError):  # a delete was due, so the owner has asked already
+                    follower.take()
                     self.leave_record(0.0)  # and it goes on, on its machine
-                at_follow.append(self.on_disk())
+                    at_follow.append(self.on_disk())
 
         async def flush() -> None:
             results.append(await self.flushing(in_flight=1 if followed else in_flight, quarantine=quarantine))
