@@ -21,6 +21,7 @@ COMMANDS = {
     "memory": "the peak memory of flushes of many batches and of large ones",
     "startup": "the time of inspect on an empty spool and on 100,000 batches",
     "window": "the gain of several requests in flight",
+    "link": 'in_flight="auto" beside fixed numbers, over links',
     "tune": "the best settings for this machine and link",
     "goals": "all goals of the project, with measured values",
 }

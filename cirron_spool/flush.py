@@ -17,9 +17,10 @@ from cirron_spool.errors import ConfigError
 from cirron_spool.events import FlushEvent, FlushResult
 from cirron_spool.pipeline.client import Client
 from cirron_spool.pipeline.deadline import Deadline, StopSignal
-from cirron_spool.pipeline.options import FlushOptions, SnapshotsOption, WatchOptions
+from cirron_spool.pipeline.options import FlushOptions, InFlight, SnapshotsOption, WatchOptions
 from cirron_spool.pipeline.report import log_event
 from cirron_spool.pipeline.runner import DISK_WORKERS, FlushRun
+from cirron_spool.pipeline.window_size import MOST_IN_FLIGHT
 from cirron_spool.settings.paths import find_spool
 from cirron_spool.settings.tuning import Tuning
 from cirron_spool.spool.directory import SpoolDirectory
@@ -33,8 +34,6 @@ for _module in ("anyio._backends._asyncio", "isal.isal_zlib"):
     with suppress(ImportError):
         import_module(_module)
 
-_MOST_IN_FLIGHT = 64
-
 
 async def flush_spool(
     directory: str | os.PathLike[str] | None = None,
@@ -46,7 +45,7 @@ async def flush_spool(
     retries: int | None = None,
     quarantine: bool = False,
     keep_going: bool = False,
-    in_flight: int = 1,
+    in_flight: InFlight = 1,
     verify: bool = True,
     selection: Selection | None = None,
     dry_run: bool = False,
@@ -73,6 +72,7 @@ async def flush_spool(
     ``timeout_ms`` bounds silence in milliseconds. ``retries`` bounds the attempts after the first. ``quarantine`` sets
     rejected batches aside and goes on. ``keep_going`` skips a batch that is out of retries. Up to ``in_flight`` batches
     are sent at a time: begun and deleted strictly oldest first, but the server may accept one before an older one.
+    ``in_flight`` "auto" finds the number from the flush's own measurements.
     ``verify`` asks the platform about the token first. ``session`` replaces an own HTTP session and stays open.
     ``bandwidth`` bounds the bytes of all request bodies together, in bytes a second.
     ``client`` shares connections, token, throttle and bandwidth with other flushes; the options about the platform are
@@ -162,8 +162,8 @@ def check_options(
     receipts: object,
 ) -> None:
     """Raise ConfigError for options of a flush that cannot be used."""
-    if not (is_whole(in_flight) and 1 <= in_flight <= _MOST_IN_FLIGHT):
-        raise ConfigError(f"in_flight must be a whole number from 1 to {_MOST_IN_FLIGHT}.")
+    if in_flight != "auto" and not (is_whole(in_flight) and 1 <= in_flight <= MOST_IN_FLIGHT):
+        raise ConfigError(f'in_flight must be a whole number from 1 to {MOST_IN_FLIGHT}, or "auto".')
     _check_tuning(tuning)
     if not isinstance(selection, Selection | None):
         raise ConfigError(f"selection must be a Selection, not {type(selection).__name__}.")

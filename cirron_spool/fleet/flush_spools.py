@@ -15,7 +15,7 @@ from cirron_spool.fleet.search import Places
 from cirron_spool.flush import check_options, is_whole
 from cirron_spool.pipeline.client import Client
 from cirron_spool.pipeline.deadline import StopSignal
-from cirron_spool.pipeline.options import FlushOptions, SnapshotsOption, WatchOptions
+from cirron_spool.pipeline.options import FlushOptions, InFlight, SnapshotsOption, WatchOptions
 from cirron_spool.settings.paths import spool_directory
 from cirron_spool.settings.tuning import Tuning
 from cirron_spool.spool.selection import Selection
@@ -41,7 +41,7 @@ async def flush_spools(
     retries: int | None = None,
     quarantine: bool = False,
     keep_going: bool = False,
-    in_flight: int = 1,
+    in_flight: InFlight = 1,
     verify: bool = True,
     selection: Selection | None = None,
     dry_run: bool = False,

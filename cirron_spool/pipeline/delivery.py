@@ -25,6 +25,7 @@ from cirron_spool.pipeline.ingest import Ingest, OpenStream
 from cirron_spool.pipeline.outcome import Outcome
 from cirron_spool.pipeline.patience import Patience
 from cirron_spool.pipeline.platform import Platform
+from cirron_spool.pipeline.window_size import Attempt, FixedSize, WindowSize
 from cirron_spool.protocol.answer import Answer, NoAnswer
 from cirron_spool.protocol.verdict import Action, Verdict, judge
 
@@ -105,7 +106,7 @@ class Delivery:
     ``retries`` bounds the attempts after the first. ``on_sent`` is called each time that a batch has been written and
     only its answer is missing. ``show_progress`` emits the progress of each batch. ``stopping`` says that the flush
     was asked to stop: no attempt begins any more. ``patience`` waits in place of giving up. ``hold`` comes before each
-    request, and raises SpoolBusyError once the spool was taken over.
+    request, and raises SpoolBusyError once the spool was taken over. ``window_size`` measures.
     """
 
     def __init__(
@@ -119,8 +120,10 @@ class Delivery:
         show_progress: bool = False,
         patience: Patience | None = None,
         hold: Callable[[], Awaitable[None]],
+        window_size: WindowSize | None = None,
     ) -> None:
         self._platform = platform
+        self._window_size = window_size if window_size is not None else FixedSize(1)
         self._tokens = platform.tokens
         self._retries = retries
         self._batches = BatchRoute(platform.ingest, open_stream, on_sent, hold)
@@ -192,6 +195,7 @@ class Delivery:
         self._attempting += 1
         tokens = self._tokens
         is_renewed = False
+        measured = self._window_size.begin()
         try:
             if tokens.due:
                 await tokens.renew_early()
@@ -201,7 +205,7 @@ class Delivery:
                 await self.hold()
                 token = tokens.token
                 answer = await route.send(item, token, self._progress_of(item))
-                outcome = self._note(route.judge(item, token, answer), token)
+                outcome = self._note(route.judge(item, token, answer), token, measured)
                 if outcome.action is not Action.REFRESH or is_renewed:
                     return outcome
                 try:
@@ -215,13 +219,17 @@ class Delivery:
             if self._attempting == 0 and self._idle is not None:
                 self._idle.set()
 
-    def _note(self, outcome: Outcome, token: str) -> Outcome:
-        """Tell the throttle; the outcome, with the advice on a refused token."""
+    def _note(self, outcome: Outcome, token: str, measured: Attempt | None) -> Outcome:
+        """Tell the throttle and the window's size; the outcome, with the advice on a refused token."""
         verdict, throttle = outcome.result, self._platform.throttle
         if outcome.action is Action.RETRY:
             throttle.failed(outcome)
+            too_many = isinstance(verdict, Verdict) and verdict.status == 429
+            self._platform.refused(self._attempting, too_many=too_many)
         else:
             throttle.succeeded()
+            if outcome.acknowledged:
+                self._window_size.delivered(measured)
         if isinstance(verdict, Verdict) and verdict.exit_code == EXIT_AUTH:
             return Outcome(replace(verdict, hint=self._tokens.advice), refused=token)
         return outcome

@@ -18,6 +18,7 @@ from cirron_spool.concurrency.shield import complete
 from cirron_spool.pipeline.batch import Prepared, Ready, held_bytes
 from cirron_spool.pipeline.batch_reader import BatchReader
 from cirron_spool.pipeline.disk_thread import DiskThread
+from cirron_spool.pipeline.window_size import WindowSize
 from cirron_spool.settings.tuning import Tuning
 from cirron_spool.spool.file_identity import Removal
 
@@ -37,7 +38,7 @@ class DiskWorker(ABC):
     """Reads the batches that it is fed, in order and ahead of their use, and deletes those that are handed to it.
 
     A context manager: entering raises NoThreadError, leaving finishes every delete and calls ``last`` in the thread.
-    ``remove`` deletes one file and raises OSError. ``in_flight`` batches are sent at a time.
+    ``remove`` deletes one file and raises OSError. ``window_size`` is the number of batches that are sent at a time.
     """
 
     def __init__(
@@ -46,13 +47,13 @@ class DiskWorker(ABC):
         remove: Remove,
         tuning: Tuning,
         *,
-        in_flight: int = 1,
+        window_size: WindowSize,
         last: Callable[[], None] = lambda: None,
     ) -> None:
         self._reader = reader
         self._remove = remove
         self._tuning = tuning
-        self._in_flight = in_flight
+        self._window_size = window_size
         self._last = last
         self._loop = asyncio.get_running_loop()
         self._thread = DiskThread()

@@ -41,7 +41,7 @@ class InlineWorker(DiskWorker):
                 self._thread.submit(partial(self._reader.read, name, self._thread.serve), self._was_read)
 
     def _has_room(self) -> bool:
-        ahead = min(self._in_flight - 1 + _AHEAD, self._tuning.prefetch_batches)
+        ahead = min(self._window_size.size - 1 + _AHEAD, self._tuning.prefetch_batches)
         return len(self._ready) < ahead and self._ready_bytes < self._tuning.prefetch_bytes
 
     def _was_read(self, batch: Ready | None, error: BaseException | None) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import aiohttp
 
 
+# A number of batches, or the number that the measurements of the flush call for.
+InFlight = int | Literal["auto"]
 # Upload the snapshots, and keep or delete each one after its acknowledgement.
 SnapshotsOption = Literal["keep", "delete"]
 
@@ -41,7 +43,7 @@ class FlushOptions:
 
     quarantine: bool
     keep_going: bool
-    in_flight: int
+    in_flight: InFlight
     verify: bool
     selection: Selection
     dry_run: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+from weakref import WeakSet
 
 from cirron_spool.auth.token_manager import TokenManager
 from cirron_spool.errors import NotAuthenticatedError
@@ -11,6 +12,7 @@ from cirron_spool.http.attempts import Throttle
 from cirron_spool.http.route import Route
 from cirron_spool.http.transport import Transport
 from cirron_spool.pipeline.ingest import Ingest
+from cirron_spool.pipeline.window_size import WindowSize
 from cirron_spool.settings.model import Settings
 
 if TYPE_CHECKING:
@@ -40,6 +42,13 @@ class Platform:
         self.tokens = TokenManager(settings, settings.credentials, self._transport)
         self.ingest = Ingest(self._transport, settings.ingest_origin, settings.ingest_path)
         self.throttle = Throttle()
+        # The windows of the flushes that use the platform: a refusal of one is told to all.
+        self.window_sizes: WeakSet[WindowSize] = WeakSet()
+
+    def refused(self, in_flight: int, *, too_many: bool) -> None:
+        """Tell all windows that an attempt beside ``in_flight - 1`` others of its flush was refused for now."""
+        for window_size in self.window_sizes:
+            window_size.refused(in_flight, too_many=too_many)
 
     async def __aenter__(self) -> Self:
         await self._transport.__aenter__()

@@ -48,6 +48,7 @@ from cirron_spool.pipeline.snapshot_upload import SnapshotUpload
 from cirron_spool.pipeline.source import BatchSource, FollowedSpool, ListedInTurns, ListedOnce
 from cirron_spool.pipeline.thread_worker import ThreadWorker
 from cirron_spool.pipeline.token_check import check_token
+from cirron_spool.pipeline.window_size import AutoSize, FixedSize, WindowSize
 from cirron_spool.protocol.verdict import Verdict
 from cirron_spool.receipts.writer import ReceiptsFile
 from cirron_spool.spool.directory import SpoolDirectory
@@ -78,11 +79,14 @@ class FlushRun:
         self._report = Report(spool.path, options)
         self._receipts = ReceiptsFile(options.receipts) if options.receipts is not None else None
         self._reader = BatchReader(spool, options.tuning, digests=options.receipts is not None)
+        self._window_size: WindowSize = (
+            AutoSize() if options.in_flight == "auto" else FixedSize(options.in_flight)
+        )
         self._worker = DISK_WORKERS[options.tuning.disk_work](
             self._reader,
             partial(remove_acknowledged, spool, os.getpid()),
             options.tuning,
-            in_flight=options.in_flight,
+            window_size=self._window_size,
             last=self._leave_spool,
         )
         self._settlement = Settlement(
@@ -195,8 +199,10 @@ class FlushRun:
                 self._ending,
                 self._report.emit,
             )
+        platform.window_sizes.add(self._window_size)
         delivery = Delivery(
             platform,
+            window_size=self._window_size,
             retries=platform.settings.retries,
             open_stream=self._reader.stream,
             on_sent=self._worker.poll,
@@ -238,7 +244,7 @@ class FlushRun:
                         delivery,
                         self._worker,
                         self._settlement,
-                        in_flight=options.in_flight,
+                        window_size=self._window_size,
                         begins=self._begins if self._report.has_listener else None,
                     )
             if self._notices is not None:

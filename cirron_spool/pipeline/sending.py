@@ -10,6 +10,7 @@ from cirron_spool.pipeline.disk_worker import DiskWorker
 from cirron_spool.pipeline.settle import Settlement
 from cirron_spool.pipeline.source import BatchSource
 from cirron_spool.pipeline.window import Window
+from cirron_spool.pipeline.window_size import WindowSize
 
 # Deletes that may be pending while the next batch is sent. One keeps a crash's resends at two: the batch in flight,
 # and one that is acknowledged but not yet deleted.
@@ -22,14 +23,14 @@ async def send_in_order(
     worker: DiskWorker,
     settlement: Settlement,
     *,
-    in_flight: int,
+    window_size: WindowSize,
     begins: Callable[[Prepared], None] | None,
 ) -> None:
-    """Send the batches, oldest first and up to ``in_flight`` at a time; settle them strictly oldest first.
+    """Send the batches, oldest first and as many at a time as ``window_size`` says; settle them strictly oldest first.
 
     The first group of ``source`` was fed to ``worker`` already. ``begins`` is called before each batch.
     """
-    window = Window(delivery, settlement, in_flight)
+    window = Window(delivery, settlement, window_size)
     # The first delete proves that the directory allows deletes. Then some may be pending.
     may_be_pending = 0
     try:
@@ -49,7 +50,7 @@ async def send_in_order(
                 continue
             if worker.undeleted > may_be_pending:
                 await worker.drain(may_be_pending)
-                may_be_pending = _DELETES_BEHIND + in_flight - 1
+                may_be_pending = _DELETES_BEHIND + window_size.size - 1
             settlement.check_listener()
             if settlement.ended or delivery.stopping:
                 break

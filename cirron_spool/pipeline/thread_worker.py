@@ -22,7 +22,7 @@ class ThreadWorker(DiskWorker):
 
     def _start_reading(self) -> None:
         # No more than is sent at once: this leaves the processors to connection set-up.
-        self._read_group(self._in_flight)
+        self._read_group(self._window_size.size)
 
     def _read_ahead(self) -> None:
         tuning = self._tuning

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from cirron_spool.pipeline.batch import Prepared, Ready, Unsendable
+from cirron_spool.pipeline.batch import Prepared, Ready, Unsendable, held_bytes
 from cirron_spool.pipeline.delivery import Delivery
 from cirron_spool.pipeline.outcome import Outcome
 from cirron_spool.pipeline.settle import Settlement
+from cirron_spool.pipeline.window_size import WindowSize
 from cirron_spool.protocol.verdict import Action
 
 _InFlight = tuple[Prepared, "asyncio.Future[Outcome]"]
 
 
 class Window:
-    """Up to ``size`` batches in flight. A batch behind one that ends the flush is kept, never deleted."""
+    """Up to ``size.size`` batches in flight. A batch behind one that ends the flush is kept, never deleted."""
 
-    def __init__(self, delivery: Delivery, settlement: Settlement, size: int) -> None:
+    def __init__(self, delivery: Delivery, settlement: Settlement, size: WindowSize) -> None:
         self._delivery = delivery
         self._settlement = settlement
         self._size = size
@@ -25,7 +26,7 @@ class Window:
 
     async def add(self, batch: Ready) -> None:
         """Add the next batch, and return once there is room for another."""
-        if self._size > 1:
+        if not self._size.is_one:
             self.begin(batch)
             await self.make_room()
         elif isinstance(batch, Unsendable):
@@ -46,7 +47,7 @@ class Window:
 
     async def make_room(self) -> None:
         """Settle the oldest until there is room for another, and those that are done."""
-        while self._entries and (len(self._entries) >= self._size or _is_done(self._entries[0])):
+        while self._entries and (self._is_full() or _is_done(self._entries[0])):
             await self._settle_oldest()
 
     async def finish(self) -> None:
@@ -70,6 +71,12 @@ class Window:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _is_full(self) -> bool:
+        if len(self._entries) >= self._size.size:
+            return True
+        held = sum(held_bytes(entry[0]) for entry in self._entries if isinstance(entry, tuple))
+        return held >= self._size.most_bytes
 
     async def _settle_oldest(self) -> None:
         oldest = self._entries[0]

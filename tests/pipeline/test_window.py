@@ -24,6 +24,7 @@ from cirron_spool.pipeline.outcome import Outcome
 from cirron_spool.pipeline.tally import Tally
 from cirron_spool.pipeline.thread_worker import ThreadWorker
 from cirron_spool.pipeline.window import Window
+from cirron_spool.pipeline.window_size import FixedSize
 from cirron_spool.protocol.verdict import Action, Verdict
 from cirron_spool.spool.directory import SpoolDirectory
 from support.monitor import DeleteWatch, watch_deletes
@@ -119,7 +120,7 @@ def fly(tmp_path: Path, request: pytest.FixtureRequest) -> Fly:
             async with flight.worker() as flight.disk:
                 flight.deliveries = Deliveries()
                 delivery = cast("Delivery", flight.deliveries)
-                flight.window = Window(delivery, flight.settlement, most)
+                flight.window = Window(delivery, flight.settlement, FixedSize(most))
                 yield flight
 
     return flown

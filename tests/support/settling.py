@@ -15,6 +15,7 @@ from cirron_spool.pipeline.outcome import Outcome
 from cirron_spool.pipeline.settle import Settlement, remove_acknowledged
 from cirron_spool.pipeline.tally import Tally
 from cirron_spool.pipeline.thread_worker import ThreadWorker
+from cirron_spool.pipeline.window_size import FixedSize
 from cirron_spool.protocol.verdict import Verdict
 from cirron_spool.settings.tuning import Tuning
 from cirron_spool.spool.directory import SpoolDirectory
@@ -71,7 +72,7 @@ class Flush:
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[ThreadWorker | InlineWorker]:
         """The worker that deletes. At the end everything is deleted and reported."""
-        async with self.kind(self.reader, self.remove, Tuning()) as worker:
+        async with self.kind(self.reader, self.remove, Tuning(), window_size=FixedSize(1)) as worker:
             if self._settlement is None:
                 self._settlement = Settlement(
                     self.spool,

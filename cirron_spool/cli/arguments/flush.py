@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cirron_spool.cli.arguments.options import EXIT_CODES, add_dry_run, add_places, add_selection
 from cirron_spool.cli.arguments.parser import Parser
-from cirron_spool.cli.arguments.values import End, OneOf, Whole, size_value, time_value
+from cirron_spool.cli.arguments.values import End, OneOf, Whole, WholeOr, size_value, time_value
 
 
 def add_flush(group: Parser) -> None:
@@ -137,10 +137,11 @@ def add_flush(group: Parser) -> None:
     speed.add_argument(
         "--in-flight",
         metavar="N",
-        read=Whole(1, 64),
+        read=WholeOr("auto", 1, 64),
         example="8",
         default=1,
-        help="batches uploaded at the same time; with more than 1, a newer one may arrive first (default: 1)",
+        help="batches uploaded at the same time, or auto for as many as the link needs; with more than 1, a newer one "
+        "may arrive first (default: 1)",
     )
     speed.add_argument(
         "--prefetch",

@@ -53,6 +53,19 @@ class Whole:
         return int(text)
 
 
+class WholeOr:
+    """Reads a whole number within bounds, or a ``word``, which stays a text."""
+
+    def __init__(self, word: str, least: int, most: int) -> None:
+        self._word = word
+        self._whole = Whole(least, most)
+        self.wants = f"{self._whole.wants}, or {word}"
+
+    def __call__(self, text: str) -> int | str:
+        """The number or the word."""
+        return text if text == self._word else self._whole(text)
+
+
 class Measure:
     """Reads a number with one of ``units``, down to the whole; a number alone is in the first unit."""
 

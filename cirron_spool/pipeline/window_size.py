@@ -1,0 +1,193 @@
+"""The number of batches in flight at a time: fixed, or found from the measurements of the flush.
+
+The automatic size is twice the number of batches that the link holds: the highest rate of deliveries of the last
+seconds, times the shortest round trip (the model of BBR, a congestion control of TCP). While the window is the
+bottleneck, the rate is the size over the round trip, so the size doubles with each round trip. Once the link, the
+platform or this machine is the bottleneck, the rate stays, and so does the size. The factor of two keeps the link
+busy between an acknowledgement and the next batch. A refusal halves a limit on that size, which then grows by one
+with each round trip; after a 429 it stays below the number that was refused.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+MOST_IN_FLIGHT = 64
+# Two are needed for a first look beyond one.
+_FIRST = 2
+_GAIN = 2.0
+# Bodies of batches in flight in memory: at most so many bytes, or one batch.
+_MOST_BYTES = 16 * 1024 * 1024
+# The rate is the highest of so many seconds, or of so many round trips.
+_RATE_OVER_S = 2.0
+_RATE_OVER_ROUND_TRIPS = 8
+# The shortest round trip is measured again after so many seconds: the path may have changed. For that the window is
+# halved during one round trip, so that nothing waits in a queue.
+_ROUND_TRIP_OVER_S = 30.0
+# Without a refusal for so many seconds, one more than the number that was refused is tried.
+_FORGIVE_S = 30.0
+
+
+class Attempt(NamedTuple):
+    """The begin of an attempt: its time in seconds, and the number of deliveries before."""
+
+    began: float
+    delivered: int
+
+
+class WindowSize(Protocol):
+    """The size of a window, and the measurements that it depends on. ``most_bytes`` bounds the bodies in memory."""
+
+    @property
+    def size(self) -> int:
+        """Batches that may be in flight now, 1 or more."""
+
+    @property
+    def is_one(self) -> bool:
+        """Whether the size is always 1."""
+
+    @property
+    def most_bytes(self) -> float:
+        """Bytes of bodies in flight, beyond which no further batch begins."""
+
+    def begin(self) -> Attempt | None:
+        """An attempt begins."""
+
+    def delivered(self, attempt: Attempt | None) -> None:
+        """The attempt ended with an acknowledgement."""
+
+    def refused(self, in_flight: int, *, too_many: bool) -> None:
+        """An attempt beside ``in_flight - 1`` others was refused for now; ``too_many`` is True for a 429."""
+
+
+class FixedSize:
+    """Always ``size`` batches."""
+
+    most_bytes = math.inf
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    @property
+    def is_one(self) -> bool:
+        """Whether the size is 1."""
+        return self.size == 1
+
+    def begin(self) -> None:
+        """Nothing is measured."""
+
+    def delivered(self, attempt: Attempt | None) -> None:
+        """Nothing is measured."""
+
+    def refused(self, in_flight: int, *, too_many: bool) -> None:
+        """Nothing is measured."""
+
+
+class AutoSize:
+    """The size of the module's description. ``clock`` is monotonic, in seconds."""
+
+    is_one = False
+    most_bytes = float(_MOST_BYTES)
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.size = _FIRST
+        self._delivered = 0
+        # Rates in deliveries a second, with their times. They fall: an earlier rate that is lower never counts.
+        self._rates: deque[tuple[float, float]] = deque()
+        self._round_trip = _RoundTrip(clock())
+        self._limit = _Limit(clock())
+
+    def begin(self) -> Attempt:
+        """An attempt begins."""
+        return Attempt(self._clock(), self._delivered)
+
+    def delivered(self, attempt: Attempt | None) -> None:
+        """The attempt ended with an acknowledgement: measure, and set the size."""
+        if attempt is None:
+            return
+        now = self._clock()
+        self._delivered += 1
+        took_s = max(now - attempt.began, 1e-6)
+        self._round_trip.note(attempt.began, now, self.size)
+        self._note_rate(now, (self._delivered - attempt.delivered) / took_s)
+        self._limit.delivered(attempt.began, now)
+        held = self._rates[0][1] * self._round_trip.shortest_s
+        wanted = int(held / _GAIN) if self._round_trip.is_measured else math.ceil(held * _GAIN)
+        self.size = max(1, min(wanted, int(self._limit.size)))
+
+    def refused(self, in_flight: int, *, too_many: bool) -> None:
+        """An attempt beside ``in_flight - 1`` others was refused for now."""
+        self._limit.refused(in_flight, self._clock(), too_many=too_many)
+        self.size = max(1, min(self.size, int(self._limit.size)))
+
+    def _note_rate(self, now: float, rate: float) -> None:
+        rates = self._rates
+        while rates and rates[-1][1] <= rate:
+            rates.pop()
+        rates.append((now, rate))
+        over_s = max(_RATE_OVER_S, _RATE_OVER_ROUND_TRIPS * self._round_trip.shortest_s)
+        while now - rates[0][0] > over_s:
+            rates.popleft()
+
+
+class _RoundTrip:
+    """The shortest round trip, in seconds. ``is_measured``: the window is to be small, so that nothing is queued."""
+
+    def __init__(self, now: float) -> None:
+        self.shortest_s = math.inf
+        self.is_measured = False
+        self._known_at = now
+        self._from = 0.0  # attempts that begin later are measured
+        self._left = 0
+        self._found_s = math.inf
+
+    def note(self, began: float, now: float, size: int) -> None:
+        """Take a round trip."""
+        took_s = max(now - began, 1e-6)
+        if took_s <= self.shortest_s:
+            self.shortest_s, self._known_at, self.is_measured = took_s, now, False
+        elif self.is_measured and began >= self._from:
+            self._found_s = min(self._found_s, took_s)
+            self._left -= 1
+            if self._left <= 0:
+                self.shortest_s, self._known_at, self.is_measured = self._found_s, now, False
+        elif not self.is_measured and now - self._known_at > _ROUND_TRIP_OVER_S:
+            # The queue is empty once the batches that are in flight now are delivered.
+            self.is_measured, self._from, self._found_s = True, now + took_s, math.inf
+            self._left = max(1, size // 2)
+
+
+class _Limit:
+    """The limit on the size: grows by one with each round trip, and is halved by a refusal."""
+
+    def __init__(self, now: float) -> None:
+        self.size = float(MOST_IN_FLIGHT)
+        self._ceiling = MOST_IN_FLIGHT
+        self._refused_at = -math.inf
+        self._forgiven_at = now
+        self._is_recovering = False
+
+    def delivered(self, began: float, now: float) -> None:
+        """Take a delivery whose attempt began at ``began``."""
+        if began < self._refused_at:
+            return
+        self._is_recovering = False
+        if self._ceiling < MOST_IN_FLIGHT and now - self._forgiven_at > _FORGIVE_S:
+            self._ceiling += 1
+            self._forgiven_at = now
+        self.size = min(self.size + 1 / self.size, float(self._ceiling))
+
+    def refused(self, in_flight: int, now: float, *, too_many: bool) -> None:
+        """Take a refusal. Further ones before the next delivery are of the same burst, and change nothing."""
+        self._refused_at = self._forgiven_at = now
+        if self._is_recovering:
+            return
+        self._is_recovering = True
+        if too_many:
+            self._ceiling = max(1, min(self._ceiling, in_flight - 1))
+        self.size = max(1.0, min(in_flight / 2, float(self._ceiling)))
