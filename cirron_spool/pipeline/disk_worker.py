@@ -18,7 +18,7 @@ from cirron_spool.concurrency.shield import complete
 from cirron_spool.pipeline.batch import Prepared, Ready, held_bytes
 from cirron_spool.pipeline.batch_reader import BatchReader
 from cirron_spool.pipeline.disk_thread import DiskThread
-from cirron_spool.pipeline.window_size import WindowSize
+from cirron_spool.pipeline.window_size import FixedSize, WindowSize
 from cirron_spool.settings.tuning import Tuning
 from cirron_spool.spool.file_identity import Removal
 
@@ -47,7 +47,7 @@ class DiskWorker(ABC):
         remove: Remove,
         tuning: Tuning,
         *,
-        window_size: WindowSize,
+        window_size: WindowSize = FixedSize(1),  # noqa: B008  # it never changes
         last: Callable[[], None] = lambda: None,
     ) -> None:
         self._reader = reader

@@ -129,7 +129,7 @@ def test_help_and_version() -> None:
         (["flush", "--prefetch-bytes", "4,5M"], "for example --prefetch-bytes 4M."),
         (["flush", "--retries", "-1"], "--retries needs a whole number from 0 to 100, for example --retries 3."),
         (["flush", "--retries", "9" * 5000], "--retries needs a whole number"),
-        (["flush", "--in-flight", "65"], "--in-flight needs a whole number from 1 to 64, for example --in-flight 8."),
+        (["flush", "--in-flight", "65"], "--in-flight needs a whole number from 1 to 64, or auto, for example"),
         (["flush", "--in-flight", "zero"], "for example --in-flight 8. It cannot be 'zero'."),
         (["flush", "--chunk-bytes", "0"], "--chunk-bytes needs a size of 1 or more, with a unit"),
         (["flush", "--quiet", "--verbose"], "--quiet and --verbose exclude each other. Choose one."),

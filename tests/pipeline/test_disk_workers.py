@@ -22,6 +22,7 @@ from cirron_spool.pipeline.batch_reader import BatchReader
 from cirron_spool.pipeline.disk_worker import DiskWorker
 from cirron_spool.pipeline.inline_worker import SMALL_BYTES, InlineWorker
 from cirron_spool.pipeline.thread_worker import ThreadWorker
+from cirron_spool.pipeline.window_size import FixedSize
 from cirron_spool.settings.tuning import Tuning
 from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.file_identity import Removal
@@ -164,7 +165,7 @@ def test_every_batch_comes_in_order_whatever_its_size(
 
     async def run() -> list[Ready]:
         batches = []
-        async with disk.worker(in_flight=in_flight) as worker:
+        async with disk.worker(window_size=FixedSize(in_flight)) as worker:
             for start in range(groups):  # fed in groups, as a source that is followed does
                 worker.feed(names[start * len(names) // groups : (start + 1) * len(names) // groups])
                 batches += await all_of(worker)

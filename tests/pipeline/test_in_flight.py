@@ -339,3 +339,39 @@ async def test_one_at_a_time_is_the_default(spool: Path) -> None:
     with ScriptedServer() as server:
         await flush(server, spool)
     assert (server.peak_in_flight, server.connections) == (1, 1)
+
+
+class Crowded:
+    """A platform that is 10 ms away, and refuses the fifth request at a time."""
+
+    def __init__(self, server: ScriptedServer) -> None:
+        self._server = server
+        self.seen: list[int] = []
+        self.refusals = 0
+
+    def __call__(self, request: Request) -> Answer:
+        in_flight = len(self._server._in_flight)
+        self.seen.append(in_flight)
+        if in_flight > 4:
+            self.refusals += 1
+            return Answer(429)
+        gate = Gate()
+        threading.Timer(0.01, gate.open).start()
+        return ok(stall_before=gate)
+
+
+async def test_auto_fills_the_link_and_stays_below_the_number_that_was_refused(
+    spool: Path, deletes: DeleteWatch
+) -> None:
+    batches = sdk_batches(spool, 150, spans=TINY)
+    with ScriptedServer() as server:
+        crowded = Crowded(server)
+        server.on("POST", "/api/traces", default=crowded)
+        result = await flush(server, spool, in_flight="auto")
+    assert result.uploaded == 150
+    assert max(crowded.seen) > 4
+    # Of the first burst, and of one attempt at a time beyond.
+    assert crowded.refusals <= 20
+    assert max(crowded.seen[-50:]) <= 4
+    assert server.delivered == {batch.batch_id: batch.data for batch in batches}
+    assert deletes.names == [batch.name for batch in batches]

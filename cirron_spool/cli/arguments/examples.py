@@ -22,7 +22,7 @@ _EXAMPLES = {
         Example("{prog} --watch --until-pid 4242", "send each batch while the run goes on"),
         Example("{prog} --discover runs --spools 8", "send every spool below a folder, eight at a time"),
         Example("{prog} --snapshots", "send the snapshots first, then the batches"),
-        Example("{prog} --in-flight 8", "send eight at a time over a slow link"),
+        Example("{prog} --in-flight auto", "send as many at a time as the link needs"),
         Example("{prog} --deadline 90s", "send what fits before a job ends"),
         Example("{prog} --bandwidth 2M --nice", "leave the link and the machine to the run"),
         Example("{prog} --json > result.json", "keep the result for a script"),
