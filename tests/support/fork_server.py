@@ -212,16 +212,20 @@ def _become(order: dict[str, Any]) -> int:
     return programs.cirron() if order["prog"] == "cirron" else programs.cirron_spool()
 
 
-_OF_AN_EXTRA = ("cirron_spool.cluster.", "cirron_spool.integrations.")
+_STARTING_THREADS = ("cirron_spool.cluster.", "cirron_spool.integrations.")
 
 
 def _import_all() -> None:
     import cirron_spool
 
     for module in pkgutil.walk_packages(cirron_spool.__path__, "cirron_spool."):
-        # The libraries of an extra may be absent, and may start threads, which no fork survives.
-        if not module.name.endswith("__main__") and not module.name.startswith(_OF_AN_EXTRA):
+        # The libraries of these folders may start threads, which no fork survives.
+        if module.name.endswith("__main__") or module.name.startswith(_STARTING_THREADS):
+            continue
+        try:
             import_module(module.name)
+        except ModuleNotFoundError as error:  # of an extra that is not installed
+            assert not (error.name or "").startswith("cirron_spool")
 
 
 class _Leave:
