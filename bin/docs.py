@@ -25,6 +25,7 @@ CHAPTERS = {
     "How-to": ["docs/how-to/README", "docs/how-to/*"],
     "Reference": [
         *(f"{REFERENCE}/commands", "docs/configuration", "docs/library", f"{REFERENCE}/library"),
+        "docs/metrics",
     ],
     "Promise and limits": ["docs/contract", "docs/reliability", "docs/performance", "docs/limits"],
     "Project": ["docs/architecture", "benchmarks/README", "CHANGELOG", "CONTRIBUTING", "SECURITY"],
