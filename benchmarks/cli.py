@@ -22,6 +22,7 @@ COMMANDS = {
     "startup": "the time of inspect on an empty spool and on 100,000 batches",
     "window": "the gain of several requests in flight",
     "link": 'in_flight="auto" beside fixed numbers, over links',
+    "many": "many spools, one and several at a time; discovery and memory of an archive",
     "tune": "the best settings for this machine and link",
     "goals": "all goals of the project, with measured values",
 }

@@ -165,6 +165,13 @@ def test_window_has_requests_in_flight_and_strict_order(place: Path) -> None:
         assert 1 <= three["runs"][0]["open_most"] <= 3
 
 
+def test_many_has_one_at_a_time_beside_several(place: Path) -> None:
+    options = ("--spools", "2", "--batches", "2", "--at-once", "2", "--archive", "3", "--latency-ms", "1")
+    shown = run("many", *options, "--repeat", "1", "--where", str(place)).stdout
+    assert "2 spools of 2 batches at 1 ms a request" in shown
+    assert "3 spools of 3 batches: os.walk" in shown
+
+
 def test_tune_suggests_flags(place: Path) -> None:
     found = measured(
         place,
@@ -204,7 +211,7 @@ def test_a_goal_passes_fails_or_is_not_measured() -> None:
     assert judged.pop("throughput tiny 0ms thread: times floor") is True
     assert judged.pop("startup inspect: times node -e 0") is False
     assert set(judged.values()) == {None}
-    assert len(judged) == 54
+    assert len(judged) == 57
     assert [each["passed"] for each in goals.judge(figures)] == [True, False]
 
 
@@ -215,7 +222,7 @@ def test_the_goals_are_figures_that_the_commands_record(place: Path, monkeypatch
     """
     from benchmarks import cli, compare, goals, sink_client, spools
     from benchmarks.commands import goals as command
-    from benchmarks.commands import memory
+    from benchmarks.commands import many, memory
 
     shapes = {name: spools.Shape(name, 2, 2_000, 3_000) for name in spools.SHAPES}
     large = tuple(spools.Shape(each.name, 1, 2_000, 3_000) for each in memory.LARGE)
@@ -228,6 +235,8 @@ def test_the_goals_are_figures_that_the_commands_record(place: Path, monkeypatch
     late = {part: {"ticks": 1.0, "p50": 0.1, "p99": 0.2, "worst": 0.3} for part in ("alone", "flush")}
     monkeypatch.setattr(sink_client, "running_sink", lambda *_: nullcontext())
     monkeypatch.setattr(compare, "run_once", lambda *_, proof: compare.Run(1.0, 1.0, 2, 1, 1, 1.0, 1, late))
+    outcome = {"seconds": 1.0, "cpu_seconds": 1.0, "peak_bytes": 1}
+    monkeypatch.setattr(many, "_flush", lambda *_: outcome)
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process keeps its handlers
     plan = (
         ("throughput", "--spool typical,tiny,big,huge --latency-ms 0"),
@@ -235,6 +244,7 @@ def test_the_goals_are_figures_that_the_commands_record(place: Path, monkeypatch
         ("lateness", ""),
         ("memory", ""),
         ("window", "--batches 2 --latency-ms 50"),
+        ("many", "--spools 1 --batches 1 --archive 2"),
         ("startup", "--files 10"),
     )
     small = tuple((name, f"{arguments} --repeat 1 --where {place}") for name, arguments in plan)

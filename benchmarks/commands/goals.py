@@ -17,6 +17,7 @@ FULL = (
     ("lateness", ""),
     ("memory", ""),
     ("window", ""),
+    ("many", ""),
     ("startup", ""),
 )
 # For a look: the figures are noisier, and fixed costs weigh more.
@@ -30,6 +31,7 @@ QUICK = (
     ("lateness", "--repeat 2"),
     ("memory", "--counts 1000,20000 --repeat 1"),
     ("window", "--repeat 1"),
+    ("many", "--spools 40 --batches 20"),
     ("startup", "--repeat 3"),
 )
 

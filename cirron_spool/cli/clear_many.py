@@ -7,15 +7,12 @@ import argparse
 from cirron_spool.cli.console import Console, Fault
 from cirron_spool.cli.grid import grid
 from cirron_spool.cli.offline_steps import refusal
-from cirron_spool.cli.places import find_spools, no_spools
+from cirron_spool.cli.places import find_spools, more_serious, no_spools
 from cirron_spool.cli.render import existence, left_out
 from cirron_spool.cli.selection import dry_run_json, left_out_json, selection_of
-from cirron_spool.errors import EXIT_ATTENTION, EXIT_OK, EXIT_TEMPFAIL, EXIT_USAGE, CirronSpoolError
+from cirron_spool.errors import EXIT_ATTENTION, EXIT_OK, CirronSpoolError
 from cirron_spool.offline import ClearResult, Inventory, clear_spool, inspect_spool
 from cirron_spool.text import count, human_size, printable
-
-# The most serious first.
-_SEVERITY = (EXIT_USAGE, EXIT_ATTENTION, EXIT_TEMPFAIL, EXIT_OK)
 
 
 class ClearMany:
@@ -89,7 +86,7 @@ class ClearMany:
 
     def _fail(self, exit_code: int, fault: Fault) -> None:
         self._console.error(fault.message)
-        self._exit_code = min(self._exit_code, exit_code, key=_SEVERITY.index)
+        self._exit_code = more_serious(self._exit_code, exit_code)
         self._fault = self._fault or fault
 
     def _end(self, inventories: list[Inventory], results: list[ClearResult]) -> int:

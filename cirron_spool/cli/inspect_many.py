@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from cirron_spool.cli.console import Console, Fault
 from cirron_spool.cli.grid import grid
-from cirron_spool.cli.places import find_spools, no_spools
+from cirron_spool.cli.places import find_spools, more_serious, no_spools
 from cirron_spool.cli.render import Times, existence
 from cirron_spool.cli.selection import entries_json, left_out_json, selection_of
 from cirron_spool.errors import EXIT_OK, CirronSpoolError
@@ -53,7 +53,8 @@ class InspectMany:
             try:
                 inventory = inspect_spool(path, selection=self._selection)
             except CirronSpoolError as error:
-                self._exit_code, self._fault = error.exit_code, Fault.of(error)
+                self._exit_code = more_serious(self._exit_code, error.exit_code)
+                self._fault = self._fault or Fault.of(error)
                 self._console.error(str(error))
                 continue
             aside, unreadable = entries_if_readable(path)

@@ -6,12 +6,22 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from cirron_spool.errors import ConfigError
+from cirron_spool.errors import (
+    EXIT_ATTENTION,
+    EXIT_AUTH,
+    EXIT_OK,
+    EXIT_TEMPFAIL,
+    EXIT_USAGE,
+    ConfigError,
+)
 from cirron_spool.text import count, printable
 
 if TYPE_CHECKING:
     from cirron_spool.cli.console import Console
     from cirron_spool.spool.discovery import PassedBy
+
+# The exit codes of the offline commands, the most serious first.
+_SEVERITY = (EXIT_USAGE, EXIT_AUTH, EXIT_ATTENTION, EXIT_TEMPFAIL, EXIT_OK)
 
 # Folders that were passed by, and spools with a problem, are named up to this many.
 MOST_NAMED = 50
@@ -47,6 +57,11 @@ def find_spools(options: argparse.Namespace, console: Console) -> list[Path]:
     if len(passed) > MOST_NAMED:
         console.warning(f"{count(len(passed) - MOST_NAMED, 'further folder')} passed by.")
     return found + named
+
+
+def more_serious(one: int, other: int) -> int:
+    """The more serious of two exit codes."""
+    return min(one, other, key=_SEVERITY.index)
 
 
 def no_spools(options: argparse.Namespace) -> str:

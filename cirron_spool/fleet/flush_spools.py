@@ -97,7 +97,7 @@ def make_coordinator(
     retries: int | None = None,
     quarantine: bool = False,
     keep_going: bool = False,
-    in_flight: int = 1,
+    in_flight: InFlight = 1,
     verify: bool = True,
     selection: Selection | None = None,
     dry_run: bool = False,

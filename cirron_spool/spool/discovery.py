@@ -16,11 +16,12 @@ from cirron_spool.errors import SpoolError
 from cirron_spool.settings.paths import SPOOL_NAME, is_quarantine_name
 from cirron_spool.spool.file_identity import GONE
 from cirron_spool.spool.listing import unusable
-from cirron_spool.spool.names import is_sdk_name, match_batch_name
+from cirron_spool.spool.names import created_ns_of, is_sdk_name, match_batch_name
 from cirron_spool.spool.quarantine import NOTE_SUFFIX
 from cirron_spool.text import printable, reason
 
 _HOME = ".cirron"  # the SDK's folder: its ``spool`` is a spool before its first batch
+_HOME_SUFFIX = f"{os.sep}{_HOME}{os.sep}{SPOOL_NAME}"
 
 
 class FoundSpool(NamedTuple):
@@ -45,6 +46,7 @@ class _Folder(NamedTuple):
     oldest_ns: int | None
     of_the_sdk: bool
     is_quarantine: bool
+    has_linked_spool: bool
     folders: list[tuple[str, str]]
 
 
@@ -107,63 +109,76 @@ def _search(
     seen: set[tuple[int, int]],
     passed_by: Callable[[PassedBy], object],
 ) -> Iterator[FoundSpool]:
-    device: int | None = None
-    pending = [(root.name, str(root))]
+    pending = [(root.name, os.fspath(root))]
+    try:
+        # The root itself may be a link: a person named it.
+        top = os.stat(root)
+    except OSError as error:
+        passed_by(PassedBy(root, reason(error)))
+        return
+    device = top.st_dev
+    status: os.stat_result | None = top
     while pending:
         name, path = pending.pop()
         try:
-            # The root itself may be a link: a person named it.
-            status = os.stat(path, follow_symlinks=device is None)
-            if device is None:
-                device = status.st_dev
-            elif status.st_dev != device and not cross_file_systems:
+            if status is None:
+                status = os.lstat(path)
+            identity = status.st_dev, status.st_ino
+            if status.st_dev != device and not cross_file_systems:
                 passed_by(PassedBy(Path(path), "another file system"))
                 continue
-            elif not stat.S_ISDIR(status.st_mode):
+            if not stat.S_ISDIR(status.st_mode):
                 continue  # replaced since its parent was listed
             folder = _list(path)
         except OSError as error:
             if error.errno not in GONE:
                 passed_by(PassedBy(Path(path), reason(error)))
             continue
-        is_home = name == SPOOL_NAME and os.path.basename(os.path.dirname(path)) == _HOME
+        finally:
+            status = None
+        is_home = name == SPOOL_NAME and path.endswith(_HOME_SUFFIX)
         if is_home or (folder.batches and not folder.is_quarantine and not is_quarantine_name(name)):
             if is_home or folder.of_the_sdk:
                 # Roots may overlap, and a mount may show a folder twice.
-                if (identity := (status.st_dev, status.st_ino)) not in seen:
+                if identity not in seen:
                     seen.add(identity)
                     yield FoundSpool(Path(path), folder.batches, folder.oldest_ns)
                 continue
             passed_by(
                 PassedBy(Path(path), "names of batches that are not the SDK's; --dir takes it as a spool")
             )
-        if name == _HOME and os.path.islink(linked := os.path.join(path, SPOOL_NAME)):
-            passed_by(PassedBy(Path(linked), "a symbolic link"))
+        if folder.has_linked_spool and name == _HOME:
+            passed_by(PassedBy(Path(path, SPOOL_NAME), "a symbolic link"))
         folder.folders.sort(reverse=True)
         pending += folder.folders
 
 
 def _list(path: str) -> _Folder:
     """The contents of the folder at ``path``. Raises OSError."""
-    batches, oldest, of_the_sdk, is_quarantine = 0, None, True, False
+    batches, of_the_sdk, is_quarantine, has_linked_spool = 0, True, False, False
+    # Names of the SDK's form are compared as text, which is quicker.
+    oldest_name, oldest_ns = "", None
     folders: list[tuple[str, str]] = []
     with os.scandir(path) as entries:
         for entry in entries:
             name = entry.name
-            if not name.endswith(".json"):
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append((name, entry.path))
-            elif match := match_batch_name(name):
-                if entry.is_file(follow_symlinks=False):
+            if name.endswith(".json"):
+                if (match := match_batch_name(name)) and entry.is_file(follow_symlinks=False):
                     batches += 1
-                    of_the_sdk = of_the_sdk and is_sdk_name(name)
-                    created_ns = int(match[1])
-                    if oldest is None or created_ns < oldest:
-                        oldest = created_ns
-                elif entry.is_dir(follow_symlinks=False):
-                    folders.append((name, entry.path))
-            elif name.endswith(NOTE_SUFFIX):
-                is_quarantine = True
-            elif entry.is_dir(follow_symlinks=False):
+                    if is_sdk_name(name):
+                        if not oldest_name or name < oldest_name:
+                            oldest_name = name
+                    else:
+                        of_the_sdk = False
+                        created_ns = int(match[1])
+                        oldest_ns = created_ns if oldest_ns is None else min(oldest_ns, created_ns)
+                    continue
+                is_quarantine = is_quarantine or name.endswith(NOTE_SUFFIX)
+            if entry.is_dir(follow_symlinks=False):
                 folders.append((name, entry.path))
-    return _Folder(batches, oldest, of_the_sdk, is_quarantine, folders)
+            elif name == SPOOL_NAME and entry.is_symlink():
+                has_linked_spool = True
+    if oldest_name:
+        created_ns = created_ns_of(oldest_name)
+        oldest_ns = created_ns if oldest_ns is None else min(oldest_ns, created_ns)
+    return _Folder(batches, oldest_ns, of_the_sdk, is_quarantine, has_linked_spool, folders)
