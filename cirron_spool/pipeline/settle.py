@@ -92,8 +92,7 @@ class Settlement:
     def acknowledged(self, batch: Prepared, outcome: Outcome) -> None:
         """Have the file of an acknowledged batch deleted. No await comes between the acknowledgement and this."""
         self._rejected_in_a_row = 0
-        before = self._receipt_for(batch, outcome) if self._receipts is not None else None
-        self._worker.delete(batch, partial(self._removed, outcome), before)
+        self._worker.delete(batch, partial(self._removed, outcome), self._receipt_for(batch, outcome))
 
     async def settle(self, batch: Prepared, outcome: Outcome) -> None:
         """Act on the outcome of a batch. Raises ResourceError when the system lacks a resource to send it."""
@@ -141,7 +140,7 @@ class Settlement:
             self.ended = True
 
     def _receipt_for(self, batch: Prepared, outcome: Outcome) -> Callable[[], None] | None:
-        """The work that writes the receipt of an acknowledged batch."""
+        """The work that writes the receipt of an acknowledged batch; None where there are no receipts."""
         receipts, verdict = self._receipts, outcome.result
         if receipts is None or batch.digest is None or not isinstance(verdict, Verdict):
             return None

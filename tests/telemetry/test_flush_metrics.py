@@ -23,6 +23,7 @@ from cirron_spool.events import FlushEvent
 from cirron_spool.telemetry import families as of
 from cirron_spool.telemetry.families import Family, Kind
 from cirron_spool.telemetry.flush_metrics import FlushMetrics
+from cirron_spool.telemetry.metrics_file import MetricsFile
 from support.spools import write_batch
 
 parser = pytest.importorskip("prometheus_client.parser")
@@ -156,3 +157,16 @@ def test_the_page_lists_every_metric_and_the_alerts_use_no_other() -> None:
     used = re.findall(r"cirron_spool_\w+_\w+", "".join(re.findall(r"expr: (.*)", alerts)))
     assert len(used) > 8
     assert set(used) <= set(families)
+
+
+def test_a_file_that_cannot_be_written_any_more_is_one_warning(tmp_path: Path) -> None:
+    folder, warnings = tmp_path / "folder", list[str]()
+    folder.mkdir()
+    file = MetricsFile(str(folder / "cirron.prom"), "/spool", [], warnings.append)
+    (folder / "cirron.prom").unlink()
+    folder.rmdir()
+    file.write()
+    file.end(0)
+    assert warnings == [
+        f"Cannot write metrics to {folder}/cirron.prom: No such file or directory. The flush goes on without it."
+    ]
