@@ -178,5 +178,5 @@ def test_cron_takes_the_table() -> None:
     table = crontab.CronTab(tab=FILES["crontab"].text)
     (job,) = table
     assert job.is_valid()
-    assert job.command.endswith('"$HOME/bin/flush-spool" "$HOME/resnet50"')
+    assert job.command.endswith('"$HOME/bin/flush-spools" "$HOME/runs"')
     assert set(table.env.keys()) == {"MAILTO", "HTTPS_PROXY"}

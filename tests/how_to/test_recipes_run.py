@@ -63,8 +63,8 @@ def flush_of_cron(world: World, **environment: str) -> CliResult:
     local = world.home / ".local" / "bin"
     local.mkdir(parents=True, exist_ok=True)
     shutil.copy(world.root / "bin" / "cirron-spool", local)
-    flush_spool = install(world, "flush-spool", script("cron", "~/bin/flush-spool"))
-    return run(world, flush_spool, world.work, **{"PATH": "/usr/bin:/bin", **environment})
+    flush_spools = install(world, "flush-spools", script("cron", "~/bin/flush-spools"))
+    return run(world, flush_spools, world.work, **{"PATH": "/usr/bin:/bin", **environment})
 
 
 def test_cron_mails_nothing_after_a_flush_and_in_an_outage(world: World, store: Path) -> None:
@@ -171,7 +171,7 @@ def test_one_job_sends_the_spools_of_all_trials(cluster: World, store: Path) -> 
     assert names(store) == sorted(sealed)
     assert run(cluster, deliver, "runs/7", CIRRON_API_KEY="sk-wrong").returncode == 0  # they are empty
     sdk_batches(cluster.work / "runs" / "7" / "late" / ".cirron" / "spool", 1, spans=TINY)
-    assert run(cluster, deliver, "runs/7", CIRRON_API_KEY="sk-wrong").returncode == 123
+    assert run(cluster, deliver, "runs/7", CIRRON_API_KEY="sk-wrong").returncode == 3
 
 
 def test_each_trial_of_an_array_has_a_spool(cluster: World) -> None:
@@ -185,6 +185,28 @@ def test_each_trial_of_an_array_has_a_spool(cluster: World) -> None:
         SLURM_ARRAY_TASK_ID="3",
     )
     assert done.lines == [f"{cluster.work}/runs/7/3/.cirron --trial 3"]
+
+
+# -- Kubernetes
+
+
+def test_a_container_without_a_sidecar_hands_on_its_signal_and_flushes_at_its_end(
+    cluster: World, store: Path
+) -> None:
+    yaml = pytest.importorskip("yaml")
+    pod = yaml.safe_load(script("kubernetes", "training-pod.yaml"))
+    token = cluster.root / "token"
+    token.write_text(cluster.env.pop("CIRRON_API_KEY"), encoding="utf-8")
+    token.chmod(0o600)
+    (container,) = pod["spec"]["containers"]
+    command = [part.replace("/token/token", str(token)) for part in container["command"]]
+    output = cluster.work / "cirron"
+    with begin(cluster, *command, CIRRON_OUTPUT_DIR=str(output)) as training:
+        training.wait_for_text("training")
+        training.send_signal(signal.SIGTERM)
+        assert training.finish().returncode == 7
+    assert names(output / "spool") == []
+    assert len(snapshot(store)) == 2
 
 
 @needs_root
