@@ -81,14 +81,14 @@ _asked_for: set[frozenset[tuple[str, str]]] = set()
 def _server_for(env: Mapping[str, str]) -> _ForkServer | None:
     """The process that was started with what `env` has of the variables that are read at a start.
 
-    There is none for variables that are asked for the first time, where no process forks, and where coverage counts.
+    There is none for variables that are asked for the first time, and where no process forks.
     """
     early = {
         name: value
         for name, value in env.items()
         if not (name in _READ_LATE or name.startswith(_READ_LATE_PREFIXES) or name.lower().endswith("_proxy"))
     }
-    if not hasattr(os, "fork") or any("COVERAGE" in name for name in os.environ):
+    if not hasattr(os, "fork"):
         return None
     variables = frozenset(early.items())
     if early and variables not in _asked_for:
