@@ -20,6 +20,7 @@ COMMANDS = {
     "lateness": "the lateness of a 1 ms ticker in the event loop of a flush",
     "memory": "the peak memory of flushes of many batches and of large ones",
     "startup": "the time of inspect on an empty spool and on 100,000 batches",
+    "cluster": "the gain of several spools at once, on one machine and on Dask",
     "window": "the gain of several requests in flight",
     "link": 'in_flight="auto" beside fixed numbers, over links',
     "many": "many spools, one and several at a time; discovery and memory of an archive",
