@@ -55,6 +55,10 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     """Flush as the arguments say; the exit code."""
     selection = selection_of(options)
     watching = watch_options(options)
+    if options.scheduler is not None or options.send_credentials or options.scheduler_ms is not None:
+        from cirron_spool.cli.flush_dask import check_scheduler_options  # seldom needed
+
+        check_scheduler_options(options)
     if options.delete_snapshots and not options.snapshots:
         raise ConfigError("--delete-snapshots needs --snapshots. Add it, or leave both out.")
     if options.log_file is not None:
@@ -64,10 +68,11 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
         token = read_token(options.token_file, remedy="Check the file.", option="--token-file")
     # The event loop is the command's own, so that nothing else waits for the disk.
     given = _given(options, *(field.name for field in fields(Tuning)))
-    many = are_several(options)
     metrics = open_metrics(options, console) if options.metrics_file is not None else None
-    # A slow disk of one spool must not hold the event loop of the others.
-    tuning = Tuning(**{"disk_work": "thread" if many else "inline", **given})
+    on_dask = options.scheduler is not None
+    many = are_several(options) or on_dask
+    # A slow disk of one spool must not hold the event loop of the others. On Dask each has its own.
+    tuning = Tuning(**{"disk_work": "thread" if many and not on_dask else "inline", **given})
     view = _choose_view(options, console)
     flush = _session(many, view, options, signals, watching)
     flush.metrics = metrics
@@ -119,6 +124,10 @@ def _session(
 ) -> FlushSession[Any]:
     if not many:
         return _Flush(view, options, signals, watching)
+    if options.scheduler is not None:
+        from cirron_spool.cli.flush_dask import ManyOnDask  # seldom needed
+
+        return ManyOnDask(view, options, signals, watching)
     from cirron_spool.cli.flush_many import ManyFlush  # seldom needed
 
     return ManyFlush(view, options, signals, watching)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from cirron_spool.cluster.dask_client import connected, find_workers, load
 from cirron_spool.cluster.secret import Secret
 from cirron_spool.cluster.task import SpoolTask
-from cirron_spool.errors import CirronSpoolError, ConfigError, NotAuthenticatedError
+from cirron_spool.concurrency.threads import in_thread
+from cirron_spool.errors import EXIT_OK, EXIT_TEMPFAIL, CirronSpoolError, ConfigError, NotAuthenticatedError
 from cirron_spool.events import FlushSpoolsResult, SpoolEvent, Warned
 from cirron_spool.pipeline.deadline import Deadline, StopSignal
 from cirron_spool.pipeline.tally import worst
@@ -61,102 +63,182 @@ async def flush_on_dask(
     Returns the results by path. Raises ConfigError for options that cannot be used, and where Dask is not installed;
     ClusterError for a cluster that cannot be used, or that is lost: its ``spools`` has the results so far.
     """
-    began = time.monotonic()
-    await load()
-    check_dask_options(options, on_event, stop, deadline)
-    if token is not None and not send_credentials:
-        raise ConfigError(
-            "A token leaves this machine only with send_credentials. The workers have their own."
-        )
-    here = Path.cwd()
-    roots = [roots] if isinstance(roots, str | os.PathLike) else roots
-    places = [str(here / root) for root in roots], [str(here / directory) for directory in directories]
-    if not any(places):
-        raise ConfigError("There is no place to look for spools. Pass roots or directories.")
-    warnings: list[str] = []
+    flush = DaskFlush(
+        roots,
+        scheduler=scheduler,
+        directories=directories,
+        cross_file_systems=cross_file_systems,
+        token=token,
+        send_credentials=send_credentials,
+        timeout_s=timeout_s,
+        stop=stop,
+        deadline=deadline,
+        on_event=on_event,
+        **options,
+    )
+    return await flush.run()
 
-    def show(event: SpoolEvent) -> None:
-        if on_event is not None:
-            on_event(event)
 
-    def warn(message: str) -> None:
-        warnings.append(message)
-        show(SpoolEvent(None, Warned(message)))
+class DaskFlush:
+    """One flush on Dask; the arguments are those of :func:`flush_on_dask`."""
 
-    def result(run: DaskRun) -> FlushSpoolsResult:
-        spools = tuple(sorted(run.results(), key=lambda spool: spool.directory))
+    def __init__(
+        self,
+        roots: AnyPath | Iterable[AnyPath],
+        *,
+        scheduler: str,
+        directories: Iterable[AnyPath],
+        cross_file_systems: bool,
+        token: str | None,
+        send_credentials: bool,
+        timeout_s: float,
+        stop: StopSignal | None,
+        deadline: timedelta | datetime | None,
+        on_event: Callable[[SpoolEvent], None] | None,
+        **options: Any,
+    ) -> None:
+        if token is not None and not send_credentials:
+            raise ConfigError(
+                "A token leaves this machine only with send_credentials. Without it the workers use their own."
+            )
+        here = Path.cwd()
+        roots = [roots] if isinstance(roots, str | os.PathLike) else roots
+        self._roots = [str(here / root) for root in roots]
+        self._directories = [str(here / directory) for directory in directories]
+        if not (self._roots or self._directories):
+            raise ConfigError("There is no place to look for spools. Pass roots or directories.")
+        self._scheduler = scheduler
+        self._cross_file_systems = cross_file_systems
+        self._token = token
+        self._encrypted = send_credentials
+        self._timeout_s = timeout_s
+        self._stop = stop
+        self._deadline = deadline
+        self._listener = on_event
+        self._options = options
+        self._warnings: list[str] = []
+        self._began = time.monotonic()
+        self._run: DaskRun | None = None
+
+    async def run(self) -> FlushSpoolsResult:
+        """Flush; see :func:`flush_on_dask`."""
+        await load()
+        self._check_options()
+        if self._deadline is not None:
+            end = self._deadline
+            self._options["deadline"] = datetime.now(UTC) + end if isinstance(end, timedelta) else end
+            self._stop = Deadline(end, self._stop)
+        flushing = asyncio.create_task(self._flush())
+        stopping = asyncio.create_task(self._await_stop())
+        try:
+            await asyncio.wait([flushing, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if self._run is None and not flushing.done():
+                flushing.cancel()  # nothing has begun
+                await asyncio.wait([flushing])
+            else:
+                await asyncio.wait([flushing])
+        finally:
+            stopping.cancel()
+            if not flushing.done():
+                flushing.cancel()
+                await asyncio.wait([flushing])
+        if flushing.cancelled():
+            return replace(self.result(), exit_code=EXIT_TEMPFAIL)
+        flushing.result()
+        return self.result()
+
+    def result(self) -> FlushSpoolsResult:
+        """The result so far."""
+        found = self._run.results() if self._run is not None else []
+        spools = tuple(sorted(found, key=lambda spool: spool.directory))
         return FlushSpoolsResult(
             spools,
-            time.monotonic() - began,
-            worst(spool.exit_code for spool in spools),
-            tuple(warnings),
+            time.monotonic() - self._began,
+            worst([EXIT_OK, *(spool.exit_code for spool in spools)]),
+            tuple(self._warnings),
             next((spool.destination for spool in spools if spool.destination), ""),
             any(spool.verified for spool in spools),
         )
 
-    if deadline is not None:
-        options["deadline"] = datetime.now(UTC) + deadline if isinstance(deadline, timedelta) else deadline
-        stop = Deadline(deadline, stop)
-    secret = _secret(token, options) if send_credentials else None
-    from cirron_spool.cluster.dask_run import DaskRun, find_spools
+    async def _flush(self) -> None:
+        from cirron_spool.cluster.dask_run import DaskRun, find_spools
 
-    async with connected(scheduler, timeout_s=timeout_s, encrypted=send_credentials, warn=warn) as client:
-        workers = await find_workers(client, places[0], timeout_s=timeout_s, encrypted=send_credentials)
-        if workers.without:
-            warn(
-                f"{count(len(workers.without), 'worker')} without {printable(places[0][0])} cannot help, such as "
-                f"{workers.without[0]}."
+        secret = await in_thread(self._secret) if self._encrypted else None
+        timeout_s, encrypted = self._timeout_s, self._encrypted
+        async with connected(
+            self._scheduler, timeout_s=timeout_s, encrypted=encrypted, warn=self._warn
+        ) as client:
+            workers = await find_workers(client, self._roots, timeout_s=timeout_s, encrypted=encrypted)
+            if workers.without:
+                self._warn(
+                    f"{count(len(workers.without), 'worker')} without {printable(self._roots[0])} cannot help, such "
+                    f"as {workers.without[0]}."
+                )
+            if (bandwidth := self._options.get("bandwidth")) is not None:
+                self._options["bandwidth"] = max(1, bandwidth // workers.threads)
+            found, warnings = await find_spools(
+                client, workers, self._roots, self._directories, cross_file_systems=self._cross_file_systems
             )
-        if (bandwidth := options.get("bandwidth")) is not None:
-            options["bandwidth"] = max(1, bandwidth // workers.threads)
-        task = SpoolTask("", secret, options)
-        found, passed_by = await find_spools(client, workers, *places, cross_file_systems=cross_file_systems)
-        for warning in passed_by:
-            warn(warning)
-        run = DaskRun(client, workers, task, found, show, timeout_s=timeout_s)
-        try:
-            await run.run(stop)
-        except CirronSpoolError as error:
-            error.spools = replace(result(run), exit_code=error.exit_code)
-            raise
-    return result(run)
+            for warning in warnings:
+                self._warn(warning)
+            task = SpoolTask("", secret, self._options)
+            self._run = DaskRun(client, workers, task, found, self._show, timeout_s=timeout_s)
+            try:
+                await self._run.run(self._stop)
+            except CirronSpoolError as error:
+                error.spools = replace(self.result(), exit_code=error.exit_code)
+                raise
 
+    async def _await_stop(self) -> None:
+        if self._stop is None:
+            await asyncio.get_running_loop().create_future()
+        else:
+            await self._stop.wait()
 
-def check_dask_options(options: dict[str, Any], on_event: object, stop: object, deadline: object) -> None:
-    """Raise ConfigError for ``options`` of a flush that cannot be used on Dask, TypeError for unknown ones."""
-    from cirron_spool.flush import check_options, flush_spool
+    def _show(self, event: SpoolEvent) -> None:
+        if self._listener is not None:
+            self._listener(event)
 
-    if unknown := sorted(options.keys() - signature(flush_spool).parameters.keys()):
-        raise TypeError(f"flush_on_dask() got an unexpected keyword argument {unknown[0]!r}")
-    if options.get("receipts") is not None:
-        raise ConfigError(
-            "Several machines cannot write one file of receipts. Use flush_spools() on one machine."
+    def _warn(self, message: str) -> None:
+        self._warnings.append(message)
+        self._show(SpoolEvent(None, Warned(message)))
+
+    def _check_options(self) -> None:
+        """Raise ConfigError for options of a flush that cannot be used on Dask, TypeError for unknown ones."""
+        from cirron_spool.flush import check_options, flush_spool
+
+        options = self._options
+        if unknown := sorted(options.keys() - signature(flush_spool).parameters.keys()):
+            raise TypeError(f"flush_on_dask() got an unexpected keyword argument {unknown[0]!r}")
+        if options.get("receipts") is not None:
+            raise ConfigError(
+                "Several machines cannot write one file of receipts. Flush on one machine for it."
+            )
+        SpoolTask("", options=options)
+        check_options(
+            options.get("in_flight", 1),
+            options.get("tuning") or Tuning(),
+            options.get("selection"),
+            self._listener,
+            self._stop,
+            self._deadline,
+            options.get("snapshots"),
+            None,
+            None,
         )
-    SpoolTask("", options=options)
-    check_options(
-        options.get("in_flight", 1),
-        options.get("tuning") or Tuning(),
-        options.get("selection"),
-        on_event,
-        stop,
-        deadline,
-        options.get("snapshots"),
-        None,
-        None,
-    )
 
-
-def _secret(token: str | None, options: dict[str, Any]) -> Secret:
-    """The token of this machine; ``options`` then name the platform that it is for."""
-    settings = load_settings(
-        os.environ,
-        token=token,
-        api_url=options.get("api_url"),
-        config_path=options.pop("config_path", None),
-        allow_http=options.get("allow_http"),
-        origins=options.get("origins"),
-    )
-    if settings.credentials is None:
-        raise NotAuthenticatedError(hint=settings.missing_hint)
-    options["api_url"] = settings.api_url
-    return Secret(settings.credentials.token)
+    def _secret(self) -> Secret:
+        """The token of this machine; the options then name the platform that it is for. Blocking."""
+        options = self._options
+        settings = load_settings(
+            os.environ,
+            token=self._token,
+            api_url=options.get("api_url"),
+            config_path=options.pop("config_path", None),
+            allow_http=options.get("allow_http"),
+            origins=options.get("origins"),
+        )
+        if settings.credentials is None:
+            raise NotAuthenticatedError(hint=settings.missing_hint)
+        options["api_url"] = settings.api_url
+        return Secret(settings.credentials.token)

@@ -25,7 +25,7 @@ from cirron_spool.errors import (
     SpoolBusyError,
     sole,
 )
-from cirron_spool.events import FlushEvent, FlushResult, SpoolEvent, SpoolsFound, Uploaded, Warned
+from cirron_spool.events import Ended, FlushEvent, FlushResult, SpoolEvent, SpoolsFound, Uploaded, Warned
 from cirron_spool.pipeline.deadline import GRACE_S, StopSignal
 from cirron_spool.spool.discovery import FoundSpool
 from cirron_spool.spool.lease import LEASE_S
@@ -38,10 +38,11 @@ if TYPE_CHECKING:
 _TASKS_A_BATCH = 200
 # Further tries of a task that raised: the next worker may have the package that this one lacks.
 _RETRIES = 2
-# Tasks for a spool whose workers were lost, do not see it, or still hold it.
-_MOST_TASKS = 4
+# Further tasks for a spool whose workers were lost, or do not see it.
+_MOST_TASKS = 3
 # The process of a lost worker may outlive its connection; its lease, seen from another machine, outlives both.
-_BUSY_S = (5.0, LEASE_S / 2, LEASE_S / 2)  # one for each further task
+_BUSY_S = 2.0
+_MOST_TRIES = int(LEASE_S / _BUSY_S) + 8
 # Seconds between two looks at the workers.
 _LOOK_S = 1.0
 # Longest time of one message to all workers.
@@ -102,6 +103,7 @@ class DaskRun:
         self._holds: asyncio.Queue[float | None] = asyncio.Queue()
         self._health = RunHealth()
         self._ending = asyncio.Event()
+        self._said: set[str] = set()
         self._is_stopping = False
         self._error: Exception | None = None
 
@@ -146,11 +148,11 @@ class DaskRun:
         async with asyncio.TaskGroup() as group:
             for first in range(0, len(self._spools), _TASKS_A_BATCH):
                 for number in range(first, min(first + _TASKS_A_BATCH, len(self._spools))):
-                    self._submit(number, 0, self._workers.hosts)
+                    self._submit(number, self._workers.hosts)
                     group.create_task(self._follow(number))
                 await asyncio.sleep(0)
 
-    def _submit(self, number: int, tried: int, hosts: list[str]) -> None:
+    def _submit(self, number: int, hosts: list[str]) -> None:
         spool = self._spools[number]
         spool.future = self._client.submit(
             flush_on_worker,
@@ -158,7 +160,7 @@ class DaskRun:
             self._name,
             number,
             # The common first part makes them one group, which waits at the scheduler until a thread is free.
-            key=(f"cirron-spool-flush-{self._name}", number, tried, printable(spool.directory)),
+            key=(f"cirron-spool-flush-{self._name}", number, spool.tries, printable(spool.directory)),
             workers=hosts or None,
             pure=False,
             retries=_RETRIES,
@@ -167,25 +169,34 @@ class DaskRun:
     async def _follow(self, number: int) -> None:
         """Wait for the report on a spool, with further tasks where another worker may do better."""
         spool = self._spools[number]
-        report: SpoolReport | None = None
-        for tried in range(1, _MOST_TASKS + 1):
+        while True:
             report = spool.report = await self._outcome(spool)
-            if report is None or self._is_stopping or tried == _MOST_TASKS:
+            hosts = await self._hosts_for_another_try(spool)
+            if hosts is None or self._is_stopping:
                 break
-            hosts = self._workers.hosts
-            if report.is_missing:
-                seeing = {host_of(address) for address in self._workers.with_roots}
-                hosts = sorted(seeing - {host_of(report.where)})
-                if not hosts:
-                    break
-            elif isinstance(report.error, SpoolBusyError) and len(spool.attempts) > 1:
-                await asyncio.sleep(_BUSY_S[tried - 1])
-            elif not isinstance(report.error, ClusterError):
-                break
-            self._submit(number, tried, hosts)
+            spool.tries += 1
+            self._submit(number, hosts)
         spool.future = None
         if report is not None:
             self._judge(report)
+        self._tell(spool.directory, Ended(spool.result()))
+
+    async def _hosts_for_another_try(self, spool: DaskSpool) -> list[str] | None:
+        """The hosts for another task of a spool, empty for all; None where the last report stands."""
+        report, hosts = spool.report, self._workers.hosts
+        if report is None or spool.tries >= _MOST_TRIES:
+            return None
+        if isinstance(report.error, SpoolBusyError) and len(spool.attempts) > spool.tries + 1:
+            await asyncio.sleep(_BUSY_S)  # the lost worker holds it, or its record does
+            return hosts
+        if spool.tries >= _MOST_TASKS:
+            return None
+        if report.is_missing:
+            return (
+                sorted({host_of(address) for address in self._workers.with_roots} - {host_of(report.where)})
+                or None
+            )
+        return hosts if isinstance(report.error, ClusterError) else None
 
     async def _outcome(self, spool: DaskSpool) -> SpoolReport | None:
         """The report of the present task of a spool; None where the run has ended it before it began."""
@@ -249,6 +260,11 @@ class DaskRun:
             self._tell(spool.directory, event)
 
     def _tell(self, directory: str | None, event: FlushEvent) -> None:
+        if isinstance(event, Warned):
+            # The same words about each spool, such as those about a wait, are said once.
+            if event.message in self._said:
+                return
+            self._said.add(event.message)
         self._show(SpoolEvent(Path(directory) if directory is not None else None, event))
 
     async def _spread_holds(self) -> None:

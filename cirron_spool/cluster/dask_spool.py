@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 class DaskSpool:
     """A spool that was ``found``. ``attempts`` has the uploads that each attempt has told, by the attempt's name.
 
-    ``future`` is its task, None without one. ``report`` is that of the last attempt.
+    ``future`` is its task, None without one. ``tries`` counts its tasks behind the first. ``report`` is that of the
+    last attempt.
     """
 
     found: FoundSpool
     future: Future[tuple[str, SpoolReport | None]] | None = None
     attempts: dict[str, FlushResult] = field(default_factory=dict)
     attempt: str = ""
+    tries: int = 0
     report: SpoolReport | None = None
 
     @property
