@@ -26,28 +26,7 @@ def add_flush(group: Parser) -> None:
         example="8",
         help="spools flushed at the same time, each strictly in its own order (default: 4)",
     )
-    cluster = parser.add_argument_group(
-        "many machines", "With --discover or --dir: a Dask cluster (cirron-spool[dask])."
-    )
-    cluster.add_argument(
-        "--scheduler",
-        metavar="ADDRESS",
-        example="tcp://HOST:8786",
-        help="flush on the workers of the Dask scheduler at ADDRESS, or of a scheduler file",
-    )
-    cluster.add_argument(
-        "--send-credentials",
-        action="store_true",
-        help="with --scheduler tls://…: the workers use this machine's token in place of their own",
-    )
-    cluster.add_argument(
-        "--scheduler-timeout",
-        metavar="TIME",
-        read=time_value(1),
-        example="30s",
-        dest="scheduler_ms",
-        help="longest wait for the scheduler, and for a worker (default: 30s)",
-    )
+    _add_cluster(parser)
     add_dry_run(parser, "verify the token and list the batches that would go; send and delete nothing")
     add_selection(parser)
     snapshots = parser.add_argument_group("snapshots")
@@ -241,3 +220,29 @@ def add_flush(group: Parser) -> None:
         help="append a line with a time for each event and message to FILE",
     )
     parser.set_defaults(run="flush")
+
+
+def _add_cluster(parser: Parser) -> None:
+    """Add the options of a flush on many machines."""
+    cluster = parser.add_argument_group(
+        "many machines", "With --discover or --dir: a Dask cluster (cirron-spool[dask])."
+    )
+    cluster.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        example="tcp://HOST:8786",
+        help="flush on the workers of the Dask scheduler at ADDRESS, or of a scheduler file",
+    )
+    cluster.add_argument(
+        "--send-credentials",
+        action="store_true",
+        help="with --scheduler tls://…: the workers use this machine's token in place of their own",
+    )
+    cluster.add_argument(
+        "--scheduler-timeout",
+        metavar="TIME",
+        read=time_value(1),
+        example="30s",
+        dest="scheduler_ms",
+        help="longest wait for the scheduler, and for a worker (default: 30s)",
+    )
