@@ -10,10 +10,10 @@ from cirron_spool.cli.console import Console, Fault
 from cirron_spool.cli.flush_session import FlushSession
 from cirron_spool.cli.grid import grid
 from cirron_spool.cli.places import no_spools
-from cirron_spool.cli.render import existence, result_json, sent_line, summary, totals_json
+from cirron_spool.cli.render import existence, result_json, sent_line, snapshot_line, summary, totals_json
 from cirron_spool.cli.selection import dry_run_json, left_out_json, snapshot_plan_json
 from cirron_spool.errors import EXIT_OK, EXIT_TEMPFAIL, CirronSpoolError
-from cirron_spool.events import FlushResult, FlushSpoolsResult, SpoolEvent
+from cirron_spool.events import FlushResult, FlushSpoolsResult, SnapshotCounts, SpoolEvent
 from cirron_spool.fleet.coordinator import Coordinator
 from cirron_spool.fleet.flush_spools import make_coordinator
 from cirron_spool.pipeline.options import WatchOptions
@@ -71,14 +71,11 @@ class ManyFlush(FlushSession[FlushSpoolsResult]):
     def conclude(self, result: FlushSpoolsResult, exit_code: int, fault: Fault | None) -> int:
         """Print the result."""
         options, console = self._options, self._view.console
-        if result.untried and not options.dry_run:
-            console.warning(f"Left in the spools: {count(result.untried, 'batch')}.")
-        if not self._watching:
-            for spool in result.spools:
-                if not spool.exists:
-                    console.warning(f"{printable(str(spool.directory))} does not exist. Check --dir.")
+        self._warn_of(result)
         looks = [spool for spool in result.spools if _needs_look(spool)]
         lines = [*_looks(looks), _summary(result)]
+        if (counts := _snapshots(result)) is not None:
+            lines.append(snapshot_line(counts))
         for line in lines:
             console.note(line)
         if not (options.json or options.json_events or options.quiet):
@@ -96,6 +93,14 @@ class ManyFlush(FlushSession[FlushSpoolsResult]):
             why = _reason(looks[-1]) if looks else "Batches are left in the spools."
             fault = Fault("BatchesLeft", result.warnings[-1] if result.warnings else why)
         return console.end(exit_code, self._document(result), fault)
+
+    def _warn_of(self, result: FlushSpoolsResult) -> None:
+        console = self._view.console
+        if result.untried and not self._options.dry_run:
+            console.warning(f"Left in the spools: {count(result.untried, 'batch')}.")
+        for spool in () if self._watching else result.spools:
+            if not spool.exists:
+                console.warning(f"{printable(str(spool.directory))} does not exist. Check --dir.")
 
     def _document(self, result: FlushSpoolsResult) -> dict[str, object]:
         options = self._options
@@ -124,6 +129,15 @@ class ManyFlush(FlushSession[FlushSpoolsResult]):
 
 def _summary(result: FlushSpoolsResult) -> str:
     return f"{summary(result)}  Spools: {len(result.spools)}"
+
+
+def _snapshots(result: FlushSpoolsResult) -> SnapshotCounts | None:
+    """The snapshots of all spools together; None for a flush that was not asked to upload them."""
+    counted = [spool.snapshots for spool in result.spools if spool.snapshots is not None]
+    if not counted:
+        return None
+    names = ("uploaded", "failed", "left", "vanished", "sent_before", "deleted", "bytes_sent")
+    return SnapshotCounts(**{name: sum(getattr(each, name) for each in counted) for name in names})
 
 
 def _listed(result: FlushSpoolsResult) -> bool:

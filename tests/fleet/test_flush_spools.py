@@ -328,3 +328,21 @@ async def test_a_deadline_is_said_once_and_ends_all_in_time(tmp_path: Path) -> N
         assert len(server.uploads) == 2
     assert result.warnings == ("The deadline is near: no further batch is begun.",)
     assert {(each.exit_code, each.untried, each.warnings) for each in result.spools} == {(4, 3, ())}
+
+
+async def test_a_watch_says_once_what_cannot_be_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cirron_spool.fleet.lookout.POLL_S", 0.01)
+    monkeypatch.setattr("cirron_spool.fleet.lookout._REST", 0)
+    odd = fill(tmp_path, "a", 0)
+    write_batch(odd, 1, "a0", b"")
+    events = Events()
+    with ScriptedServer() as server:
+        result = await flush_spools(
+            tmp_path,
+            api_url=server.url,
+            token=TOKEN,
+            on_event=events,
+            watch=WatchOptions(None, 0.3, 5.0),
+        )
+    assert events.begun() == [odd]
+    assert (result.skipped, result.exit_code) == (1, 1)
