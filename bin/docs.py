@@ -52,6 +52,7 @@ def main(arguments: list[str]) -> int:
         options = ["-W", "--keep-going", "-q", "-b", "html", "-c", str(ROOT / "docs"), "-d", str(cache)]
         if code := int(sphinx_build([*options, str(source), str(out)])):
             return code
+    shutil.copyfile(out / "README.html", out / "index.html")
     found = faults(out)
     for fault in found:
         print(f"bin/docs.py: {fault}", file=sys.stderr)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from cirron_spool.concurrency import event_loop
 from cirron_spool.concurrency.threads import call_from_thread, start
 from cirron_spool.errors import EXIT_TEMPFAIL, CirronSpoolError, ConfigError, SpoolBusyError, resource_errors
-from cirron_spool.settings.paths import find_spool
+from cirron_spool.settings.paths import find_spool, path_text
 from cirron_spool.text import count, printable
 from cirron_spool.watch import WATCH_GRACE_S, watch_spool
 
@@ -54,6 +54,8 @@ class BackgroundDelivery:
         grace_s: float = WATCH_GRACE_S,
         **options: Any,
     ) -> None:
+        if directory is not None:
+            path_text(directory, "directory")
         _check(options)
         watch_spool(directory, grace_s=grace_s, **options)
         self._directory = directory
@@ -82,7 +84,7 @@ class BackgroundDelivery:
     def finish(self) -> FlushResult | None:
         """Deliver what the run has recorded by now, and end. Returns the result; None where there is none.
 
-        Takes ``grace_s`` and three seconds at most, and no time in an outage of the platform. A KeyboardInterrupt ends
+        Takes ``grace_s`` and three seconds at most, and no time where an outage is waited out. A KeyboardInterrupt ends
         the delivery at once, and is raised.
         """
         running, self._running = self._running, None

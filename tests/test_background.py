@@ -195,6 +195,7 @@ def test_ctrl_c_in_the_last_wait_is_raised_and_keeps_the_batch(
         ({"until_pid": 1}, ConfigError),
         ({"dry_run": True}, ConfigError),
         ({"grace_s": -1}, ConfigError),
+        ({"directory": 5}, ConfigError),
         ({"retrys": 3}, TypeError),
     ],
 )

@@ -292,6 +292,12 @@ def test_the_readme_is_short_and_links_every_page() -> None:
             assert f"]({name})" in PAGES[f"{folder}/README.md"]
 
 
+def test_every_page_has_a_chapter_of_the_site() -> None:
+    chapters = (ROOT / "bin" / "docs.py").read_text(encoding="utf-8")
+    pages = [page.removesuffix(".md") for page in PAGES if page.rpartition("/")[0] == "docs"]
+    assert [page for page in pages if f'"{page}"' not in chapters] == []
+
+
 def test_the_changelog_knows_this_version() -> None:
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(rf"^## \[{re.escape(cirron_spool.__version__)}\]", changes, re.MULTILINE)
