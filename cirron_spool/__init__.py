@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from cirron_spool.flush import flush_spool
     from cirron_spool.offline import ClearResult, Inventory, clear_spool, inspect_spool
     from cirron_spool.pipeline.client import Client
+    from cirron_spool.pipeline.options import WatchOptions
     from cirron_spool.settings.tuning import Tuning
     from cirron_spool.spool.selection import Selection
     from cirron_spool.sync import flush_spool_sync, flush_spools_sync
@@ -81,6 +82,7 @@ _HOMES = {
     "flush": "flush_spool",
     "offline": "ClearResult Inventory clear_spool inspect_spool",
     "pipeline.client": "Client",
+    "pipeline.options": "WatchOptions",
     "settings.tuning": "Tuning",
     "spool.selection": "Selection",
     "sync": "flush_spool_sync flush_spools_sync",
@@ -138,6 +140,7 @@ __all__ = [
     "Waiting",
     "Warned",
     "Watch",
+    "WatchOptions",
     "__version__",
     "clear_spool",
     "flush_on_dask",

@@ -119,6 +119,8 @@ def make_coordinator(
     check_options(in_flight, tuning, selection, on_event, stop, deadline, snapshots, watch, receipts)
     if not (is_whole(spools) and 1 <= spools <= _MOST_SPOOLS):
         raise ConfigError(f"spools must be a whole number from 1 to {_MOST_SPOOLS}.")
+    if not isinstance(watch, WatchOptions | None):
+        raise ConfigError(f"watch must be WatchOptions, not {type(watch).__name__}.")
     for option, value in (("dry_run", dry_run), ("keep_going", keep_going)):
         if watch is not None and value:
             raise ConfigError(f"A watch has no {option}.")

@@ -26,11 +26,11 @@ SnapshotsOption = Literal["keep", "delete"]
 
 @dataclass(frozen=True, slots=True)
 class WatchOptions:
-    """The options of a flush that follows its spool; see :func:`cirron_spool.watch_spool`. Times are in seconds."""
+    """The options of a flush that follows its spools; see :func:`cirron_spool.watch_spool`. Times are in seconds."""
 
-    until_pid: int | None
-    idle_exit_s: float | None
-    grace_s: float
+    until_pid: int | None = None
+    idle_exit_s: float | None = None
+    grace_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)

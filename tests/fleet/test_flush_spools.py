@@ -229,6 +229,7 @@ async def test_a_root_that_is_not_there_and_options_that_cannot_be(tmp_path: Pat
         {"spools": True},
         {"roots": 7},
         {"roots": ()},
+        {"watch": True},
     ]
     for options in wrong:
         given: dict[str, Any] = {"roots": tmp_path, **options}
