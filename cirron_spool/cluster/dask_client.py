@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 _CLOSE_S = 2.0
 
 
+# The version, the missing roots, and the inode and mtime of the others.
+_Look = tuple[str, list[str], tuple[tuple[int, int] | None, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class Workers:
     """The workers at the beginning of a run: those ``with_roots`` see the roots, those ``without`` do not.
@@ -34,6 +38,7 @@ class Workers:
     with_roots: tuple[str, ...]
     without: tuple[str, ...]
     threads: int
+    views: tuple[tuple[str, ...], ...] = ()
 
     @property
     def hosts(self) -> list[str]:
@@ -129,16 +134,24 @@ async def find_workers(client: Client, roots: Sequence[str], *, timeout_s: float
             f"Install cirron-spool {__version__} there.",
             EXIT_ATTENTION,
         )
-    with_roots = tuple(address for address, (_, missing) in found.items() if not missing)
-    without = tuple(address for address, (_, missing) in found.items() if missing)
+    with_roots = tuple(address for address, (_, missing, _) in found.items() if not missing)
+    without = tuple(address for address, (_, missing, _) in found.items() if missing)
     if not with_roots:
-        _, missing = found[without[0]]
+        _, missing, _ = found[without[0]]
         raise ClusterError(
             f"No worker sees {printable(missing[0])}. Start workers where that file system is mounted.",
             EXIT_ATTENTION,
         )
     threads: dict[str, int] = await _unless_lost(client.nthreads())
-    return Workers(with_roots, without, max(1, sum(threads.get(address, 0) for address in with_roots)))
+    views: dict[object, set[str]] = {}
+    for address in with_roots:
+        views.setdefault(found[address][2], set()).add(host_of(address))
+    return Workers(
+        with_roots,
+        without,
+        max(1, sum(threads.get(address, 0) for address in with_roots)),
+        tuple(tuple(sorted(hosts)) for hosts in views.values()),
+    )
 
 
 async def _await_worker(client: Client, look: Callable[[], Awaitable[object]], timeout_s: float) -> None:
@@ -155,11 +168,14 @@ async def _await_worker(client: Client, look: Callable[[], Awaitable[object]], t
         waiting.release()
 
 
-def _make_look(roots: list[str]) -> Callable[[], Awaitable[tuple[str, list[str]]]]:
-    """The look of a worker at itself: the version of this package, and the roots that it does not see."""
+def _make_look(roots: list[str]) -> Callable[[], Awaitable[_Look]]:
+    """The look of a worker at itself.
+
+    The version of this package, the roots that it does not see, and marks of the folders at the others.
+    """
 
     # A function within a function travels by its code, so a worker without this package can run it.
-    async def look() -> tuple[str, list[str]]:
+    async def look() -> _Look:
         import asyncio
         import os
 
@@ -170,13 +186,21 @@ def _make_look(roots: list[str]) -> Callable[[], Awaitable[tuple[str, list[str]]
         except ImportError:
             version = "not installed"
 
-        async def is_there(root: str) -> bool:
+        def mark(root: str) -> tuple[int, int] | None:
             try:
-                return await asyncio.wait_for(asyncio.to_thread(os.path.isdir, root), 10)
-            except TimeoutError:
-                return False
+                status = os.stat(root)
+            except OSError:
+                return None
+            return (status.st_ino, status.st_mtime_ns) if os.path.isdir(root) else None
 
-        return version, [root for root in roots if not await is_there(root)]
+        marks: list[tuple[int, int] | None] = []
+        for root in roots:
+            try:
+                marks.append(await asyncio.wait_for(asyncio.to_thread(mark, root), 10))
+            except TimeoutError:
+                marks.append(None)
+        missing = [root for root, mark_ in zip(roots, marks, strict=True) if mark_ is None]
+        return version, missing, tuple(marks)
 
     return look
 

@@ -174,6 +174,11 @@ class DaskFlush:
                     f"{count(len(workers.without), 'worker')} without {printable(self._roots[0])} cannot help, such "
                     f"as {workers.without[0]}."
                 )
+            if len(workers.views) > 1:
+                self._warn(
+                    f"Workers see different folders at {printable(self._roots[0])}. Each spool goes to a worker that "
+                    "sees it."
+                )
             if (bandwidth := self._options.get("bandwidth")) is not None:
                 self._options["bandwidth"] = max(1, bandwidth // workers.threads)
             found, warnings = await find_spools(

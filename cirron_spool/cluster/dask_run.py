@@ -27,7 +27,6 @@ from cirron_spool.errors import (
 )
 from cirron_spool.events import Ended, FlushEvent, FlushResult, SpoolEvent, SpoolsFound, Uploaded, Warned
 from cirron_spool.pipeline.deadline import GRACE_S, StopSignal
-from cirron_spool.spool.discovery import FoundSpool
 from cirron_spool.spool.lease import LEASE_S
 from cirron_spool.text import printable
 
@@ -56,29 +55,44 @@ async def find_spools(
     directories: Sequence[str],
     *,
     cross_file_systems: bool,
-) -> tuple[list[FoundSpool], list[str]]:
-    """The spools that a worker finds, the one with the oldest batch first, and the warnings of its search.
+) -> tuple[list[DaskSpool], list[str]]:
+    """The spools that the workers find, the one with the oldest batch first, and the warnings of the search.
 
-    Raises SpoolError for a root that cannot be searched, and ClusterError.
+    One worker searches for all that see the same folders. Raises SpoolError for a root that cannot be searched, and
+    ClusterError.
     """
-    future = client.submit(
-        search_on_worker,
-        roots,
-        directories,
-        cross_file_systems,
-        key=f"cirron-spool-search-{uuid.uuid4().hex[:12]}",
-        workers=workers.hosts or None,
-        pure=False,
-    )
-    try:
-        found, warnings = await future
-    except (CancelledError, KilledWorker, OSError) as error:
-        raise ClusterError(f"The search for spools was lost: {first_line(error)}. Run this again.") from None
-    return sorted(found, key=lambda spool: (spool.oldest_ns or 0, spool.path)), warnings
+    several = len(workers.views) > 1
+    searches = [
+        client.submit(
+            search_on_worker,
+            roots,
+            directories,
+            cross_file_systems,
+            key=f"cirron-spool-search-{uuid.uuid4().hex[:12]}",
+            workers=list(hosts) if several else workers.hosts or None,
+            pure=False,
+        )
+        for hosts in workers.views
+    ]
+    spools: dict[Path, DaskSpool] = {}
+    warnings: dict[str, None] = {}
+    for hosts, search in zip(workers.views, searches, strict=True):
+        try:
+            found, said = await search
+        except (CancelledError, KilledWorker, OSError) as error:
+            raise ClusterError(
+                f"The search for spools was lost: {first_line(error)}. Run this again."
+            ) from None
+        warnings.update(dict.fromkeys(said))
+        for each in found:
+            spool = spools.setdefault(each.path, DaskSpool(each))
+            spool.hosts += hosts if several else ()
+    ordered = sorted(spools.values(), key=lambda spool: (spool.found.oldest_ns or 0, spool.found.path))
+    return ordered, list(warnings)
 
 
 class DaskRun:
-    """The flush of the spools in ``found`` on the workers of ``client``, each as ``task`` says. Events go to ``show``.
+    """The flush of ``spools`` on the workers of ``client``, each as ``task`` says. Events go to ``show``.
 
     Without a worker for ``timeout_s`` seconds the run ends.
     """
@@ -88,7 +102,7 @@ class DaskRun:
         client: Client,
         workers: Workers,
         task: SpoolTask,
-        found: Sequence[FoundSpool],
+        spools: Sequence[DaskSpool],
         show: Callable[[SpoolEvent], None],
         *,
         timeout_s: float,
@@ -96,7 +110,7 @@ class DaskRun:
         self._client = client
         self._workers = workers
         self._task = task
-        self._spools = [DaskSpool(each) for each in found]
+        self._spools = spools
         self._show = show
         self._timeout_s = timeout_s
         self._name = uuid.uuid4().hex[:12]
@@ -148,7 +162,7 @@ class DaskRun:
         async with asyncio.TaskGroup() as group:
             for first in range(0, len(self._spools), _TASKS_A_BATCH):
                 for number in range(first, min(first + _TASKS_A_BATCH, len(self._spools))):
-                    self._submit(number, self._workers.hosts)
+                    self._submit(number, self._hosts_of(self._spools[number]))
                     group.create_task(self._follow(number))
                 await asyncio.sleep(0)
 
@@ -181,9 +195,13 @@ class DaskRun:
             self._judge(report)
         self._tell(spool.directory, Ended(spool.result()))
 
+    def _hosts_of(self, spool: DaskSpool) -> list[str]:
+        """The hosts that may flush a spool; empty where all may."""
+        return spool.hosts or self._workers.hosts
+
     async def _hosts_for_another_try(self, spool: DaskSpool) -> list[str] | None:
         """The hosts for another task of a spool, empty for all; None where the last report stands."""
-        report, hosts = spool.report, self._workers.hosts
+        report, hosts = spool.report, self._hosts_of(spool)
         if report is None or spool.tries >= _MOST_TRIES:
             return None
         if isinstance(report.error, SpoolBusyError) and len(spool.attempts) > spool.tries + 1:
@@ -192,10 +210,8 @@ class DaskRun:
         if spool.tries >= _MOST_TASKS:
             return None
         if report.is_missing:
-            return (
-                sorted({host_of(address) for address in self._workers.with_roots} - {host_of(report.where)})
-                or None
-            )
+            seeing = spool.hosts or [host_of(address) for address in self._workers.with_roots]
+            return sorted({*seeing} - {host_of(report.where)}) or None
         return hosts if isinstance(report.error, ClusterError) else None
 
     async def _outcome(self, spool: DaskSpool) -> SpoolReport | None:

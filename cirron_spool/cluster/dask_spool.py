@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 class DaskSpool:
     """A spool that was ``found``. ``attempts`` has the uploads that each attempt has told, by the attempt's name.
 
-    ``future`` is its task, None without one. ``tries`` counts its tasks behind the first. ``report`` is that of the
-    last attempt.
+    ``hosts`` are those that see it, empty where all do. ``future`` is its task, None without one. ``tries`` counts its
+    tasks behind the first. ``report`` is that of the last attempt.
     """
 
     found: FoundSpool
+    hosts: list[str] = field(default_factory=list)
     future: Future[tuple[str, SpoolReport | None]] | None = None
     attempts: dict[str, FlushResult] = field(default_factory=dict)
     attempt: str = ""

@@ -45,7 +45,10 @@ def flush_on_worker(task: SpoolTask, run: str, spool: int) -> tuple[str, SpoolRe
     worker = get_worker()
     control = _DaskControl(state, worker, {"run": run, "spool": spool, "attempt": attempt})
     worker.log_event(TOPIC, {"run": run, "spool": spool, "attempt": attempt, "events": []})
+    if state.verified:  # once a process
+        task = replace(task, options={**task.options, "verify": False})
     report = replace(flush_one(task, control), where=worker.address)
+    state.verified = state.verified or report.result.verified
     if is_common(report):  # before the news has gone round
         state.stop()
     return attempt, report

@@ -15,11 +15,13 @@ _LOOK_S = 0.2
 class WorkerRun:
     """Whether the run is to stop, and whether the platform fails.
 
-    ``failing``: the last attempt anywhere ended with a temporary failure. The methods may be called in any thread.
+    ``failing``: the last attempt anywhere ended with a temporary failure. ``verified``: the platform has accepted the
+    token. The methods may be called in any thread.
     """
 
     def __init__(self) -> None:
         self.failing = False
+        self.verified = False
         self._not_before = 0.0  # by time.monotonic()
         self._stopped = threading.Event()
         self._waiting: set[asyncio.Future[None]] = set()

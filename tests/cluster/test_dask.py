@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -240,6 +241,22 @@ def test_a_worker_that_does_not_see_the_spools(cluster: DaskCluster, tmp_path: P
         )
     assert result.exit_code == 1
     assert "none is not there on tcp://127.0.0.1:" in texts(events)[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_a_worker_with_another_folder_at_the_root_gets_no_spool(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    spools = many_spools(root, 12, 2)
+    hidden = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(root))
+    with (
+        ScriptedServer() as server,
+        dask_cluster(tmp_path, config={"token": "access-0"}, workers=1, threads=2) as cluster,
+    ):
+        cluster.add_worker(threads=2, host="127.0.0.2", prefix=hidden)
+        result = asyncio.run(flush_on_dask(root, scheduler=cluster.address, api_url=server.url))
+        check_order(server, spools)
+    assert (result.exit_code, result.uploaded) == (0, 24)
+    assert "see different folders" in result.warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -40,12 +40,14 @@ class DaskCluster:
         nanny: bool = False,
         host: str = "127.0.0.1",
         env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> Running:
-        """Start a worker, and wait until it has joined."""
+        """Start a worker, behind the words of `prefix`, and wait until it has joined."""
         worker = self._start(
             *("worker", self.address, "--nthreads", str(threads), "--host", host, "--no-dashboard"),
             *("--nanny" if nanny else "--no-nanny", "--local-directory", str(self._folder / "scratch")),
             env=env,
+            prefix=prefix,
         )
         worker.wait_for_text("Registered to:", "stderr")
         self.workers.append(worker)
@@ -63,9 +65,19 @@ class DaskCluster:
         """Kill all that still runs."""
         self._stack.close()
 
-    def _start(self, command: str, *args: str, env: Mapping[str, str] | None = None) -> Running:
+    def _start(
+        self, command: str, *args: str, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> Running:
         protocol = () if self._protocol == "tcp" else ("--protocol", self._protocol)
-        argv = [sys.executable, "-m", "dask", command, *args, *(protocol if command == "scheduler" else ())]
+        argv = [
+            *prefix,
+            sys.executable,
+            "-m",
+            "dask",
+            command,
+            *args,
+            *(protocol if command == "scheduler" else ()),
+        ]
         process = spawn(argv, cwd=self._folder, home=self._home, env={**self._env, **(env or {})})
         return self._stack.enter_context(process)
 
