@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import cirron_spool
 from cirron_spool.cli.arguments.build import build_parser
@@ -56,6 +56,7 @@ def library() -> str:
 
 
 def _directive(path: str, *, is_class: bool | None = None) -> str:
+    """The directive of autodoc for a name of the package; ``is_class`` where the name cannot be imported here."""
     module, _, name = path.rpartition(".")
     if is_class is None:
         is_class = isinstance(getattr(cirron_spool, name), type)
@@ -114,8 +115,9 @@ def _help(action: argparse.Action) -> str:
     return (action.help or "") % {"default": action.default, "prog": "cirron-spool"}
 
 
-def _terms(rows: object) -> Iterator[str]:
-    for term, text in rows:  # type: ignore[attr-defined]
+def _terms(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """A definition list."""
+    for term, text in rows:
         yield f"`{term}`\n: {text}\n"
 
 
