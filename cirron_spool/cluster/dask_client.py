@@ -88,7 +88,8 @@ async def connected(
                 )
                 # Dask's own limit does not count a handshake that stalls.
                 await asyncio.wait_for(client, timeout_s + _CLOSE_S)
-            except (OSError, TimeoutError) as error:
+            # The greeting of another kind of server, taken for a length, asks for exabytes.
+            except (OSError, TimeoutError, MemoryError, OverflowError) as error:
                 raise ClusterError(_unreachable(shown, timeout_s, error)) from None
             except (TypeError, ValueError, KeyError, RuntimeError, AssertionError) as error:
                 raise ConfigError(
@@ -218,6 +219,8 @@ async def _unless_lost(work: Awaitable[Any]) -> Any:
 
 def _unreachable(shown: str, timeout_s: float, error: Exception) -> str:
     cause = first_line(error)
+    if isinstance(error, MemoryError | OverflowError):
+        cause = "another kind of server is there"
     # Dask's own text for the usual case says no more.
     why = "" if isinstance(error, TimeoutError) or "Timed out" in cause else f" ({cause})"
     return (
