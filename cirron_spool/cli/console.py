@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import islice
-from typing import IO, TYPE_CHECKING, NamedTuple, Self
+from typing import IO, TYPE_CHECKING, NamedTuple, Self, TypeVar
 
 import cirron_spool
 from cirron_spool.cli.stdio import write_now
@@ -21,6 +21,8 @@ from cirron_spool.text import iso_utc, reason
 
 if TYPE_CHECKING:
     from cirron_spool.cli.log_file import LogFile
+
+T = TypeVar("T", str, bytes)
 
 # Lines written together: a write a line would be 100,000 system calls for a big spool on a line-buffered terminal.
 _LINES_A_WRITE = 1000
@@ -80,6 +82,14 @@ class Console:
         rest = iter(lines)
         while waiting := list(islice(rest, _LINES_A_WRITE)):
             self._write("\n".join(waiting) + "\n")
+
+    def parts(self, parts: Iterable[bytes]) -> None:
+        """Print a document that is no lines of text to standard output; a reader who has left is no error."""
+        stream = getattr(sys.stdout, "buffer", None)
+        for part in parts:
+            if not self._open or stream is None:
+                return
+            self._put(stream, part)
 
     def line(self, text: str) -> None:
         """Print one line to standard output at once."""
@@ -188,12 +198,14 @@ class Console:
         if self._in_a_hurry:
             write_now(sys.stdout, text)
             return
-        if not self._open:
-            return
+        if self._open:
+            self._put(sys.stdout, text)
+
+    def _put(self, stream: IO[T], part: T) -> None:
         try:
             with self.whole():
-                sys.stdout.write(text)
-                sys.stdout.flush()
+                stream.write(part)
+                stream.flush()
         except (BrokenPipeError, ValueError, AttributeError):  # the reader has left; closed, or never there
             self._open = False
         except OSError as error:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import argparse
 import os
 
-from cirron_spool.cli import traces_list, traces_view
+from cirron_spool.cli import traces_export, traces_list, traces_snapshots, traces_view
 from cirron_spool.cli.console import Console
 from cirron_spool.cli.offline_steps import warn_of
 from cirron_spool.cli.signals import Signals
 from cirron_spool.errors import EXIT_OK
 from cirron_spool.settings.paths import spool_directory
 from cirron_spool.text import count, printable
+from cirron_spool.traces.records import KINDS
 from cirron_spool.traces.trace import Trace, read_trace
 
 # The kinds of records whose further fields an action shows.
-_DETAILED: dict[str, tuple[str, ...]] = {"list": (), "view": ()}
-_ACTIONS = {"list": traces_list.show, "view": traces_view.show}
+_DETAILED: dict[str, tuple[str, ...]] = {"list": (), "view": (), "export": KINDS, "snapshots": ("snapshots",)}
+_ACTIONS = {
+    "list": traces_list.show,
+    "view": traces_view.show,
+    "export": traces_export.export,
+    "snapshots": traces_snapshots.show,
+}
 # Of thousands of broken batches the first ones are named.
 _MOST_WARNINGS = 50
 
@@ -29,7 +35,7 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     with read_trace(path, warnings.tell, _DETAILED[options.action]) as trace:
         warnings.finish()
         _tell_of(trace, console)
-        if not trace.sessions:
+        if not trace.sessions and options.action != "export":
             return _empty(trace, options, console)
         return _ACTIONS[options.action](trace, options, console)
 

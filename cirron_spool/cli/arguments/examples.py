@@ -43,6 +43,15 @@ _EXAMPLES = {
         Example("{prog}", "see which runs are in the spool of this folder"),
         Example("{prog} --dir runs.tar.gz --json", "list those of an archive for a script"),
     ),
+    "traces export": (
+        Example("{prog} --format chrome --output trace.json", "open the run in Perfetto or speedscope"),
+        Example("{prog} --format otlp --output trace.otlp.json", "give the run to OpenTelemetry"),
+        Example("{prog} --format csv --table marks", "read the marks as a table"),
+    ),
+    "traces snapshots": (
+        Example("{prog} --name '*.weight'", "see the statistics of the weights"),
+        Example("{prog} --last 1 --json", "read those of the newest session in a script"),
+    ),
     "traces view": (
         Example("{prog}", "see where the newest run spent its time"),
         Example("{prog} --depth 2 --min-wall 10ms", "see the large spans only"),

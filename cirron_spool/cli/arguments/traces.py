@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from cirron_spool.cli.arguments.parser import Parser
-from cirron_spool.cli.arguments.values import Measure, Whole
+from cirron_spool.cli.arguments.values import Measure, OneOf, Whole
 
 # The actions that are ours. Any other word behind ``cirron traces`` is the official tool's.
-ACTIONS = ("list", "view")
+ACTIONS = ("list", "view", "export", "snapshots")
+
+FORMATS = ("json", "csv", "parquet", "otlp", "chrome")
+TABLES = ("spans", "marks", "snapshots")
 
 _WALLS = Measure(
     {"ms": 10**6, "ns": 1, "us": 1000, "µs": 1000, "s": 10**9, "m": 60 * 10**9},
@@ -26,6 +29,8 @@ def add_traces(group: Parser) -> None:
     parser.make_group("action", "ACTION")
     _add_list(parser)
     _add_view(parser)
+    _add_export(parser)
+    _add_snapshots(parser)
     for name, action in parser.commands.items():
         action.set_defaults(run="traces", action=name)
 
@@ -73,6 +78,56 @@ def _add_view(group: Parser) -> None:
         metavar="NAME",
         example="epoch",
         help="only spans of this name or pattern, with those above and below",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_export(group: Parser) -> None:
+    parser = group.add_command(
+        "export",
+        help="write the records for another tool",
+        description="Write the spans and marks in the format of another tool: otlp for OpenTelemetry, chrome for "
+        "Perfetto and speedscope, csv and parquet (with the extra [parquet]) for tables, json for all records.",
+    )
+    _add_place(parser)
+    _add_sessions(parser, "all")
+    parser.add_argument(
+        "--format",
+        metavar="NAME",
+        read=OneOf(*FORMATS),
+        required=True,
+        example="chrome",
+        help=", ".join(FORMATS),
+    )
+    parser.add_argument(
+        "--table",
+        metavar="NAME",
+        read=OneOf(*TABLES),
+        default="spans",
+        example="marks",
+        help="the table of csv and parquet: spans, marks or snapshots (default: spans)",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        place="file",
+        example="trace.json",
+        default="-",
+        help="the file to write (default: -, standard output)",
+    )
+    parser.set_defaults(json=False)
+
+
+def _add_snapshots(group: Parser) -> None:
+    parser = group.add_command(
+        "snapshots",
+        help="show the statistics of tensors",
+        description="Show the statistics of each tensor that a sampled or full run has recorded, with its histogram.",
+    )
+    _add_place(parser)
+    _add_sessions(parser, "all")
+    parser.add_argument(
+        "--name", metavar="NAME", example="*.weight", help="only tensors of this name or pattern"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -1,0 +1,124 @@
+"""OTLP JSON: one ``TracesData`` of the OpenTelemetry protocol on one line, with a resource for each session.
+
+Marks are events of their span. OTLP identifiers have 16 and 8 bytes. An identifier of another form is hashed, and the
+attribute ``cirron.id`` has it. Times and whole numbers are texts, as protobuf's JSON has them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from cirron_spool.traces.exports.rows import MarkRow, Rows, SpanRow
+from cirron_spool.traces.records import encode
+from cirron_spool.traces.sessions import Session
+
+_INTERNAL = 1  # SpanKind: nothing is sent to or taken from another process
+# Attributes nest less deep in practice; protobuf's readers refuse a hundred levels.
+_DEEPEST = 20
+
+
+def otlp_pieces(rows: Rows) -> Iterator[str]:
+    """The document in pieces."""
+    yield '{"resourceSpans":['
+    number, spans = -1, 0
+    for span in rows.spans():
+        if span.number != number:
+            if number >= 0:
+                yield "]}]},"
+            number, spans = span.number, 0
+            yield from _begin(rows, number)
+        marks: Iterable[MarkRow] = rows.marks_of(span)
+        if not spans:  # of spans that are not there
+            marks = (*marks, *rows.lost_marks(number))
+        yield ("," if spans else "") + encode(_span(rows.session(number), span, marks))
+        spans += 1
+    yield "]}]}]}\n" if number >= 0 else "]}\n"
+
+
+def _begin(rows: Rows, number: int) -> Iterator[str]:
+    session, version = rows.session(number), rows.sdk_version(number)
+    resource = {
+        "service.name": "cirron",
+        "telemetry.sdk.name": "cirron",
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.version": version,
+        "process.pid": session.pid,
+        "cirron.rank": session.rank,
+        "cirron.session": session.id,
+    }
+    yield f'{{"resource":{encode({"attributes": _attributes(resource)})},"scopeSpans":[{{"scope":'
+    yield f'{encode({"name": "cirron", "version": version})},"spans":['
+
+
+def _span(session: Session, span: SpanRow, marks: Iterable[MarkRow]) -> dict[str, Any]:
+    more = dict(span.more)
+    found = more.pop("attrs", None)
+    attributes = dict(found) if isinstance(found, dict) else {}
+    span_id = _hex(span.id, 8)
+    attributes |= {"thread.id": span.thread_id, "cirron.index": span.position}
+    attributes |= {f"cirron.{key}": value for key, value in more.items()}
+    if span_id != span.id:
+        attributes["cirron.id"] = span.id
+    end = span.end_ns
+    if end is None:
+        attributes["cirron.open"] = True
+        end = session.last_ns
+    form: dict[str, Any] = {
+        "traceId": _hex(session.id, 16),
+        "spanId": span_id,
+        "name": span.name,
+        "kind": _INTERNAL,
+        "startTimeUnixNano": str(span.start_ns),
+        "endTimeUnixNano": str(max(span.start_ns, end)),
+        "attributes": _attributes(attributes),
+        "events": [_event(mark) for mark in marks],
+    }
+    if span.parent_id is not None:
+        form["parentSpanId"] = _hex(span.parent_id, 8)
+    return form
+
+
+def _event(mark: MarkRow) -> dict[str, Any]:
+    more = dict(mark.more)
+    found = more.pop("attrs", None)
+    attributes = dict(found) if isinstance(found, dict) else {}
+    # A float that is not finite is the SDK's word for it: not every reader takes NaN.
+    attributes |= {"value": mark.value if mark.nonfinite is None else mark.nonfinite, "kind": mark.kind}
+    attributes |= {f"cirron.{key}": value for key, value in more.items()}
+    return {"timeUnixNano": str(mark.ts_ns), "name": mark.name, "attributes": _attributes(attributes)}
+
+
+def _hex(identifier: str, size: int) -> str:
+    """The identifier as so many bytes in lower-case hexadecimal digits; a hash of one that has another form."""
+    if re.fullmatch(rf"[0-9a-f]{{{2 * size}}}", identifier) and identifier.strip("0"):
+        return identifier
+    return hashlib.sha256(identifier.encode()).hexdigest()[: 2 * size]
+
+
+def _attributes(values: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"key": key, "value": _any(value)} for key, value in values.items() if value is not None and key]
+
+
+def _any(value: Any, depth: int = 0) -> dict[str, Any]:
+    """An ``AnyValue``. Whole numbers beyond 64 bits, and values that are nested too deep, become texts."""
+    match value:
+        case bool():
+            return {"boolValue": value}
+        case int() if -(2**63) <= value < 2**63:
+            return {"intValue": str(value)}
+        case float():
+            return {"doubleValue": value}
+        case str():
+            return {"stringValue": value}
+        case list() if depth < _DEEPEST:
+            return {"arrayValue": {"values": [_any(each, depth + 1) for each in value]}}
+        case dict() if depth < _DEEPEST:
+            pairs = [{"key": key, "value": _any(each, depth + 1)} for key, each in value.items()]
+            return {"kvlistValue": {"values": pairs}}
+        case None:
+            return {}
+        case _:
+            return {"stringValue": encode(value)}
