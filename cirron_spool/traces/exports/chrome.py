@@ -82,7 +82,9 @@ class _Tracks:
             "dur": (end - span.start_ns) / 1000,
             "pid": self.number + 1,
             "tid": track,
-            "args": {key: value for key, value in arguments.items() if value is not None and value is not False},
+            "args": {
+                key: value for key, value in arguments.items() if value is not None and value is not False
+            },
         }
 
 

@@ -1,0 +1,139 @@
+"""``traces export`` and ``traces snapshots``: the same records in each format, and the lanes of a viewer."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cirron_spool.traces.lanes import Lanes
+from support.cli import run_cli
+from support.runs import lay, span, traced_run
+
+ROOT = "5f2c81aa" + "0" * 24
+
+
+@pytest.fixture(scope="module")
+def spool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return traced_run(tmp_path_factory.mktemp("run"), epochs=2, steps=4)
+
+
+def export(spool: Path, kind: str, *args: str) -> str:
+    done = run_cli("traces", "export", "--dir", spool, "--format", kind, *args)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_json_has_every_record_as_the_sdk_wrote_it(spool: Path) -> None:
+    written: dict[str, list[Any]] = {"spans": [], "marks": [], "snapshots": []}
+    for batch in sorted(spool.glob("*.json")):
+        # The SDK up to 0.3 writes a bare NaN.
+        for kind, records in json.loads(batch.read_bytes()).items():
+            if kind in written:
+                written[kind] += records
+    document = json.loads(export(spool, "json"))
+    for kind, records in written.items():
+        assert {each["id"] for each in document[kind]} == {each["id"] for each in records}
+    spans = {each["id"]: each for each in document["spans"]}
+    for record in written["spans"]:
+        ours = spans[record["id"]]
+        assert all(ours[key] == value for key, value in record.items() if key in ours)
+        assert ours["duration_ns"] == record["end_ns"] - record["start_ns"]
+
+
+def test_csv_and_chrome_have_the_durations_of_the_records(spool: Path) -> None:
+    records = json.loads(export(spool, "json"))["spans"]
+    rows = list(csv.DictReader(io.StringIO(export(spool, "csv"))))
+    assert [row["duration_ns"] for row in rows] == [str(each["duration_ns"]) for each in records]
+    document = json.loads(export(spool, "chrome"))
+    events = [event for event in document["traceEvents"] if event["ph"] == "X"]
+    first = int(document["otherData"]["startNs"])
+    assert [(event["name"], event["args"]["id"]) for event in events] == [
+        (each["name"], each["id"]) for each in records
+    ]
+    for event, record in zip(events, records, strict=True):
+        assert round(event["dur"] * 1000) == record["duration_ns"]
+        assert round(event["ts"] * 1000) == record["start_ns"] - first
+    by_track: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    for event in events:
+        by_track.setdefault((event["pid"], event["tid"]), []).append(
+            (event["ts"], event["ts"] + event["dur"])
+        )
+    for spans in by_track.values():  # on one track two spans are apart, or one is inside of the other
+        open_: list[float] = []
+        for start, end in spans:
+            while open_ and open_[-1] <= start:
+                open_.pop()
+            assert not open_ or end <= open_[-1] + 1e-3
+            open_.append(end)
+    kinds = {event["ph"] for event in document["traceEvents"]}
+    assert kinds == {"M", "X", "C", "i"}
+
+
+def test_a_part_and_nothing(spool: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "spool"
+    empty.mkdir()
+    for kind in ("json", "otlp", "chrome"):
+        assert isinstance(json.loads(export(empty, kind)), dict)
+    assert export(empty, "csv", "--table", "marks").count("\n") == 1
+    lay(
+        empty,
+        1,
+        {"spans": [span(ROOT, None, "cirron.session", 0, 9), span("b", None, "cirron.session", 20, 29)]},
+    )
+    assert [each["id"] for each in json.loads(export(empty, "json", "--last", "1"))["spans"]] == ["b"]
+    assert [each["id"] for each in json.loads(export(empty, "json", "--session", "5f"))["spans"]] == [ROOT]
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (("--format", "xml"), "--format needs one of json, csv, parquet, otlp, chrome"),
+        ((), "cirron-spool traces export needs --format"),
+        (("--format", "otlp", "--table", "marks"), "--table is for csv and parquet."),
+        (("--format", "json", "--output", "no/such/folder"), "Cannot write no/such/folder: "),
+    ],
+)
+def test_wrong_arguments_are_one_line(tmp_path: Path, args: tuple[str, ...], line: str) -> None:
+    done = run_cli("traces", "export", *args, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"Error: {line}"), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_snapshots_as_a_table_and_as_json(spool: Path, tmp_path: Path) -> None:
+    shown = run_cli("traces", "snapshots", "--dir", spool).stdout
+    assert shown.count("layer.weight") == 2
+    assert "▁▂▂▃▃▄▄▅▅▆▆▇▇███" in shown
+    document = json.loads(run_cli("traces", "snapshots", "--dir", spool, "--json").stdout)
+    assert [each["std"] for each in document["snapshots"]] == [0.1, "inf"]
+    assert document["snapshots"][0]["histogram"]["counts"] == [float(each) for each in range(16)]
+    odd = {
+        "id": "s",
+        "span_id": ROOT,
+        "tensor_name": "w",
+        "ts_ns": 1,
+        "shape": [None],
+        "stats": {"mean": [], "histogram": {"counts": [1, "x"]}},
+    }
+    lay(tmp_path / "spool", 1, {"spans": [span(ROOT, None, "cirron.session", 0, 9)], "snapshots": [odd]})
+    (snapshot,) = json.loads(run_cli("traces", "snapshots", "--dir", tmp_path / "spool", "--json").stdout)[
+        "snapshots"
+    ]
+    assert (snapshot["mean"], snapshot["shape"], snapshot["histogram"]) == (None, [], None)
+    none = run_cli("traces", "snapshots", "--dir", spool, "--name", "nothing*")
+    assert none.stdout == f"No snapshots found in {spool}\n"
+
+
+def test_spans_that_overlap_without_nesting_have_lanes_of_their_own() -> None:
+    lanes = Lanes()
+    assert lanes.place(1, None, 0, 100) == (0, 0)
+    assert lanes.place(2, 1, 10, 50) == (0, 1)
+    assert lanes.place(3, 1, 20, 60) == (1, 0)
+    assert lanes.place(4, 3, 30, 40) == (1, 1)
+    assert lanes.place(5, 2, 45, 50) == (0, 2)
+    assert lanes.place(6, 1, 60, 90) == (0, 1)
