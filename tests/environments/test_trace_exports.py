@@ -24,12 +24,12 @@ def viewed(spool: Path) -> dict[str, int]:
 
 def test_otlp_is_what_the_protocol_s_own_schema_reads(spool: Path) -> None:
     proto = pytest.importorskip("opentelemetry.proto.trace.v1.trace_pb2", reason="no opentelemetry-proto")
-    from google.protobuf.json_format import Parse
+    parse = pytest.importorskip("google.protobuf.json_format").Parse
 
     done = run_cli("traces", "export", "--dir", spool, "--format", "otlp")
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 1)
     # protobuf reads bytes as base64, OTLP writes identifiers as hexadecimal digits: both accept these letters.
-    data = Parse(done.stdout, proto.TracesData())
+    data = parse(done.stdout, proto.TracesData())
     (resource,) = data.resource_spans
     spans = resource.scope_spans[0].spans
     counts = viewed(spool)
@@ -56,8 +56,8 @@ def test_parquet_and_csv_have_the_same_rows(spool: Path, tmp_path: Path, table: 
         assert (done.returncode, done.stdout, done.stderr) == (0, "", f"Wrote {file}.\n")
     columns = parquet.read_table(tmp_path / f"{table}.parquet")
     assert columns.num_rows == viewed(spool)[table]
-    with (tmp_path / f"{table}.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    with (tmp_path / f"{table}.csv").open(newline="", encoding="utf-8") as text:
+        rows = list(csv.DictReader(text))
     assert list(rows[0]) == columns.column_names
     for name in columns.column_names:
         values = columns[name].to_pylist()
@@ -67,7 +67,7 @@ def test_parquet_and_csv_have_the_same_rows(spool: Path, tmp_path: Path, table: 
 
 def test_records_that_a_reader_could_stumble_over(tmp_path: Path) -> None:
     proto = pytest.importorskip("opentelemetry.proto.trace.v1.trace_pb2", reason="no opentelemetry-proto")
-    from google.protobuf.json_format import Parse
+    parse = pytest.importorskip("google.protobuf.json_format").Parse
 
     attrs = {"deep": [[[{"a": None}]]], "big": 2**70, "": 1, "none": None, "b": True, "s": "\x1b<"}
     spans = [
@@ -82,7 +82,7 @@ def test_records_that_a_reader_could_stumble_over(tmp_path: Path) -> None:
     ]
     lay(tmp_path / "spool", 1, {"spans": spans, "marks": marks})
     otlp = run_cli("traces", "export", "--dir", tmp_path / "spool", "--format", "otlp")
-    data = Parse(otlp.stdout, proto.TracesData())
+    data = parse(otlp.stdout, proto.TracesData())
     found = [each for resource in data.resource_spans for each in resource.scope_spans[0].spans]
     assert len(found) == 3
     assert all(each.end_time_unix_nano >= each.start_time_unix_nano for each in found)
