@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,13 @@ def shown(command: Parser, capfd: pytest.CaptureFixture[str], *more: str) -> str
     return out
 
 
+@pytest.fixture
+def no_other_cirron(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``cirron`` alone would become the next one on PATH, and this process with it."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.mark.usefixtures("no_other_cirron")
 @pytest.mark.parametrize("command", ALL, ids=lambda command: command.prog)
 def test_each_command_and_group_tells_its_version(command: Parser, capfd: pytest.CaptureFixture[str]) -> None:
     for option in ("-V", "--version"):
@@ -61,6 +69,7 @@ def test_each_command_and_group_tells_its_version(command: Parser, capfd: pytest
         assert shown(command, capfd, option).splitlines()[0] == f"cirron-spool {__version__}"
 
 
+@pytest.mark.usefixtures("no_other_cirron")
 @pytest.mark.parametrize("command", ALL, ids=lambda command: command.prog)
 def test_each_form_of_help_is_the_same(command: Parser, capfd: pytest.CaptureFixture[str]) -> None:
     program, *words = command.prog.split()
