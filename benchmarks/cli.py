@@ -24,6 +24,7 @@ COMMANDS = {
     "window": "the gain of several requests in flight",
     "link": 'in_flight="auto" beside fixed numbers, over links',
     "many": "many spools, one and several at a time; discovery and memory of an archive",
+    "watch": "an idle watch, its delay beside the SDK, and a simulated week of it",
     "tune": "the best settings for this machine and link",
     "goals": "all goals of the project, with measured values",
 }

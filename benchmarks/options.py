@@ -54,16 +54,21 @@ words = several(str)
 numbers = several(positive)
 
 
-def add_common(
-    parser: argparse.ArgumentParser, *, spool: str = "", latency: str = "", repeat: int = 5, batches: str = ""
-) -> None:
-    """``--where`` and ``--repeat``. With defaults for them, also the options of spools and of the network."""
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """``--where``."""
     parser.add_argument(
         "--where",
         default="tmpfs",
         metavar="PLACE",
         help="tmpfs, disk (the folder for temporary files), or a folder (default: tmpfs)",
     )
+
+
+def add_common(
+    parser: argparse.ArgumentParser, *, spool: str = "", latency: str = "", repeat: int = 5, batches: str = ""
+) -> None:
+    """``--where`` and ``--repeat``. With defaults for them, also the options of spools and of the network."""
+    add_where(parser)
     parser.add_argument(
         "--repeat", type=positive, default=repeat, metavar="N", help=f"runs each (default: {repeat})"
     )

@@ -4,6 +4,7 @@
 has one thread with blocking calls: an event loop would cost more than the request. The answer to a batch is delayed by
 ``--latency-ms``. All connections together read at most ``--bandwidth`` bytes a second.
 
+``POST /sink/refuse?503`` answers each further batch with that status and counts none; without a status it ends that.
 ``GET /sink`` returns the :class:`Tally` as JSON. ``POST /sink/reset`` starts a new tally. ``POST /sink/reset?proof``
 also records the length and the CRC-32 of the JSON in each body.
 """
@@ -45,13 +46,15 @@ STATUS = json.dumps(
 class Tally:
     """The requests since the last reset.
 
-    ``begun`` lists batch ids in the order of their request heads. ``finished`` counts answers. ``sent_bytes`` counts
-    body bytes on the wire, ``trailer_bytes`` JSON bytes by the gzip trailers. ``open_most`` is the largest number of
-    batches in flight. Times are from ``time.monotonic_ns``. ``proofs`` maps batch ids to ``[length, CRC-32]``.
+    ``begun`` lists batch ids in the order of their request heads, ``begun_ns`` their times. ``finished`` counts
+    answers. ``sent_bytes`` counts body bytes on the wire, ``trailer_bytes`` JSON bytes by the gzip trailers.
+    ``open_most`` is the largest number of batches in flight. Times are from ``time.monotonic_ns``. ``proofs`` maps
+    batch ids to ``[length, CRC-32]``.
     """
 
     proving: bool = False
     begun: list[str] = field(default_factory=list)
+    begun_ns: list[int] = field(default_factory=list)
     finished: int = 0
     sent_bytes: int = 0
     trailer_bytes: int = 0
@@ -84,6 +87,7 @@ class Sink:
         self._link_free_at = 0.0
         self._lock = threading.Lock()
         self._tally = Tally()
+        self._refusal = 0
 
     def handle(self, connection: socket.socket) -> None:
         """Answer the requests of one connection until its end."""
@@ -103,11 +107,16 @@ class Sink:
 
     def _answer(self, request: bytes, fields: dict[bytes, bytes], body: Iterator[bytes]) -> tuple[int, bytes]:
         tally = self._tally
-        if request == TRACES:
+        if request == TRACES and not self._refusal:
             self._take_batch(tally, fields, body)
             return 200, ACKNOWLEDGED
         for _ in body:
             pass
+        if request == TRACES:
+            return self._refusal, b'{"error":"refused by the benchmark"}'
+        if request.startswith(b"POST /sink/refuse"):
+            self._refusal = int(request.partition(b"?")[2] or 0)
+            return 200, b"{}"
         if request == b"GET /api/cli/status":
             time.sleep(self._latency)
             tally.verified_ns = time.monotonic_ns()
@@ -124,6 +133,7 @@ class Sink:
         with self._lock:
             tally.first_ns = tally.first_ns or time.monotonic_ns()
             tally.begun.append(batch_id)
+            tally.begun_ns.append(time.monotonic_ns())
             tally.open += 1
             tally.open_most = max(tally.open_most, tally.open)
         size, tail, kept = 0, b"", bytearray()

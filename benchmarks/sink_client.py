@@ -39,6 +39,10 @@ class SinkClient:
         """Start a new tally; ``proof`` records a fingerprint of each body."""
         self._ask("POST", "/sink/reset" + ("?proof" if proof else ""))
 
+    def refuse(self, status: int | None) -> None:
+        """Answer each further batch with ``status``; None ends that."""
+        self._ask("POST", "/sink/refuse" + (f"?{status}" if status else ""))
+
     def tally(self) -> Tally:
         """The requests since the last reset."""
         return Tally(**json.loads(self._ask("GET", "/sink")))

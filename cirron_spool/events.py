@@ -50,10 +50,11 @@ class FlushResult:
     (vanished, no failure) count batches. Their sum is the number of selected batches: of all listed ones, where there
     was no selection. ``left_out`` counts the listed batches that the selection left out. ``untried`` counts the skipped
     batches behind the end of the flush. ``bytes_read`` counts the bytes of the uploaded files, ``bytes_sent`` those
-    of their request bodies. ``warnings`` are all warnings of the flush, one line each. ``destination`` is the origin
-    that batches go to, empty when the flush ended before it was known. ``exists`` is False where there is no such
-    directory, which is an empty spool. ``exit_code`` is the exit code of the command: 0 nothing is left to do, 1 a
-    person must look, 3 credentials, 4 retry later. Batches that were left out do not count for it.
+    of their request bodies. ``warnings`` are the warnings of the flush, one line each: at most the first 500 and the
+    last 500. ``destination`` is the origin that batches go to, empty when the flush ended before it was known.
+    ``exists`` is False where there is no such directory, which is an empty spool. ``exit_code`` is the exit code of
+    the command: 0 nothing is left to do, 1 a person must look, 3 credentials, 4 retry later. Batches that were left
+    out do not count for it.
 
     ``verified`` is True once the platform has said that the token is valid. ``planned`` is for a dry run: name and size
     in bytes of each batch that a flush would send, oldest first. They count as skipped, but not as untried.

@@ -222,7 +222,10 @@ def test_the_goals_are_figures_that_the_commands_record(place: Path, monkeypatch
     """
     from benchmarks import cli, compare, goals, sink_client, spools
     from benchmarks.commands import goals as command
-    from benchmarks.commands import many, memory
+    from benchmarks.commands import many, memory, watch
+
+    # Imported before the sink is replaced: its deliveries are real.
+    monkeypatch.setattr(watch, "_SETTLE_S", 0.0)
 
     shapes = {name: spools.Shape(name, 2, 2_000, 3_000) for name in spools.SHAPES}
     large = tuple(spools.Shape(each.name, 1, 2_000, 3_000) for each in memory.LARGE)
@@ -246,8 +249,12 @@ def test_the_goals_are_figures_that_the_commands_record(place: Path, monkeypatch
         ("window", "--batches 2 --latency-ms 50"),
         ("many", "--spools 1 --batches 1 --archive 2"),
         ("startup", "--files 10"),
+        ("watch", "--idle-seconds 1 --sdk-seconds 1 --hours 6"),
     )
-    small = tuple((name, f"{arguments} --repeat 1 --where {place}") for name, arguments in plan)
+    small = tuple(
+        (name, f"{arguments} {'--repeat 1' if name != 'watch' else ''} --where {place}")
+        for name, arguments in plan
+    )
     monkeypatch.setattr(command, "FULL", small)
     target = place / "goals.json"
     cli.main(["goals", "--json", str(target)])

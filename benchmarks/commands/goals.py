@@ -18,6 +18,7 @@ FULL = (
     ("memory", ""),
     ("window", ""),
     ("many", ""),
+    ("watch", ""),
     ("startup", ""),
 )
 # For a look: the figures are noisier, and fixed costs weigh more.
@@ -32,6 +33,7 @@ QUICK = (
     ("memory", "--counts 1000,20000 --repeat 1"),
     ("window", "--repeat 1"),
     ("many", "--spools 40 --batches 20"),
+    ("watch", "--idle-seconds 10 --hours 24"),
     ("startup", "--repeat 3"),
 )
 

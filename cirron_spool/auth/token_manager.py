@@ -6,6 +6,7 @@ waited for the lock finds the renewed token in the file, and uses it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -42,6 +43,8 @@ _BETWEEN_RENEWALS = timedelta(minutes=1)
 # flight uses four.
 _ROTATION_GRACE_S = 0.8
 
+# The file lags behind by a failed save or some, never by so many renewals.
+_REPLACED_TOKENS = 100
 _RENEWED = Verdict(Action.ACKNOWLEDGED, None, exit_code=EXIT_OK)
 _NOT_RENEWABLE = Verdict(Action.STOP, None, exit_code=EXIT_AUTH)
 _LATER = "The platform could not renew the token. Nothing is lost: run the flush again later."
@@ -84,7 +87,7 @@ class TokenManager:
         self._verified: str | None = None
         self._next_renewal: datetime | None = None
         # Tokens that a renewal replaced. The file still holds one of them after a failed save.
-        self._replaced: set[str] = set()
+        self._replaced: deque[str] = deque(maxlen=_REPLACED_TOKENS)
         self.unsaved = ""
 
     @property
@@ -246,7 +249,7 @@ class TokenManager:
         if renewed is None:
             failed = "The token could not be renewed"
             return judge_auth(outcome, failed=failed, now=datetime.now(UTC), secrets=old.secrets)
-        self._replaced.add(old.token)
+        self._replaced.append(old.token)
         self._credentials, self.unsaved = renewed, ""
         try:
             # The save has its own shield: the grace above must not cut it.

@@ -18,6 +18,7 @@ import cirron_spool
 from cirron_spool.cli.stdio import write_now
 from cirron_spool.errors import CirronSpoolError
 from cirron_spool.text import iso_utc, reason
+from cirron_spool.warning_lines import WarningLines
 
 if TYPE_CHECKING:
     from cirron_spool.cli.log_file import LogFile
@@ -65,7 +66,7 @@ class Console:
         self.json_events = "--json-events" in names
         self.json = "--json" in names and not self.json_events
         self.whole = whole
-        self.warnings: list[str] = []
+        self.warnings = WarningLines()
         self.above: Callable[[str], None] | None = None
         self.output_is_the_job = True
         self.log: LogFile | None = None
@@ -138,7 +139,7 @@ class Console:
     def ending(self, exit_code: int, fault: Fault | None = None) -> dict[str, object]:
         """The last keys of each form for a program: why the command failed, the warnings and the exit code."""
         why: dict[str, object] = {} if fault is None else {"error": fault._asdict()}
-        return {**why, "warnings": list(self.warnings), "exitCode": exit_code}
+        return {**why, "warnings": list(self.warnings.lines()), "exitCode": exit_code}
 
     def end(self, exit_code: int, document: Mapping[str, object], fault: Fault | None = None) -> int:
         """End with ``document`` in the form that was asked for, if any was; returns ``exit_code``."""

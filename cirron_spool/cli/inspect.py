@@ -97,4 +97,4 @@ def _listing(aside: Sequence[Rejection], options: argparse.Namespace) -> str:
 def _ending(inventory: Inventory, options: argparse.Namespace, console: Console) -> dict[str, object]:
     """The keys behind those that the reference page fixes."""
     ending = {**left_out_json(options, inventory.left_out), **render.existence(exists=inventory.exists)}
-    return ending | console.ending(EXIT_OK) if console.warnings else ending
+    return ending | console.ending(EXIT_OK) if console.warnings.lines() else ending

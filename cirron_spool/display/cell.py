@@ -11,6 +11,7 @@ from cirron_spool.display.meter import Meter
 from cirron_spool.events import Ended, FlushEvent, Started, describe, is_for_person
 from cirron_spool.html.fragments import progress_html
 from cirron_spool.text import printable
+from cirron_spool.warning_lines import WarningLines
 
 # Often enough to look alive. Each update is a message to the browser, and is kept until the page is saved.
 _REDRAW_S = 0.5
@@ -25,7 +26,7 @@ class CellDisplay:
     def __init__(self, show: _Show) -> None:
         self._show = show
         self._meter = Meter()
-        self._warnings: list[str] = []
+        self._warnings = WarningLines()
         self._next: asyncio.TimerHandle | None = None
 
     def note(self, event: FlushEvent) -> None:
@@ -48,7 +49,9 @@ class CellDisplay:
 
     def _draw(self, line: str) -> None:
         figures = "  ".join(self._meter.parts())
-        html = progress_html(self._meter.done, self._meter.total, figures, printable(line), self._warnings)
+        html = progress_html(
+            self._meter.done, self._meter.total, figures, printable(line), self._warnings.lines()
+        )
         self._show(html, f"{figures}  {line}".rstrip())
 
 

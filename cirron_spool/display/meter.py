@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import deque
 from pathlib import Path
@@ -86,6 +87,7 @@ class Meter:
                 self._end_wait(name)
                 self._carry(name, event.sent)
             case Uploaded():
+                self._forget_vanished(name)
                 self._upload(name, event.size)
                 self._uploaded += 1
             case SnapshotUploaded():
@@ -98,9 +100,8 @@ class Meter:
                 self._wait = _Wait(name, now, now + event.delay_s, event.attempt, printable(event.reason))
                 self._file, self._attempt = name, event.attempt
             case Failed() | Quarantined() | SnapshotFailed():
-                self._end_wait(name)
-                self._on_their_way.pop(name, None)
-                self._given_up_bytes += self._sizes.pop(name, 0)
+                self._forget_vanished(name)
+                self._give_up(name)
 
     def _note_extent(
         self, event: SpoolsFound | Started | Found | SnapshotsStarted | Ended, spool: Path | None
@@ -212,6 +213,20 @@ class Meter:
         self._marks.append((now, self._carried))
         while len(self._marks) > 2 and now - self._marks[0][0] > _RATE_OVER_S:
             self._marks.popleft()
+
+    def _forget_vanished(self, name: str) -> None:
+        """Give up the batches before ``name`` in its spool: a spool is settled in order, and the SDK deleted these."""
+        if name in self._sizes:
+            for other in list(self._sizes):
+                if other == name:
+                    return
+                if os.path.dirname(other) == os.path.dirname(name):
+                    self._give_up(other)
+
+    def _give_up(self, name: str) -> None:
+        self._end_wait(name)
+        self._on_their_way.pop(name, None)
+        self._given_up_bytes += self._sizes.pop(name, 0)
 
     def _waited(self, now: float) -> float:
         """The seconds of the wait for a retry so far, which say nothing about the link."""

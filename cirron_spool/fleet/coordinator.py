@@ -57,6 +57,7 @@ from cirron_spool.receipts.writer import check_writable
 from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.discovery import FoundSpool
 from cirron_spool.text import printable
+from cirron_spool.warning_lines import SaidOnce, WarningLines
 
 # A spool gives its place to one that waits after so long. It goes on when its turn comes again.
 TURN_S = 30.0
@@ -107,8 +108,8 @@ class Coordinator:
         self._health = PlatformHealth()
         self._error: CirronSpoolError | None = None
         self._codes: set[int] = set()
-        self._warnings: list[str] = []
-        self._said: set[str] = set()
+        self._warnings = WarningLines()
+        self._said = SaidOnce()
         self._destination = ""
         self._verified = False
         self._named = frozenset(places.directories)
@@ -152,7 +153,7 @@ class Coordinator:
             tuple(results),
             time.monotonic() - self._began,
             worst(codes),
-            tuple(self._warnings),
+            self._warnings.lines(),
             self._destination,
             self._verified,
         )
@@ -347,17 +348,15 @@ class Coordinator:
                 self._warn(event.message)
                 return
             # The same words about each spool, such as those about the deadline, are said once.
-            if event.message in self._said:
+            if not self._said.is_new(event.message):
                 return
-            self._said.add(event.message)
         self._emit(spool.path, event)
 
     def _emit(self, directory: Path | None, event: FlushEvent | SpoolsFound) -> None:
         self._listener(SpoolEvent(directory, event))
 
     def _warn(self, message: str) -> None:
-        if message not in self._said:
-            self._said.add(message)
+        if self._said.is_new(message):
             self._warnings.append(message)
             self._emit(None, Warned(message))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from cirron_spool.errors import EXIT_OK, EXIT_TEMPFAIL, CirronSpoolError
 from cirron_spool.events import FlushResult
 from cirron_spool.pipeline.tally import worst
+from cirron_spool.warning_lines import WarningLines
 
 
 def nothing_sent(
@@ -50,7 +51,7 @@ def joined(earlier: FlushResult | None, later: FlushResult) -> FlushResult:
         seconds=earlier.seconds + later.seconds,
         failures=earlier.failures + later.failures,
         exit_code=worst([lasting, later.exit_code]),
-        warnings=(*earlier.warnings, *new_warnings),
+        warnings=WarningLines((*earlier.warnings, *new_warnings)).lines(),
         destination=later.destination or earlier.destination,
         verified=later.verified or earlier.verified,
         snapshots=later.snapshots or earlier.snapshots,

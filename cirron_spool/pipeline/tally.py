@@ -18,6 +18,7 @@ from cirron_spool.events import (
     Started,
     Uploaded,
 )
+from cirron_spool.warning_lines import WarningLines
 
 
 def worst(codes: Iterable[int]) -> int:
@@ -43,7 +44,7 @@ class Tally:
     failures: list[BatchFailure] = field(default_factory=list)
     unsendable: int = 0
     exit_codes: set[int] = field(default_factory=set)
-    warnings: list[str] = field(default_factory=list)
+    warnings: WarningLines = field(default_factory=WarningLines)
     destination: str = ""
     exists: bool = True
     left_out: int = 0
@@ -104,7 +105,7 @@ class Tally:
             failures=tuple(self.failures),
             # Untried without a failure: the flush was asked to stop, and a later flush goes on.
             exit_code=worst(self.exit_codes) or (EXIT_TEMPFAIL if untried else EXIT_OK),
-            warnings=tuple(self.warnings),
+            warnings=self.warnings.lines(),
             destination=self.destination,
             exists=self.exists,
             left_out=self.left_out,

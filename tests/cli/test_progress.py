@@ -159,9 +159,9 @@ def test_several_in_flight_are_counted_together(monkeypatch: pytest.MonkeyPatch)
     after = meter([0.0], monkeypatch)
     after(0, Started(HERE, 2, 200), Sending(A, 100), Sending(B, 100))
     assert after(1, Progress(A, 40, 100), Progress(B, 70, 100)).done == 110
-    assert after(0, Retrying(A, None, "cut", 1.0, 2)).done == 70
-    assert after(0, Progress(B, 90, 100)).waits  # the other one still waits
-    assert after(0, Uploaded(B, 100, 100)).done == 100
+    assert after(0, Retrying(B, None, "cut", 1.0, 2)).done == 40
+    assert after(0, Progress(A, 90, 100)).waits  # the other one still waits
+    assert after(0, Uploaded(A, 100, 100)).done == 100
     assert after(0).waits  # another batch's end does not end the wait
 
 
