@@ -148,7 +148,7 @@ def test_a_man_page_has_the_end_of_the_help(wheel: dict[str, bytes]) -> None:
     assert "\\fB0\\fR\nA flush can run.\n.TP\n\\fB1\\fR\nA person must look.\n" in page("cirron-spool-status")
     assert "\\fB0\\fR\nNothing is left to do.\n" in page("cirron-spool-flush")
     assert "\\fB129, 130 and 143\\fR\nEnded by SIGHUP, SIGINT and SIGTERM.\n" in page("cirron-spool-inspect")
-    assert ".SH NOTES\nAny other command (such as traces) is handed over" in page("cirron")
+    assert ".SH NOTES\nAny other command (such as deploy) is handed over" in page("cirron")
     assert ".SH NOTES\nSettings that can be changed: apiUrl, " in page("cirron-spool-config")
 
 

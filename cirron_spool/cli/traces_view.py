@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 
 from cirron_spool.cli.console import Console
-from cirron_spool.errors import EXIT_OK
+from cirron_spool.errors import EXIT_OK, ConfigError
 from cirron_spool.text import count, duration, human_size, iso_utc, printable
 from cirron_spool.traces.forest import DETACHED, OPEN, STAND_IN, Forest
 from cirron_spool.traces.forms import reading_form
@@ -22,6 +22,10 @@ _LONGEST_VALUE = 40
 
 def show(trace: Trace, options: argparse.Namespace, console: Console) -> int:
     """Print the trees of the chosen sessions; return the exit code."""
+    if options.html is not None and options.json:
+        raise ConfigError("--json and --html exclude each other. Choose one.")
+    if options.open and options.html is None:
+        raise ConfigError("--open is for a page. Add --html FILE, or leave it out.")
     if options.session is None and options.last is None:
         chosen = trace.newest_run()
     else:
@@ -33,6 +37,10 @@ def show(trace: Trace, options: argparse.Namespace, console: Console) -> int:
         options.siblings or MOST_SIBLINGS,
     )
     views = view(trace, chosen, folding)
+    if options.html is not None:
+        from cirron_spool.cli.traces_page import write_page  # text needs no page
+
+        return write_page(trace, chosen, views, options, console)
     if options.json:
         document = {"dir": str(trace.path), "sessions": [each.form() for each in views]}
         return console.end(EXIT_OK, {**document, **reading_form(trace)})

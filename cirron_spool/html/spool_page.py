@@ -6,36 +6,16 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
+from cirron_spool.html.style import STYLE
 from cirron_spool.text import human_size, printable
 
 # A longer table would make the page slow, and nobody reads it.
 MOST_ROWS = 1000
 
-_STYLE = """
-:root { color-scheme: light dark; --back: #f6f7f9; --card: #fff; --text: #1b1f24; --soft: #57606a; --line: #d0d7de;
-  --accent: #0b5cad; }
-@media (prefers-color-scheme: dark) {
-  :root { --back: #0d1117; --card: #161b22; --text: #e6edf3; --soft: #9da7b3; --line: #30363d; --accent: #6cb6ff; }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--back); color: var(--text); font: 1rem/1.5 system-ui, sans-serif; }
-main { max-width: 70rem; margin: 0 auto; padding: 1.5rem 1rem; }
-h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .25rem; }
-h2 { font-size: 1.125rem; margin: 1.75rem 0 .5rem; }
-p { margin: 0 0 1rem; overflow-wrap: anywhere; color: var(--soft); }
-dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr)); gap: .75rem; margin: 1rem 0; }
-dl div, .wide { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .75rem 1rem; }
-dt { color: var(--soft); font-size: .875rem; }
-dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
-svg { display: block; width: 100%; height: 8rem; fill: var(--accent); }
-.ends { display: flex; justify-content: space-between; gap: 1rem; color: var(--soft); font-size: .875rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
-td:nth-child(2), th:nth-child(2) { text-align: right; }
-td:last-child { font-family: ui-monospace, monospace; font-size: .875rem; }
-:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
-@media print { body { background: none; } .wide, dl div { border-color: #999; break-inside: avoid; } }
+_STYLE = f"""{STYLE}
+svg {{ display: block; width: 100%; height: 8rem; fill: var(--accent); }}
+td:nth-child(2), th:nth-child(2) {{ text-align: right; }}
+td:last-child {{ font-family: ui-monospace, monospace; font-size: .875rem; }}
 """
 
 

@@ -48,7 +48,7 @@ def test_from_one_task_to_enough_every_flush_delivers_or_is_for_later(
 
 def test_a_receiver_with_few_threads_receives(tmp_path: Path) -> None:
     written = sdk_batches(tmp_path / ".cirron/spool", 5, spans=(10, 100))
-    with pids_cgroup(4) as limited:
+    with pids_cgroup(5) as limited:
         argv = [*limited, *command_line(["receive", "--store", "store", "--port", "0"])]
         with spawn(argv, home=tmp_path, cwd=tmp_path) as receiver:
             said = receiver.wait_for_text("storing in")

@@ -236,7 +236,7 @@ def _add_cluster(parser: Parser) -> None:
     cluster.add_argument(
         "--send-credentials",
         action="store_true",
-        help="with --scheduler tls://…: the workers use this machine's token in place of their own",
+        help="with --scheduler tls://HOST: the workers use this machine's token in place of their own",
     )
     cluster.add_argument(
         "--scheduler-timeout",

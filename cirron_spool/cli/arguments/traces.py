@@ -79,6 +79,14 @@ def _add_view(group: Parser) -> None:
         example="epoch",
         help="only spans of this name or pattern, with those above and below",
     )
+    parser.add_argument(
+        "--html",
+        metavar="FILE",
+        place="file",
+        example="trace.html",
+        help="write a page with flame graphs and marks into FILE (with the extra [html])",
+    )
+    parser.add_argument("--open", action="store_true", help="open that page in the browser")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -1,0 +1,77 @@
+"""``traces view --html`` in a real browser, opened from the disk: its numbers, its drawings, search, keys, a phone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from support.browser import chromium
+from support.cli import run_cli
+from support.runs import lay, mark, span, traced_run
+
+pytest.importorskip("plotly", reason="plotly is not installed")
+
+EVIL = "</script><img src=x onerror=alert(1)>\u2028<!--"
+
+
+@pytest.mark.parametrize(("width", "dark"), [(360, True), (1280, False)])
+def test_the_page_of_a_run(tmp_path: Path, width: int, dark: bool) -> None:
+    spool = traced_run(tmp_path / "run", epochs=3, steps=25)
+    page = tmp_path / "page.html"
+    done = run_cli("traces", "view", "--dir", spool, "--html", page)
+    assert (done.returncode, done.stdout) == (0, f"Success: The page is {page}.\n"), done.stderr
+    viewed = json.loads(run_cli("traces", "view", "--dir", spool, "--json").stdout)["sessions"]
+    with chromium(tmp_path / "profile", width=width, dark=dark) as browser:
+        browser.get(page.as_uri())
+        assert browser.execute_script("return document.documentElement.dataset.drawn") == "1"
+        data = browser.execute_script("return JSON.parse(document.getElementById('trace').textContent)")
+        for ours, theirs in zip(data["sessions"], viewed, strict=True):
+            assert {key: ours[key] for key in theirs} == theirs
+        (session,) = data["sessions"]
+        assert session["timeline"]["shown"] == session["spans"]
+        bars = browser.execute_script("return document.querySelector('.chart').data[0].x")
+        assert len(bars) == session["spans"]
+        names = [each.text for each in browser.find_elements("css selector", ".tree .name")]
+        assert names[:2] == ["cirron.session", "epoch 0"]
+        browser.find_element("id", "search").send_keys("epoch")
+        hits = "return document.getElementById('hits').textContent"
+        while not (found := browser.execute_script(hits)):
+            pass
+        assert found == "3 lines of the tree"
+        span_of = "const r = document.querySelector('.chart')._fullLayout.xaxis.range; return r[1] - r[0]"
+        before = browser.execute_script(span_of)
+        browser.find_element("css selector", ".chart").send_keys("+")
+        assert browser.execute_script(span_of) == pytest.approx(before / 2)
+        root = "document.documentElement"
+        assert browser.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
+        assert browser.get_log("browser") == []
+
+
+def test_no_text_of_a_run_is_markup(tmp_path: Path) -> None:
+    spans = [span("r", None, "cirron.session", 0, 9), span("e", "r", EVIL, 1, 5)]
+    lay(
+        tmp_path / EVIL.partition("/")[0] / "spool",
+        1,
+        {"spans": spans, "marks": [mark("m", "e", EVIL, 1.0, 2)]},
+    )
+    page = tmp_path / "page.html"
+    done = run_cli("traces", "view", "--dir", tmp_path / EVIL.partition("/")[0] / "spool", "--html", page)
+    assert done.returncode == 0, done.stderr
+    with chromium(tmp_path / "profile") as browser:
+        browser.get(page.as_uri())
+        names = [each.text for each in browser.find_elements("css selector", ".tree .name")]
+        assert [name.replace("\u2028", "") for name in names][1].startswith("</script><img src=x")
+        assert browser.find_elements("tag name", "img") == []
+        assert browser.get_log("browser") == []
+
+
+def test_wrong_arguments_are_one_line(tmp_path: Path) -> None:
+    for args, line in (
+        (("--json", "--html", "x.html"), "--json and --html exclude each other. Choose one."),
+        (("--open",), "--open is for a page. Add --html FILE, or leave it out."),
+    ):
+        lay(tmp_path / "spool", 1, {"spans": [span("r", None, "cirron.session", 0, 9)]})
+        done = run_cli("traces", "view", "--dir", "spool", *args, cwd=tmp_path)
+        assert (done.returncode, f"Error: {line}\n" in done.stderr) == (2, True)
