@@ -161,6 +161,13 @@ def resource_error(error: BaseException) -> ResourceError | None:
     return ResourceError(lacking) if lacking else None
 
 
+def out_of_files(error: OSError | None) -> ResourceError | None:
+    """The ResourceError for ``error`` if it means that no further file can be opened, else None."""
+    if error is None or error.errno not in (errno.EMFILE, errno.ENFILE):
+        return None
+    return resource_error(error)
+
+
 @contextmanager
 def resource_errors() -> Iterator[None]:
     """Raise a ResourceError in place of an error of the block that means one."""

@@ -40,6 +40,7 @@ from cirron_spool.events import (
     Warned,
     describe,
 )
+from cirron_spool.fleet.descriptors import fitting_spools, open_files_limit
 from cirron_spool.fleet.lookout import Lookout
 from cirron_spool.fleet.platform_health import PlatformHealth
 from cirron_spool.fleet.queue import Spool, SpoolQueue
@@ -56,7 +57,7 @@ from cirron_spool.pipeline.token_check import check_token
 from cirron_spool.receipts.writer import check_writable
 from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.discovery import FoundSpool
-from cirron_spool.text import printable
+from cirron_spool.text import count, printable
 from cirron_spool.warning_lines import SaidOnce, WarningLines
 
 # A spool gives its place to one that waits after so long. It goes on when its turn comes again.
@@ -125,6 +126,7 @@ class Coordinator:
         if self._options.receipts is not None and not self._options.dry_run:
             # One file for all spools: none is begun without it.
             await in_thread(partial(check_writable, self._options.receipts))
+        self._fit_files()
         try:
             async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
                 tasks.start_soon(self._heed_stop)
@@ -142,6 +144,17 @@ class Coordinator:
             self._error.spools = self.result()
             raise self._error
         return self.result()
+
+    def _fit_files(self) -> None:
+        """Flush fewer spools at once where the limit of open files is too low for all."""
+        limit = open_files_limit()
+        fitting = fitting_spools(self._at_once, self._options.in_flight, limit)
+        if fitting < self._at_once:
+            self._warn(
+                f"This process may open {limit} files: {count(fitting, 'spool')} at once instead of {self._at_once}. "
+                "Raise the limit (ulimit -n) for more."
+            )
+            self._at_once = fitting
 
     def result(self) -> FlushSpoolsResult:
         """The result so far."""

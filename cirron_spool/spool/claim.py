@@ -10,7 +10,7 @@ import os
 import time
 from pathlib import Path
 
-from cirron_spool.errors import SpoolBusyError
+from cirron_spool.errors import SpoolBusyError, out_of_files
 from cirron_spool.spool.lease import LEASE_S, Lease, OwnedError, present_owner
 from cirron_spool.spool.lock import LOCK_NAME, FileLock, HeldError, is_held, lock_file
 from cirron_spool.spool.owner import Owner
@@ -32,7 +32,8 @@ class Claim:
     def take(cls, directory: Path) -> tuple[Claim, str]:
         """Take the claim; also a warning for a person where a part of it is missing, or an empty string.
 
-        Raises SpoolBusyError when another process has it. Without it only work can be done twice; nothing is lost.
+        Raises SpoolBusyError when another process has it, ResourceError when no further file can be opened. Without it
+        only work can be done twice; nothing is lost.
         """
         shown = printable(str(directory))
         place = os.path.realpath(directory)
@@ -52,6 +53,10 @@ class Claim:
             wait = f"Wait for it to end, or {time_span(LEASE_S)} if it was killed, then run this again."
             raise SpoolBusyError(_busy(shown, error.owner, wait)) from None
         except OSError as error:
+            # Too few descriptors say nothing about the file system.
+            if lacking := out_of_files(trouble) or out_of_files(error):
+                claim.give_back()
+                raise lacking from None
             if trouble is not None:
                 return claim, f"{shown} cannot be locked: {reason(trouble)}. Do not flush it twice at once."
             return (

@@ -284,7 +284,7 @@ class SpoolDirectory:
     def lock(self) -> str:
         """Claim the spool until :meth:`unlock`; returns a warning for a person, or an empty string.
 
-        Raises SpoolBusyError when another process has claimed it.
+        Raises SpoolBusyError when another process has claimed it, ResourceError when no further file can be opened.
         """
         from cirron_spool.spool.claim import Claim  # needed by a flush, not by inspect
 

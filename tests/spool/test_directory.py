@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import pytest
 
-from cirron_spool.errors import SpoolBusyError, SpoolError
+from cirron_spool.errors import ResourceError, SpoolBusyError, SpoolError
 from cirron_spool.offline import clear_spool, inspect_spool
 from cirron_spool.spool import directory as room
 from cirron_spool.spool import listing as listing_module
@@ -739,8 +739,7 @@ def test_the_lease_excludes_where_a_file_system_has_no_locks(
 
 
 NO_FILE = [
-    errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO,
-    errno.ESTALE, errno.ENAMETOOLONG,
+    errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG,
 ]  # fmt: skip
 
 
@@ -755,6 +754,21 @@ def test_a_spool_that_cannot_be_claimed_is_a_warning(
     _refuse(monkeypatch, "write", code)
     expected = f"{folder} cannot be locked: {os.strerror(code)}. Do not flush it twice at once."
     assert spool.lock() == expected
+    spool.unlock()
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE], ids=lambda code: errno.errorcode[code])
+def test_a_spool_is_not_touched_without_a_claim_where_no_file_can_be_opened(
+    spool: SpoolDirectory, folder: Path, code: int
+) -> None:
+    before = sorted(os.listdir(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        _refuse(patch, "open", code)
+        _refuse(patch, "write", code)
+        with pytest.raises(ResourceError):
+            spool.lock()
+    assert sorted(os.listdir(folder)) == before
+    assert spool.lock() == ""
     spool.unlock()
 
 

@@ -1,0 +1,31 @@
+"""The number of spools that the limit of open files allows at once."""
+
+from __future__ import annotations
+
+from cirron_spool.pipeline.options import InFlight
+
+# Open files of the process itself, of each spool (folder, lock, owner record, listing), and of each batch in flight
+# (file, connection). Each is a little more than was measured.
+_OF_PROCESS = 48
+_OF_SPOOL = 6
+_OF_BATCH = 2
+# Batches of one spool in flight where the flush finds the number: several spools at once share the link.
+_AUTO = 8
+
+
+def open_files_limit() -> int | None:
+    """The most files that this process may have open; None where there is no limit."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def fitting_spools(spools: int, in_flight: InFlight, limit: int | None) -> int:
+    """The number of spools at once, at most ``spools`` and at least 1, whose files stay within ``limit``."""
+    if limit is None:
+        return spools
+    batches = in_flight if isinstance(in_flight, int) else _AUTO
+    return max(1, min(spools, (limit - _OF_PROCESS) // (_OF_SPOOL + _OF_BATCH * batches)))
