@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
-    from cirron_spool.background import BackgroundDelivery
     from cirron_spool.cluster.dask_flush import flush_on_dask
     from cirron_spool.cluster.secret import Secret
     from cirron_spool.cluster.task import SpoolReport, SpoolTask, flush_one
@@ -60,6 +59,7 @@ if TYPE_CHECKING:
     )
     from cirron_spool.fleet.flush_spools import flush_spools
     from cirron_spool.flush import flush_spool
+    from cirron_spool.integrations.background import BackgroundDelivery
     from cirron_spool.offline import ClearResult, Inventory, clear_spool, inspect_spool
     from cirron_spool.pipeline.client import Client
     from cirron_spool.pipeline.options import WatchOptions
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
 
 # The module of each public name.
 _HOMES = {
-    "background": "BackgroundDelivery",
+    "integrations.background": "BackgroundDelivery",
     "cluster.dask_flush": "flush_on_dask",
     "cluster.secret": "Secret",
     "cluster.task": "SpoolReport SpoolTask flush_one",

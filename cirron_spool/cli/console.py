@@ -16,9 +16,9 @@ from typing import IO, TYPE_CHECKING, NamedTuple, Self, TypeVar
 
 import cirron_spool
 from cirron_spool.cli.stdio import write_now
+from cirron_spool.display.warning_lines import WarningLines
 from cirron_spool.errors import CirronSpoolError
 from cirron_spool.text import iso_utc, reason
-from cirron_spool.warning_lines import WarningLines
 
 if TYPE_CHECKING:
     from cirron_spool.cli.log_file import LogFile

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from cirron_spool.display.meter import Meter
+from cirron_spool.display.warning_lines import WarningLines
 from cirron_spool.events import Ended, FlushEvent, Started, describe, is_for_person
 from cirron_spool.html.fragments import progress_html
 from cirron_spool.text import printable
-from cirron_spool.warning_lines import WarningLines
 
 # Often enough to look alive. Each update is a message to the browser, and is kept until the page is saved.
 _REDRAW_S = 0.5

@@ -18,6 +18,7 @@ from pathlib import Path
 import anyio
 
 from cirron_spool.concurrency.threads import in_thread
+from cirron_spool.display.warning_lines import SaidOnce, WarningLines
 from cirron_spool.errors import (
     EXIT_TEMPFAIL,
     AuthError,
@@ -58,7 +59,6 @@ from cirron_spool.receipts.writer import check_writable
 from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.discovery import FoundSpool
 from cirron_spool.text import count, printable
-from cirron_spool.warning_lines import SaidOnce, WarningLines
 
 # A spool gives its place to one that waits after so long. It goes on when its turn comes again.
 TURN_S = 30.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from cirron_spool.display.warning_lines import WarningLines
 from cirron_spool.errors import EXIT_OK, EXIT_TEMPFAIL, CirronSpoolError
 from cirron_spool.events import FlushResult
 from cirron_spool.pipeline.tally import worst
-from cirron_spool.warning_lines import WarningLines
 
 
 def nothing_sent(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from cirron_spool.background import BackgroundDelivery
+from cirron_spool.integrations.background import BackgroundDelivery
 from cirron_spool.watch import WATCH_GRACE_S
 
 try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from cirron_spool.background import BackgroundDelivery
+from cirron_spool.integrations.background import BackgroundDelivery
 from cirron_spool.watch import WATCH_GRACE_S
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cirron_spool.display.warning_lines import WarningLines
 from cirron_spool.errors import EXIT_ATTENTION, EXIT_AUTH, EXIT_OK, EXIT_TEMPFAIL, EXIT_USAGE
 from cirron_spool.events import (
     BatchFailure,
@@ -18,7 +19,6 @@ from cirron_spool.events import (
     Started,
     Uploaded,
 )
-from cirron_spool.warning_lines import WarningLines
 
 
 def worst(codes: Iterable[int]) -> int:

@@ -111,8 +111,8 @@ def test_the_wait_at_the_end_is_bounded(spool: Path, monkeypatch: pytest.MonkeyP
             delivery.finish()
         # A thread that hangs, as in a dead file system, is left behind.
         release = threading.Event()
-        monkeypatch.setattr("cirron_spool.background.event_loop.run", lambda _: release.wait())
-        monkeypatch.setattr("cirron_spool.background._END_S", 0.1)
+        monkeypatch.setattr("cirron_spool.integrations.background.event_loop.run", lambda _: release.wait())
+        monkeypatch.setattr("cirron_spool.integrations.background._END_S", 0.1)
         with pytest.warns(RuntimeWarning, match="did not end in time"), delivery:
             pass
         release.set()
@@ -123,7 +123,7 @@ def test_the_wait_at_the_end_is_bounded(spool: Path, monkeypatch: pytest.MonkeyP
 def test_a_second_rank_waits_for_the_lock_and_takes_over(
     spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cirron_spool.background.RETRY_S", 0.05)
+    monkeypatch.setattr("cirron_spool.integrations.background.RETRY_S", 0.05)
     with ScriptedServer() as server:
         first = BackgroundDelivery(spool, api_url=server.url, token=TOKEN)
         second = copy.copy(first)
@@ -179,7 +179,7 @@ def test_ctrl_c_in_the_last_wait_is_raised_and_keeps_the_batch(
 
         thread = threading.Thread(target=interrupt)
         thread.start()
-        monkeypatch.setattr("cirron_spool.background._seal_records", waiting.set)
+        monkeypatch.setattr("cirron_spool.integrations.background._seal_records", waiting.set)
         with pytest.raises(KeyboardInterrupt):
             delivery.finish()
         thread.join()

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cirron_spool.display.meter import Meter
+from cirron_spool.display.warning_lines import KEPT, LEFT_OUT, SaidOnce, WarningLines
 from cirron_spool.events import Sending, Uploaded
 from cirron_spool.fleet.results import joined, nothing_sent
 from cirron_spool.pipeline.tally import Tally
-from cirron_spool.warning_lines import KEPT, LEFT_OUT, SaidOnce, WarningLines
 
 
 @pytest.mark.parametrize(
