@@ -65,17 +65,12 @@ def _document(
     sessions = []
     for number, each, folded in zip(chosen, views, by_name, strict=True):
         series, left_out = gather_series(rows, number)
-        timeline = draw(rows, number)
         sessions.append(
             {
                 **each.form(),
                 "aggregated": folded.form()["tree"],
-                "timeline": {
-                    "lines": [line.form() for line in timeline.lines],
-                    "shown": timeline.shown,
-                    "folded": timeline.folded,
-                    "gaps": timeline.gaps,
-                },
+                "aggregatedHidden": folded.tree.hidden,
+                "timeline": draw(rows, number).form(),
                 "series": [one.form() for one in series],
                 "seriesLeftOut": left_out,
                 "epochs": list(_epochs(rows, number))[:_MOST_EPOCHS],

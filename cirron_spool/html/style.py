@@ -9,6 +9,9 @@ STYLE = """
   :root { --back: #0d1117; --card: #161b22; --text: #e6edf3; --soft: #9da7b3; --line: #30363d; --accent: #6cb6ff;
     --found: #f0a35e; }
 }
+/* On paper. A page that draws sets the attribute before it prints. */
+:root[data-print] { color-scheme: light; --back: #fff; --card: #fff; --text: #1b1f24; --soft: #57606a; --line: #d0d7de;
+  --accent: #0b5cad; --found: #b35900; }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--back); color: var(--text); font: 1rem/1.5 system-ui, sans-serif; }
 main { max-width: 70rem; margin: 0 auto; padding: 1.5rem 1rem; }

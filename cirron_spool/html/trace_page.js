@@ -4,7 +4,11 @@
   const trace = JSON.parse(document.getElementById("trace").textContent);
   const charts = [];
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const PALETTE = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee8866", "#44bb99", "#99ddff", "#bbcc33"];
+  const PALETTE = ["#77aadd", "#ee8866", "#eedd88", "#ffaabb", "#99ddff", "#44bb99", "#bbcc33", "#c9a0dc"];
+  const INK = "#111";  // on each of the colours, in light and dark
+  const accent = () => getComputedStyle(document.documentElement).getPropertyValue("--accent").trim();
+  // A finger on a drawing scrolls the page. The buttons zoom.
+  const touch = matchMedia("(pointer: coarse)").matches;
 
   const make = (tag, attributes = {}, ...children) => {
     const element = document.createElement(tag);
@@ -19,6 +23,7 @@
     return `${ns} ns`;
   };
   const number = (value) => value.toLocaleString("en");
+  const count = (value, one, more = `${one}s`) => `${number(value)} ${value === 1 ? one : more}`;
   const colour = (name) => {
     let hash = 0;
     for (const letter of name) hash = (hash * 31 + letter.codePointAt(0)) >>> 0;
@@ -31,7 +36,7 @@
     const read = (name) => style.getPropertyValue(name).trim();
     const axis = { gridcolor: read("--line"), zerolinecolor: read("--line"), automargin: true };
     return {
-      paper_bgcolor: read("--card"), plot_bgcolor: read("--card"), font: { color: read("--text"), size: 12 },
+      dragmode: touch ? false : "pan", paper_bgcolor: read("--card"), plot_bgcolor: read("--card"), font: { color: read("--text"), size: 12 },
       margin: { l: 8, r: 8, t: 8, b: 8 }, showlegend: false, hoverlabel: { align: "left" },
       ...more, height: more.height - 2, xaxis: { ...axis, ...more.xaxis }, yaxis: { ...axis, ...more.yaxis },
     };
@@ -98,29 +103,36 @@
         add(label(line), start, took, name, text, colour(name));
         if (rows.length < 500) rows.push([label(line), shown, time(start), open ? "open" : time(took)]);
       }
-      for (const [start, end, count] of line.folds) {
-        add(label(line), start, end - start, "", `${number(count)} shorter spans`, "#888888");
+      for (const [start, end, folded] of line.folds) {
+        add(label(line), start, end - start, "", count(folded, "shorter span"), "#999999");
       }
     }
     const order = [...new Set(lines.map(label))];
+    for (const [start, end, folded] of session.timeline.rest) {
+      add("others", start, end - start, "", `${count(folded, "span")} of other lines`, "#999999");
+    }
+    if (session.timeline.restLines) order.push("others");
     for (const [start, took] of session.timeline.gaps) add("gaps", start, took, "", `nothing for ${time(took)}`, "#b3261e");
     if (session.timeline.gaps.length) order.push("gaps");
     const data = {
       type: "bar", orientation: "h", x: bars.x, base: bars.base, y: bars.y, hovertext: bars.text, hoverinfo: "text",
       marker: { color: bars.colour, line: { width: 0.5, color: "rgba(128,128,128,.6)" } }, customdata: bars.names,
+      text: bars.names.map(plain), textposition: "inside", insidetextanchor: "start", textangle: 0, insidetextfont: { color: INK, size: 11 },
     };
     const more = {
-      barmode: "overlay", bargap: 0.05, height: 60 + 24 * order.length, dragmode: "pan",
+      barmode: "overlay", bargap: 0.05, height: 60 + 24 * order.length,
+      uniformtext: { mode: "hide", minsize: 10 },
       xaxis: { title: { text: "seconds since the start" } },
       yaxis: { categoryorder: "array", categoryarray: order, autorange: "reversed", fixedrange: true },
     };
     const entry = chart(parent, "Flame graph by time: the longest spans as bars, below each other by depth", [data], more);
     entry.area.dataset.down = "1";
     entry.shades = bars.colour;
-    const { shown, folded, gaps } = session.timeline;
-    const notes = [`${number(shown)} spans are drawn.`];
-    if (folded) notes.push(`${number(folded)} shorter ones are folded into grey bars.`);
-    if (gaps.length) notes.push(`${number(gaps.length)} gaps without any record are red.`);
+    const { shown, folded, gaps, restLines } = session.timeline;
+    const notes = [`Drawn: ${count(shown, "span")}.`];
+    if (folded) notes.push(`Folded into grey bars: ${count(folded, "span")}.`);
+    if (restLines) notes.push(`The line "others" stands for ${count(restLines, "further line")} of lanes, depths and threads.`);
+    if (gaps.length) notes.push(`In red: ${count(gaps.length, "gap")} without any record.`);
     parent.append(make("p", { class: "note" }, notes.join(" ")));
     table(parent, "The spans as a table", ["Line", "Span", "At", "Duration"], rows);
     if (gaps.length) table(parent, "The gaps as a table", ["At", "Duration"], gaps.map((gap) => gap.map(time)));
@@ -134,26 +146,28 @@
       const total = totalOf(node);
       const own = node.children.reduce((left, child) => left - totalOf(child), total);
       ids.push(id); labels.push(plain(node.name)); parents.push(parentId); values.push(Math.max(0, own) / 1e9);
-      const count = node.fold ? node.count : 1;
-      texts.push(`${number(count)} × ${plain(node.name)}<br>total ${time(total)}`);
+      const spans = node.fold ? node.count : 1;
+      texts.push(`${number(spans)} × ${plain(node.name)}<br>total ${time(total)}`);
       shades.push(colour(node.name));
-      rows.push([node.name, number(count), time(total), node.fold ? time(node.medianNs) : "", node.fold ? time(node.p95Ns) : ""]);
+      rows.push([node.name, number(spans), time(total), node.fold ? time(node.medianNs) : "", node.fold ? time(node.p95Ns) : ""]);
       for (const child of node.children) walk(child, id);
     };
     walk(session.aggregated, "");
     const data = {
       type: "icicle", ids, labels, parents, values, hovertext: texts, hoverinfo: "text", branchvalues: "remainder",
-      marker: { colors: shades }, tiling: { orientation: "v" }, pathbar: { visible: true }, sort: false, maxdepth: 12,
+      marker: { colors: shades }, tiling: { orientation: "v" }, pathbar: { visible: true, textfont: { color: INK } }, textfont: { color: INK }, leaf: { opacity: 1 }, sort: false, maxdepth: 12,
     };
     chart(parent, "Flame graph by name: the total time of the spans of each name, below their parents", [data], { height: 360, still: true });
     parent.append(make("p", { class: "note" }, "Spans of one name below the same parents are one bar. Click a bar to zoom, and the top to go back. A bar is as wide as its total, or as that of its children where they ran side by side."));
+    if (session.aggregatedHidden) parent.append(make("p", { class: "note" }, `Not drawn, for there are too many names: ${count(session.aggregatedHidden, "span")}.`));
     table(parent, "The totals as a table", ["Span", "Count", "Total", "Median", "95th percentile"], rows);
   };
 
   const tree = (parent, session) => {
     const mark = (each) => {
       const value = each.lastNonfinite ?? each.last;
-      return `${each.name}${each.count > 1 ? ` ×${number(each.count)}` : ""}=${typeof value === "number" ? Number(value.toPrecision(6)) : value}`;
+      const text = typeof value === "number" ? String(Number(value.toPrecision(6))) : String(value);
+      return `${each.name}${each.count > 1 ? ` ×${number(each.count)}` : ""}=${text.length > 40 ? `${text.slice(0, 40)}…` : text}`;
     };
     const item = (node, level) => {
       const times = node.fold
@@ -168,9 +182,9 @@
       return make("li", {}, details);
     };
     parent.append(make("div", { class: "wide" }, make("ul", { class: "tree" }, item(session.tree, 0))));
-    const notes = [`${number(session.shown)} spans have a line of their own.`];
-    if (session.folded) notes.push(`${number(session.folded)} are in folds, which have a count.`);
-    if (session.hidden) notes.push(`${number(session.hidden)} are below folds, and not shown.`);
+    const notes = [`With a line of their own: ${count(session.shown, "span")}.`];
+    if (session.folded) notes.push(`In folds, which have a count: ${number(session.folded)}.`);
+    if (session.hidden) notes.push(`Not shown, for they are too many: ${number(session.hidden)}.`);
     parent.append(make("p", { class: "note" }, notes.join(" ")));
   };
 
@@ -179,25 +193,25 @@
       type: "line", xref: "x", yref: "paper", x0: start / 1e9, x1: start / 1e9, y0: 0, y1: 1, line: { width: 1, dash: "dot", color: "#888888" },
     }));
     for (const series of session.series) {
-      const part = make("details", session.series.length <= 8 ? { open: "" } : {}, make("summary", {}, `${series.name}: ${number(series.marks)} marks`));
+      const part = make("details", session.series.length <= 8 ? { open: "" } : {}, make("summary", {}, `${series.name}: ${count(series.marks, "mark")}`));
       parent.append(part);
       if (series.points.length) {
         const data = {
           type: "scatter", mode: series.points.length > 200 ? "lines" : "lines+markers",
           x: series.points.map((point) => point[0] / 1e9), y: series.points.map((point) => point[1]),
-          line: { color: colour(series.name) }, hovertemplate: "%{y} at %{x} s<extra></extra>",
+          line: { color: accent() }, hovertemplate: "%{y} at %{x} s<extra></extra>",
         };
-        const draw = () => chart(part, `${series.name} over time`, [data], { height: 240, shapes: epochs, xaxis: { title: { text: "seconds since the start" } } });
+        const draw = () => (chart(part, `${series.name} over time`, [data], { height: 240, shapes: epochs, xaxis: { title: { text: "seconds since the start" } } }).lines = true);
         if (part.open) draw(); else part.addEventListener("toggle", draw, { once: true });
       }
       const notes = [];
-      if (series.odd) notes.push(`${number(series.odd)} are no finite numbers.`);
+      if (series.odd) notes.push(`Without a finite number, and not drawn: ${number(series.odd)}.`);
       if (series.thinned) notes.push("The lowest and the highest point of each part of the time are drawn.");
       if (session.epochs.length) notes.push("A dotted line is the begin of an epoch.");
       if (notes.length) part.append(make("p", { class: "note" }, notes.join(" ")));
       table(part, "The points as a table", ["At", "Value"], series.points.slice(0, 500).map(([at, value]) => [time(at), value]));
     }
-    if (session.seriesLeftOut) parent.append(make("p", { class: "note" }, `${number(session.seriesLeftOut)} further names of marks are not drawn.`));
+    if (session.seriesLeftOut) parent.append(make("p", { class: "note" }, `Not drawn: ${count(session.seriesLeftOut, "further name")} of marks.`));
   };
 
   const PARTS = [["By time", overTime], ["By name", aggregated], ["Scopes", tree], ["Marks", marks]];
@@ -238,18 +252,32 @@
       const opacity = names.map((name) => wanted === "" || name.toLowerCase().includes(wanted) ? 1 : 0.15);
       Plotly.restyle(area, { "marker.opacity": [opacity] });
     }
-    document.getElementById("hits").textContent = wanted === "" ? "" : `${number(hits)} lines of the tree`;
+    document.getElementById("hits").textContent = wanted === "" ? "" : count(hits, "line of the tree", "lines of the tree");
   };
   let waiting;
   document.getElementById("search").addEventListener("input", (event) => {
     clearTimeout(waiting);
     waiting = setTimeout(() => search(event.target.value), 150);
   });
-  dark.addEventListener("change", () => {
-    for (const { area, more } of charts) Plotly.relayout(area, layout(more));
-  });
+  const repaint = (width) => {
+    for (const { area, more, lines } of charts) {
+      Plotly.relayout(area, { ...layout(more), width, autosize: !width });
+      if (lines) Plotly.restyle(area, { "line.color": accent() });
+    }
+  };
+  dark.addEventListener("change", () => repaint());
+  // On paper: light colours, everything unfolded, and drawings as wide as a sheet.
   addEventListener("beforeprint", () => {
-    for (const details of document.querySelectorAll("details")) details.open = true;
+    document.documentElement.dataset.print = "1";
+    for (const details of document.querySelectorAll("details")) {
+      details.open = true;
+      details.dispatchEvent(new Event("toggle"));  // draws a series that was folded
+    }
+    repaint(660);
+  });
+  addEventListener("afterprint", () => {
+    delete document.documentElement.dataset.print;
+    repaint();
   });
   document.documentElement.dataset.drawn = "1";
 })();

@@ -28,7 +28,7 @@ ul.tree li {{ overflow-wrap: anywhere; }}
 ul.tree .soft {{ color: var(--soft); }}
 .found {{ color: var(--found); font-weight: 600; }}
 .note {{ font-size: .875rem; }}
-@media print {{ .bar, .chart {{ display: none; }} }}
+@media print {{ .bar {{ display: none; }} .chart {{ border: 0; }} }}
 """
 # A page that is opened from the disk asks nobody for anything. Plotly sets styles, and saves a picture as a blob.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"

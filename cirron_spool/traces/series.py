@@ -71,6 +71,7 @@ def gather_series(rows: Rows, number: int) -> tuple[list[Series], int]:
             left_out.add(mark.name)
             continue
         at = mark.ts_ns - session.start_ns
-        part = at * (MOST_POINTS // 2) // length
+        parts = MOST_POINTS // 2
+        part = min(max(0, at * parts // length), parts - 1)  # a mark may lie outside its session
         series.setdefault(mark.name, Series(mark.name)).add(at, part, mark)
     return [series[name] for name in sorted(series)], len(left_out)

@@ -6,6 +6,7 @@ Spans of one thread that overlap without nesting get lanes of their own. Times a
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,8 @@ from cirron_spool.traces.lanes import Lanes
 MOST_BARS = 4000
 # The others of one line are folded into at most so many stretches.
 _STRETCHES = 200
+# A drawing has at most so many lines; the spans of further lanes, depths and threads are folded into one.
+MOST_LINES = 80
 # A time without any record is a gap from so many seconds, and from so large a part of the session.
 _SHORTEST_GAP_NS = 2 * 10**9
 _SMALLEST_PART = 100
@@ -42,25 +45,45 @@ class Line:
             "folds": [fold for _, fold in sorted(self.folds.items())],
         }
 
+    def fold(self, start: int, end: int, count: int, length: int) -> None:
+        """Add spans from ``start`` to ``end`` to the stretch in which they begin; ``length`` is the session's."""
+        fold = self.folds.setdefault(start * _STRETCHES // length, [start, end, 0])
+        fold[0], fold[1], fold[2] = min(fold[0], start), max(fold[1], end), fold[2] + count
+
 
 @dataclass(slots=True)
 class Timeline:
-    """The lines of a session, by thread, lane and depth. ``gaps`` are times without any record: start and duration."""
+    """The lines of a session, by thread, lane and depth. ``gaps`` are times without any record: start and duration.
+
+    ``rest`` stands for ``rest_lines`` further lines.
+    """
 
     lines: list[Line]
     shown: int
     folded: int
     gaps: list[tuple[int, int]]
+    rest: Line
+    rest_lines: int
+
+    def form(self) -> dict[str, Any]:
+        """The timeline for the page."""
+        return {
+            "lines": [line.form() for line in self.lines],
+            "shown": self.shown,
+            "folded": self.folded,
+            "gaps": self.gaps,
+            "rest": self.rest.form()["folds"],
+            "restLines": self.rest_lines,
+        }
 
 
 def draw(rows: Rows, number: int) -> Timeline:
     """The timeline of the session with that number, one of ``rows.chosen``."""
     session = rows.session(number)
-    shortest = _shortest_shown(rows, number)
+    least, room = _limit(rows, number)
     length = max(1, session.duration_ns)
     lanes: dict[int | None, Lanes] = {}
     lines: dict[tuple[int | None, int, int], Line] = {}
-    shown = folded = 0
     gaps: list[tuple[int, int]] = []
     covered = session.start_ns
     for span in rows.spans():
@@ -73,28 +96,44 @@ def draw(rows: Rows, number: int) -> Timeline:
         )
         line = lines.setdefault((span.thread_id, *place), Line(span.thread_id, *place))
         start, took = span.start_ns - session.start_ns, end - span.start_ns
-        if took >= shortest:
-            shown += 1
+        if took > least or (took == least and room):
+            room -= took == least
             line.bars.append((start, took, span.name, span.position, span.end_ns is None))
         else:
-            folded += 1
-            fold = line.folds.setdefault(start * _STRETCHES // length, [start, start, 0])
-            fold[1], fold[2] = max(fold[1], start + took), fold[2] + 1
+            line.fold(start, start + took, 1, length)
         if span.row != session.root:
             if span.start_ns - covered >= max(_SHORTEST_GAP_NS, length // _SMALLEST_PART):
                 gaps.append((covered - session.start_ns, span.start_ns - covered))
             covered = max(covered, end)
-    threads = list(lanes)  # the thread that began first is the first
-    order = sorted(lines.values(), key=lambda line: (threads.index(line.thread), line.lane, line.depth))
-    return Timeline(order, shown, folded, gaps)
+    begun = {thread: place for place, thread in enumerate(lanes)}  # the thread that began first is the first
+    kept, rest = _cut(lines.values(), begun, length)
+    kept.sort(key=lambda line: (begun[line.thread], line.lane, line.depth))
+    shown = sum(len(line.bars) for line in kept)
+    folded = sum(fold[2] for line in (*kept, rest) for fold in line.folds.values())
+    return Timeline(kept, shown, folded, gaps, rest, len(lines) - len(kept))
 
 
-def _shortest_shown(rows: Rows, number: int) -> int:
-    """The duration of the shortest span that has a bar of its own."""
+def _cut(lines: Iterable[Line], begun: Mapping[int | None, int], length: int) -> tuple[list[Line], Line]:
+    """The lines that are drawn, the topmost of each thread first, and one line for the spans of the others."""
+    topmost = sorted(lines, key=lambda line: (line.lane + line.depth, begun[line.thread], line.lane))
+    rest = Line(None, 0, 0)
+    for line in topmost[MOST_LINES:]:
+        for start, took, *_ in line.bars:
+            rest.fold(start, start + took, 1, length)
+        for start, end, number in line.folds.values():
+            rest.fold(start, end, number, length)
+    return topmost[:MOST_LINES], rest
+
+
+def _limit(rows: Rows, number: int) -> tuple[int, int]:
+    """Longer spans have a bar of their own, and so many of the spans of that very duration."""
     last_ns = rows.session(number).last_ns
     durations = (_end(span, last_ns) - span.start_ns for span in rows.spans() if span.number == number)
     longest = heapq.nlargest(MOST_BARS + 1, durations)
-    return 0 if len(longest) <= MOST_BARS else longest[-1] + 1
+    if len(longest) <= MOST_BARS:
+        return -1, 0
+    least = longest[-1]
+    return least, MOST_BARS - sum(duration > least for duration in longest)
 
 
 def _end(span: SpanRow, last_ns: int) -> int:

@@ -44,6 +44,12 @@ def test_the_page_of_a_run(tmp_path: Path, width: int, dark: bool) -> None:
         before = browser.execute_script(span_of)
         browser.find_element("css selector", ".chart").send_keys("+")
         assert browser.execute_script(span_of) == pytest.approx(before / 2)
+        browser.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+        assert browser.execute_script("return document.querySelectorAll('details:not([open])').length") == 0
+        card = "return getComputedStyle(document.querySelector('.chart')).backgroundColor"
+        assert browser.execute_script(card) == "rgb(255, 255, 255)"
+        browser.execute_script("window.dispatchEvent(new Event('afterprint'))")
+        assert (browser.execute_script(card) == "rgb(255, 255, 255)") == (not dark)
         root = "document.documentElement"
         assert browser.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
         assert browser.get_log("browser") == []

@@ -35,12 +35,42 @@ def test_every_span_is_drawn_or_counted(spool: Path, monkeypatch: pytest.MonkeyP
     ]
     with rows_of(spool, spans) as rows:
         drawn = draw(rows, 0)
-    assert drawn.shown <= 50
+    assert drawn.shown == 50
     assert drawn.shown + drawn.folded == 501
     assert sum(fold[2] for line in drawn.lines for fold in line.folds.values()) == drawn.folded
     assert max(len(line.folds) for line in drawn.lines) <= 201
     shortest = min(bar[1] for line in drawn.lines for bar in line.bars)
     assert shortest > 440
+
+
+def test_spans_of_one_duration_are_drawn_up_to_the_limit(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timeline, "MOST_BARS", 50)
+    with rows_of(
+        spool, [span(f"s{number}", "r", "step", number * S, number * S + S) for number in range(90)]
+    ) as rows:
+        drawn = draw(rows, 0)
+    assert (drawn.shown, drawn.folded) == (50, 41)
+
+
+def test_many_lanes_depths_and_threads_are_folded_into_one_line(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timeline, "MOST_BARS", 100)
+    spans = [span(f"l{number}", "r", "request", number * S // 10, 50 * S + number) for number in range(200)]
+    spans += [span("d0", "r", "f", 0, 90 * S, thread_id=2)]
+    spans += [span(f"d{n}", f"d{n - 1}", "f", n, 90 * S - n, thread_id=2) for n in range(1, 60)]
+    spans += [span(f"t{n}", "r", "load", n, n + S, thread_id=10 + n) for n in range(70)]
+    with rows_of(spool, spans) as rows:
+        drawn = draw(rows, 0)
+    assert len(drawn.lines) == timeline.MOST_LINES
+    assert drawn.rest_lines > 200
+    folds = [fold for line in (*drawn.lines, drawn.rest) for fold in line.folds.values()]
+    assert drawn.shown + sum(fold[2] for fold in folds) == len(spans) + 1
+    assert drawn.folded == len(spans) + 1 - drawn.shown
+    assert {line.thread for line in drawn.lines} == {1, 2, *range(10, 80)}
+    assert all(0 <= start <= end <= 100 * S for start, end, _ in drawn.rest.folds.values())
 
 
 def test_a_time_without_a_record_is_a_gap_and_an_open_span_lasts(spool: Path) -> None:
