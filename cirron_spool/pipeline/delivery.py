@@ -196,6 +196,7 @@ class Delivery:
         tokens = self._tokens
         is_renewed = False
         measured = self._window_size.begin()
+        began = time.monotonic()
         try:
             if tokens.due:
                 await tokens.renew_early()
@@ -206,6 +207,8 @@ class Delivery:
                 token = tokens.token
                 answer = await route.send(item, token, self._progress_of(item))
                 outcome = self._note(route.judge(item, token, answer), token, measured)
+                if outcome.action is Action.RETRY:
+                    return replace(outcome, began=began)
                 if outcome.action is not Action.REFRESH or is_renewed:
                     return outcome
                 try:

@@ -13,12 +13,14 @@ class Outcome:
 
     ``result`` is the verdict of the last attempt, or the error of a file that could not be read meanwhile.
     ``attempts`` counts the attempts, ``seconds`` is their whole duration. ``bytes_sent`` is the size of the request
-    body that carried the batch. ``refused`` is the token of the last attempt, where that was refused.
+    body that carried the batch. ``began`` is the begin of a last attempt that may be repeated, by time.monotonic().
+    ``refused`` is the token of the last attempt, where that was refused.
     """
 
     result: Verdict | OSError
     attempts: int = 1
     seconds: float = 0.0
+    began: float = 0.0
     bytes_sent: int = 0
     refused: str = field(default="", repr=False)
 

@@ -47,6 +47,7 @@ class Patience:
         self._cause = ""
         self._since = 0.0
         self._waits = 0
+        self._resumed_at = 0.0  # by time.monotonic()
 
     @property
     def is_waiting(self) -> bool:
@@ -59,9 +60,8 @@ class Patience:
         if not isinstance(verdict, Verdict):
             return False
         if verdict.exit_code == EXIT_TEMPFAIL:
-            return await self._outlast_outage(
-                verdict.message, verdict.later_s or verdict.retry_after_s or 0.0
-            )
+            asked_s = verdict.later_s or verdict.retry_after_s or 0.0
+            return await self._outlast_outage(verdict.message, asked_s, outcome.began)
         if verdict.exit_code == EXIT_AUTH:
             return await self._await_login(verdict.message, outcome.refused)
         self.resume()
@@ -70,18 +70,21 @@ class Patience:
     async def outlast_error(self, error: CirronSpoolError, token: str) -> bool:
         """As :meth:`outlast`, for the ``error`` of the check of ``token``."""
         if error.exit_code == EXIT_TEMPFAIL:
-            return await self._outlast_outage(str(error), 0.0)
+            return await self._outlast_outage(str(error), 0.0, time.monotonic())
         return error.exit_code == EXIT_AUTH and await self._await_login(str(error), token)
 
     def resume(self) -> None:
         """The platform has answered, and nothing needs a wait."""
         if self._cause:
             cause, self._cause, self._waits = self._cause, "", 0
+            self._resumed_at = time.monotonic()
             self._emit(Resumed(cause, time.monotonic() - self._since))
 
-    async def _outlast_outage(self, message: str, asked_s: float) -> bool:
+    async def _outlast_outage(self, message: str, asked_s: float, began: float) -> bool:
         if self._ending.is_set():
             return False
+        if began < self._resumed_at:  # an attempt of another batch or spool has succeeded meanwhile
+            return await self._pause(asked_s)
         self._announce("outage", f"{message.removesuffix('.')}. Waiting for the platform.")
         delay_s = retry.outage_delay_s(self._waits, random.random)
         self._waits += 1
@@ -90,6 +93,8 @@ class Patience:
     async def _await_login(self, message: str, refused: str) -> bool:
         if self._settings.remedy or self._ending.is_set():  # a login would not replace the token
             return False
+        if self._tokens.token != refused:  # the new login came meanwhile
+            return True
         where = printable(str(self._settings.config_path))
         self._announce(
             "token",

@@ -16,6 +16,7 @@ async def check_token(
 
     Raises AuthInvalidError and TokenRenewalError, with ``patience`` only where no wait helps.
     """
+    has_waited = False
     while True:
         token = tokens.token
         try:
@@ -24,7 +25,9 @@ async def check_token(
         except (AuthInvalidError, TokenRenewalError) as error:
             if patience is None or not await patience.outlast_error(error, token):
                 raise
+            has_waited = True
         else:
-            if patience is not None:
+            # A token that was verified before is no answer of the platform: another flush may still wait for one.
+            if patience is not None and has_waited:
                 patience.resume()
             return verified
