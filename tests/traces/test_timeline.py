@@ -62,6 +62,11 @@ def test_many_lanes_depths_and_threads_are_folded_into_one_line(
     spans += [span("d0", "r", "f", 0, 90 * S, thread_id=2)]
     spans += [span(f"d{n}", f"d{n - 1}", "f", n, 90 * S - n, thread_id=2) for n in range(1, 60)]
     spans += [span(f"t{n}", "r", "load", n, n + S, thread_id=10 + n) for n in range(70)]
+    spans += [
+        span(f"{half}{n}", f"t{n}", "read", n + 9 * half, n + 9 * half + 5, thread_id=10 + n)
+        for n in range(70)
+        for half in (1, 2)
+    ]
     with rows_of(spool, spans) as rows:
         drawn = draw(rows, 0)
     assert len(drawn.lines) == timeline.MOST_LINES
