@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from cirron_spool.settings.tuning import Tuning
     from cirron_spool.spool.selection import Selection
     from cirron_spool.sync import flush_spool_sync, flush_spools_sync
+    from cirron_spool.traces.reading import Traces, read_traces
     from cirron_spool.watch import Watch, watch_spool
 
 # The module of each public name.
@@ -86,6 +87,7 @@ _HOMES = {
     "settings.tuning": "Tuning",
     "spool.selection": "Selection",
     "sync": "flush_spool_sync flush_spools_sync",
+    "traces.reading": "Traces read_traces",
     "watch": "Watch watch_spool",
     "events": (
         "BatchFailure Ended Failed FlushEvent FlushResult FlushSpoolsResult Found Progress Quarantined Resumed "
@@ -135,6 +137,7 @@ __all__ = [
     "SpoolsFound",
     "Started",
     "TokenRenewalError",
+    "Traces",
     "Tuning",
     "Uploaded",
     "Waiting",
@@ -150,6 +153,7 @@ __all__ = [
     "flush_spools",
     "flush_spools_sync",
     "inspect_spool",
+    "read_traces",
     "watch_spool",
 ]
 

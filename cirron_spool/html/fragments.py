@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from cirron_spool.text import count, human_size, iso_utc, printable
+from cirron_spool.text import count, duration, human_size, iso_utc, printable
 
 if TYPE_CHECKING:
     from cirron_spool.events import FlushResult
@@ -64,6 +64,54 @@ def result_html(result: FlushResult) -> str:
             *_lines("Warnings", result.warnings),
         )
     )
+
+
+def traces_html(directory: str, sessions: Sequence[dict[str, Any]], warnings: Sequence[str]) -> str:
+    """The ``sessions``, as ``traces view --json`` has them, each with its tree."""
+    place = printable(directory)
+    if not sessions:
+        return "".join(
+            (f"<p>No traces found in <code>{escape(place)}</code></p>", *_lines("Warnings", warnings))
+        )
+    heads = ("Session", "Start", "Duration", "Rank", "Spans", "Marks")
+    rows = [
+        (
+            printable(each["session"]),
+            each["iso"],
+            "live" if each["live"] else duration(each["durationNs"]),
+            "" if each["rank"] is None else str(each["rank"]),
+            f"{each['spans']:,}",
+            f"{each['marks']:,}",
+        )
+        for each in _ends(sessions)
+    ]
+    trees = (
+        f"<details><summary>{escape(row[0])}</summary><ul>{''.join(_tree(each['tree']))}</ul></details>"
+        for row, each in zip(rows, _ends(sessions), strict=True)
+    )
+    table = _table(f"Traces: {place}", heads, rows, len(sessions))
+    return "".join((*table, *trees, *_lines("Warnings", warnings)))
+
+
+def _tree(root: dict[str, Any]) -> Iterator[str]:
+    """The items of a tree. A walk without recursion: scopes may nest as deep as they like."""
+    pending: list[dict[str, Any] | str] = [root]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, str):
+            yield node
+            continue
+        if "fold" in node:
+            text = f"{node['name']} ×{node['count']:,}, total {duration(node['totalNs'])}"
+        elif node.get("durationNs") is None:
+            text = f"{node['name']} (open)"
+        else:
+            text = f"{node['name']} {duration(node['durationNs'])}"
+        yield f"<li>{escape(printable(text))}"
+        pending.append("</li>")
+        if node["children"]:
+            yield "<ul>"
+            pending += ["</ul>", *reversed(node["children"])]
 
 
 def progress_html(done: int, total: int, figures: str, line: str, warnings: Sequence[str]) -> str:

@@ -83,9 +83,11 @@ def test_the_notebook_of_the_docs(tmp_path: Path) -> None:
     with ScriptedServer() as platform:
         env = {"CIRRON_API_ENDPOINT": platform.url, "CIRRON_API_KEY": "sk-try-it"}
         with kernel(tmp_path, **env) as channels:
-            look, part, rest = (Cell(channels, code) for code in cells)
+            look, seen, part, rest = (Cell(channels, code) for code in cells)
     assert all(f"<td>{batch.name}</td>" in look.value["text/html"] for batch in batches)
     assert (look.shown, look.text) == ({}, "")
+    assert "<caption" in seen.value["text/html"]
+    assert "<details><summary>" in seen.value["text/html"]
     # One display, which was drawn again, and the result behind it.
     (display,) = part.shown.values()
     assert part.updates >= 1

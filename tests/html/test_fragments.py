@@ -5,10 +5,11 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from pathlib import Path
 
-from cirron_spool import BatchFailure, FlushResult, Inventory
+from cirron_spool import BatchFailure, FlushResult, Inventory, read_traces
 from cirron_spool.html.fragments import progress_html
 from cirron_spool.spool.listing import Entry
 from cirron_spool.spool.names import format_batch_name
+from support.runs import lay, span
 
 EVIL = Path("/tmp/<script>alert(1)</script>\x1b[31m")
 
@@ -78,3 +79,21 @@ def test_a_result_has_its_counts_failures_and_warnings() -> None:
 def test_progress_is_within_its_bounds() -> None:
     assert 'max="1" value="0"' in progress_html(0, 0, "", "", [])
     assert 'max="10" value="10"' in progress_html(12, 10, "", "", [])
+
+
+def test_traces_are_a_table_with_trees(tmp_path: Path) -> None:
+    depth = 3000
+    spans = [
+        span(f"s{level}", f"s{level - 1}" if level else None, "<b>x", level, 10_000) for level in range(depth)
+    ]
+    spans.append(span("r", None, "cirron.session", 0, 20_000))
+    lay(tmp_path / "spool", 1, {"spans": spans})
+    lay(tmp_path / "spool", 2, b"{")
+    traces = read_traces(tmp_path / "spool")
+    read = Reader(traces._repr_html_())
+    assert "b" not in read.tags
+    assert read.tags.count("details") == 1
+    assert "cirron.session" in read.words
+    assert "is passed by" in read.words
+    (tmp_path / "none").mkdir()
+    assert "No traces found in " in read_traces(tmp_path / "none")._repr_html_()
