@@ -74,6 +74,17 @@ def test_csv_and_chrome_have_the_durations_of_the_records(spool: Path) -> None:
     assert kinds == {"M", "X", "C", "i"}
 
 
+def test_spans_that_begin_and_end_together_are_nested_on_one_track(tmp_path: Path) -> None:
+    # The SDK writes the innermost span first, and a coarse clock gives all of them the same times.
+    names = ("forward", "step", "epoch")
+    parents = ("step", "epoch", ROOT)
+    spans = [span(name, parent, name, 10, 20) for name, parent in zip(names, parents, strict=True)]
+    lay(tmp_path / "spool", 1, {"spans": [*spans, span(ROOT, None, "cirron.session", 0, 99)]})
+    events = json.loads(export(tmp_path / "spool", "chrome"))["traceEvents"]
+    found = [(event["name"], event["tid"]) for event in events if event["ph"] == "X"]
+    assert found == [("cirron.session", 1), ("epoch", 1), ("step", 1), ("forward", 1)]
+
+
 def test_a_part_and_nothing(spool: Path, tmp_path: Path) -> None:
     empty = tmp_path / "spool"
     empty.mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -77,6 +78,9 @@ class Rows:
                 f"{table}_session", 1, lambda row, of=of, find=find: find[of[row]], deterministic=True
             )
 
+        depths = _depths(trace.found.parents)
+        trace.connection.create_function("span_depth", 1, depths.__getitem__, deterministic=True)
+
     def session(self, number: int) -> Session:
         """The session with this number."""
         return self.trace.sessions[number]
@@ -93,7 +97,8 @@ class Rows:
         """The spans by session and start; a parent stands before a child that begins and ends with it."""
         for *fields, more in self.trace.connection.execute(
             "SELECT span_session(n) AS number, n, id, parent_id, name, idx, start_ns, end_ns, pid, rank, thread_id, "
-            "more FROM span WHERE number >= 0 ORDER BY number, start_ns, coalesce(end_ns, 1 << 62) DESC, n"
+            "more FROM span WHERE number >= 0 "
+            "ORDER BY number, start_ns, coalesce(end_ns, 1 << 62) DESC, span_depth(n), n"
         ):
             yield SpanRow._make((*fields, _fields(more)))
 
@@ -131,6 +136,22 @@ class Rows:
             "FROM snapshot WHERE number >= 0 ORDER BY number, ts_ns, n"
         ):
             yield SnapshotRow._make((*fields, _fields(more)))
+
+
+def _depths(parents: array[int]) -> array[int]:
+    """How many spans are above each span. ``parents`` has no circle."""
+    depths = array("i", [-1]) * len(parents)
+    for start in range(len(parents)):
+        line = []
+        row = start
+        while row > 0 and depths[row] < 0:
+            line.append(row)
+            row = parents[row]
+        depth = depths[row] if row > 0 else -1
+        for each in reversed(line):
+            depth += 1
+            depths[each] = depth
+    return depths
 
 
 def _mark(
