@@ -114,8 +114,11 @@ class _Folder:
         level = node.level + 1
         parts: list[tuple[list[int], str]] = []
         for spans in groups:
-            short = [each for each in spans if 0 <= self._forest.duration(each) < self._folding.min_wall_ns]
-            rest = spans if not short else [each for each in spans if each not in set(short)]
+            short: list[int] = []
+            rest: list[int] = []
+            for each in spans:
+                is_short = 0 <= self._forest.duration(each) < self._folding.min_wall_ns
+                (short if is_short else rest).append(each)
             if short:
                 parts.append((short, "minWall"))
             if level > self._folding.depth:
