@@ -192,6 +192,8 @@ class Delivery:
     async def _attempt(self, route: UploadRoute[T], item: T) -> Outcome:
         """One attempt. A 401 leads to one renewal of the token and one more request before it counts."""
         await self._platform.throttle.turn(self._announce_pause)
+        if self.stopping:  # nothing begins any more: the end of the flush cancels this, and the batch stays
+            await asyncio.get_running_loop().create_future()
         self._attempting += 1
         tokens = self._tokens
         is_renewed = False

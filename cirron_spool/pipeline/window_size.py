@@ -1,11 +1,12 @@
 """The number of batches in flight at a time: fixed, or found from the measurements of the flush.
 
-The automatic size is twice the number of batches that the link holds: the highest rate of deliveries of the last
-seconds, times the shortest round trip (the model of BBR, a congestion control of TCP). While the window is the
+The automatic size is twice the number of batches that the link holds. That number is the highest rate of deliveries of
+the last seconds, times the shortest round trip: the model of BBR, a congestion control of TCP. The round trip is the
+lowest mean of a group of attempts, since the answers of a platform take different times. While the window is the
 bottleneck, the rate is the size over the round trip, so the size doubles with each round trip. Once the link, the
-platform or this machine is the bottleneck, the rate stays, and so does the size. The factor of two keeps the link
-busy between an acknowledgement and the next batch. A refusal halves a limit on that size, which then grows by one
-with each round trip; after a 429 it stays below the number that was refused.
+platform or this machine is the bottleneck, the rate stays, and so does the size. The factor of two keeps the link busy
+between an acknowledgement and the next batch. A refusal halves a limit on that size, which then grows by one with each
+round trip. After a 429 it stays below the number that was refused, and tries more after a time that each 429 doubles.
 """
 
 from __future__ import annotations
@@ -28,8 +29,11 @@ _RATE_OVER_ROUND_TRIPS = 8
 # The shortest round trip is measured again after so many seconds: the path may have changed. For that the window is
 # halved during one round trip, so that nothing waits in a queue.
 _ROUND_TRIP_OVER_S = 30.0
-# Without a refusal for so many seconds, one more than the number that was refused is tried.
-_FORGIVE_S = 30.0
+# The mean of so many round trips counts as one: their spread is then a third of theirs.
+_GROUP = 8
+# Without a refusal for so many seconds, more than the number that was refused is tried. Each refusal doubles the time.
+_FORGIVE_S = 2.0
+_LONGEST_FORGIVE_S = 64.0
 
 
 class Attempt(NamedTuple):
@@ -136,30 +140,38 @@ class AutoSize:
 
 
 class _RoundTrip:
-    """The shortest round trip, in seconds. ``is_measured``: the window is to be small, so that nothing is queued."""
+    """The shortest round trip, in seconds: the lowest mean of a group of attempts, since single ones vary.
+
+    ``is_measured``: the window is to be small, so that nothing is queued.
+    """
 
     def __init__(self, now: float) -> None:
         self.shortest_s = math.inf
+        self._is_guess = True  # of one attempt
         self.is_measured = False
         self._known_at = now
         self._from = 0.0  # attempts that begin later are measured
-        self._left = 0
-        self._found_s = math.inf
+        self._sum_s = 0.0
+        self._number = 0
 
     def note(self, began: float, now: float, size: int) -> None:
         """Take a round trip."""
         took_s = max(now - began, 1e-6)
-        if took_s <= self.shortest_s:
-            self.shortest_s, self._known_at, self.is_measured = took_s, now, False
-        elif self.is_measured and began >= self._from:
-            self._found_s = min(self._found_s, took_s)
-            self._left -= 1
-            if self._left <= 0:
-                self.shortest_s, self._known_at, self.is_measured = self._found_s, now, False
-        elif not self.is_measured and now - self._known_at > _ROUND_TRIP_OVER_S:
+        if self.shortest_s == math.inf:
+            self.shortest_s = took_s
+        if self.is_measured and began < self._from:
+            return
+        self._sum_s += took_s
+        self._number += 1
+        if self._number < max(_GROUP, size // 2 if self.is_measured else size):
+            return
+        mean_s = self._sum_s / self._number
+        self._sum_s, self._number = 0.0, 0
+        if mean_s <= self.shortest_s or self.is_measured or self._is_guess:
+            self.shortest_s, self._known_at, self.is_measured, self._is_guess = mean_s, now, False, False
+        elif now - self._known_at > _ROUND_TRIP_OVER_S:
             # The queue is empty once the batches that are in flight now are delivered.
-            self.is_measured, self._from, self._found_s = True, now + took_s, math.inf
-            self._left = max(1, size // 2)
+            self.is_measured, self._from = True, now + took_s
 
 
 class _Limit:
@@ -170,6 +182,7 @@ class _Limit:
         self._ceiling = MOST_IN_FLIGHT
         self._refused_at = -math.inf
         self._forgiven_at = now
+        self._forgive_s = _FORGIVE_S
         self._is_recovering = False
 
     def delivered(self, began: float, now: float) -> None:
@@ -177,8 +190,8 @@ class _Limit:
         if began < self._refused_at:
             return
         self._is_recovering = False
-        if self._ceiling < MOST_IN_FLIGHT and now - self._forgiven_at > _FORGIVE_S:
-            self._ceiling += 1
+        if self._ceiling < MOST_IN_FLIGHT and now - self._forgiven_at > self._forgive_s:
+            self._ceiling += max(1, self._ceiling // 2)
             self._forgiven_at = now
         self.size = min(self.size + 1 / self.size, float(self._ceiling))
 
@@ -188,6 +201,7 @@ class _Limit:
         if self._is_recovering:
             return
         self._is_recovering = True
-        if too_many:
+        if too_many and in_flight > 1:  # one alone is not too many
             self._ceiling = max(1, min(self._ceiling, in_flight - 1))
+            self._forgive_s = min(2 * self._forgive_s, _LONGEST_FORGIVE_S)
         self.size = max(1.0, min(in_flight / 2, float(self._ceiling)))

@@ -12,7 +12,7 @@ import pytest
 
 from cirron_spool.traces.lanes import Lanes
 from support.cli import run_cli
-from support.runs import lay, span, traced_run
+from support.runs import lay, mark, span, traced_run
 
 ROOT = "5f2c81aa" + "0" * 24
 
@@ -148,3 +148,19 @@ def test_spans_that_overlap_without_nesting_have_lanes_of_their_own() -> None:
     assert lanes.place(4, 3, 30, 40) == (1, 1)
     assert lanes.place(5, 2, 45, 50) == (0, 2)
     assert lanes.place(6, 1, 60, 90) == (0, 1)
+
+
+def test_no_value_is_lost_in_a_table(tmp_path: Path) -> None:
+    place = tmp_path / "spool"
+    big = 2**60 + 1
+    odd = {"id": "s", "span_id": ROOT, "tensor_name": "w", "ts_ns": 1, "stats": "no"}
+    spans = [span(ROOT, None, "cirron.session", 0, 9), span("b", ROOT, "a\rb\n", 1, 2)]
+    marks = [mark("m", "b", "n", big, 1, value_type="int"), mark("o", "b", "n", 0.5, 2)]
+    lay(place, 1, {"spans": spans, "marks": marks, "snapshots": [odd]})
+    tables = {
+        table: list(csv.DictReader(io.StringIO(export(place, "csv", "--table", table), newline="")))
+        for table in ("spans", "marks", "snapshots")
+    }
+    assert [row["name"] for row in tables["spans"]] == ["cirron.session", "a\rb\n"]
+    assert [row["value_text"] for row in tables["marks"]] == [str(big), ""]
+    assert json.loads(tables["snapshots"][0]["more"])["stats"] == "no"

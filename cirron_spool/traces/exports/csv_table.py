@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator
 from itertools import islice
 
@@ -15,13 +14,28 @@ _ROWS_A_PIECE = 500
 
 def csv_pieces(rows: Rows, table: str) -> Iterator[str]:
     """The table in pieces."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    lines = _Lines()
+    writer = csv.writer(lines)
     writer.writerow(column.name for column in COLUMNS[table])
     found = table_rows(rows, table)
     while portion := list(islice(found, _ROWS_A_PIECE)):
         writer.writerows(portion)
-        yield text.getvalue()
-        text.seek(0)
-        text.truncate()
-    yield text.getvalue()
+        yield lines.take()
+    yield lines.take()
+
+
+class _Lines:
+    """The lines of a writer. With another line end than CR LF, Python before 3.13 quotes no lone CR."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def write(self, line: str) -> None:
+        """Take a whole line."""
+        self._lines.append(line.removesuffix("\r\n") + "\n")
+
+    def take(self) -> str:
+        """The lines since the last call."""
+        text = "".join(self._lines)
+        self._lines.clear()
+        return text

@@ -65,8 +65,13 @@ def _span(rows: Rows, span: SpanRow) -> tuple[Any, ...]:
 
 def _mark(rows: Rows, mark: MarkRow) -> tuple[Any, ...]:
     more = dict(mark.more)
-    text = mark.value if isinstance(mark.value, str) else None
-    value = float(mark.nonfinite) if mark.nonfinite is not None else None if text is not None else mark.value
+    value, text = mark.value, None
+    if isinstance(value, str):
+        value, text = None, value
+    elif isinstance(value, int) and int(float(value)) != value:  # no float holds it
+        text = str(value)
+    if mark.nonfinite is not None:
+        value = float(mark.nonfinite)
     return (
         rows.session(mark.number).id,
         *mark[1:6],
@@ -86,7 +91,7 @@ def _snapshot(rows: Rows, snapshot: SnapshotRow) -> tuple[Any, ...]:
     odd = words if isinstance(words, dict) else {}
     numbers = [number_in(stats.pop(key, None), odd.get(key)) for key in STATISTICS]
     histogram = stats.pop("histogram", None)
-    more["stats"] = stats
+    more["stats"] = stats if isinstance(found, dict) else found
     return (
         rows.session(snapshot.number).id,
         *snapshot[1:5],
