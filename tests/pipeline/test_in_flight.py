@@ -13,7 +13,16 @@ from typing import Any
 import anyio
 import pytest
 
-from cirron_spool import AuthRejectedError, Failed, FlushEvent, FlushResult, Sending, Uploaded, flush_spool
+from cirron_spool import (
+    AuthRejectedError,
+    Failed,
+    FlushEvent,
+    FlushResult,
+    Retrying,
+    Sending,
+    Uploaded,
+    flush_spool,
+)
 from cirron_spool.spool.directory import SpoolDirectory
 from support.answers import Answer, Gate, ok
 from support.background import SAFETY_NET
@@ -375,3 +384,30 @@ async def test_auto_fills_the_link_and_stays_below_the_number_that_was_refused(
     assert max(crowded.seen[-50:]) <= 4
     assert server.delivered == {batch.batch_id: batch.data for batch in batches}
     assert deletes.names == [batch.name for batch in batches]
+
+
+async def test_a_stop_sends_no_batch_again_that_waits_for_its_retry(spool: Path) -> None:
+    batches = sdk_batches(spool, 2, spans=TINY)
+    gate = Gate()
+    stop = anyio.Event()
+    results: list[FlushResult] = []
+
+    def hear(event: FlushEvent) -> None:
+        if isinstance(event, Retrying):
+            stop.set()
+
+    with ScriptedServer() as server:
+        by_batch(server, {batches[0].batch_id: ok(stall_before=gate), batches[1].batch_id: Answer(503)})
+        async with anyio.create_task_group() as group:
+
+            async def run() -> None:
+                results.append(await flush(server, spool, in_flight=2, stop=stop, on_event=hear))
+
+            group.start_soon(run)
+            await stop.wait()
+            # Many times the delay of the retry, which is a millisecond here.
+            await asyncio.sleep(0.1)
+            gate.open()
+    assert (results[0].uploaded, results[0].skipped) == (1, 1)
+    assert len(server.uploads) == 2
+    assert snapshot(spool) == batches[1:]
