@@ -211,7 +211,7 @@ def test_a_goal_passes_fails_or_is_not_measured() -> None:
     assert judged.pop("throughput tiny 0ms thread: times floor") is True
     assert judged.pop("startup inspect: times node -e 0") is False
     assert set(judged.values()) == {None}
-    assert len(judged) == 57
+    assert len(judged) == 64
     assert [each["passed"] for each in goals.judge(figures)] == [True, False]
 
 

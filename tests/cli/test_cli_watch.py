@@ -42,7 +42,7 @@ def test_a_run_is_followed_until_a_signal(
     with ScriptedServer() as server:
         with watch(server, tmp_path) as running:
             running.wait_for_text(BEGUN, "stderr")
-            profiled_run(spool.parent, batches=3)
+            profiled_run(spool.parent, batches=3, followed=True)
             server.wait_for(lambda server: len(server.deliveries) >= 3)
             running.send_signal(number)
             done = running.finish()

@@ -85,11 +85,14 @@ def random_batch(spool: Path, size: int, created_ns: int = 1) -> bytes:
     return body
 
 
-def profiled_run(directory: Path, *, batches: int = 3, steps: int = 20) -> list[Sealed]:
+def profiled_run(
+    directory: Path, *, batches: int = 3, steps: int = 20, followed: bool = False
+) -> list[Sealed]:
     """Run a short loop under the real ``ci.profile()`` in a process of its own; return what it sealed.
 
     `directory` is its CIRRON_OUTPUT_DIR, so the spool is ``directory/"spool"``. There are at least `batches`
-    batches: the loop asks for each with ``ci.flush()``, the SDK's own thread may seal more.
+    batches: the loop asks for each with ``ci.flush()``, the SDK's own thread may seal more. With ``followed`` another
+    process empties the spool meanwhile, and nothing is returned.
     """
     directory.mkdir(parents=True, exist_ok=True)
     env = clean_environment(directory, {"CIRRON_OUTPUT_DIR": str(directory), "CIRRON_ENABLED": "1"})
@@ -98,6 +101,8 @@ def profiled_run(directory: Path, *, batches: int = 3, steps: int = 20) -> list[
         command, cwd=directory, env=env, capture_output=True, timeout=SAFETY_NET, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
+    if followed:
+        return []
     sealed = snapshot(directory / "spool")
     assert len(sealed) >= batches, done.stderr.decode()
     return sealed
