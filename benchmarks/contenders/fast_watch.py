@@ -25,7 +25,7 @@ def main() -> int:
     """Divide the waits by the first argument; ``polling`` as the second hides watchfiles. The rest is the command."""
     speed, notices = float(sys.argv[1]), sys.argv[2]
     if notices == "polling":
-        sys.modules["watchfiles"] = None  # type: ignore[assignment]
+        sys.modules["watchfiles"] = None  # type: ignore[assignment]  # None makes an import of it fail
     for name, waits in _WAITS.items() if speed != 1 else ():
         module = import_module(name)
         for wait in waits:

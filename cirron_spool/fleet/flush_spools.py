@@ -70,9 +70,9 @@ async def flush_spools(
     The spool with the oldest batch begins first. One that takes longer than 30 seconds gives its place to a waiting
     one, and goes on later.
 
-    A failed batch ends the flush of its spool, not of the others. An answer that is about the platform, such as a
-    refused token or a missing route, ends all, and so do three spools in a row that are out of retries. With ``watch``
-    the places are followed: new spools and new batches are sent until the watch ends. An outage is then waited out.
+    A failed batch ends the flush of its spool, not of the others. An answer about the platform, such as a refused
+    token or a missing route, ends all. So do three spools in a row that are out of retries. With ``watch`` the places
+    are followed: new spools and new batches are sent until the watch ends. An outage is then waited out.
 
     ``on_event`` is called in the event loop with each :class:`~cirron_spool.SpoolEvent`. ``stop`` and ``deadline`` end
     all flushes gracefully.

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
-from cirron_spool.html.style import STYLE
+from cirron_spool.html.style import STYLE, page_head
 from cirron_spool.text import human_size, printable
 
 # A longer table would make the page slow, and nobody reads it.
 MOST_ROWS = 1000
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 _STYLE = f"""{STYLE}
 svg {{ display: block; width: 100%; height: 8rem; fill: var(--accent); }}
@@ -41,21 +43,10 @@ def spool_page(
     ``figures`` are names with values. ``rows`` are the newest of ``batches``, oldest first. ``written`` is the time of
     the page.
     """
-    place = escape(printable(directory))
-    yield f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>Spool {place}</title>
-<link rel="icon" href="data:,">
-<style>{_STYLE}</style>
-</head>
-<body>
-<main>
-<h1>Spool</h1>
-<p>{place}, as of {escape(written)}</p>
+    place = printable(directory)
+    yield page_head(f"Spool {place}", _STYLE, _POLICY)
+    yield f"""<h1>Spool</h1>
+<p>{escape(place)}, as of {escape(written)}</p>
 """
     yield "<dl>\n"
     for name, value in figures:

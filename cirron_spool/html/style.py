@@ -1,6 +1,8 @@
-"""The style that the pages share: light and dark, from a phone's width to a wide screen, and on paper."""
+"""The head and the style that the pages share: light and dark, a phone's width to a wide screen, and paper."""
 
 from __future__ import annotations
+
+from html import escape
 
 STYLE = """
 :root { color-scheme: light dark; --back: #f6f7f9; --card: #fff; --text: #1b1f24; --soft: #57606a; --line: #d0d7de;
@@ -30,4 +32,21 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 @media print { body { background: none; } .wide, dl div { border-color: #999; break-inside: avoid; } }
+"""
+
+
+def page_head(title: str, style: str, policy: str) -> str:
+    """The page up to its ``main``. ``policy`` is the Content-Security-Policy; ``title`` is escaped here."""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{escape(title)}</title>
+<link rel="icon" href="data:,">
+<style>{style}</style>
+</head>
+<body>
+<main>
 """

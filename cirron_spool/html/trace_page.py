@@ -11,7 +11,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from cirron_spool.html.style import STYLE
+from cirron_spool.html.style import STYLE, page_head
 from cirron_spool.text import printable
 
 _STYLE = f"""{STYLE}
@@ -36,21 +36,10 @@ _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
 
 def trace_page(document: Mapping[str, Any], plotly: str) -> Iterator[str]:
     """The page in parts. ``document`` is for the script of the page; ``plotly`` is the script of the drawings."""
-    place = escape(printable(str(document["dir"])))
-    yield f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<title>Traces {place}</title>
-<link rel="icon" href="data:,">
-<style>{_STYLE}</style>
-</head>
-<body>
-<main>
-<h1>Traces</h1>
-<p>{place}</p>
+    place = printable(str(document["dir"]))
+    yield page_head(f"Traces {place}", _STYLE, _POLICY)
+    yield f"""<h1>Traces</h1>
+<p>{escape(place)}</p>
 <div class="bar" role="search"><label for="search">Search</label>
 <input id="search" type="search" autocomplete="off" placeholder="a span or a mark" aria-describedby="hits">
 <span id="hits" role="status"></span></div>

@@ -2,7 +2,7 @@
 
 A session is the tree below a root span ``cirron.session``. The SDK writes a span when it closes, so the root comes
 last: a session without it is live, was killed, or has its last batches elsewhere. Spans without a known parent belong
-to the session of their process that was open at that time; without one, they make up a session by themselves.
+to the session of their process that was open at that time. Without one, they make up a session by themselves.
 """
 
 from __future__ import annotations

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from support.browser import chromium
+from support.browser import SAFETY_NET_S, chromium
 from support.cli import run_cli
 from support.runs import lay, mark, span, traced_run
 
 pytest.importorskip("plotly", reason="plotly is not installed")
+WebDriverWait = pytest.importorskip(
+    "selenium.webdriver.support.ui", reason="selenium is not installed"
+).WebDriverWait
 
 EVIL = "</script><img src=x onerror=alert(1)>\u2028<!--"
 
@@ -37,8 +40,7 @@ def test_the_page_of_a_run(tmp_path: Path, width: int, dark: bool) -> None:
         assert names[:2] == ["cirron.session", "epoch 0"]
         browser.find_element("id", "search").send_keys("epoch")
         hits = "return document.getElementById('hits').textContent"
-        while not (found := browser.execute_script(hits)):
-            pass
+        found = WebDriverWait(browser, SAFETY_NET_S).until(lambda each: each.execute_script(hits))
         assert found == "3 lines of the tree"
         span_of = "const r = document.querySelector('.chart')._fullLayout.xaxis.range; return r[1] - r[0]"
         before = browser.execute_script(span_of)
