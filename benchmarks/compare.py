@@ -229,14 +229,14 @@ def execute(workspace: Workspace, contender: Contender, spool: Spool, directory:
 
 def check_delivery(spool: Spool, contender: Contender, outcome: Outcome, tally: Tally, left: int) -> None:
     """Raise BenchmarkError unless the sink received exactly the spool, in order, and the spool is empty."""
-    ids, begun = spool.ids, tally.begun
+    ids, started = spool.ids, tally.started
     if contender.in_flight > 1:
-        ids, begun = sorted(ids), sorted(begun)
+        ids, started = sorted(ids), sorted(started)
     if not len(ids) == outcome["batches"] == tally.finished:
         raise BenchmarkError(
             f"{len(ids)} batches in the spool, {outcome['batches']} reported, {tally.finished} received"
         )
-    if begun != ids:
+    if started != ids:
         raise BenchmarkError("the sink received other batches, or another order")
     if tally.open_most > contender.in_flight:
         raise BenchmarkError(f"{tally.open_most} requests in flight, at most {contender.in_flight} allowed")

@@ -46,15 +46,15 @@ STATUS = json.dumps(
 class Tally:
     """The requests since the last reset.
 
-    ``begun`` lists batch ids in the order of their request heads, ``begun_ns`` their times. ``finished`` counts
+    ``started`` lists batch ids in the order of their request heads, ``started_ns`` their times. ``finished`` counts
     answers. ``sent_bytes`` counts body bytes on the wire, ``trailer_bytes`` JSON bytes by the gzip trailers.
     ``open_most`` is the largest number of batches in flight. Times are from ``time.monotonic_ns``. ``proofs`` maps
     batch ids to ``[length, CRC-32]``.
     """
 
     proving: bool = False
-    begun: list[str] = field(default_factory=list)
-    begun_ns: list[int] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
+    started_ns: list[int] = field(default_factory=list)
     finished: int = 0
     sent_bytes: int = 0
     trailer_bytes: int = 0
@@ -132,8 +132,8 @@ class Sink:
         batch_id = fields.get(b"x-cirron-batch-id", b"").decode("latin-1")
         with self._lock:
             tally.first_ns = tally.first_ns or time.monotonic_ns()
-            tally.begun.append(batch_id)
-            tally.begun_ns.append(time.monotonic_ns())
+            tally.started.append(batch_id)
+            tally.started_ns.append(time.monotonic_ns())
             tally.open += 1
             tally.open_most = max(tally.open_most, tally.open)
         size, tail, kept = 0, b"", bytearray()

@@ -105,7 +105,7 @@ class WatchedSpool:
 
     def check_arrived(self, set_aside: int = 0) -> list[str]:
         """The ids that have arrived: once each, in order, and all but those evicted or set aside."""
-        arrived = self._sink.tally().begun
+        arrived = self._sink.tally().started
         place = {batch_id: index for index, batch_id in enumerate(self.sealed)}
         places = [place[each] for each in arrived]
         missing = len(self.sealed) - len(places) - set_aside

@@ -1,10 +1,9 @@
 """Show, upload and empty the spool that the Cirron Python SDK writes.
 
-``flush_spool`` uploads (asyncio), ``flush_spool_sync`` does so without an event loop, ``watch_spool`` follows a run.
-``BackgroundDelivery`` does so in a thread beside a training.
-``flush_spools`` and ``flush_spools_sync`` upload all spools below a folder.
-``inspect_spool`` and ``clear_spool`` work offline. A name is imported at its first use, so ``inspect`` starts without
-the HTTP client.
+``flush_spool`` uploads a spool with asyncio, ``flush_spool_sync`` without an event loop. ``watch_spool`` follows a run.
+``BackgroundDelivery`` follows a run from a thread of the training process. ``flush_spools`` and ``flush_spools_sync``
+upload all spools below a folder. ``inspect_spool`` and ``clear_spool`` work offline. A name is imported at its first
+use, so ``inspect`` starts without the HTTP client.
 """
 
 from __future__ import annotations
@@ -167,7 +166,7 @@ def __getattr__(name: str) -> Any:
         and f"{__name__}.flush" not in sys.modules
         and _is_in_event_loop()
     ):
-        # The HTTP client takes a quarter of a second to import. Nothing else in the loop is to wait for it.
+        # The HTTP client takes a quarter of a second to import. A thread imports it, so the loop stays free.
         return getattr(import_module(f"{__name__}.lazy_flush"), name)
     value = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value

@@ -15,16 +15,16 @@ EXIT_OK = 0  # nothing is left to do
 EXIT_ATTENTION = 1  # a person must look
 EXIT_USAGE = 2  # wrong usage, or an unusable configuration
 EXIT_AUTH = 3  # not authenticated
-EXIT_TEMPFAIL = 4  # running it again later is right
+EXIT_TEMPFAIL = 4  # a later run may succeed
 
 
 class CirronSpoolError(Exception):
     """The base of all errors that this package raises on purpose.
 
-    ``exit_code`` is the exit code of the command line (see the README's table). ``hint`` is one more line for a
-    person, or empty. ``result`` is the :class:`~cirron_spool.FlushResult` so far when a flush had begun, else None;
-    its ``exit_code`` is the error's. ``spools`` is the :class:`~cirron_spool.FlushSpoolsResult` so far, where
-    a flush of several spools has raised the error.
+    ``exit_code`` is the exit code of the command (docs/configuration.md has the table). ``hint`` is one more line for a
+    person, or empty. ``result`` is the :class:`~cirron_spool.FlushResult` so far, or None before the start of a flush.
+    Its ``exit_code`` is that of the error. ``spools`` is the :class:`~cirron_spool.FlushSpoolsResult` so far, if a
+    flush of several spools raised the error.
     """
 
     exit_code = EXIT_ATTENTION
@@ -36,7 +36,7 @@ class CirronSpoolError(Exception):
         super().__init__(message)
         self.hint = hint
 
-    # Exception's own way calls __init__ with ``args``, which a subclass may not accept.
+    # Exception.__reduce__ calls __init__ with ``args``, which a subclass may not accept.
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.args), self.__dict__
 
@@ -48,7 +48,7 @@ class ConfigError(CirronSpoolError):
 
 
 class SpoolError(CirronSpoolError):
-    """The spool directory cannot be used as one: a file, unreadable, not writable."""
+    """The path is not a usable spool directory: a file, unreadable, or not writable."""
 
     def __init__(self, message: str, exit_code: int = EXIT_USAGE, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -56,13 +56,13 @@ class SpoolError(CirronSpoolError):
 
 
 class ResourceError(CirronSpoolError):
-    """The system has no thread, no file descriptor or no memory for this (exit code 4: later is right)."""
+    """The system has no free thread, file descriptor or memory (exit code 4: a later run may succeed)."""
 
     exit_code = EXIT_TEMPFAIL
 
 
 class SpoolBusyError(CirronSpoolError):
-    """Another process holds the lock of the spool or of the configuration (exit code 4: later is right)."""
+    """Another process holds the lock of the spool or of the configuration (exit code 4: a later run may succeed)."""
 
     exit_code = EXIT_TEMPFAIL
 
@@ -74,7 +74,7 @@ class AuthError(CirronSpoolError):
 
 
 class NotAuthenticatedError(AuthError):
-    """There is no token at all. ``hint`` says where one was looked for."""
+    """There is no token. ``hint`` names the places that were searched."""
 
     def __init__(self, *, hint: str = "") -> None:
         super().__init__("Not authenticated. Run cirron auth login first.", hint=hint)
@@ -83,8 +83,8 @@ class NotAuthenticatedError(AuthError):
 class SignInError(CirronSpoolError):
     """A sign-in ended without a token; the former login is kept.
 
-    Exit code 3: denied, expired or refused. Exit code 4: the platform is away, later is right. Exit code 1 where
-    a person must look first.
+    Exit code 3: denied, expired or refused. Exit code 4: the platform cannot be reached now. Exit code 1: a person must
+    look first.
     """
 
     def __init__(self, message: str, exit_code: int = EXIT_AUTH, *, hint: str = "") -> None:
@@ -93,23 +93,23 @@ class SignInError(CirronSpoolError):
 
 
 class AuthInvalidError(AuthError):
-    """Verification before the flush was refused and no refresh helped. ``hint`` names the token's source."""
+    """The platform refused the token before the flush, and no renewal helped. ``hint`` names the token's origin."""
 
     def __init__(self, *, hint: str = "") -> None:
         super().__init__("Authentication invalid. Run cirron auth login first.", hint=hint)
 
 
 class AuthRejectedError(AuthError):
-    """A batch was answered with 401 or 403 during the flush; the batch and those behind it are kept.
+    """The answer to a batch was 401 or 403. This batch and all later ones stay in the spool.
 
-    ``hint`` names the token's source.
+    ``hint`` names the token's origin.
     """
 
 
 class TokenRenewalError(CirronSpoolError):
-    """The token has to be renewed, and the platform cannot do it now.
+    """The token must be renewed, and the platform cannot renew it now.
 
-    Exit code 4: later is right. Exit code 1 where a person must look first, as at a proxy or a certificate.
+    Exit code 4: a later run may succeed. Exit code 1: a person must look first, for example at a proxy.
     """
 
     def __init__(self, message: str, exit_code: int = EXIT_TEMPFAIL, *, hint: str = "") -> None:
@@ -118,9 +118,10 @@ class TokenRenewalError(CirronSpoolError):
 
 
 class ClusterError(CirronSpoolError):
-    """The engine that was to run the tasks cannot do so.
+    """The cluster engine cannot run the tasks.
 
-    Exit code 4: later is right. Exit code 1 where a person must look first, as at workers of another version.
+    Exit code 4: a later run may succeed. Exit code 1: a person must look first, for example at workers of another
+    version.
     """
 
     def __init__(self, message: str, exit_code: int = EXIT_TEMPFAIL, *, hint: str = "") -> None:
@@ -147,12 +148,12 @@ _NO_THREAD = (
 
 
 def no_thread() -> ResourceError:
-    """The error of a program that cannot go on without a further thread."""
+    """The error for a program that needs a further thread."""
     return ResourceError(_NO_THREAD)
 
 
 def resource_error(error: BaseException) -> ResourceError | None:
-    """The ResourceError that says of ``error`` which resource is lacking; None when none is."""
+    """The ResourceError for the missing resource that ``error`` reports; None for another error."""
     if isinstance(error, NoThreadError):
         return no_thread()
     if isinstance(error, MemoryError):
@@ -162,7 +163,7 @@ def resource_error(error: BaseException) -> ResourceError | None:
 
 
 def out_of_files(error: OSError | None) -> ResourceError | None:
-    """The ResourceError for ``error`` if it means that no further file can be opened, else None."""
+    """The ResourceError for ``error`` if no further file can be opened; None for another error."""
     if error is None or error.errno not in (errno.EMFILE, errno.ENFILE):
         return None
     return resource_error(error)
@@ -170,7 +171,7 @@ def out_of_files(error: OSError | None) -> ResourceError | None:
 
 @contextmanager
 def resource_errors() -> Iterator[None]:
-    """Raise a ResourceError in place of an error of the block that means one."""
+    """Translate errors of the block that report a missing resource into ResourceError."""
     try:
         yield
     except (OSError, MemoryError) as error:
@@ -180,12 +181,12 @@ def resource_errors() -> Iterator[None]:
 
 
 def _rebuild(kind: type[CirronSpoolError], arguments: tuple[object, ...]) -> CirronSpoolError:
-    """An error with ``arguments``, whose attributes pickle and copy set afterwards."""
+    """An error with ``arguments``. pickle and copy set its attributes afterwards."""
     return kind.__new__(kind, *arguments)
 
 
-def sole(group: BaseExceptionGroup) -> BaseException:
-    """The one error that a caller can act on: the first of ours, else the first, out of a task group's wrapping."""
+def first_cause(group: BaseExceptionGroup) -> BaseException:
+    """The error of a task group that a caller can act on: the first CirronSpoolError, else the first error."""
     errors: list[BaseException] = []
     pending: list[BaseException] = [group]
     while pending:

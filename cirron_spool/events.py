@@ -14,7 +14,7 @@ from cirron_spool.text import count, human_size, printable
 
 @dataclass(frozen=True, slots=True)
 class BatchFailure:
-    """Why one batch or snapshot was not delivered: ``status`` is the HTTP status, None when no answer came."""
+    """The failure of one batch or snapshot. ``status`` is the HTTP status, None when no answer came."""
 
     name: str
     status: int | None
@@ -23,12 +23,12 @@ class BatchFailure:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotCounts:
-    """The snapshots of a flush that was asked to upload them.
+    """The counts of a flush with the option ``snapshots``.
 
-    ``uploaded``, ``failed``, ``left`` (not tried, or not whole yet) and ``vanished`` (no failure) count files. Their
-    sum is the number of files that the destination had not acknowledged before; ``sent_before`` counts the others.
-    ``deleted`` counts the files that were deleted after their acknowledgement, ``bytes_sent`` the bytes of those
-    uploaded. ``planned`` is for a dry run: key and size in bytes of each file that a flush would send.
+    ``uploaded``, ``failed``, ``left`` (not tried, or incomplete) and ``vanished`` (no failure) count files. Their sum
+    is the number of files without an earlier acknowledgement. ``sent_before`` counts the files with one. ``deleted``
+    counts the files that were deleted after their acknowledgement. ``bytes_sent`` counts the bytes of the uploaded
+    files. ``planned`` is for a dry run: key and size in bytes of each file that a flush would send.
     """
 
     uploaded: int = 0
@@ -46,19 +46,19 @@ class SnapshotCounts:
 class FlushResult:
     """The result of a flush.
 
-    ``uploaded``, ``failed``, ``skipped`` (listed, but not delivered and not failed), ``quarantined`` and ``evicted``
-    (vanished, no failure) count batches. Their sum is the number of selected batches: of all listed ones, where there
-    was no selection. ``left_out`` counts the listed batches that the selection left out. ``untried`` counts the skipped
-    batches behind the end of the flush. ``bytes_read`` counts the bytes of the uploaded files, ``bytes_sent`` those
-    of their request bodies. ``warnings`` are the warnings of the flush, one line each: at most the first 500 and the
-    last 500. ``destination`` is the origin that batches go to, empty when the flush ended before it was known.
-    ``exists`` is False where there is no such directory, which is an empty spool. ``exit_code`` is the exit code of
-    the command: 0 nothing is left to do, 1 a person must look, 3 credentials, 4 retry later. Batches that were left
-    out do not count for it.
+    ``uploaded``, ``failed``, ``skipped`` (neither delivered nor failed), ``quarantined`` and ``evicted`` (vanished, no
+    failure) count batches. Their sum is the number of selected batches. Without a selection, all listed batches are
+    selected. ``left_out`` counts the batches that the selection leaves out. ``untried`` counts the skipped batches that
+    the flush did not reach. ``bytes_read`` counts the bytes of the uploaded files, ``bytes_sent`` those of their
+    request bodies. ``warnings`` are the warnings of the flush, one line each: at most the first 500 and the last 500.
+    ``destination`` is the origin of the ingest. It is empty when the flush ended before it was known. ``exists`` is
+    False when the directory does not exist; it counts as an empty spool. ``exit_code`` is the exit code of the command:
+    0 nothing is left to do, 1 a person must look, 3 credentials, 4 retry later. Batches that were left out do not
+    change it.
 
-    ``verified`` is True once the platform has said that the token is valid. ``planned`` is for a dry run: name and size
-    in bytes of each batch that a flush would send, oldest first. They count as skipped, but not as untried.
-    ``snapshots`` is None for a flush that was not asked to upload them; no other count includes them.
+    ``verified`` is True if the platform confirmed the token. ``planned`` is for a dry run: name and size in bytes of
+    each batch that a flush would send, oldest first. They count as skipped, but not as untried. ``snapshots`` is None
+    for a flush without the option ``snapshots``. No other count includes snapshots.
     """
 
     directory: Path
@@ -90,7 +90,7 @@ class FlushResult:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The flush begins: ``batches`` are to be sent, ``total_bytes`` is their size on disk.
+    """The flush begins. ``batches`` counts the batches to send, ``total_bytes`` is their size on disk.
 
     ``left_out`` counts the further batches that a selection left out.
     """
@@ -111,10 +111,10 @@ class Sending:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """``name`` is on its way: the peer has taken about ``sent`` of its file's ``total`` bytes in this attempt.
+    """The upload of ``name`` progresses: the peer has confirmed about ``sent`` of the file's ``total`` bytes.
 
-    Comes a few times a second, only while a body takes that long, and only to a listener. An exception of the
-    listener then goes to the event loop's exception handler.
+    Only a listener gets this event, up to four times a second, during long uploads. An exception of the listener goes
+    to the event loop's exception handler.
     """
 
     name: str
@@ -124,7 +124,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """``name`` was acknowledged; its file of ``size`` bytes went out as ``sent`` bytes and is being deleted."""
+    """``name`` was acknowledged, and its file is deleted. ``size`` is the file's size, ``sent`` that of the body."""
 
     name: str
     size: int
@@ -133,9 +133,9 @@ class Uploaded:
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
-    """``name`` will be tried again (attempt ``attempt``, from 2) after ``delay_s`` seconds.
+    """``name`` is tried again after ``delay_s`` seconds. ``attempt`` is the number of that attempt, 2 or more.
 
-    ``reason`` is the part of ``message`` behind the batch's name.
+    ``reason`` is the part of ``message`` after the batch's name.
     """
 
     name: str
@@ -168,9 +168,10 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotsStarted:
-    """The upload of snapshots begins, before the batches: ``snapshots`` files in ``folder`` are to be sent.
+    """The upload of snapshots begins. ``snapshots`` counts the files in ``folder`` to send.
 
-    ``total_bytes`` is their size. Sending, Progress and Retrying then speak of snapshots, by their keys.
+    ``total_bytes`` is their size. Until Started, the events Sending, Progress and Retrying name snapshots by their
+    keys.
     """
 
     folder: Path
@@ -180,9 +181,9 @@ class SnapshotsStarted:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotUploaded:
-    """The snapshot ``name``, its key, was acknowledged; it has ``size`` bytes.
+    """A snapshot was acknowledged. ``name`` is its key, ``size`` its size in bytes.
 
-    ``uri`` is the platform's address of it, or empty.
+    ``uri`` is its address on the platform, or empty.
     """
 
     name: str
@@ -192,7 +193,7 @@ class SnapshotUploaded:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotFailed:
-    """The snapshot ``name``, its key, was not delivered and stays. ``hint`` is more for a person, or empty."""
+    """A snapshot was not delivered and stays. ``name`` is its key, ``hint`` one more line for a person."""
 
     name: str
     status: int | None
@@ -202,14 +203,14 @@ class SnapshotFailed:
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """Something a person should know that ends nothing."""
+    """A warning for a person. The flush continues."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A watch has found ``batches`` more to send; ``total_bytes`` is their size on disk."""
+    """A watch found ``batches`` more batches; ``total_bytes`` is their size on disk."""
 
     batches: int
     total_bytes: int
@@ -217,7 +218,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A watch waits: ``cause`` is "outage" (for the platform) or "token" (for a new login). ``message`` is one line."""
+    """A watch waits for the platform (``cause`` "outage") or a new login ("token"). ``message`` is one line."""
 
     cause: str
     message: str
@@ -233,16 +234,16 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The flush is over, however it ended; always the last event."""
+    """The flush has ended, with or without an error. Always the last event."""
 
     result: FlushResult
 
 
 @dataclass(frozen=True, slots=True)
 class SpoolsFound:
-    """A search has found ``spools`` so far, with ``batches`` in all.
+    """A search found ``spools`` spools so far, with ``batches`` batches together.
 
-    ``with_batches`` counts the spools that are not empty; None where that is not known.
+    ``with_batches`` counts the spools that are not empty; None when that is unknown.
     """
 
     spools: int
@@ -271,7 +272,7 @@ FlushEvent = (
 
 @dataclass(frozen=True, slots=True)
 class SpoolEvent:
-    """An ``event`` of a flush of several spools. ``directory`` is the spool's, None for an event about all of them."""
+    """An ``event`` of a flush of several spools. ``directory`` is that of the spool, None for all spools."""
 
     directory: Path | None
     event: FlushEvent | SpoolsFound
@@ -281,9 +282,9 @@ class SpoolEvent:
 class FlushSpoolsResult:
     """The result of a flush of several spools.
 
-    ``spools`` has the result of each spool, by path; an empty spool has one, too. In a spool that the flush did not
-    come to, all batches are untried. ``warnings`` are those about no spool, one line each. ``exit_code`` is the worst
-    of all: 2, 3, 1, 4, 0. Counts are the sums of the spools' counts.
+    ``spools`` has the result of each spool, ordered by path. An empty spool has a result, too. In a spool that the
+    flush did not reach, all batches are untried. ``warnings`` concern no single spool, one line each. ``exit_code`` is
+    the most serious one: 2, 3, 1, 4, 0 in this order. Each count is the sum over the spools.
     """
 
     spools: tuple[FlushResult, ...]
@@ -320,7 +321,7 @@ class FlushSpoolsResult:
 
     @property
     def untried(self) -> int:
-        """Batches that were skipped behind the end of a flush."""
+        """Skipped batches that a flush did not reach."""
         return sum(spool.untried for spool in self.spools)
 
     @property
@@ -335,12 +336,12 @@ class FlushSpoolsResult:
 
     @property
     def bytes_sent(self) -> int:
-        """Bytes of the request bodies that carried them."""
+        """Bytes of their request bodies."""
         return sum(spool.bytes_sent for spool in self.spools)
 
 
 def warning_in(event: FlushEvent) -> str:
-    """The warning that an event carries, one line for a person; empty for most events."""
+    """The warning in an event, one line for a person; empty for most events."""
     match event:
         case Warned():
             return event.message
@@ -355,7 +356,7 @@ def warning_in(event: FlushEvent) -> str:
 
 
 def is_for_person(event: FlushEvent) -> bool:
-    """Whether a person should see the event, in a log too."""
+    """Whether the event is logged at WARNING, for a person."""
     return isinstance(event, Failed | Quarantined | SnapshotFailed | Waiting | Warned)
 
 

@@ -1,4 +1,4 @@
-"""``flush_spool``: upload a spool. The public arguments, checked; :mod:`cirron_spool.pipeline` does the work."""
+"""``flush_spool``: check the public arguments, and start a run of :mod:`cirron_spool.pipeline`."""
 
 from __future__ import annotations
 
@@ -65,42 +65,41 @@ async def flush_spool(
     """Upload the spool in ``directory``, oldest first. Delete each batch after its own acknowledgement.
 
     Options override the environment (``CIRRON_API_KEY``, ``CIRRON_API_ENDPOINT``, ``CIRRON_OUTPUT_DIR``,
-    ``CIRRON_INGEST_PATH``). The environment overrides ``~/.cirron/config.json`` or the file at ``config_path``. That
-    overrides the SDK's ``~/.cirron/config.toml``. With ``token`` or ``CIRRON_API_KEY``, an unusable file is a warning.
-    ``origins`` names options in messages by their origin: ``{"token": "--token-file t.txt"}``.
+    ``CIRRON_INGEST_PATH``). The environment overrides ``~/.cirron/config.json``, or the file at ``config_path``. That
+    file overrides the SDK's ``~/.cirron/config.toml``. With ``token`` or ``CIRRON_API_KEY``, an unusable file is only a
+    warning. ``origins`` replaces the names of options in messages: ``{"token": "--token-file t.txt"}``.
 
-    ``timeout_ms`` bounds silence in milliseconds. ``retries`` bounds the attempts after the first. ``quarantine`` sets
-    rejected batches aside and goes on. ``keep_going`` skips a batch that is out of retries. Up to ``in_flight`` batches
-    are sent at a time: begun and deleted strictly oldest first, but the server may accept one before an older one.
-    ``in_flight`` "auto" finds the number from the flush's own measurements.
-    ``verify`` asks the platform about the token first. ``session`` replaces an own HTTP session and stays open.
-    ``bandwidth`` bounds the bytes of all request bodies together, in bytes a second.
-    ``client`` shares connections, token, throttle and bandwidth with other flushes; the options about the platform are
-    then the client's. ``tuning`` bounds the prefetch and chooses compression and disk work.
+    ``timeout_ms`` is the longest time without progress, in milliseconds. ``retries`` bounds the attempts after the
+    first. ``quarantine`` moves rejected batches aside, and the flush continues. ``keep_going`` skips a batch that is
+    out of retries. Up to ``in_flight`` batches are sent at a time. They are sent and deleted oldest first, but the
+    server may accept a batch before an older one. ``in_flight`` "auto" finds the number from measurements. ``verify``
+    checks the token with the platform first. ``session`` sends the requests, and stays open. ``bandwidth`` bounds the
+    bytes of all request bodies together, in bytes a second. ``client`` shares connections, token, throttle and
+    bandwidth with other flushes; it replaces the options about the platform. ``tuning`` bounds the prefetch and chooses
+    compression and disk work.
 
-    ``selection`` sends a part of the spool. ``dry_run`` sends and deletes nothing, and takes no lock: the result's
-    ``planned`` holds the batches that a flush would send. It checks the directory, the settings and the token as a
-    flush does, and may renew the token.
+    ``selection`` sends a part of the spool. ``dry_run`` sends and deletes nothing, and takes no lock. It checks the
+    directory, the settings and the token, and may renew the token. The result's ``planned`` holds the batches that a
+    flush would send.
 
-    ``snapshots`` uploads the run's snapshots before its batches, each one once to a destination: "keep" keeps the
-    files, "delete" deletes each one after its own acknowledgement. A snapshot that cannot be delivered ends nothing;
-    the result's ``snapshots`` has the counts. A selection leaves out no snapshot.
-    ``receipts`` names a file. It gets a line for each acknowledged batch, before that batch is deleted. Where a line
-    cannot be written, its batch stays and the flush ends.
-    ``watch`` follows the spool in place of one listing; see :func:`cirron_spool.watch_spool`.
+    ``snapshots`` uploads the run's snapshots before its batches, each one once to a destination. "keep" keeps the
+    files, "delete" deletes each one after its own acknowledgement. A snapshot that cannot be delivered does not end the
+    flush. The result's ``snapshots`` has the counts. A selection leaves out no snapshot. ``receipts`` names a file that
+    gets a line for each acknowledged batch, before its delete. If a line cannot be written, its batch stays and the
+    flush ends. ``watch`` follows the spool; see :func:`cirron_spool.watch_spool`.
 
     ``on_event`` is called in the event loop with each event of :mod:`cirron_spool.events`. Without a listener the
-    logger ``cirron_spool`` gets failures and warnings at WARNING, and all other events at DEBUG. The cell of a
-    notebook shows the progress. ``stop`` ends the flush gracefully once it is set: no new batch is begun, and the batch
-    in flight has four seconds. ``deadline`` is a time from now or an aware moment. The flush stops so early that it has
-    ended by then, with exit code 4 if batches are left.
+    logger ``cirron_spool`` gets failures and warnings at WARNING, and all other events at DEBUG. The cell of a notebook
+    shows the progress. Setting ``stop`` ends the flush gracefully: no new batch is sent, and the batch in flight has
+    four seconds. ``deadline`` is a timedelta from now or an aware datetime. The flush ends before it, with exit code 4
+    if batches are left.
 
     Returns the counts. Batches that could not be delivered are in ``failures`` and in the spool. Raises ConfigError
-    (arguments or configuration), SpoolError (the directory), SpoolBusyError (another flush), and ResourceError.
-    Raises NotAuthenticatedError, AuthInvalidError and TokenRenewalError before the flush, AuthRejectedError for a 401
-    or 403 during the flush. The error's ``result`` holds the counts so far, or None where no flush had begun.
+    (arguments or configuration), SpoolError (the directory), SpoolBusyError (another flush), and ResourceError. Raises
+    NotAuthenticatedError, AuthInvalidError or TokenRenewalError before the first upload, and AuthRejectedError for a
+    401 or 403. The error's ``result`` holds the counts so far, or None before the start of the flush.
 
-    Safe to cancel at any await: a batch without an acknowledgement stays. A delete that follows an acknowledgement
+    A cancellation is safe at any await: a batch without an acknowledgement stays. A delete after an acknowledgement
     completes before the cancellation is raised.
     """
     tuning = tuning if tuning is not None else Tuning()

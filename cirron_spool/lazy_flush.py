@@ -1,6 +1,6 @@
-"""``flush_spool`` for an event loop in which nothing is imported yet: a thread imports the HTTP client.
+"""``flush_spool`` and ``flush_spools`` that import the HTTP client in a thread at the first call.
 
-The import takes a quarter of a second. Nothing else in the event loop waits for it.
+The import takes a quarter of a second, and would block the event loop.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Inspect and clear: the work on a spool that needs no network.
+"""Inspect and clear a spool without the network.
 
-Named tuples stand here in place of data classes: their import takes a sixth of the start of ``inspect``.
+The results are named tuples: the import of dataclasses takes a sixth of the start of ``inspect``.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from cirron_spool.text import count, reason
 if TYPE_CHECKING:
     from cirron_spool.spool.selection import Selected, Selection
 
-# The search for a spool looks at no more entries of one folder.
+# Entries of one folder that the search for a spool reads at most.
 _MOST_ENTRIES = 500
 
 
 class Inventory(NamedTuple):
     """The batches in a spool directory, oldest first, and their sizes in bytes.
 
-    ``exists`` is False where there is no such directory. ``warnings`` are for a person, one line each. ``left_out``
-    counts the further batches that a selection left out.
+    ``exists`` is False when the directory does not exist. ``warnings`` are for a person, one line each. ``left_out``
+    counts the batches that the selection leaves out.
     """
 
     directory: Path
@@ -52,10 +52,10 @@ class Inventory(NamedTuple):
 
 
 class ClearResult(NamedTuple):
-    """The result of a clear: batches and bytes deleted, and the failures with the system's reason.
+    """The result of a clear: the deleted batches and bytes, and each failure with its reason.
 
-    ``exists`` is False where there is no such directory. ``left_out`` counts the further batches that a selection
-    left out.
+    ``exists`` is False when the directory does not exist. ``left_out`` counts the batches that the
+    selection leaves out.
     """
 
     directory: Path
@@ -76,8 +76,8 @@ def inspect_spool(
 ) -> Inventory:
     """List the spool in ``directory`` (``$CIRRON_OUTPUT_DIR/spool`` or ``./.cirron/spool``) without reading a batch.
 
-    ``selection`` lists a part of it. A directory that does not exist is an empty spool. Blocking; works offline.
-    Raises SpoolError when it is not a directory or may not be read.
+    ``selection`` lists a part of it. A missing directory counts as an empty spool. Blocking; works offline. Raises
+    SpoolError when the path is not a directory or cannot be read.
     """
     path = spool_directory(directory, os.environ)
     with SpoolDirectory(path) as spool:
@@ -103,10 +103,10 @@ def clear_spool(
     inventory: Inventory | None = None,
     selection: Selection | None = None,
 ) -> ClearResult:
-    """Delete every batch in the spool, or only those of an ``inventory``, or of either those of a ``selection``.
+    """Delete all batches of the spool or of an ``inventory``; with a ``selection``, a part of them.
 
-    Anything that is not a batch is left alone; a batch that is gone already counts as deleted. Blocking; works
-    offline. Raises SpoolError, and SpoolBusyError while a flush or another clear works on the spool.
+    Other files stay. A batch that has already vanished counts as deleted. Blocking; works offline. Raises SpoolError,
+    and SpoolBusyError while a flush or another clear works on the spool.
     """
     path = inventory.directory if inventory is not None else spool_directory(directory, os.environ)
     with SpoolDirectory(path) as spool:
@@ -120,11 +120,11 @@ def clear_spool(
         if not entries:
             return ClearResult(path, 0, 0, left_out=left_out)
         spool.check_writable()
-        spool.lock()  # given back with the directory
+        spool.lock()  # released with the directory
         deleted = size = 0
         failures: list[tuple[str, str]] = []
         for entry in entries:
-            spool.hold()
+            spool.ensure_claim()
             try:
                 removal = spool.delete(entry.name, None)
             except OSError as error:
@@ -144,12 +144,12 @@ def _select(entries: Sequence[Entry], selection: Selection) -> Selected[Entry]:
     )
 
 
-def spool_near(directory: Path) -> Path | None:
-    """The spool that a person who named ``directory`` probably meant, or None. For a directory without batches.
+def find_spool_near(directory: Path) -> Path | None:
+    """A spool near ``directory``, which has no batches, or None. It is a suggestion for a person.
 
-    The search covers two levels below ``directory``. Where that is missing, the search covers the folders beside and
-    above it. A path with a ``~`` that no shell expanded is looked up below the home directory. A spool with batches
-    comes before an empty ``.cirron/spool``. Blocking; the work is bounded, and nothing is raised.
+    The search covers two levels below ``directory``. For a missing directory it covers the folders beside and above. A
+    path with a ``~`` that no shell expanded is searched below the home directory. A spool with batches is preferred to
+    an empty ``.cirron/spool``. Blocking. The work is bounded, and nothing is raised.
     """
     empty = None
     for place in _candidates(directory):
@@ -162,7 +162,7 @@ def spool_near(directory: Path) -> Path | None:
 
 
 def _candidates(asked: Path) -> Iterator[Path]:
-    """Where a spool may be, the likely places first."""
+    """The paths where a spool may be, the likely ones first."""
     tilde = next((index for index, part in enumerate(asked.parts) if part.startswith("~")), None)
     if tilde is not None:
         expanded = Path(os.path.expanduser(os.path.join(*asked.parts[tilde:])))
@@ -173,19 +173,19 @@ def _candidates(asked: Path) -> Iterator[Path]:
         yield from _below(asked)
     else:
         above = next((above for above in asked.parents if os.path.isdir(above)), asked)
-        yield above  # the spool itself was taken for its output directory
-        yield from _by_the_sdk(above)
+        yield above  # the caller appended a name to the path of a spool
+        yield from _sdk_places(above)
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    yield from _by_the_sdk(folder)
+    yield from _sdk_places(folder)
     for name in sorted(entry.name for entry in _some_entries(folder)):
         if not is_quarantine_name(name):
             yield folder / name
             yield folder / name / SPOOL_NAME
 
 
-def _by_the_sdk(folder: Path) -> tuple[Path, Path]:
+def _sdk_places(folder: Path) -> tuple[Path, Path]:
     return folder / SPOOL_NAME, folder / ".cirron" / SPOOL_NAME
 
 

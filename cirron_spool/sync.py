@@ -1,4 +1,4 @@
-"""Flushes for code without an event loop, or inside of one that they must not use."""
+"""Synchronous flushes. Each one runs in a new event loop."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ T = TypeVar("T")
 
 
 def flush_spool_sync(*arguments: Any, **options: Any) -> FlushResult:
-    """Upload a spool, and return once that is done; see :func:`~cirron_spool.flush_spool`.
+    """Upload a spool and wait for the result; see :func:`~cirron_spool.flush_spool`.
 
-    Under a running event loop, as in a notebook, the flush runs in a thread with an event loop of its own. The caller
-    waits for that thread, and ``on_event`` is called there. An exception in the caller, such as
-    KeyboardInterrupt, cancels the flush. Raises the errors of ``flush_spool``. Raises ConfigError for ``client``,
-    ``session`` and ``stop``: they belong to an event loop.
+    If the caller's thread already runs an event loop, as in a notebook, the flush runs in another thread. ``on_event``
+    is then called in that thread. An exception in the caller, such as KeyboardInterrupt, cancels the flush. Raises the
+    errors of ``flush_spool``. Raises ConfigError for ``client``, ``session`` and ``stop``: they belong to an event
+    loop.
     """
     _check_options("flush_spool", options)
-    return run_apart(partial(flush_spool, *arguments, **options))
+    return run_in_new_loop(partial(flush_spool, *arguments, **options))
 
 
 def flush_spools_sync(*arguments: Any, **options: Any) -> FlushSpoolsResult:
-    """Upload several spools, and return once that is done; see :func:`~cirron_spool.flush_spools`.
+    """Upload several spools and wait for the result; see :func:`~cirron_spool.flush_spools`.
 
-    Event loops, exceptions and ``on_event`` are as for :func:`flush_spool_sync`.
+    Event loops, exceptions and ``on_event`` work as in :func:`flush_spool_sync`.
     """
     _check_options("flush_spools", options)
-    return run_apart(partial(flush_spools, *arguments, **options))
+    return run_in_new_loop(partial(flush_spools, *arguments, **options))
 
 
 def _check_options(flush: str, options: dict[str, Any]) -> None:
@@ -46,8 +46,8 @@ def _check_options(flush: str, options: dict[str, Any]) -> None:
             raise ConfigError(f"{option} belongs to an event loop. Use {flush}() in that loop.")
 
 
-def run_apart(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run ``main`` in a new event loop: in this thread, or in another one where a loop is running here."""
+def run_in_new_loop(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run ``main`` in a new event loop, in another thread if this thread already runs a loop."""
     with resource_errors():
         return _InThread(main).run() if _is_in_event_loop() else event_loop.run(main)
 

@@ -1,4 +1,4 @@
-"""Values as text for a person: times, sizes, counts, and untrusted text without control characters."""
+"""Values as text for a person: times, sizes, counts, and untrusted text with escapes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
-# A shorter token, such as "t" of a test receiver, is no secret. Its removal would garble a sentence.
+# A shorter token, such as "t" of a test receiver, is no secret. Its redaction would garble a sentence.
 _SHORTEST_SECRET = 8
-# The last characters of a shorter token are too much of it.
+# The last four characters of a shorter token would reveal too much.
 _SHORTEST_SHOWN_SECRET = 20
 
 
@@ -37,7 +37,7 @@ def iso_utc(created_ns: int) -> str:
 
 
 def human_size(size: int) -> str:
-    """``444 B``, ``6 KB`` (whole), ``2.51 MB`` (two decimals, GB and TB too); 1024-based, halves go up."""
+    """``444 B``, ``6 KB`` (whole), ``2.51 MB`` (two decimals, as GB and TB); 1024-based, halves round up."""
     if size < 1024:
         return f"{size} B"
     kilobytes = (size + 512) >> 10
@@ -59,7 +59,7 @@ def count(number: int, singular: str, plural: str | None = None) -> str:
 
 
 def time_span(seconds: float) -> str:
-    """``2 days``, ``1 hour``, ``40 minutes``, ``0 seconds``: whole units of the largest that there is one of."""
+    """``2 days``, ``1 hour``, ``40 minutes``, ``0 seconds``: whole numbers of the largest unit that fits."""
     for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= length_s:
             return count(int(seconds) // length_s, unit)
@@ -67,7 +67,7 @@ def time_span(seconds: float) -> str:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """A character a value: its height is its part of the largest. A value above 0 is never the lowest, ``▁``."""
+    """One bar for each value, relative to the largest. Only the value 0 has the lowest bar, ``▁``."""
     most = max(values, default=0)
     steps = len(_BARS) - 1
     return "".join(_BARS[int(-(-value * steps // most)) if most > 0 else 0] for value in values)
@@ -91,12 +91,12 @@ def printable(text: str) -> str:
 
 
 def reason(error: OSError) -> str:
-    """An OSError in a few words, without its path."""
+    """The reason of an OSError, without its path."""
     return printable(error.strerror or str(error) or type(error).__name__)
 
 
-def hide(text: str, *secrets: str | None) -> str:
-    """Replace the ``secrets`` in ``text``: an answer may repeat a token."""
+def redact(text: str, *secrets: str | None) -> str:
+    """Replace the ``secrets`` in ``text`` by ``…``: an answer may repeat a token."""
     for secret in secrets:
         if secret is not None and len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, "…")
@@ -104,7 +104,7 @@ def hide(text: str, *secrets: str | None) -> str:
 
 
 def mask(secret: str) -> str:
-    """``sk-…wxyz``: the last four characters of a long token, by which its owner knows it; ``…`` for a shorter one."""
+    """``sk-…wxyz``: the last four characters of a long token, so that its owner recognises it; else ``…``."""
     if len(secret) < _SHORTEST_SHOWN_SECRET or not (secret.isascii() and secret.isprintable()):
         return "…"
     return f"{'sk-' if secret.startswith('sk-') else ''}…{secret[-4:]}"

@@ -1,4 +1,4 @@
-"""``watch_spool``: deliver what a run seals while it goes on. ``flush_spool`` does the work."""
+"""``watch_spool``: deliver the batches of a run while it writes them, with one ``flush_spool``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WATCH_GRACE_S = 10.0
 
 
 class Watch:
-    """A flush that follows a spool; made by :func:`watch_spool`."""
+    """A flush that follows a spool; :func:`watch_spool` returns it."""
 
     def __init__(
         self,
@@ -46,18 +46,18 @@ class Watch:
         return self._task.result()
 
     def stop(self) -> None:
-        """Ask the watch to deliver the batches that are sealed by now, and to end. Returns at once."""
+        """Ask the watch to deliver the batches that exist now, and to end. Returns at once."""
         self._stop.set()
 
     async def wait(self) -> FlushResult:
-        """Wait for the end of the watch; return its result, or raise its error. A cancellation ends only the wait."""
+        """Wait for the end of the watch. Return its result or raise its error. A cancellation does not end it."""
         if self._task is None:
-            raise RuntimeError("The watch has not begun. Use it within: async with watch_spool() as watch.")
+            raise RuntimeError("The watch has not started. Use it within: async with watch_spool() as watch.")
         return await asyncio.shield(self._task)
 
     async def __aenter__(self) -> Self:
         if self._task is not None:
-            raise RuntimeError("The watch has begun already. Make another with watch_spool().")
+            raise RuntimeError("The watch has started already. Make another with watch_spool().")
         self._task = asyncio.create_task(self._follow(), name="cirron-spool watch")
         return self
 
@@ -78,7 +78,7 @@ class Watch:
         if error is None:
             self._task.result()
         elif not self._task.cancelled():
-            self._task.exception()  # the error of the block is the one to raise
+            self._task.exception()  # the error of the block is raised instead
 
     async def _follow(self) -> FlushResult:
         from cirron_spool.pipeline.options import WatchOptions
@@ -105,19 +105,20 @@ def watch_spool(
     grace_s: float = WATCH_GRACE_S,
     **options: Any,
 ) -> Watch:
-    """Deliver the batches of the spool in ``directory`` as a run seals them. The result is an async context manager.
+    """Deliver the batches of a run while it writes them. The result is an async context manager.
 
-    ``async with watch_spool(…) as watch: train()`` begins the watch, and ends it with the block. ``options`` are those
-    of :func:`~cirron_spool.flush_spool`, without ``dry_run`` and ``keep_going``. A ``selection`` has no ``limit`` and
-    no ``max_bytes``. The watch may begin before the spool exists. It holds the spool's lock until it ends.
+    ``async with watch_spool(…) as watch: await train()`` starts the watch, and ends it with the block. ``directory``
+    and ``options`` are those of :func:`~cirron_spool.flush_spool`, without ``dry_run`` and ``keep_going``. A
+    ``selection`` has no ``limit`` and no ``max_bytes``. The watch may start before the spool exists. It holds the
+    spool's lock until it ends.
 
-    The watch waits out an outage of the platform, and waits for a new login where the platform refuses the token. It
-    ends with the process ``until_pid``, or ``idle_exit_s`` seconds after the last batch. It ends on a batch that
-    the platform rejects, unless ``quarantine`` sets it aside.
+    The watch waits during an outage of the platform, and for a new login when the platform refuses the token. It ends
+    with the process ``until_pid``, or ``idle_exit_s`` seconds after the last batch. It ends when the platform rejects a
+    batch, unless ``quarantine`` is set.
 
-    Leaving the block, ``watch.stop()`` or ``stop`` end the watch: it delivers the batches that are sealed by then, for
-    ``grace_s`` seconds at most. A cancellation ends it at once. ``watch.result`` is the :class:`FlushResult` after the
-    end. ``await watch.wait()`` waits for it. Leaving the block raises the errors of :func:`flush_spool`.
+    The end of the block, ``watch.stop()`` or ``stop`` end the watch. It first delivers the batches that exist then, for
+    at most ``grace_s`` seconds. A cancellation ends it at once. ``watch.result`` is the :class:`FlushResult` after the
+    end. ``await watch.wait()`` waits for it. The end of the block raises the errors of :func:`flush_spool`.
 
     Raises ConfigError for options that cannot be used.
     """

@@ -303,7 +303,7 @@ class TestDeliveryCheck:
         from benchmarks import compare
         from benchmarks.sink import Tally
 
-        tally = {"finished": 2, "begun": spool.ids, "sent_bytes": 6, "trailer_bytes": 6, "open_most": 1}
+        tally = {"finished": 2, "started": spool.ids, "sent_bytes": 6, "trailer_bytes": 6, "open_most": 1}
         compare.check_delivery(
             spool,
             compare.strategy("thread"),
@@ -326,7 +326,7 @@ class TestDeliveryCheck:
             {"sent_bytes": 5},
             {"trailer_bytes": 5},
             {"open_most": 2},
-            {"begun": ["0" * 32, "0" * 32]},
+            {"started": ["0" * 32, "0" * 32]},
             {"proving": True},
         ],
     )
@@ -340,7 +340,7 @@ class TestDeliveryCheck:
         from benchmarks.errors import BenchmarkError
 
         with pytest.raises(BenchmarkError, match="another order"):
-            self.check(spool, begun=spool.ids[::-1])
+            self.check(spool, started=spool.ids[::-1])
 
 
 def test_the_sink_reads_bodies_of_every_framing(place: Path) -> None:
@@ -367,7 +367,7 @@ def test_the_sink_reads_bodies_of_every_framing(place: Path) -> None:
         connection.close()
         tally = sink.tally()
     whole = ["1", "7", f"{len(packed):x}", "aa"]
-    assert tally.begun == [*whole, "bb"]
+    assert tally.started == [*whole, "bb"]
     assert tally.finished == 5
     assert tally.proofs == {**{each: [len(plain), zlib.crc32(plain)] for each in whole}, "bb": [-1, 0]}
     assert tally.sent_bytes == 3 * len(packed) + 2 * len(plain)

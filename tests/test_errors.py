@@ -80,12 +80,12 @@ def test_the_public_names_are_walked() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-@pytest.mark.parametrize("begun", [False, True], ids=["before the flush", "in mid-flush"])
+@pytest.mark.parametrize("started", [False, True], ids=["before the flush", "in mid-flush"])
 def test_an_error_keeps_all_that_it_says(
-    error: CirronSpoolError, begun: bool, way: Callable[[Any], Any]
+    error: CirronSpoolError, started: bool, way: Callable[[Any], Any]
 ) -> None:
     error = copy.copy(error)
-    if begun:
+    if started:
         error.hint = "The refused token came from CIRRON_API_KEY."
         error.exit_code = 7
         error.result = RESULT

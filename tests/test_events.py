@@ -23,7 +23,7 @@ from cirron_spool.errors import (
     NotAuthenticatedError,
     SpoolBusyError,
     SpoolError,
-    sole,
+    first_cause,
 )
 from cirron_spool.events import BatchFailure, Failed, FlushResult, describe
 from cirron_spool.pipeline.tally import Tally, worst
@@ -189,14 +189,14 @@ def test_the_pages_words_for_missing_and_expired_credentials() -> None:
 def test_of_several_errors_the_first_of_ours_reaches_the_caller() -> None:
     ours, later = ConfigError("a"), SpoolError("b")
     inner = ExceptionGroup("inner", [ValueError("x"), ours])
-    assert sole(BaseExceptionGroup("outer", [KeyError("y"), inner, later])) is ours
-    assert sole(BaseExceptionGroup("outer", [later, inner])) is later
+    assert first_cause(BaseExceptionGroup("outer", [KeyError("y"), inner, later])) is ours
+    assert first_cause(BaseExceptionGroup("outer", [later, inner])) is later
 
 
 def test_without_one_of_ours_the_first_error_reaches_the_caller() -> None:
     first = KeyError("y")
     nested = BaseExceptionGroup("inner", [first, ValueError("x")])
-    assert sole(BaseExceptionGroup("outer", [nested, TypeError("z")])) is first
+    assert first_cause(BaseExceptionGroup("outer", [nested, TypeError("z")])) is first
 
 
 def test_a_failure_and_what_to_do_are_two_sentences_in_a_log() -> None:

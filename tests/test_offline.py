@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cirron_spool import ClearResult, ConfigError, Inventory, clear_spool, flush_spool, inspect_spool
-from cirron_spool.offline import spool_near
+from cirron_spool.offline import find_spool_near
 from support.spools import write_batch
 
 
@@ -50,15 +50,15 @@ def test_a_spool_near_the_directory_that_was_named(tmp_path: Path, asked: str, s
     write_batch(run / ".cirron" / "quarantine", 2, "0b")
     write_batch(run / "a.quarantine", 2, "0c")
     (run / "file").write_text("{}")
-    assert spool_near(run / asked) == run / spool
+    assert find_spool_near(run / asked) == run / spool
 
 
 def test_a_spool_with_batches_before_an_empty_one(tmp_path: Path) -> None:
     (tmp_path / ".cirron" / "spool").mkdir(parents=True)
-    assert spool_near(tmp_path) == tmp_path / ".cirron" / "spool"
-    assert spool_near(tmp_path / ".cirron") == tmp_path / ".cirron" / "spool"
+    assert find_spool_near(tmp_path) == tmp_path / ".cirron" / "spool"
+    assert find_spool_near(tmp_path / ".cirron") == tmp_path / ".cirron" / "spool"
     write_batch(tmp_path / "z" / "spool", 1, "0a")
-    assert spool_near(tmp_path) == tmp_path / "z" / "spool"
+    assert find_spool_near(tmp_path) == tmp_path / "z" / "spool"
 
 
 def test_no_spool_near_is_none(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_no_spool_near_is_none(tmp_path: Path) -> None:
     write_batch(tmp_path / "a" / "b" / "c", 1, "0a")
     write_batch(tmp_path / "quarantine", 1, "0a")
     for asked in (tmp_path, tmp_path / "spool", tmp_path / "none" / "of" / "it", Path("/dev/null")):
-        assert spool_near(asked) is None
+        assert find_spool_near(asked) is None
 
 
 @pytest.mark.parametrize("asked", ["~/runs/.cirron/spool", "~/runs/.cirron", "~/runs"])
@@ -80,7 +80,7 @@ def test_a_tilde_that_no_shell_expanded(
         write_batch(spool, 1, "0a")
         if made:
             (tmp_path / asked).mkdir(parents=True)
-        assert spool_near(tmp_path / asked) == spool
+        assert find_spool_near(tmp_path / asked) == spool
 
 
 def test_a_path_may_be_bytes_and_no_other_type_is_one(spool: Path, tmp_path: Path) -> None:

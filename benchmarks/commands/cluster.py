@@ -97,13 +97,13 @@ class _Fleet:
         seconds = time.monotonic() - began
         if result.exit_code:
             raise BenchmarkError(f"The flush ended with exit code {result.exit_code}: {result.warnings}")
-        begun = self.sink.tally().begun
-        first_times = {batch_id: place for place, batch_id in enumerate(dict.fromkeys(begun))}
+        started = self.sink.tally().started
+        first_times = {batch_id: place for place, batch_id in enumerate(dict.fromkeys(started))}
         for batches in ids:
             places = [first_times.get(batch_id, -1) for batch_id in batches]
             if -1 in places or places != sorted(places):
                 raise BenchmarkError("A spool was not delivered whole and in order.")
-        self.resent = len(begun) - len(first_times)
+        self.resent = len(started) - len(first_times)
         return seconds
 
     def _make(self, folder: Path) -> list[str]:

@@ -154,7 +154,7 @@ def _flush(tree: Path, sink: SinkClient, at_once: int) -> dict[str, Any]:
     if done.returncode:
         raise BenchmarkError(f"The flush failed: {last_line(done.stderr)}")
     arrived: dict[Path, list[str]] = {}
-    for batch_id in sink.tally().begun:
+    for batch_id in sink.tally().started:
         arrived.setdefault(expected[batch_id], []).append(batch_id)
     for path, names in listed.items():
         if arrived.get(path, []) != [name.partition("-")[2].removesuffix(".json") for name in names]:

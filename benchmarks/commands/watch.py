@@ -91,7 +91,7 @@ def _delay(session: Session, sink: SinkClient, pace_s: float) -> None:
             time.sleep(pace_s)
     spool.check_arrived()
     tally = sink.tally()
-    arrived = dict(zip(tally.begun, tally.begun_ns, strict=True))
+    arrived = dict(zip(tally.started, tally.started_ns, strict=True))
     pairs = zip(spool.sealed[-len(sealed_ns) :], sealed_ns, strict=True)
     # The sink can have the head before the writer has returned.
     delays = [max(0, arrived[name] - when) / 1e9 for name, when in pairs if name in arrived]

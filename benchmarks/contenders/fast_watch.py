@@ -11,7 +11,7 @@ _WAITS = {
     "cirron_spool.pipeline.runner": ("RENEW_S",),
     "cirron_spool.spool.lease": ("RENEW_S",),
     "cirron_spool.pipeline.patience": ("LOGIN_POLL_S",),
-    "cirron_spool.pipeline.notices": ("_MISSING_S",),
+    "cirron_spool.pipeline.notifications": ("_MISSING_S",),
     "cirron_spool.protocol.retry": (
         "FIRST_DELAY_S",
         "LONGEST_DELAY_S",

@@ -30,7 +30,7 @@ from cirron_spool.http.transport import Transport
 from cirron_spool.protocol.answer import Answer, NoAnswer
 from cirron_spool.protocol.verdict import Action, Verdict, judge_auth
 from cirron_spool.settings.model import Credentials, Settings
-from cirron_spool.text import hide, printable
+from cirron_spool.text import printable, redact
 
 _STATUS_PATH = "/api/cli/status"
 REFRESH_PATH = "/api/cli/auth/refresh"
@@ -196,12 +196,12 @@ class TokenManager:
         """Ask the platform about the token of ``credentials``, once."""
         outcome = await ask_status(self._transport, self._settings.api_url, credentials)
         if isinstance(outcome, NoAnswer):
-            return Check(problem=_hide_in(outcome.message, credentials))
+            return Check(problem=_redact_in(outcome.message, credentials))
         document = json_object(outcome) if outcome.status == 200 else None
         if outcome.status in (401, 403):
             return Check(is_refused=True, may_renew=outcome.status == 401)
         if outcome.status != 200:
-            return Check(problem=_hide_in(f"HTTP {outcome.status} {outcome.reason}".rstrip(), credentials))
+            return Check(problem=_redact_in(f"HTTP {outcome.status} {outcome.reason}".rstrip(), credentials))
         is_valid = read_validity(document) if document is not None else None
         if document is None or is_valid is None:
             return Check(problem="the answer is not the expected JSON")
@@ -237,7 +237,7 @@ class TokenManager:
             return verdict
         finally:
             if lock is not None:
-                await in_thread(lock.give_back)
+                await in_thread(lock.release)
 
     async def _rotate(self, warn: Warn) -> Verdict:
         """Ask the platform for a new token once, use that token, and save it."""
@@ -286,5 +286,5 @@ def _ignore(message: str) -> None:
     """The ``warn`` of a renewal that no person waits for."""
 
 
-def _hide_in(text: str, credentials: Credentials) -> str:
-    return hide(printable(text), *credentials.secrets)
+def _redact_in(text: str, credentials: Credentials) -> str:
+    return redact(printable(text), *credentials.secrets)

@@ -107,7 +107,7 @@ async def update_locked(
         await complete(update(path, change, with_tokens=with_tokens))
     finally:
         if lock is not None:
-            await in_thread(lock.give_back)
+            await in_thread(lock.release)
 
 
 def set_login(document: Document, credentials: Credentials) -> None:
@@ -250,7 +250,7 @@ async def _wait_for_lock(config_path: Path) -> FileLock:
             return taken[0]
         except asyncio.CancelledError:
             for lock in taken:  # the thread took the lock after the cancellation
-                await in_thread(lock.give_back)
+                await in_thread(lock.release)
             raise
         except HeldError:
             if time.monotonic() >= give_up:

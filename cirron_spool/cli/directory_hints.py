@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from cirron_spool.cli.console import Console
-from cirron_spool.offline import spool_near
+from cirron_spool.offline import find_spool_near
 from cirron_spool.settings.origin import DEFAULT
 from cirron_spool.settings.paths import find_spool
 from cirron_spool.text import printable
@@ -21,7 +21,7 @@ def warn_of_directory(named: str | None, directory: Path, console: Console, *, e
     origin = find_spool(named, os.environ, file_needed=False).origin
     if origin == DEFAULT:
         return
-    near = spool_near(directory)
+    near = find_spool_near(directory)
     if exists and near is None:
         return
     what = f"{printable(str(directory))} {'holds no batches' if exists else 'does not exist'}."

@@ -18,7 +18,7 @@ from cirron_spool.text import count, printable
 
 if TYPE_CHECKING:
     from cirron_spool.cli.console import Console
-    from cirron_spool.spool.discovery import PassedBy
+    from cirron_spool.spool.discovery import SkippedFolder
 
 # The exit codes of the offline commands, the most serious first.
 _SEVERITY = (EXIT_USAGE, EXIT_AUTH, EXIT_ATTENTION, EXIT_TEMPFAIL, EXIT_OK)
@@ -45,11 +45,11 @@ def find_spools(options: argparse.Namespace, console: Console) -> list[Path]:
     from cirron_spool.settings.paths import spool_directory  # the start of inspect is measured
     from cirron_spool.spool.discovery import discover, distinct
 
-    passed: list[PassedBy] = []
+    passed: list[SkippedFolder] = []
     roots = [spool_directory(root, {}) for root in options.discover]
     named = distinct(spool_directory(each, {}) for each in options.dirs)
     search = discover(
-        roots, cross_file_systems=options.cross_file_systems, passed_by=passed.append, besides=named
+        roots, cross_file_systems=options.cross_file_systems, on_skip=passed.append, exclude=named
     )
     found = [spool.path for spool in search]
     for folder in passed[:MOST_NAMED]:

@@ -1,4 +1,4 @@
-"""``--nice``: the lowest priorities that the system has, for a process that has not begun its work."""
+"""``--nice``: the lowest priorities that the system has, for a process that has not started its work."""
 
 from __future__ import annotations
 

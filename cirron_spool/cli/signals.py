@@ -172,15 +172,15 @@ class StopRequest:
 
     def __init__(self) -> None:
         self._asked = False
-        self._heed: Callable[[], None] = _nothing
+        self._on_request: Callable[[], None] = _nothing
 
     def __call__(self) -> None:
         """Ask. From any thread, any number of times."""
         self._asked = True
-        self._heed()
+        self._on_request()
 
-    def bind(self, heed: Callable[[], None]) -> None:
-        """Let the running event loop call ``heed`` at the request, or soon after an earlier one."""
+    def bind(self, on_request: Callable[[], None]) -> None:
+        """Let the running event loop call ``on_request`` at the request, or soon after an earlier one."""
         import asyncio  # by commands that have it anyway
 
         loop = asyncio.get_running_loop()
@@ -190,12 +190,12 @@ class StopRequest:
             nonlocal done
             if not done:
                 done = True
-                heed()
+                on_request()
 
         def ask() -> None:
             with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(once)
 
-        self._heed = ask
+        self._on_request = ask
         if self._asked:
             ask()

@@ -135,9 +135,9 @@ def judge_spool(found: Survey, options: argparse.Namespace, findings: Findings) 
         findings.add(
             EXIT_ATTENTION, "EmptyBatch", message, "Delete the empty files: a power cut leaves them."
         )
-    if found.strangers:
-        entries = count(len(found.strangers), "entry", "entries")
-        message = f"{entries} with a batch's name, such as {found.strangers[0]}, is no regular file."
+    if found.irregular:
+        entries = count(len(found.irregular), "entry", "entries")
+        message = f"{entries} with a batch's name, such as {found.irregular[0]}, is no regular file."
         findings.add(EXIT_ATTENTION, "NotABatch", message, "Move it out of the spool.")
     if found.quarantine or found.quarantine_problem:
         message = found.quarantine_problem or (

@@ -58,7 +58,7 @@ async def flush_on_dask(
     machine's: only over TLS, which ``scheduler`` must have. A sent token is not renewed.
 
     ``timeout_s`` bounds the wait for the scheduler, and for a worker. ``stop`` ends the run gracefully: batches in
-    flight have four seconds, and spools that were not begun stay. ``on_event`` is called in the event loop.
+    flight have four seconds, and spools that were not started stay. ``on_event`` is called in the event loop.
 
     Returns the results by path. Raises ConfigError for options that cannot be used, and where Dask is not installed;
     ClusterError for a cluster that cannot be used, or that is lost: its ``spools`` has the results so far.
@@ -133,7 +133,7 @@ class DaskFlush:
         try:
             await asyncio.wait([flushing, stopping], return_when=asyncio.FIRST_COMPLETED)
             if self._run is None and not flushing.done():
-                flushing.cancel()  # nothing has begun
+                flushing.cancel()  # nothing has started
                 await asyncio.wait([flushing])
             else:
                 await asyncio.wait([flushing])

@@ -23,7 +23,7 @@ from cirron_spool.errors import (
     EXIT_ATTENTION,
     ClusterError,
     SpoolBusyError,
-    sole,
+    first_cause,
 )
 from cirron_spool.events import Ended, FlushEvent, FlushResult, SpoolEvent, SpoolsFound, Uploaded, Warned
 from cirron_spool.pipeline.deadline import GRACE_S, StopSignal
@@ -143,7 +143,7 @@ class DaskRun:
                 if task.done():
                     task.result()
         except BaseExceptionGroup as group:
-            raise sole(group) from None
+            raise first_cause(group) from None
         finally:
             for task in tasks:
                 task.cancel()

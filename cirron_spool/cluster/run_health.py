@@ -31,12 +31,12 @@ class RunHealth:
         self._rejections = 0
 
     def judge(self, report: SpoolReport) -> str:
-        """Why no further spool is to be begun, in one line; empty where the others can go on."""
+        """Why no further spool is to be started, in one line; empty where the others can go on."""
         result = report.result
         if result.uploaded:
             self._outages = self._rejections = 0
         if is_common(report):
-            return "The answer is the same for each spool, so no further spool is begun."
+            return "The answer is the same for each spool, so no further spool is started."
         if result.failed and report.exit_code == EXIT_TEMPFAIL:
             self._outages += 1
         elif any(failure.status for failure in result.failures) or (
@@ -44,10 +44,10 @@ class RunHealth:
         ):
             self._rejections += 1
         if self._outages >= _MOST_OUTAGES:
-            return f"{_MOST_OUTAGES} spools in a row are out of retries, so no further spool is begun."
+            return f"{_MOST_OUTAGES} spools in a row are out of retries, so no further spool is started."
         if self._rejections >= _MOST_REJECTIONS:
             return (
                 f"Batches of {_MOST_REJECTIONS} spools in a row were rejected, so the endpoint may be wrong. "
-                "Check apiUrl. No further spool is begun."
+                "Check apiUrl. No further spool is started."
             )
         return ""

@@ -38,7 +38,7 @@ class SharedThrottle(Throttle):
         self._turn_of_all = turn
         self._tell = tell
 
-    async def turn(self, announce: Callable[[float], None]) -> None:
+    async def wait_turn(self, announce: Callable[[float], None]) -> None:
         """Return when the next attempt may begin. ``announce`` gets the seconds of a wait that the server asked for."""
         run = self._run
         if not run.failing and run.wait_s == 0:

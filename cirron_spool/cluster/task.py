@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cirron_spool.cluster.secret import Secret
 from cirron_spool.errors import EXIT_ATTENTION, CirronSpoolError, ConfigError
 from cirron_spool.events import FlushEvent, FlushResult
-from cirron_spool.sync import run_apart
+from cirron_spool.sync import run_in_new_loop
 from cirron_spool.text import printable
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def flush_one(task: SpoolTask, control: Control | None = None) -> SpoolReport:
     where = f"{socket.gethostname()}:{os.getpid()}"
     flush: Callable[..., Any] = partial(_flush, task) if control is None else partial(_steered, task, control)
     try:
-        result = run_apart(flush)
+        result = run_in_new_loop(flush)
     except CirronSpoolError as error:
         so_far = error.result or FlushResult(Path(task.directory), exit_code=error.exit_code)
         return SpoolReport(task.directory, so_far, error, where)

@@ -137,7 +137,7 @@ class Meter:
     def left(self) -> int:
         """Bytes that are still to be sent. A batch that failed or was set aside is not.
 
-        Of several spools, only batches that were begun have a known size: the others count as the mean.
+        Of several spools, only batches that were started have a known size: the others count as the mean.
         """
         if self._spools:
             mean = self._uploaded_bytes / self._uploaded if self._uploaded else 0

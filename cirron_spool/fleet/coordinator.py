@@ -26,7 +26,7 @@ from cirron_spool.errors import (
     ConfigError,
     ResourceError,
     TokenRenewalError,
-    sole,
+    first_cause,
 )
 from cirron_spool.events import (
     Failed,
@@ -62,7 +62,7 @@ from cirron_spool.text import count, printable
 
 # A spool gives its place to one that waits after so long. It goes on when its turn comes again.
 TURN_S = 30.0
-# The first spool is begun so long after the start, also where the search is not over and may find an older one.
+# The first spool is started so long after the start, also where the search is not over and may find an older one.
 _SEARCH_FIRST_S = 2.0
 
 # The errors that each spool would end with.
@@ -124,17 +124,17 @@ class Coordinator:
     async def run(self) -> FlushSpoolsResult:
         """Flush all. Raises what :func:`cirron_spool.flush_spools` says; the error has the result so far."""
         if self._options.receipts is not None and not self._options.dry_run:
-            # One file for all spools: none is begun without it.
+            # One file for all spools: none is started without it.
             await in_thread(partial(check_writable, self._options.receipts))
         self._fit_files()
         try:
             async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
-                tasks.start_soon(self._heed_stop)
+                tasks.start_soon(self._watch_stop)
                 tasks.start_soon(self._look_out)
                 await self._flush_all(stack, tasks)
                 tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            error = sole(group)
+            error = first_cause(group)
             if not isinstance(error, CirronSpoolError):
                 raise error from None
             self._error = error
@@ -313,7 +313,7 @@ class Coordinator:
             result = failed_result(spool.path, spool.batches, error)
             if isinstance(error, _COMMON):
                 self._error = self._error or error
-                return result, "No further spool is begun."
+                return result, "No further spool is started."
             self._emit(spool.path, Warned(f"{error} {error.hint}".rstrip()))
             return result, ""
         return result, self._health.judge(result, run.verdict)
@@ -332,10 +332,10 @@ class Coordinator:
         self._opening.cancel()
         self._wake()
 
-    async def _heed_stop(self) -> None:
+    async def _watch_stop(self) -> None:
         """End all at the caller's signal, at the deadline, or at a reason of our own."""
         async with anyio.create_task_group() as signals:
-            signals.start_soon(self._heed_deadline)
+            signals.start_soon(self._watch_deadline)
             if self._given_stop is not None:
                 await self._given_stop.wait()
                 self._ending.set()
@@ -344,7 +344,7 @@ class Coordinator:
                     await anyio.sleep(self._watch.grace_s)
                 self._halt_now()
 
-    async def _heed_deadline(self) -> None:
+    async def _watch_deadline(self) -> None:
         await self._stop.wait()
         self._halt_now()
 

@@ -26,18 +26,18 @@ class PlatformHealth:
             self._outages = self._rejections = 0
         action = verdict.action if verdict is not None else None
         if verdict is not None and (action in (Action.STOP, Action.REFRESH) or verdict.later_s):
-            return "The answer is the same for each spool, so no further spool is begun."
+            return "The answer is the same for each spool, so no further spool is started."
         if action is Action.RETRY:
             self._outages += 1
         elif action is Action.REJECTED or (result.quarantined and not result.uploaded):
             self._rejections += 1
         if self._outages >= _MOST_OUTAGES:
             self._outages = 0
-            return f"{_MOST_OUTAGES} spools in a row are out of retries, so no further spool is begun."
+            return f"{_MOST_OUTAGES} spools in a row are out of retries, so no further spool is started."
         if self._rejections >= _MOST_REJECTIONS:
             self._rejections = 0
             return (
                 f"Batches of {_MOST_REJECTIONS} spools in a row were rejected, so the endpoint may be wrong. "
-                "Check apiUrl. No further spool is begun."
+                "Check apiUrl. No further spool is started."
             )
         return ""

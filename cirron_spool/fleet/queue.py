@@ -16,7 +16,7 @@ class Spool:
     """One spool: the ``batches`` that wait in it, the oldest one's time (ns), its turns, and its result so far.
 
     ``queued`` and ``active`` say where it is. ``again``: more was found while it was flushed. ``is_turn_over``: it has
-    left batches for its next turn. ``ended``: no further flush of it is begun. ``tally`` counts the turn under way.
+    left batches for its next turn. ``ended``: no further flush of it is started. ``tally`` counts the turn under way.
     """
 
     path: Path

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cirron_spool.errors import CirronSpoolError
-from cirron_spool.spool.discovery import FoundSpool, PassedBy, discover, distinct
+from cirron_spool.spool.discovery import FoundSpool, SkippedFolder, discover, distinct
 from cirron_spool.spool.listing import list_names
 from cirron_spool.spool.names import created_ns_of
 from cirron_spool.text import count, printable
@@ -62,8 +62,8 @@ class Search:
         for spool in discover(
             roots,
             cross_file_systems=self._places.cross_file_systems,
-            passed_by=self._pass_by,
-            besides=self._places.directories,
+            on_skip=self._skip_folder,
+            exclude=self._places.directories,
         ):
             if self.is_over:
                 return
@@ -75,7 +75,7 @@ class Search:
         if self._passed > _MOST_NAMED:
             self._warn(f"{count(self._passed - _MOST_NAMED, 'further folder')} passed by.")
 
-    def _pass_by(self, folder: PassedBy) -> None:
+    def _skip_folder(self, folder: SkippedFolder) -> None:
         self._passed += 1
         if self._passed <= _MOST_NAMED:
             self._warn(f"Passed by {printable(str(folder.path))}: {folder.reason}.")

@@ -61,7 +61,7 @@ class Throttle:
         self._failing = False
         self._not_before = 0.0  # by time.monotonic()
 
-    async def turn(self, announce: Callable[[float], None]) -> None:
+    async def wait_turn(self, announce: Callable[[float], None]) -> None:
         """Return when the next attempt may begin. ``announce`` gets the seconds of a wait that the server asked for."""
         if not self._failing and self._wait_s() == 0:
             return

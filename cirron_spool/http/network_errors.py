@@ -94,7 +94,7 @@ def translate(
 
 
 def _answer_fault(error: BaseException, proxy: str) -> str:
-    """The fault of an answer that had begun; empty when none had."""
+    """The fault of an answer that had started; empty when none had."""
     if isinstance(error, ParserError):
         return "the answer is not HTTP from some point on"
     if isinstance(error, aiohttp.ClientPayloadError):

@@ -11,7 +11,7 @@ import anyio
 # A flush that is asked to stop waits so long for the batch in flight: less than the five seconds after which a person
 # or a job scheduler kills.
 GRACE_S = 4.0
-DEADLINE_NEAR = "The deadline is near: no further batch is begun."
+DEADLINE_NEAR = "The deadline is near: no further batch is started."
 # The end of a flush itself: the last deletes, the connection.
 _END_S = 0.5
 

@@ -1,6 +1,6 @@
-"""The attempts to deliver one file: on the schedule, with a token renewal where one helps.
+"""The attempts to deliver one file: retries on the schedule, and a renewal of a refused token.
 
-The result is an :class:`Outcome`. The file is not touched here. A snapshot is delivered in the same way, to another
+The result is an :class:`Outcome`. This module never touches the file. A snapshot takes the same steps, with another
 route.
 """
 
@@ -50,21 +50,21 @@ T_contra = TypeVar("T_contra", bound=Item, contravariant=True)
 
 
 class UploadRoute(Protocol[T_contra]):
-    """One request of one kind of file, and the meaning of its answer."""
+    """The request that uploads one kind of file, and the verdict on its answer."""
 
     async def send(
         self, item: T_contra, token: str, progress: Callable[[int], None] | None
     ) -> Answer | NoAnswer:
-        """Send ``item``. Raises OSError of a body that is read while it is sent."""
+        """Send ``item``. Raises OSError when the file cannot be read during the upload."""
 
     def judge(self, item: T_contra, token: str, answer: Answer | NoAnswer) -> Outcome:
         """The outcome of one attempt."""
 
 
 class BatchRoute:
-    """The route of batches. ``on_sent`` is called when a batch has been written and only its answer is missing.
+    """The route of batches. ``on_sent`` is called after the write of a batch, before its answer.
 
-    ``hold`` comes before a batch is sent again on another connection.
+    ``ensure_claim`` is called before a batch is sent again on another connection.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class BatchRoute:
         ingest: Ingest,
         open_stream: OpenStream,
         on_sent: Callable[[], None],
-        hold: Callable[[], Awaitable[None]],
+        ensure_claim: Callable[[], Awaitable[None]],
     ) -> None:
         self._ingest = ingest
-        self._hold = hold
+        self._ensure_claim = ensure_claim
         self._open_stream = open_stream
         self._on_sent = on_sent
 
@@ -83,10 +83,12 @@ class BatchRoute:
         self, item: Prepared, token: str, progress: Callable[[int], None] | None
     ) -> Answer | NoAnswer:
         """POST the batch."""
-        return await self._ingest.post(item, token, self._open_stream, self._on_sent, progress, self._hold)
+        return await self._ingest.post(
+            item, token, self._open_stream, self._on_sent, progress, self._ensure_claim
+        )
 
     def judge(self, item: Prepared, token: str, answer: Answer | NoAnswer) -> Outcome:
-        """The outcome of one attempt, with the bytes that carried the batch."""
+        """The outcome of one attempt, with the size of the request body."""
         verdict = judge(
             answer,
             name=item.name,
@@ -103,10 +105,11 @@ class BatchRoute:
 class Delivery:
     """Delivers the batches of one flush to ``platform``.
 
-    ``retries`` bounds the attempts after the first. ``on_sent`` is called each time that a batch has been written and
-    only its answer is missing. ``show_progress`` emits the progress of each batch. ``stopping`` says that the flush
-    was asked to stop: no attempt begins any more. ``patience`` waits in place of giving up. ``hold`` comes before each
-    request, and raises SpoolBusyError once the spool was taken over. ``window_size`` measures.
+    ``retries`` bounds the attempts after the first. ``on_sent`` is called after each write of a batch, before its
+    answer. ``show_progress`` emits the progress of each batch. ``stopping`` is True once the flush was asked to stop:
+    no further attempt begins. ``patience`` waits where a flush would give up. ``ensure_claim`` is called before each
+    request. It raises SpoolBusyError once another process took the spool over. ``window_size`` gets the measurements of
+    each attempt.
     """
 
     def __init__(
@@ -119,18 +122,18 @@ class Delivery:
         emit: Callable[[FlushEvent], None],
         show_progress: bool = False,
         patience: Patience | None = None,
-        hold: Callable[[], Awaitable[None]],
+        ensure_claim: Callable[[], Awaitable[None]],
         window_size: WindowSize | None = None,
     ) -> None:
         self._platform = platform
         self._window_size = window_size if window_size is not None else FixedSize(1)
         self._tokens = platform.tokens
         self._retries = retries
-        self._batches = BatchRoute(platform.ingest, open_stream, on_sent, hold)
+        self._batches = BatchRoute(platform.ingest, open_stream, on_sent, ensure_claim)
         self._emit = emit
         self._show_progress = show_progress
         self._patience = patience
-        self.hold = hold
+        self.ensure_claim = ensure_claim
         self._process = os.getpid()
         self.stopping = False
         self._attempting = 0
@@ -141,7 +144,7 @@ class Delivery:
         return await self.deliver_to(self._batches, batch, self._patience)
 
     async def deliver_to(self, route: UploadRoute[T], item: T, patience: Patience | None = None) -> Outcome:
-        """Attempt until the verdict is not to retry, or the schedule ends; ``patience`` then waits."""
+        """Repeat attempts on the schedule while the failure is temporary. Then let ``patience`` wait."""
         began = time.monotonic()
         try:
             outcome = await self._attempt(route, item)
@@ -150,12 +153,12 @@ class Delivery:
             if patience is not None:
                 while not self.stopping and await patience.outlast(outcome):
                     outcome = replace(await self._attempt(route, item), attempts=outcome.attempts + 1)
-        except OSError as error:  # a body that is read while it is sent
+        except OSError as error:  # the file could not be read during the upload
             outcome = Outcome(error)
         return replace(outcome, seconds=time.monotonic() - began)
 
     async def wind_down(self, grace_s: float) -> None:
-        """Begin no further attempt, and wait up to ``grace_s`` seconds until none is under way."""
+        """Begin no further attempt. Wait for the running attempts, at most ``grace_s`` seconds."""
         self.stopping = True
         self._idle = asyncio.Event()
         with anyio.move_on_after(grace_s):
@@ -168,7 +171,7 @@ class Delivery:
         return outcome.action is Action.RETRY and not self.stopping
 
     async def _retry(self, route: UploadRoute[T], item: T, first: Outcome) -> Outcome:
-        """Attempt ``item`` again on the schedule, after a ``first`` attempt that failed."""
+        """Repeat the attempt on the schedule. ``first`` is the outcome of the first attempt."""
         known: list[Outcome] = [first]
         attempts = 0
 
@@ -191,8 +194,8 @@ class Delivery:
 
     async def _attempt(self, route: UploadRoute[T], item: T) -> Outcome:
         """One attempt. A 401 leads to one renewal of the token and one more request before it counts."""
-        await self._platform.throttle.turn(self._announce_pause)
-        if self.stopping:  # nothing begins any more: the end of the flush cancels this, and the batch stays
+        await self._platform.throttle.wait_turn(self._announce_pause)
+        if self.stopping:  # the end of the flush cancels this wait, and the batch stays
             await asyncio.get_running_loop().create_future()
         self._attempting += 1
         tokens = self._tokens
@@ -205,7 +208,7 @@ class Delivery:
             while True:
                 if os.getpid() != self._process:
                     raise RuntimeError("This flush began in another process. Start a new flush after a fork.")
-                await self.hold()
+                await self.ensure_claim()
                 token = tokens.token
                 answer = await route.send(item, token, self._progress_of(item))
                 outcome = self._note(route.judge(item, token, answer), token, measured)
@@ -225,7 +228,7 @@ class Delivery:
                 self._idle.set()
 
     def _note(self, outcome: Outcome, token: str, measured: Attempt | None) -> Outcome:
-        """Tell the throttle and the window's size; the outcome, with the advice on a refused token."""
+        """Report to the throttle and the window size. Returns the outcome, with a hint on a refused token."""
         verdict, throttle = outcome.result, self._platform.throttle
         if outcome.action is Action.RETRY:
             throttle.failed(outcome)
@@ -245,7 +248,7 @@ class Delivery:
     def _emit_progress(self, item: Item, sent: int) -> None:
         try:
             self._emit(Progress(item.name, item.share_of_file(sent), item.size))
-        except Exception as error:  # noqa: BLE001  # the stall watchdog calls this, and must go on
+        except Exception as error:  # noqa: BLE001  # an exception would end the stall watchdog
             context = {"message": "on_event raised for Progress", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
 

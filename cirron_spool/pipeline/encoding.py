@@ -151,7 +151,7 @@ class Encoder:
             for block in blocks:
                 helped = None
                 if sum(map(_is_pending, parts)) < self._helpers_blocks:
-                    helped = self._ask_helper(block, before)
+                    helped = self._submit_to_helper(block, before)
                 if helped is not None:
                     helpers_last = block, before
                 parts.append(self._deflate(block, before) if helped is None else helped)
@@ -163,7 +163,7 @@ class Encoder:
                 ):
                     yield head + _bytes_of(parts.popleft())
                     head = b""
-            # A block that the helper has not begun is compressed here.
+            # A block that the helper has not started is compressed here.
             for index in reversed(range(len(parts))):
                 part = parts[index]
                 if isinstance(part, Future):
@@ -179,7 +179,7 @@ class Encoder:
                     part.cancel()
         yield head + _LAST_BLOCK + crc.to_bytes(4, "little") + (size % 2**32).to_bytes(4, "little")
 
-    def _ask_helper(self, block: bytes, before: bytes) -> Future[bytes] | None:
+    def _submit_to_helper(self, block: bytes, before: bytes) -> Future[bytes] | None:
         """Have the helper compress a block. None where its thread cannot be started: then there is no helper."""
         try:
             if self._helper is None:
@@ -195,12 +195,12 @@ class Encoder:
     def _deflate(self, block: bytes, before: bytes) -> bytes:
         """One block, ended on a byte's border so that the next can follow it."""
         # A thread that never pauses keeps its core for 3 ms. The event loop would wake late: docs/performance.md.
-        _give_way()
+        _yield_core()
         deflater = self.library.deflater(self.level, before)
         return deflater.compress(block) + deflater.flush(zlib.Z_SYNC_FLUSH)
 
 
-def _give_way() -> None:
+def _yield_core() -> None:
     """Let another thread have this core, if one wants it."""
     if hasattr(os, "sched_yield"):
         os.sched_yield()

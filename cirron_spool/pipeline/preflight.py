@@ -21,7 +21,7 @@ from cirron_spool.spool.snapshots import find_snapshots
 
 
 @dataclass(frozen=True, slots=True)
-class Cleared:
+class Preflight:
     """A spool with something to send.
 
     ``route`` is None where it was not asked for. ``warning`` is for a person, or empty. ``error`` ends the flush once
@@ -37,16 +37,16 @@ class Cleared:
 class Contents(NamedTuple):
     """The batches to send, and where sizes were asked for, their sizes in bytes.
 
-    ``strangers`` are named like batches but are no regular files; ``strange`` is the kind of the first.
+    ``irregular`` are named like batches but are no regular files; ``irregular_kind`` is the kind of the first.
     """
 
     selected: Selected[str]
     sizes: list[int]
-    strangers: tuple[str, ...]
-    strange: str
+    irregular: tuple[str, ...]
+    irregular_kind: str
 
 
-def clear_for_flush(
+def run_preflight(
     spool: SpoolDirectory,
     load: Callable[[], Settings],
     *,
@@ -54,7 +54,7 @@ def clear_for_flush(
     lock: bool = True,
     follow: bool = False,
     snapshots: bool = False,
-) -> Cleared | None:
+) -> Preflight | None:
     """Open the spool, ``load`` the settings, lock the spool unless ``lock`` is False, and find the route.
 
     None when there is nothing to send: an empty spool needs no settings and no lock. With ``snapshots`` a run's
@@ -68,15 +68,15 @@ def clear_for_flush(
         return None
     settings = load()
     if settings.credentials is None:
-        return Cleared(settings)  # a flush without credentials claims nothing
+        return Preflight(settings)  # a flush without credentials claims nothing
     warning = ""
     try:
         if spool.exists:
             spool.check_writable()
             warning = spool.lock() if lock else ""
-        return Cleared(settings, routes.find_route(settings.api_url) if find_route else None, warning)
+        return Preflight(settings, routes.find_route(settings.api_url) if find_route else None, warning)
     except CirronSpoolError as error:
-        return Cleared(settings, warning=warning, error=error)
+        return Preflight(settings, warning=warning, error=error)
 
 
 def follow_contents(
@@ -97,12 +97,12 @@ def follow_contents(
 
 def list_contents(spool: SpoolDirectory, selection: Selection, *, sizes: bool) -> Contents:
     """List the selected batches; ``sizes`` adds a stat for each file. Raises SpoolError."""
-    names, strangers = spool.listing()
+    names, irregular = spool.listing()
     size_of = cache(spool.size_of)
     selected = selection.take(names, name_of=str, size_of=size_of, now_ns=time.time_ns())
     return Contents(
         selected,
         [size_of(name) for name in selected.batches] if sizes else [],
-        strangers,
-        spool.kind_of(strangers[0]) if strangers else "",
+        irregular,
+        spool.kind_of(irregular[0]) if irregular else "",
     )

@@ -54,15 +54,15 @@ class Report:
         self._stop = options.stop
         self._began = time.monotonic()
 
-    def count(self, contents: Contents) -> None:
+    def count_listing(self, contents: Contents) -> None:
         """Count the selected batches of a listing, and those that the selection leaves out."""
         self.tally.selected += len(contents.selected.batches)
         self.tally.left_out = contents.selected.left_out
 
-    def note(self, contents: Contents) -> None:
+    def report_listing(self, contents: Contents) -> None:
         """Report the listing."""
-        self.count(contents)
-        selected, strangers = contents.selected, contents.strangers
+        self.count_listing(contents)
+        selected, irregular = contents.selected, contents.irregular
         if self.started:
             self.emit(Found(len(selected.batches), sum(contents.sizes)))
             return
@@ -77,12 +77,14 @@ class Report:
         if selected.older and selected.batches:
             older = number_of(selected.older, "older batch")
             self.warn(f"The selection leaves out {older}: they stay, and will arrive after newer ones.")
-        if strangers:
-            odd = "is not a regular file" if len(strangers) == 1 else "are not regular files"
-            entries = f"{number_of(len(strangers), 'entry', 'entries')} with a batch's name {odd}"
-            self.warn(f"{entries}, such as {strangers[0]} ({contents.strange}). Move that out of the spool.")
+        if irregular:
+            odd = "is not a regular file" if len(irregular) == 1 else "are not regular files"
+            entries = f"{number_of(len(irregular), 'entry', 'entries')} with a batch's name {odd}"
+            self.warn(
+                f"{entries}, such as {irregular[0]} ({contents.irregular_kind}). Move that out of the spool."
+            )
 
-    def plan(self, contents: Contents) -> None:
+    def report_plan(self, contents: Contents) -> None:
         """Report the batches that a flush would send, and warn of those that it could not."""
         self.tally.planned = tuple(zip(contents.selected.batches, contents.sizes, strict=True))
         if empty := [name for name, size in self.tally.planned if not size]:

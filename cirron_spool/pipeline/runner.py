@@ -15,8 +15,8 @@ from cirron_spool.errors import (
     CirronSpoolError,
     ResourceError,
     TokenRenewalError,
+    first_cause,
     resource_errors,
-    sole,
 )
 from cirron_spool.events import (
     FlushResult,
@@ -30,16 +30,16 @@ from cirron_spool.pipeline.deadline import DEADLINE_NEAR, GRACE_S, Deadline, Sto
 from cirron_spool.pipeline.delivery import Delivery
 from cirron_spool.pipeline.disk_worker import DiskWorker
 from cirron_spool.pipeline.inline_worker import InlineWorker
-from cirron_spool.pipeline.notices import Notices
+from cirron_spool.pipeline.notifications import Notifications
 from cirron_spool.pipeline.options import FlushOptions
 from cirron_spool.pipeline.patience import Patience
 from cirron_spool.pipeline.platform import Platform
 from cirron_spool.pipeline.preflight import (
-    Cleared,
     Contents,
-    clear_for_flush,
+    Preflight,
     follow_contents,
     list_contents,
+    run_preflight,
 )
 from cirron_spool.pipeline.report import Report
 from cirron_spool.pipeline.sending import send_in_order
@@ -101,7 +101,7 @@ class FlushRun:
         )
         # Of a watch: its source, the notices that wake it, and the event that ends it.
         self._followed: FollowedSpool | None = None
-        self._notices: Notices | None = None
+        self._notifications: Notifications | None = None
         self._ending = anyio.Event()
 
     @property
@@ -115,7 +115,7 @@ class FlushRun:
             return await self._run()
 
     async def _run(self) -> FlushResult:
-        cleared: Cleared | None = None
+        preflight: Preflight | None = None
         self._report.warn(self._warning)
         try:
             with resource_errors():
@@ -126,9 +126,9 @@ class FlushRun:
                     await stack.enter_async_context(self._worker)
                     if self._receipts is not None and not self._options.dry_run:
                         await self._worker.run(self._receipts.open)
-                    cleared = await self._worker.run(
+                    preflight = await self._worker.run(
                         partial(
-                            clear_for_flush,
+                            run_preflight,
                             self._spool,
                             self._client.load_settings,
                             find_route=self._options.session is None and self._options.platform is None,
@@ -137,22 +137,22 @@ class FlushRun:
                             snapshots=self._options.snapshots is not None,
                         )
                     )
-                    if cleared is not None:
-                        await self._send(cleared)
+                    if preflight is not None:
+                        await self._send(preflight)
             self._settlement.check_listener()
         except CirronSpoolError as error:
-            if cleared is None and not isinstance(error, ResourceError):
+            if preflight is None and not isinstance(error, ResourceError):
                 raise
             if not self._report.started:  # ended before the listing: the result says how much is left
                 with suppress(CirronSpoolError):
-                    self._report.count(await in_thread(partial(self._list, sizes=False)))
+                    self._report.count_listing(await in_thread(partial(self._list, sizes=False)))
             self._report.end(error)
             raise
         except BaseException:
-            if cleared is not None:
+            if preflight is not None:
                 self._report.end()
             raise
-        if cleared is None:
+        if preflight is None:
             self._report.tally.exists = self._spool.exists
             self._report.emit(Started(self._spool.path, 0, 0))
         rejected = self._settlement.auth_error
@@ -163,31 +163,33 @@ class FlushRun:
 
     # -- the steps ---------------------------------------------------------------------------------------------------
 
-    async def _send(self, cleared: Cleared) -> None:
+    async def _send(self, preflight: Preflight) -> None:
         """Connect to the platform, and deliver."""
-        self._report.warn(cleared.warning)
-        if cleared.error is not None:
-            raise cleared.error
+        self._report.warn(preflight.warning)
+        if preflight.error is not None:
+            raise preflight.error
         async with AsyncExitStack() as stack:
             platform = self._options.platform
             if platform is None:
                 platform = await stack.enter_async_context(
-                    Platform(cleared.settings, self._options.session, cleared.route, self._client.bandwidth)
+                    Platform(
+                        preflight.settings, self._options.session, preflight.route, self._client.bandwidth
+                    )
                 )
             self._report.tally.destination = platform.settings.ingest_origin
             for warning in platform.settings.warnings:
                 self._report.warn(warning)
             try:
-                await self._sign_in_and_deliver(platform)
+                await self._check_token_and_deliver(platform)
             except BaseExceptionGroup as group:
-                raise sole(group) from None
+                raise first_cause(group) from None
             finally:
                 if platform.tokens.unsaved:
                     # The refresh token in the file is used up: the next process cannot renew.
                     self._report.tally.exit_codes.add(EXIT_ATTENTION)
                     self._report.warn(platform.tokens.unsaved)
 
-    async def _sign_in_and_deliver(self, platform: Platform) -> None:
+    async def _check_token_and_deliver(self, platform: Platform) -> None:
         """List the spool beside the check of the token, then deliver."""
         options = self._options
         patience = options.patience
@@ -209,12 +211,12 @@ class FlushRun:
             emit=self._report.emit,
             show_progress=options.on_event is not None,
             patience=patience,
-            hold=self._hold,
+            ensure_claim=self._ensure_claim,
         )
         refused: list[CirronSpoolError] = []
-        signed_in = anyio.Event()
+        token_checked = anyio.Event()
 
-        async def sign_in() -> None:
+        async def check() -> None:
             try:
                 self._report.tally.verified = await check_token(
                     platform.tokens, patience, self._report.warn, verify=options.verify
@@ -222,19 +224,19 @@ class FlushRun:
             except (AuthInvalidError, TokenRenewalError) as error:  # an outcome, not a crash of the group
                 refused.append(error)
             finally:
-                signed_in.set()
+                token_checked.set()
 
-        async with anyio.create_task_group() as beside:
-            beside.start_soon(sign_in)
-            beside.start_soon(self._keep_hold)
-            source = await self._open_source(beside)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(check)
+            tasks.start_soon(self._renew_lease)
+            source = await self._open_source(tasks)
             with anyio.CancelScope() as delivering:
                 if options.stop is not None:
-                    beside.start_soon(self._watch_stop, options.stop, delivery, delivering, patience)
+                    tasks.start_soon(self._watch_stop, options.stop, delivery, delivering, patience)
                 group = await source.next_group()
                 if group is not None:
                     self._worker.feed(group)
-                await signed_in.wait()
+                await token_checked.wait()
                 if options.snapshots is not None and not refused:
                     await self._upload_snapshots(platform, delivery)
                 if not options.dry_run and not refused:
@@ -245,11 +247,11 @@ class FlushRun:
                         self._worker,
                         self._settlement,
                         window_size=self._window_size,
-                        begins=self._begins if self._report.has_listener else None,
+                        on_begin=self._report_sending if self._report.has_listener else None,
                     )
-            if self._notices is not None:
-                self._notices.stop()
-            beside.cancel_scope.cancel()
+            if self._notifications is not None:
+                self._notifications.stop()
+            tasks.cancel_scope.cancel()
         if self._followed is not None:
             with suppress(CirronSpoolError):  # of the last moments: the result says how much is left
                 contents = await self._worker.run(partial(self._list, sizes=False))
@@ -271,43 +273,43 @@ class FlushRun:
             dry_run=options.dry_run,
         ).run()
 
-    async def _open_source(self, beside: anyio.abc.TaskGroup) -> BatchSource:
-        """The source that the options ask for. A task ``beside`` may end it."""
+    async def _open_source(self, tasks: anyio.abc.TaskGroup) -> BatchSource:
+        """The source that the options ask for. ``tasks`` runs its background tasks."""
         options = self._options
         sizes = self._report.has_listener or options.dry_run
         if options.watch is not None:
             self._followed = FollowedSpool(
-                partial(self._look, sizes=sizes), self._report.note, options.watch, self._ending
+                partial(self._look, sizes=sizes), self._report.report_listing, options.watch, self._ending
             )
-            self._notices = Notices(self._spool.path, self._followed.wake)
-            beside.start_soon(self._notices.run)
-            beside.start_soon(self._followed.watch_process)
+            self._notifications = Notifications(self._spool.path, self._followed.wake)
+            tasks.start_soon(self._notifications.run)
+            tasks.start_soon(self._followed.watch_process)
             return self._followed
         contents = await self._worker.run(partial(self._list, sizes=sizes))
-        self._report.note(contents)
+        self._report.report_listing(contents)
         if options.dry_run:
-            self._report.plan(contents)
+            self._report.report_plan(contents)
             return ListedOnce(())
         if options.may_go_on is not None:
             return ListedInTurns(contents.selected.batches, options.may_go_on)
         return ListedOnce(contents.selected.batches)
 
-    async def _hold(self) -> None:
+    async def _ensure_claim(self) -> None:
         """Keep the claim to the spool. Raises SpoolBusyError once it was taken over."""
-        if self._spool.is_hold_due:
-            await self._worker.run(self._spool.hold)
+        if self._spool.is_claim_due:
+            await self._worker.run(self._spool.ensure_claim)
 
-    async def _keep_hold(self) -> None:
+    async def _renew_lease(self) -> None:
         """Renew the lease through the long waits."""
         while True:
             await anyio.sleep(RENEW_S)
-            await self._hold()
+            await self._ensure_claim()
 
     def _end_watch(self) -> None:
         if self._followed is not None:
             self._followed.end()
 
-    def _begins(self, batch: Prepared) -> None:
+    def _report_sending(self, batch: Prepared) -> None:
         self._report.emit(Sending(batch.name, batch.size))
 
     async def _watch_stop(
@@ -339,8 +341,8 @@ class FlushRun:
     async def _look(self, *, sizes: bool) -> Contents:
         look = partial(follow_contents, self._spool, self._options.selection, sizes=sizes)
         contents, is_new, warning = await self._worker.run(look)
-        if is_new and self._notices is not None:
-            self._notices.restart()
+        if is_new and self._notifications is not None:
+            self._notifications.restart()
         self._report.warn(warning)
         self._report.tally.exists = self._spool.exists
         return contents

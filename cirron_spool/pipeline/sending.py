@@ -24,11 +24,11 @@ async def send_in_order(
     settlement: Settlement,
     *,
     window_size: WindowSize,
-    begins: Callable[[Prepared], None] | None,
+    on_begin: Callable[[Prepared], None] | None,
 ) -> None:
     """Send the batches, oldest first and as many at a time as ``window_size`` says; settle them strictly oldest first.
 
-    The first group of ``source`` was fed to ``worker`` already. ``begins`` is called before each batch.
+    The first group of ``source`` was fed to ``worker`` already. ``on_begin`` is called before each batch.
     """
     window = Window(delivery, settlement, window_size)
     # The first delete proves that the directory allows deletes. Then some may be pending.
@@ -54,8 +54,8 @@ async def send_in_order(
             settlement.check_listener()
             if settlement.ended or delivery.stopping:
                 break
-            if begins is not None and isinstance(batch, Prepared):
-                begins(batch)
+            if on_begin is not None and isinstance(batch, Prepared):
+                on_begin(batch)
             await window.add(batch)
             if settlement.ended:
                 break

@@ -79,7 +79,7 @@ class Settlement:
         if batch.cause is Cause.VANISHED:
             self._tally.evicted += 1
         elif batch.cause is Cause.UNREADABLE:
-            self._unreadable(batch.name, printable(batch.message))
+            self._fail_to_read(batch.name, printable(batch.message))
             self.ended = not self._keep_going
         else:
             self._tally.skip()
@@ -89,16 +89,16 @@ class Settlement:
                 why = f"it is {batch.message}"
             self._emit(Warned(f"Skipped {batch.name}: {why}."))
 
-    def acknowledged(self, batch: Prepared, outcome: Outcome) -> None:
+    def delete_acknowledged(self, batch: Prepared, outcome: Outcome) -> None:
         """Have the file of an acknowledged batch deleted. No await comes between the acknowledgement and this."""
         self._rejected_in_a_row = 0
-        self._worker.delete(batch, partial(self._removed, outcome), self._receipt_for(batch, outcome))
+        self._worker.delete(batch, partial(self._report_delete, outcome), self._receipt_for(batch, outcome))
 
     async def settle(self, batch: Prepared, outcome: Outcome) -> None:
         """Act on the outcome of a batch. Raises ResourceError when the system lacks a resource to send it."""
         result = outcome.result
         if outcome.acknowledged:
-            self.acknowledged(batch, outcome)
+            self.delete_acknowledged(batch, outcome)
             return
         await self._worker.drain()  # the deletes before it are reported before it
         if isinstance(result, FileNotFoundError):
@@ -106,7 +106,7 @@ class Settlement:
         elif isinstance(result, OSError):
             if lacking := resource_error(result):
                 raise lacking
-            self._unreadable(batch.name, reason(result))
+            self._fail_to_read(batch.name, reason(result))
             self.ended = True
         elif result.action is Action.REJECTED and self._quarantine:
             await self._set_aside(batch, result)
@@ -124,7 +124,7 @@ class Settlement:
         if error is not None:
             raise error
 
-    def _removed(self, outcome: Outcome, batch: Prepared, removal: Removal | OSError) -> None:
+    def _report_delete(self, outcome: Outcome, batch: Prepared, removal: Removal | OSError) -> None:
         """Report the end of an acknowledged batch; ``removal`` is the result of its delete. Never raises."""
         try:
             if isinstance(removal, Removal) and removal is not Removal.CHANGED:
@@ -134,7 +134,7 @@ class Settlement:
             else:
                 hint = ReceiptError.hint if isinstance(removal, ReceiptError) and not self.ended else ""
                 self.ended = True  # a delete that failed would fail again
-                self._fail(batch.name, None, self._words_for(batch, removal), EXIT_ATTENTION, hint)
+                self._fail(batch.name, None, self._delete_failure(batch, removal), EXIT_ATTENTION, hint)
         except BaseException as error:  # noqa: BLE001  # raised by check_listener()
             self._listener_error = self._listener_error or error
             self.ended = True
@@ -157,7 +157,7 @@ class Settlement:
         )
         return partial(receipts.append, receipt)
 
-    def _words_for(self, batch: Prepared, removal: Removal | OSError) -> str:
+    def _delete_failure(self, batch: Prepared, removal: Removal | OSError) -> str:
         if isinstance(removal, ReceiptError) and self._receipts is not None:
             return (
                 f"Uploaded {batch.name}, but its receipt cannot be written to {self._receipts.shown}: "
@@ -169,10 +169,14 @@ class Settlement:
                 f"Uploaded {batch.name} but failed to delete local spool file {path}: {reason(removal)}. "
                 "It may be re-uploaded on next flush."
             )
-        return f"Uploaded {batch.name}, but its file changed meanwhile and stays in the spool. Check it."
+        return (
+            f"Uploaded {batch.name}, but its file changed during the upload and stays in the spool. Check it."
+        )
 
     async def _set_aside(self, batch: Prepared, verdict: Verdict) -> None:
-        message = f"{verdict.message}: {verdict.said}" if verdict.said else verdict.message
+        message = (
+            f"{verdict.message}: {verdict.server_message}" if verdict.server_message else verdict.message
+        )
         try:
             with resource_errors():
                 place = await in_thread(set_aside, self._spool, batch.name, verdict.status, message)
@@ -202,7 +206,7 @@ class Settlement:
             )
             self.ended = True
 
-    def _unreadable(self, name: str, why: str) -> None:
+    def _fail_to_read(self, name: str, why: str) -> None:
         self._fail(name, None, f"Cannot read {name}: {why}. It stays in the spool.", EXIT_ATTENTION)
 
     def _fail(self, name: str, status: int | None, message: str, exit_code: int, hint: str = "") -> None:
@@ -218,5 +222,5 @@ def remove_acknowledged(spool: SpoolDirectory, process: int, batch: Prepared) ->
     """
     if os.getpid() != process:
         raise RuntimeError("This flush began in another process.")
-    spool.hold()
+    spool.ensure_claim()
     return spool.delete(batch.name, batch.fingerprint)

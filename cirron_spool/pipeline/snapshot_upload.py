@@ -74,9 +74,11 @@ class OpenSnapshot:
 class SnapshotRoute:
     """The platform's route of snapshots; see :class:`~cirron_spool.pipeline.delivery.UploadRoute`."""
 
-    def __init__(self, ingest: Ingest, folder: SnapshotFolder, hold: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, ingest: Ingest, folder: SnapshotFolder, ensure_claim: Callable[[], Awaitable[None]]
+    ) -> None:
         self._ingest = ingest
-        self._hold = hold
+        self._ensure_claim = ensure_claim
         self._folder = folder
 
     async def send(
@@ -87,7 +89,7 @@ class SnapshotRoute:
         def open_stream() -> PartStream:
             return PartStream(self._folder.chunks(item.file, item.fingerprint, _CHUNK_BYTES), _AHEAD_BYTES)
 
-        upload = Upload((), item.size, open_stream, None, progress, self._hold)
+        upload = Upload((), item.size, open_stream, None, progress, self._ensure_claim)
         return await self._ingest.put_snapshot(item.name, token, upload)
 
     def judge(self, item: OpenSnapshot, token: str, answer: Answer | NoAnswer) -> Outcome:
@@ -138,11 +140,11 @@ class SnapshotUpload:
         try:
             found = await in_daemon_thread(folder.find, "cirron-spool snapshots")
         except OSError as error:
-            self._trouble(
+            self._fail_to_list(
                 f"Cannot list the snapshots in {printable(str(folder.path))}: {reason(error)}.", error
             )
             return
-        self._warn_of_strangers(found)
+        self._warn_of_ignored(found)
         ledger = SentLedger(folder.path, self._ingest.snapshots_url)
         try:
             await in_daemon_thread(ledger.load, "cirron-spool snapshots")
@@ -185,7 +187,7 @@ class SnapshotUpload:
     async def _upload_all(
         self, folder: SnapshotFolder, ledger: SentLedger, files: list[SnapshotFile]
     ) -> None:
-        route = SnapshotRoute(self._ingest, folder, self._delivery.hold)
+        route = SnapshotRoute(self._ingest, folder, self._delivery.ensure_claim)
         in_a_row = 0
         for file in files:
             if self._delivery.stopping:
@@ -197,7 +199,7 @@ class SnapshotUpload:
             outcome = await self._delivery.deliver_to(route, snapshot)
             if outcome.acknowledged:
                 in_a_row = 0
-                await complete(self._conclude(folder, ledger, snapshot, outcome))
+                await complete(self._settle(folder, ledger, snapshot, outcome))
                 continue
             if isinstance(outcome.result, OSError):
                 self._fail_to_read(file, outcome.result)
@@ -226,11 +228,11 @@ class SnapshotUpload:
             return OpenSnapshot(file, fingerprint)
         return None
 
-    async def _conclude(
+    async def _settle(
         self, folder: SnapshotFolder, ledger: SentLedger, snapshot: OpenSnapshot, outcome: Outcome
     ) -> None:
         """Remember the acknowledged snapshot, delete it if that was asked for, and report it."""
-        uri = outcome.result.said if isinstance(outcome.result, Verdict) else ""
+        uri = outcome.result.server_message if isinstance(outcome.result, Verdict) else ""
         try:
             await in_thread(partial(ledger.record, snapshot.name, snapshot.sent_file, uri))
         except OSError as error:
@@ -258,7 +260,7 @@ class SnapshotUpload:
             await self._remove(folder, snapshot)
 
     async def _remove(self, folder: SnapshotFolder, snapshot: OpenSnapshot) -> None:
-        await self._delivery.hold()
+        await self._delivery.ensure_claim()
         try:
             removal = await in_thread(partial(folder.delete, snapshot.file, snapshot.fingerprint))
             if removal is Removal.DELETED:
@@ -304,15 +306,15 @@ class SnapshotUpload:
         if untried and self._has_route:
             self._warn(f"Not sent: {count(untried, 'snapshot')}. Run this again with --snapshots later.")
 
-    def _warn_of_strangers(self, found: Found) -> None:
-        if found.strangers:
-            entries = count(len(found.strangers), "entry", "entries")
+    def _warn_of_ignored(self, found: Found) -> None:
+        if found.ignored:
+            entries = count(len(found.ignored), "entry", "entries")
             self._warn(
-                f"Left alone among the snapshots: {entries}, such as {printable(found.strangers[0])}. "
+                f"Left alone among the snapshots: {entries}, such as {printable(found.ignored[0])}. "
                 "Only regular files below a span's identifier are snapshots."
             )
 
-    def _trouble(self, message: str, error: OSError) -> None:
+    def _fail_to_list(self, message: str, error: OSError) -> None:
         if lacking := resource_error(error):
             raise lacking from None
         self._tally.exit_codes.add(EXIT_ATTENTION)

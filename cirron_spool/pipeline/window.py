@@ -1,4 +1,4 @@
-"""The batches in flight, oldest first: begun in order, up to N at a time, and settled strictly in order."""
+"""The batches in flight, oldest first: started in order, up to N at a time, and settled strictly in order."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Window:
         else:  # a single batch needs no task
             outcome = await self._delivery.deliver(batch)
             if outcome.acknowledged:
-                self._settlement.acknowledged(batch, outcome)
+                self._settlement.delete_acknowledged(batch, outcome)
             else:
                 await self._settle(batch, outcome)
 
@@ -65,7 +65,7 @@ class Window:
             if isinstance(oldest, Unsendable) or not _is_acknowledged(oldest[1]):
                 break
             self._entries.popleft()
-            self._settlement.acknowledged(oldest[0], oldest[1].result())
+            self._settlement.delete_acknowledged(oldest[0], oldest[1].result())
         tasks = [entry[1] for entry in self._entries if isinstance(entry, tuple)]
         self._entries.clear()
         for task in tasks:

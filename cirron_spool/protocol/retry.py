@@ -54,7 +54,7 @@ def outage_delay_s(waits: int, random: Callable[[], float]) -> float:
 
 
 def pause_after(outcome: Waitable) -> float:
-    """The seconds after a temporary failure in which no other attempt is begun, of this batch or another."""
+    """The seconds after a temporary failure in which no other attempt is started, of this batch or another."""
     return max(SHORTEST_PAUSE_S, outcome.retry_after_s or 0.0)
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from cirron_spool.protocol.answer import Answer, NoAnswer
 from cirron_spool.protocol.answer_body import is_json, is_page, media_type
 from cirron_spool.protocol.verdict import Action, Verdict, judge
-from cirron_spool.text import hide, printable
+from cirron_spool.text import printable, redact
 
 # The answers of a platform that has no route for snapshots.
 WITHOUT_ROUTE = frozenset({404, 405, 501})
@@ -23,22 +23,24 @@ def judge_snapshot(
     """The verdict on an upload of the snapshot ``key`` to ``origin``; ``now`` (aware) dates Retry-After.
 
     Each 2xx acknowledges: a blob store answers as it likes. A web page, a cut answer, an answer before the body was
-    sent, and JSON that reports an error do not. ``said`` of an acknowledgement is the platform's address of the
-    snapshot, or empty.
+    sent, and JSON that reports an error do not. ``server_message`` of an acknowledgement is the platform's
+    address of the snapshot, or empty.
     """
     if isinstance(outcome, Answer) and 200 <= outcome.status <= 299:
-        said, status = _uri_in(outcome, secrets), outcome.status
+        uri, status = _uri_in(outcome, secrets), outcome.status
         kind, body = outcome.header("Content-Type"), outcome.body
         if not (is_page(kind, body) or is_json(kind, body)):
             outcome = outcome._replace(headers=None, body=b"")  # the type says nothing
         verdict = judge(outcome._replace(status=200), name=key, origin=origin, now=now, secrets=secrets)
-        return replace(verdict, status=status, said=said if verdict.action is Action.ACKNOWLEDGED else "")
+        is_acknowledged = verdict.action is Action.ACKNOWLEDGED
+        return replace(verdict, status=status, server_message=uri if is_acknowledged else "")
     verdict = judge(outcome, name=key, origin=origin, now=now, secrets=secrets)
     if verdict.status in WITHOUT_ROUTE:
         message = f"{origin} takes no snapshots yet (HTTP {verdict.status}). They stay on disk."
         return Verdict(Action.STOP, verdict.status, message)
     if verdict.action is Action.REJECTED:
-        said = f"The server said: {verdict.said.removesuffix('.')}. " if verdict.said else ""
+        message = verdict.server_message.removesuffix(".")
+        said = f"The server said: {message}. " if message else ""
         return replace(verdict, hint=f"{said}The snapshot stays on disk.")
     return verdict
 
@@ -50,4 +52,4 @@ def _uri_in(answer: Answer, secrets: tuple[str, ...]) -> str:
         text = answer.body[: _LONGEST_URI + 1].decode("utf-8", "replace").strip()
     if len(text) > _LONGEST_URI or "\n" in text:
         return ""
-    return hide(printable(text), *secrets)
+    return redact(printable(text), *secrets)

@@ -18,7 +18,7 @@ from cirron_spool.errors import EXIT_ATTENTION, EXIT_AUTH, EXIT_OK, EXIT_TEMPFAI
 from cirron_spool.protocol.answer import Answer, NoAnswer
 from cirron_spool.protocol.answer_body import is_json, is_markup, media_type
 from cirron_spool.protocol.retry import LONGEST_RETRY_AFTER_S, parse_retry_after
-from cirron_spool.text import hide, printable
+from cirron_spool.text import printable, redact
 
 # The default ingest route.
 INGEST_PATH = "/api/traces"
@@ -41,17 +41,17 @@ class Action(Enum):
 class Verdict:
     """The meaning of one attempt.
 
-    ``exit_code`` is the command's if the flush ends on this verdict. ``hint`` is one more line for a person. ``said``
-    are the server's own words about a rejection. ``reason`` is the part of ``message`` that says why to retry.
-    ``retry_after_s`` is the server's own delay in seconds, at most LONGEST_RETRY_AFTER_S;
-    ``later_s`` is a longer one.
+    ``exit_code`` is the exit code of a flush that ends on this verdict. ``hint`` is one more line for a person.
+    ``server_message`` is the server's text about a rejection. ``reason`` is the part of ``message`` after the batch's
+    name. ``retry_after_s`` is the delay in seconds that the server asked for, at most LONGEST_RETRY_AFTER_S.
+    ``later_s`` is a longer one: the flush ends and does not wait.
     """
 
     action: Action
     status: int | None
     message: str = ""
     hint: str = ""
-    said: str = ""
+    server_message: str = ""
     exit_code: int = EXIT_ATTENTION
     retry_after_s: float | None = None
     reason: str = ""
@@ -98,8 +98,8 @@ def judge(
             Action.REJECTED,
             status,
             f"Rejected {name}: {_status_line(outcome)}",
-            said=_server_message(outcome),
-            hint=_with_said(
+            server_message=_server_message(outcome),
+            hint=_with_server_message(
                 outcome, "It stays in the spool. Run again with --quarantine to set rejected batches aside."
             ),
         )
@@ -143,7 +143,7 @@ def judge_auth(
         return _temporary(status, failed, f"HTTP {status}, but the answer could not be read")
     if status < 400 or status == 407:
         return Verdict(Action.STOP, status, message, hint=_unexpected_hint(outcome))
-    return Verdict(Action.STOP, status, message, hint=_with_said(outcome), exit_code=EXIT_AUTH)
+    return Verdict(Action.STOP, status, message, hint=_with_server_message(outcome), exit_code=EXIT_AUTH)
 
 
 def is_temporary(status: int) -> bool:
@@ -152,7 +152,7 @@ def is_temporary(status: int) -> bool:
 
 
 def _judge_no_answer(outcome: NoAnswer, failed: str, secrets: tuple[str, ...]) -> Verdict:
-    reason, hint = hide(printable(outcome.message), *secrets), hide(outcome.hint, *secrets)
+    reason, hint = redact(printable(outcome.message), *secrets), redact(outcome.hint, *secrets)
     if outcome.fatal:
         return Verdict(Action.STOP, None, f"{failed}: {reason}", hint)
     return _temporary(None, failed, reason, hint)
@@ -235,7 +235,7 @@ def _doubt_in_json(text: str) -> _Doubt | None:
     if isinstance(document, dict):
         error = document.get("error")
         if document.get("success") is False or document.get("ok") is False or error is not None:
-            return partial(_not_acknowledged, said=_message_in(document))
+            return partial(_not_acknowledged, message=_message_in(document))
     return None
 
 
@@ -250,9 +250,9 @@ def _something_else(
     return Verdict(Action.STOP, status, message, hint=hint)
 
 
-def _not_acknowledged(status: int, name: str, secrets: tuple[str, ...], said: str) -> Verdict:
+def _not_acknowledged(status: int, name: str, secrets: tuple[str, ...], message: str) -> Verdict:
     reason = f"HTTP {status}, but the answer reports an error"
-    said = _cut(said, secrets)
+    said = _cut(message, secrets)
     return _temporary(
         status, f"Upload of {name} was not acknowledged", f"{reason}: {said}" if said else reason
     )
@@ -265,7 +265,7 @@ def _unreadable(status: int, name: str, secrets: tuple[str, ...], why: str) -> V
 
 def _retry(answer: Answer, failed: str, now: datetime) -> Verdict:
     reason = _status_line(answer)
-    hint = _with_said(answer)
+    hint = _with_server_message(answer)
     asked_s = parse_retry_after(answer.header("Retry-After"), now, answer.header("Date"))
     if asked_s is None or asked_s <= LONGEST_RETRY_AFTER_S:
         return _temporary(answer.status, failed, reason, hint, asked_s)
@@ -286,7 +286,7 @@ def _retry(answer: Answer, failed: str, now: datetime) -> Verdict:
 
 def _cut(text: str, secrets: tuple[str, ...], length: int = _SHOWN_CHARS) -> str:
     """The first characters of ``text``, escaped. A secret is hidden before the cut: half of one is a secret, too."""
-    return hide(printable(text), *secrets)[:length]
+    return redact(printable(text), *secrets)[:length]
 
 
 def _reason(answer: Answer) -> str:
@@ -321,7 +321,7 @@ def _server_message(answer: Answer) -> str:
     return _cut(_message_in(document), answer.secrets) if isinstance(document, dict) else ""
 
 
-def _with_said(answer: Answer, hint: str = "") -> str:
+def _with_server_message(answer: Answer, hint: str = "") -> str:
     """``hint`` behind the server's own words for a person, if it has any."""
     said = _server_message(answer)
     if not said:
@@ -339,4 +339,4 @@ def _unexpected_hint(answer: Answer) -> str:
         proxy = f"The proxy {printable(answer.proxy)}" if answer.proxy else "A proxy"
         source = printable(answer.proxy_source) or "HTTPS_PROXY or HTTP_PROXY"
         return f"{proxy} asks for credentials. Set them in {source}, or exempt the host in NO_PROXY."
-    return _with_said(answer, "Check apiUrl; nothing was deleted.")
+    return _with_server_message(answer, "Check apiUrl; nothing was deleted.")

@@ -288,12 +288,12 @@ class _Connection:
         Raises RefusedError for bytes that are no head, and for a head that is too slow.
         """
         deadline = self._loop.time() + limit
-        begun = False
+        started = False
         while True:
             while self.received.startswith(b"\r\n"):
                 del self.received[:2]  # some clients end a body with an empty line too many
-            if self.received and not begun:
-                begun = True
+            if self.received and not started:
+                started = True
                 deadline = self._loop.time() + self.options.header_timeout_s
             if (length := http1.head_length(self.received)) is not None:
                 head = bytes(self.received[:length])

@@ -29,8 +29,8 @@ _FIELD = re.compile(rb"(%b):([\t -~\x80-\xff]*)" % _TOKEN)
 _NOT_A_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)|\r\n[ \t]")
 _LENGTH = re.compile(r"[0-9]{1,4000}")  # Python reads no longer ones
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})([ \t]*;[\t -~\x80-\xff]*)?")
-_CHUNK_LINE_BEGUN = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:[ \t]*|[ \t]*;[\t -~\x80-\xff]*)\r?)?")
-_TRAILER_LINE_BEGUN = re.compile(rb"(?:%b(?::[\t -~\x80-\xff]*\r?)?|\r)?" % _TOKEN)
+_CHUNK_LINE_START = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:[ \t]*|[ \t]*;[\t -~\x80-\xff]*)\r?)?")
+_TRAILER_LINE_START = re.compile(rb"(?:%b(?::[\t -~\x80-\xff]*\r?)?|\r)?" % _TOKEN)
 _ABSOLUTE = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
 
 # Fields that decide how a request is handled: twice, or with a list, they would be ambiguous.
@@ -195,10 +195,10 @@ class Framing:
         end = received.find(b"\n", 0, MAX_CHUNK_LINE)
         line = bytes(received[: MAX_CHUNK_LINE if end < 0 else end])
         if end < 0:
-            begun = (
-                rb"\r?" if self._in_chunk else _TRAILER_LINE_BEGUN if self._in_trailer else _CHUNK_LINE_BEGUN
+            valid_start = (
+                rb"\r?" if self._in_chunk else _TRAILER_LINE_START if self._in_trailer else _CHUNK_LINE_START
             )
-            if len(line) == MAX_CHUNK_LINE or not re.fullmatch(begun, line):
+            if len(line) == MAX_CHUNK_LINE or not re.fullmatch(valid_start, line):
                 raise _broken()
             return None
         if not line.endswith(b"\r"):

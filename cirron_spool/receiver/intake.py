@@ -52,7 +52,7 @@ class Intake:
         _check_size(request.head.length or 0, limit, noun)
         received = 0
         held = bytearray()
-        begun = False
+        started = False
         try:
             while chunk := await request.read():
                 received += len(chunk)
@@ -60,13 +60,13 @@ class Intake:
                 await self._shaping.body(len(chunk))
                 held += chunk
                 if len(held) >= _HOP_BYTES:
-                    begun = True
+                    started = True
                     part = bytes(held)
                     held.clear()
                     await self.run(upload.feed, part)
             return await self.run(upload.store_all, bytes(held))
         except BaseException as error:
-            if begun:
+            if started:
                 # The hop that a cancelled request leaves behind may still run: then this comes after it, unawaited.
                 discarding = self._threads.submit(upload.discard)
                 if isinstance(error, Exception):

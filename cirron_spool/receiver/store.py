@@ -93,7 +93,7 @@ class Store:
         if self._folder is not None:
             os.close(self._folder)
             self._folder = None
-        self._lock.give_back()
+        self._lock.release()
 
     def upload(self, batch_id: str, *, gzipped: bool) -> Upload:
         """Begin to take in a batch. Raises RefusedError (400) when this is not 1 to 128 lower-case hex digits."""

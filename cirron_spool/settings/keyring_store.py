@@ -14,7 +14,7 @@ from typing import Any
 
 from cirron_spool.errors import ConfigError
 from cirron_spool.settings.files import Document
-from cirron_spool.text import hide, printable
+from cirron_spool.text import printable, redact
 
 SERVICE = "cirron"
 
@@ -104,7 +104,7 @@ def _call(verb: str, path: Path, use: _Use, secrets: Iterable[str] = ()) -> obje
         return use(keyring, os.path.realpath(path))
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a backend raises whatever its system raises
         # It may repeat the tokens that it was given.
-        reason = hide(printable(str(error).partition("\n")[0]), *secrets) or type(error).__name__
+        reason = redact(printable(str(error).partition("\n")[0]), *secrets) or type(error).__name__
         raise ConfigError(
             f"Cannot {verb} the keyring: {reason.removesuffix('.')}. Unlock it, {_BACK_TO_FILE}."
         ) from None

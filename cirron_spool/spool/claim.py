@@ -20,7 +20,7 @@ _WAIT = "Wait for it to end, then run this again."
 
 
 class Claim:
-    """The claim of this process to the spool in ``directory``; :meth:`take` takes it."""
+    """The claim of this process to the spool in ``directory``; :meth:`acquire` takes it."""
 
     def __init__(self, directory: Path, lock: FileLock | None, lease: Lease | None) -> None:
         self._shown = printable(str(directory))
@@ -29,7 +29,7 @@ class Claim:
         self._process = os.getpid()
 
     @classmethod
-    def take(cls, directory: Path) -> tuple[Claim, str]:
+    def acquire(cls, directory: Path) -> tuple[Claim, str]:
         """Take the claim; also a warning for a person where a part of it is missing, or an empty string.
 
         Raises SpoolBusyError when another process has it, ResourceError when no further file can be opened. Without it
@@ -47,15 +47,15 @@ class Claim:
         claim = cls(directory, lock, None)
         try:
             claim._lease = Lease(place)
-            claim._lease.take()
+            claim._lease.acquire()
         except OwnedError as error:
-            claim.give_back(remove=False)  # the lock excluded nobody: its file is the owner's
+            claim.release(remove=False)  # the lock excluded nobody: its file is the owner's
             wait = f"Wait for it to end, or {time_span(LEASE_S)} if it was killed, then run this again."
             raise SpoolBusyError(_busy(shown, error.owner, wait)) from None
         except OSError as error:
             # Too few descriptors say nothing about the file system.
             if lacking := out_of_files(trouble) or out_of_files(error):
-                claim.give_back()
+                claim.release()
                 raise lacking from None
             if trouble is not None:
                 return claim, f"{shown} cannot be locked: {reason(trouble)}. Do not flush it twice at once."
@@ -64,16 +64,16 @@ class Claim:
                 f"{shown} has no owner record: {reason(error)}. Do not flush it from two machines at once.",
             )
         except BaseException:
-            claim.give_back()
+            claim.release()
             raise
         return claim, ""
 
     @property
     def is_due(self) -> bool:
-        """Whether :meth:`hold` has something to do."""
+        """Whether :meth:`ensure` has something to do."""
         return self._lease is not None and self._lease.is_due
 
-    def hold(self) -> None:
+    def ensure(self) -> None:
         """Renew the lease if that is due. For each moment before a deed that only the owner may do.
 
         Raises SpoolBusyError when another process has taken the spool over, or may have.
@@ -89,20 +89,20 @@ class Claim:
                 "this process had not renewed its lease. Nothing is lost. Run this again once that one has ended."
             ) from None
         except OSError as error:
-            if lease.is_taken and not lease.is_trusted:
+            if lease.is_acquired and not lease.is_trusted:
                 raise SpoolBusyError(
                     f"The lease on {self._shown} cannot be renewed: {reason(error)}. Another machine may work on it. "
                     "Nothing is lost. Run this again once the file system is well."
                 ) from None
 
-    def give_back(self, *, remove: bool = True) -> None:
+    def release(self, *, remove: bool = True) -> None:
         """Let others have the spool, leaving nothing behind; with ``remove`` False not even the lock's file goes."""
         if os.getpid() != self._process:
             return  # a fork of the process that has it: not ours to give
         if self._lease is not None:
-            self._lease.give_back()
+            self._lease.release()
         if self._lock is not None:
-            self._lock.give_back(remove=remove)
+            self._lock.release(remove=remove)
 
 
 def is_claimed(directory: Path) -> bool:

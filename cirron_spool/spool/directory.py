@@ -62,7 +62,7 @@ class SpoolDirectory:
         self.path = path
         self.exists = True
         self._remedy = remedy
-        self._numbers_last = True
+        self._has_stable_inodes = True
         self._fd: int | None = None
         self._claim: Claim | None = None
         # A cancelled task does not wait for its thread: a descriptor or claim that comes after the close is released
@@ -125,7 +125,7 @@ class SpoolDirectory:
         with self._guard:
             self._closed = True
             if self._claim is not None:
-                self._claim.give_back()
+                self._claim.release()
                 self._claim = None
             if self._fd is not None:
                 close(self._fd)
@@ -192,7 +192,7 @@ class SpoolDirectory:
                 return Removal.CHANGED
             if sent is not None:
                 named = Fingerprint.of(status)
-                if named != sent and not self._is_still(name, named, sent):
+                if named != sent and not self._is_unchanged(name, named, sent):
                     return Removal.CHANGED
             os.unlink(where, dir_fd=dir_fd)
         except OSError as error:
@@ -206,14 +206,14 @@ class SpoolDirectory:
 
         Some network and union file systems have unstable inode numbers: there size and mtime decide.
         """
-        return opened == sent or (opened[2:] == sent[2:] and not self._do_numbers_last(name))
+        return opened == sent or (opened[2:] == sent[2:] and not self._are_inodes_stable(name))
 
-    def _is_still(self, name: str, named: Fingerprint, sent: Fingerprint) -> bool:
+    def _is_unchanged(self, name: str, named: Fingerprint, sent: Fingerprint) -> bool:
         """As :meth:`is_same`, for the present file, whose name has the fingerprint ``named``.
 
         ``sent`` came from a descriptor. By name, a file system may give other numbers or a rounded mtime.
         """
-        if not self._numbers_last and named[2:] == sent[2:]:
+        if not self._has_stable_inodes and named[2:] == sent[2:]:
             return True
         try:
             fd, opened = self.open_batch(name)
@@ -224,14 +224,14 @@ class SpoolDirectory:
         close(fd)
         return self.is_same(name, opened, sent)
 
-    def _do_numbers_last(self, name: str) -> bool:
+    def _are_inodes_stable(self, name: str) -> bool:
         """Whether a descriptor and the name of one file have the same numbers; asked until they differ."""
-        if self._numbers_last:
+        if self._has_stable_inodes:
             # Twice: once, the file may have been replaced in between.
-            self._numbers_last = self._do_numbers_agree(name) or self._do_numbers_agree(name)
-        return self._numbers_last
+            self._has_stable_inodes = self._do_inodes_agree(name) or self._do_inodes_agree(name)
+        return self._has_stable_inodes
 
-    def _do_numbers_agree(self, name: str) -> bool:
+    def _do_inodes_agree(self, name: str) -> bool:
         where, dir_fd = self._where(name)
         try:
             fd, opened = self.open_batch(name)
@@ -288,32 +288,32 @@ class SpoolDirectory:
         """
         from cirron_spool.spool.claim import Claim  # needed by a flush, not by inspect
 
-        claim, warning = Claim.take(self.path)
+        claim, warning = Claim.acquire(self.path)
         with self._guard:
             if self._closed:
-                claim.give_back()
+                claim.release()
             else:
                 self._claim = claim
         return warning
 
     @property
-    def is_hold_due(self) -> bool:
-        """Whether :meth:`hold` has something to do. Never blocks."""
+    def is_claim_due(self) -> bool:
+        """Whether :meth:`ensure_claim` has something to do. Never blocks."""
         claim = self._claim
         return claim is not None and claim.is_due
 
-    def hold(self) -> None:
+    def ensure_claim(self) -> None:
         """Keep the claim of :meth:`lock`, if there is one. Before each deed that only its owner may do.
 
         Raises SpoolBusyError when another process has taken the spool over, or may have.
         """
         claim = self._claim
         if claim is not None:
-            claim.hold()
+            claim.ensure()
 
     def unlock(self) -> None:
         """Give the claim back, and remove its files."""
         with self._guard:
             claim, self._claim = self._claim, None
         if claim is not None:
-            claim.give_back()
+            claim.release()

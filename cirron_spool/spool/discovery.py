@@ -32,7 +32,7 @@ class FoundSpool(NamedTuple):
     oldest_ns: int | None
 
 
-class PassedBy(NamedTuple):
+class SkippedFolder(NamedTuple):
     """A folder that the discovery did not enter, or did not take for a spool, and the reason in words."""
 
     path: Path
@@ -44,7 +44,7 @@ class _Folder(NamedTuple):
 
     batches: int
     oldest_ns: int | None
-    of_the_sdk: bool
+    has_sdk_names: bool
     is_quarantine: bool
     has_linked_spool: bool
     folders: list[tuple[str, str]]
@@ -54,22 +54,22 @@ def discover(
     roots: Iterable[Path],
     *,
     cross_file_systems: bool = False,
-    passed_by: Callable[[PassedBy], object] = lambda _: None,
-    besides: Iterable[Path] = (),
+    on_skip: Callable[[SkippedFolder], object] = lambda _: None,
+    exclude: Iterable[Path] = (),
 ) -> Iterator[FoundSpool]:
-    """Find the spools in ``roots`` and below, each once and none of ``besides``, in the order of their paths.
+    """Find the spools in ``roots`` and below, each once and none of ``exclude``, in the order of their paths.
 
     Links below a root are not followed. Folders on another file system than their root are entered only with
-    ``cross_file_systems``. No folder inside a spool is searched. ``passed_by`` is called for each folder that cannot
+    ``cross_file_systems``. No folder inside a spool is searched. ``on_skip`` is called for each folder that cannot
     be read, or that a person may have expected to be searched. Raises SpoolError, before the first spool, for a root
     that does not exist, is no directory, or cannot be read.
     """
     places = [Path(os.path.abspath(root)) for root in roots]
     for place in places:
         check_root(place)
-    seen = {identity for path in besides if (identity := identity_of(path)) is not None}
+    seen = {identity for path in exclude if (identity := identity_of(path)) is not None}
     for place in places:
-        yield from _search(place, cross_file_systems, seen, passed_by)
+        yield from _search(place, cross_file_systems, seen, on_skip)
 
 
 def check_root(root: Path) -> None:
@@ -107,14 +107,14 @@ def _search(
     root: Path,
     cross_file_systems: bool,
     seen: set[tuple[int, int]],
-    passed_by: Callable[[PassedBy], object],
+    on_skip: Callable[[SkippedFolder], object],
 ) -> Iterator[FoundSpool]:
     pending = [(root.name, os.fspath(root))]
     try:
         # The root itself may be a link: a person named it.
         top = os.stat(root)
     except OSError as error:
-        passed_by(PassedBy(root, reason(error)))
+        on_skip(SkippedFolder(root, reason(error)))
         return
     device = top.st_dev
     status: os.stat_result | None = top
@@ -125,37 +125,39 @@ def _search(
                 status = os.lstat(path)
             identity = status.st_dev, status.st_ino
             if status.st_dev != device and not cross_file_systems:
-                passed_by(PassedBy(Path(path), "another file system"))
+                on_skip(SkippedFolder(Path(path), "another file system"))
                 continue
             if not stat.S_ISDIR(status.st_mode):
                 continue  # replaced since its parent was listed
             folder = _list(path)
         except OSError as error:
             if error.errno not in GONE:
-                passed_by(PassedBy(Path(path), reason(error)))
+                on_skip(SkippedFolder(Path(path), reason(error)))
             continue
         finally:
             status = None
         is_home = name == SPOOL_NAME and path.endswith(_HOME_SUFFIX)
         if is_home or (folder.batches and not folder.is_quarantine and not is_quarantine_name(name)):
-            if is_home or folder.of_the_sdk:
+            if is_home or folder.has_sdk_names:
                 # Roots may overlap, and a mount may show a folder twice.
                 if identity not in seen:
                     seen.add(identity)
                     yield FoundSpool(Path(path), folder.batches, folder.oldest_ns)
                 continue
-            passed_by(
-                PassedBy(Path(path), "names of batches that are not the SDK's; --dir takes it as a spool")
+            on_skip(
+                SkippedFolder(
+                    Path(path), "names of batches that are not the SDK's; --dir takes it as a spool"
+                )
             )
         if folder.has_linked_spool and name == _HOME:
-            passed_by(PassedBy(Path(path, SPOOL_NAME), "a symbolic link"))
+            on_skip(SkippedFolder(Path(path, SPOOL_NAME), "a symbolic link"))
         folder.folders.sort(reverse=True)
         pending += folder.folders
 
 
 def _list(path: str) -> _Folder:
     """The contents of the folder at ``path``. Raises OSError."""
-    batches, of_the_sdk, is_quarantine, has_linked_spool = 0, True, False, False
+    batches, has_sdk_names, is_quarantine, has_linked_spool = 0, True, False, False
     # Names of the SDK's form are compared as text, which is quicker.
     oldest_name, oldest_ns = "", None
     folders: list[tuple[str, str]] = []
@@ -169,7 +171,7 @@ def _list(path: str) -> _Folder:
                         if not oldest_name or name < oldest_name:
                             oldest_name = name
                     else:
-                        of_the_sdk = False
+                        has_sdk_names = False
                         created_ns = int(match[1])
                         oldest_ns = created_ns if oldest_ns is None else min(oldest_ns, created_ns)
                     continue
@@ -181,4 +183,4 @@ def _list(path: str) -> _Folder:
     if oldest_name:
         created_ns = created_ns_of(oldest_name)
         oldest_ns = created_ns if oldest_ns is None else min(oldest_ns, created_ns)
-    return _Folder(batches, oldest_ns, of_the_sdk, is_quarantine, has_linked_spool, folders)
+    return _Folder(batches, oldest_ns, has_sdk_names, is_quarantine, has_linked_spool, folders)

@@ -71,7 +71,7 @@ class Lease:
         return self._owner is not None and clock() - self._renewed < TRUSTED_S
 
     @property
-    def is_taken(self) -> bool:
+    def is_acquired(self) -> bool:
         """Whether it was ever taken."""
         return self._owner is not None
 
@@ -81,10 +81,10 @@ class Lease:
         now = clock()
         return now - self._tried >= RENEW_S or (self._owner is not None and now - self._renewed >= TRUSTED_S)
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         """Take the lease."""
         with self._guard:
-            self._take()
+            self._acquire()
 
     def renew(self) -> None:
         """Renew the lease; take it again where its time is past, or its record is gone."""
@@ -96,14 +96,14 @@ class Lease:
                 self._renewed = began
                 return
             try:
-                self._take()
+                self._acquire()
             except OSError as error:
                 if self._owner is None or error.errno not in GONE_FROM_SERVER:
                     raise
                 # The directory is gone: nobody else can own it.
                 self._renewed = began
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Remove the record, unless another process has taken it over."""
         with self._guard:
             if self._closed:
@@ -111,7 +111,7 @@ class Lease:
             self._closed = True
             with suppress(OSError, OwnedError):
                 if self._owner is not None and not self.is_trusted:
-                    self._take()  # nobody takes it over while it is removed
+                    self._acquire()  # nobody takes it over while it is removed
                 record = self._own_record(self._owner) if self._owner is not None else None
                 if record is not None:
                     self._files.remove(self._name)
@@ -120,7 +120,7 @@ class Lease:
 
     # -- the chain of records ------------------------------------------------------------------------------------------
 
-    def _take(self) -> None:
+    def _acquire(self) -> None:
         # After its time only the record that it left shows that nobody came, did the work, and went.
         left = self._owner if self._owner is not None and not self.is_trusted else None
         began = self._tried = clock()

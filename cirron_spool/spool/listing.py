@@ -30,10 +30,10 @@ _YIELD_EVERY = 1024
 
 
 class Listing(NamedTuple):
-    """``names`` of batches, oldest first; ``strangers`` are named like batches but are no regular files."""
+    """``names`` of batches, oldest first; ``irregular`` are named like batches but are no regular files."""
 
     names: list[str]
-    strangers: tuple[str, ...]
+    irregular: tuple[str, ...]
 
 
 class Entry(NamedTuple):
@@ -46,10 +46,10 @@ class Entry(NamedTuple):
 def list_names(path: Path, fd: int | None) -> Listing:
     """List the batches by name, without a stat where the directory entry holds the type."""
     names: list[str] = []
-    strangers: list[str] = []
+    irregular: list[str] = []
     for entry, regular in _examined(path, fd):
-        (names if regular else strangers).append(entry.name)
-    return Listing(oldest_first(names), tuple(sorted(strangers)))
+        (names if regular else irregular).append(entry.name)
+    return Listing(oldest_first(names), tuple(sorted(irregular)))
 
 
 def list_sizes(path: Path, fd: int | None, unknown: list[tuple[str, OSError]] | None = None) -> list[Entry]:
@@ -119,10 +119,10 @@ def _batch_entries(path: Path, fd: int | None) -> Iterator[list[os.DirEntry[str]
         raise unusable("list", path, error) from None
 
 
-def unusable(deed: str, path: Path, error: OSError) -> CirronSpoolError:
-    """The error of a directory with which ``deed`` (read, list) failed."""
+def unusable(operation: str, path: Path, error: OSError) -> CirronSpoolError:
+    """The error of a directory with which ``operation`` (read, list) failed."""
     advice = "Check its permissions" if error.errno in _WRONG_PATH else "Check its file system"
     return resource_error(error) or SpoolError(
-        f"Cannot {deed} {printable(str(path))}: {reason(error)}. {advice}, and run this again.",
+        f"Cannot {operation} {printable(str(path))}: {reason(error)}. {advice}, and run this again.",
         exit_code=EXIT_USAGE if error.errno in _WRONG_PATH else EXIT_ATTENTION,
     )

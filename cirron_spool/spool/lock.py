@@ -37,7 +37,7 @@ class FileLock:
         self._release = release
         self._process = os.getpid()
 
-    def give_back(self, *, remove: bool = True) -> None:
+    def release(self, *, remove: bool = True) -> None:
         """Let others have it, leaving nothing behind; the file stays with ``remove`` False: another may hold it too."""
         if os.getpid() != self._process:
             return  # a fork of the process that holds it: not ours to give
@@ -61,12 +61,12 @@ def lock_file(path: str) -> FileLock:
 
     Raises HeldError when another process holds it, OSError where no lock is possible.
     """
-    return FileLock(_take(path))
+    return FileLock(_acquire(path))
 
 
 if sys.platform == "win32":
 
-    def _take(path: str) -> Callable[[bool], None]:
+    def _acquire(path: str) -> Callable[[bool], None]:
         import filelock  # needed only here
 
         lock = filelock.FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
@@ -78,7 +78,7 @@ if sys.platform == "win32":
 
     def _is_held(path: str) -> bool:
         try:
-            _take(path)(True)
+            _acquire(path)(True)
         except HeldError:
             return True
         return False
@@ -89,7 +89,7 @@ else:
     # A link is not followed, a named pipe does not block, a terminal does not become ours.
     _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
-    def _take(path: str) -> Callable[[bool], None]:
+    def _acquire(path: str) -> Callable[[bool], None]:
         import fcntl  # needed by a flush, not by inspect
 
         tries = _MOST_TRIES
@@ -101,7 +101,7 @@ else:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Unlinked: its holder gave it back between our open and our lock. Some file systems count no links.
                 if os.fstat(fd).st_nlink or not tries:
-                    return partial(_give_back, fd, path)
+                    return partial(_release_file, fd, path)
             except OSError as error:
                 os.close(fd)
                 if error.errno not in _HELD:
@@ -129,7 +129,7 @@ else:
             os.close(fd)
         return False
 
-    def _give_back(fd: int, path: str, remove: bool) -> None:
+    def _release_file(fd: int, path: str, remove: bool) -> None:
         # Removed while it is held: a waiter that has it open finds it unlinked and takes the new one.
         try:
             # A renamed directory's lock must not remove the lock of the directory that now has its path.
@@ -146,7 +146,7 @@ else:
             except FileNotFoundError:
                 pass
             except OSError as error:
-                _make_way(path, error)
+                _remove_unopenable(path, error)
             try:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666)
             except FileExistsError:
@@ -165,7 +165,7 @@ else:
         except OSError:
             return os.open(path, os.O_RDONLY | _FLAGS)
 
-    def _make_way(path: str, error: OSError) -> None:
+    def _remove_unopenable(path: str, error: OSError) -> None:
         """Remove the entry ``path`` that could not be opened, unless a process holds its lock.
 
         Raises HeldError, ``error`` where the file is not the reason, or OSError where it cannot be removed.

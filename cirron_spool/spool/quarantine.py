@@ -41,7 +41,7 @@ def set_aside(spool: SpoolDirectory, name: str, status: int | None, message: str
     Raises OSError when it cannot be moved, and SpoolBusyError once the spool was taken over; then it still is in the
     spool.
     """
-    spool.hold()
+    spool.ensure_claim()
     folder = quarantine_path(spool.path)
     folder.mkdir(mode=0o700, exist_ok=True)
     target = folder / name

@@ -45,10 +45,10 @@ class SnapshotFile(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The snapshots of a folder, oldest first. ``strangers`` are the entries that are left alone, in words."""
+    """The snapshots of a folder, oldest first. ``ignored`` are the entries that are left alone, in words."""
 
     files: list[SnapshotFile]
-    strangers: list[str]
+    ignored: list[str]
 
 
 class Incomplete(Exception):
@@ -64,20 +64,20 @@ class SnapshotFolder:
     def find(self) -> Found:
         """Find the snapshots. Raises OSError when the folder itself cannot be read."""
         files: list[SnapshotFile] = []
-        strangers: list[str] = []
+        ignored: list[str] = []
         with os.scandir(self.path) as spans:
             for span in spans:
                 if span.name.startswith("."):
                     continue
                 if not span.is_dir(follow_symlinks=False):
                     if span.is_symlink():
-                        strangers.append(f"{span.name} (a symbolic link)")
+                        ignored.append(f"{span.name} (a symbolic link)")
                 elif not _SPAN.fullmatch(span.name):
-                    strangers.append(f"{span.name} (no key can have this name)")
+                    ignored.append(f"{span.name} (no key can have this name)")
                 else:
-                    self._list_span(span, files, strangers)
+                    self._list_span(span, files, ignored)
         files.sort(key=lambda file: (file.mtime_ns, file.key))
-        return Found(files, strangers)
+        return Found(files, ignored)
 
     def open(self, snapshot: SnapshotFile) -> tuple[int, Fingerprint]:
         """A descriptor of the whole snapshot, and its fingerprint. The caller closes the descriptor.
@@ -136,17 +136,17 @@ class SnapshotFolder:
         except Vanished:
             return Removal.GONE
 
-    def _list_span(self, span: os.DirEntry[str], files: list[SnapshotFile], strangers: list[str]) -> None:
+    def _list_span(self, span: os.DirEntry[str], files: list[SnapshotFile], ignored: list[str]) -> None:
         for name in FILES:
             try:
                 status = os.lstat(os.path.join(span.path, name))
             except FileNotFoundError:
                 continue
             except OSError as error:
-                strangers.append(f"{span.name}/{name} ({error.strerror})")
+                ignored.append(f"{span.name}/{name} ({error.strerror})")
                 continue
             if status.st_mode & TYPE_BITS != REGULAR:
-                strangers.append(f"{span.name}/{name} ({kind_of_mode(status.st_mode)})")
+                ignored.append(f"{span.name}/{name} ({kind_of_mode(status.st_mode)})")
             else:
                 files.append(SnapshotFile(span.name, name, status.st_size, status.st_mtime_ns))
 

@@ -20,7 +20,7 @@ from cirron_spool.spool.snapshots import Snapshots, find_snapshots
 class Survey(NamedTuple):
     """A spool and the places beside it.
 
-    ``entries`` are the batches, oldest first. ``strangers`` are named like batches but are no regular files. ``cap``
+    ``entries`` are the batches, oldest first. ``irregular`` are named like batches but are no regular files. ``cap``
     and ``free_bytes`` are bytes; ``free_bytes`` is None where the file system does not say. ``unwritable`` is a line
     for a person, or empty, and so is ``quarantine_problem``.
     """
@@ -28,7 +28,7 @@ class Survey(NamedTuple):
     directory: Path
     exists: bool
     entries: list[Entry]
-    strangers: tuple[str, ...]
+    irregular: tuple[str, ...]
     cap: int
     is_locked: bool
     unwritable: str
@@ -53,7 +53,7 @@ def survey(directory: Path) -> Survey:
     with SpoolDirectory(directory) as spool:
         exists = spool.open()
         entries = spool.entries() if exists else []
-        strangers = spool.listing().strangers if exists else ()
+        irregular = spool.listing().irregular if exists else ()
         unwritable = ""
         try:
             if exists:
@@ -68,7 +68,7 @@ def survey(directory: Path) -> Survey:
         directory,
         exists,
         entries,
-        strangers,
+        irregular,
         spool_cap(os.environ),
         is_claimed(directory),
         unwritable,

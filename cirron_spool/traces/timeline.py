@@ -105,17 +105,17 @@ def draw(rows: Rows, number: int) -> Timeline:
             if span.start_ns - covered >= max(_SHORTEST_GAP_NS, length // _SMALLEST_PART):
                 gaps.append((covered - session.start_ns, span.start_ns - covered))
             covered = max(covered, end)
-    begun = {thread: place for place, thread in enumerate(lanes)}  # the thread that began first is the first
-    kept, rest = _cut(lines.values(), begun, length)
-    kept.sort(key=lambda line: (begun[line.thread], line.lane, line.depth))
+    first_seen = {thread: place for place, thread in enumerate(lanes)}  # in the order of their starts
+    kept, rest = _cut(lines.values(), first_seen, length)
+    kept.sort(key=lambda line: (first_seen[line.thread], line.lane, line.depth))
     shown = sum(len(line.bars) for line in kept)
     folded = sum(fold[2] for line in (*kept, rest) for fold in line.folds.values())
     return Timeline(kept, shown, folded, gaps, rest, len(lines) - len(kept))
 
 
-def _cut(lines: Iterable[Line], begun: Mapping[int | None, int], length: int) -> tuple[list[Line], Line]:
+def _cut(lines: Iterable[Line], first_seen: Mapping[int | None, int], length: int) -> tuple[list[Line], Line]:
     """The lines that are drawn, the topmost of each thread first, and one line for the spans of the others."""
-    topmost = sorted(lines, key=lambda line: (line.lane + line.depth, begun[line.thread], line.lane))
+    topmost = sorted(lines, key=lambda line: (line.lane + line.depth, first_seen[line.thread], line.lane))
     rest = Line(None, 0, 0)
     for line in topmost[MOST_LINES:]:
         for start, took, *_ in line.bars:

@@ -320,7 +320,7 @@ async def test_the_wait_for_the_next_refresh_can_be_ended(
     assert len(server.seen(REFRESH[1])) == 1
     assert snapshot(spool) == batches
     # Meanwhile no other process had to wait for us.
-    lock_file(f"{config}.lock").give_back()
+    lock_file(f"{config}.lock").release()
 
 
 async def test_no_lock_is_held_while_a_refresh_waits(spool: Path, config: Path) -> None:
@@ -330,7 +330,7 @@ async def test_no_lock_is_held_while_a_refresh_waits(spool: Path, config: Path) 
 
     def hear(event: FlushEvent) -> None:
         if isinstance(event, Warned):
-            lock_file(f"{config}.lock").give_back()
+            lock_file(f"{config}.lock").release()
             free.append(True)
 
     with ScriptedServer() as server:
@@ -361,5 +361,5 @@ async def test_the_wait_for_another_processs_refresh_can_be_cancelled(
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-    lock.give_back()
+    lock.release()
     assert server.seen(REFRESH[1]) == []

@@ -121,7 +121,7 @@ async def test_a_lock_that_another_process_keeps_does_not_keep_us(
     lock = lock_file(f"{config}.lock")
     with ScriptedServer(check_auth=True) as server:
         result = await flush(server, spool, config)
-    lock.give_back()
+    lock.release()
     assert (result.uploaded, server.platform.rotations) == (1, 1)
 
 
@@ -135,4 +135,4 @@ async def test_a_lock_that_another_user_left_beside_the_configuration_is_taken_o
             assert lock is not None
             with pytest.raises(HeldError):
                 lock_file(str(folder / "config.json.lock"))
-            lock.give_back()
+            lock.release()

@@ -64,18 +64,18 @@ async def manager_of(
 
 async def test_callers_that_wait_share_the_outcome_and_later_ones_do_not() -> None:
     flight: SingleFlight[int] = SingleFlight()
-    begun, release = asyncio.Event(), asyncio.Event()
+    started, release = asyncio.Event(), asyncio.Event()
     requests: list[str] = []
 
     async def request() -> int:
         requests.append("request")
-        begun.set()
+        started.set()
         await release.wait()
         return len(requests)
 
     callers = [asyncio.ensure_future(flight.run("a", request)) for _ in range(3)]
     other = asyncio.ensure_future(flight.run("b", request))
-    await begun.wait()
+    await started.wait()
     release.set()
     assert await asyncio.gather(*callers) == [1, 1, 1]
     assert await other == 2  # another subject has another outcome
@@ -85,10 +85,10 @@ async def test_callers_that_wait_share_the_outcome_and_later_ones_do_not() -> No
 @pytest.mark.parametrize("how", ["cancelled", "raised"])
 async def test_the_next_caller_repeats_a_request_without_an_outcome(how: str) -> None:
     flight: SingleFlight[str] = SingleFlight()
-    begun, release = asyncio.Event(), asyncio.Event()
+    started, release = asyncio.Event(), asyncio.Event()
 
     async def no_outcome() -> str:
-        begun.set()
+        started.set()
         await release.wait()
         raise OSError
 
@@ -96,7 +96,7 @@ async def test_the_next_caller_repeats_a_request_without_an_outcome(how: str) ->
         return "outcome"
 
     first = asyncio.ensure_future(flight.run("a", no_outcome))
-    await begun.wait()
+    await started.wait()
     rest = [asyncio.ensure_future(flight.run("a", outcome)) for _ in range(2)]
     await asyncio.sleep(0)
     if how == "cancelled":

@@ -45,5 +45,5 @@ async def test_a_login_goes_without_a_lock_that_stays_held_and_a_setting_does_no
         else:
             await update_locked(path, lambda document: document.update(a=1))
     finally:
-        lock.give_back()
+        lock.release()
     assert path.exists() != needed

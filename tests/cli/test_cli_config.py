@@ -700,7 +700,7 @@ def test_a_change_waits_for_the_lock(tmp_path: Path) -> None:
     with spawn_cli("config", "set", "timeout", "30s", home=tmp_path, cwd=tmp_path) as running:
         # Another process ends its change meanwhile.
         write_config(tmp_path, theme=2)
-        lock.give_back()
+        lock.release()
         assert running.finish().returncode == 0
     assert stored(tmp_path) == {"theme": 2, "timeout": 30000}
 
@@ -760,7 +760,7 @@ def test_a_lock_that_stays_held_is_temporary(
     try:
         assert cirron_spool(["config", "set", "timeout", "30s"]) == 4
     finally:
-        lock.give_back()
+        lock.release()
     said = f"Error: Another process is changing {file}. Run this again later.\n"
     assert tuple(capsys.readouterr()) == ("", said)
     assert stored(tmp_path) == {"timeout": 5000}

@@ -22,7 +22,7 @@ def test_a_flush_with_a_deadline_says_what_is_left(spool: Path) -> None:
         done = run_cli("flush", "--dir", spool, "--deadline", "1500ms", env=env)
     assert (done.returncode, done.stdout) == (4, "Uploaded: 0  Failed: 0  Skipped: 2\n")
     assert done.stderr == (
-        "Warning: The deadline is near: no further batch is begun.\n"
+        "Warning: The deadline is near: no further batch is started.\n"
         "Warning: Stopping flush; 2 batches left in spool.\n"
     )
 

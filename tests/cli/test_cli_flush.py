@@ -249,8 +249,8 @@ def test_out_of_retries_is_for_later(tmp_path: Path) -> None:
             "Warning: Stopping flush; 1 batch left in spool.",
         ]
         assert (done.returncode, done.stdout) == (4, "Uploaded: 0  Failed: 1  Skipped: 1\n")
-        passed_by = flush(tmp_path, "--retries", "0", "--keep-going")
-    assert (passed_by.returncode, passed_by.stdout) == (4, "Uploaded: 1  Failed: 1  Skipped: 0\n")
+        on_skip = flush(tmp_path, "--retries", "0", "--keep-going")
+    assert (on_skip.returncode, on_skip.stdout) == (4, "Uploaded: 1  Failed: 1  Skipped: 0\n")
     assert snapshot(tmp_path / ".cirron/spool") == written[:1]
 
 

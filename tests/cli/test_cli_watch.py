@@ -17,7 +17,7 @@ from support.scripted import ScriptedServer
 from support.spools import TINY, profiled_run, sdk_batches, snapshot, write_batch
 
 TOKEN = "sk-watching"
-BEGUN = "Watching the spool."
+STARTED = "Watching the spool."
 RUN = "from cirron_spool.cli.main import cirron_spool; sys.exit(cirron_spool())\n"
 
 
@@ -41,7 +41,7 @@ def test_a_run_is_followed_until_a_signal(
 ) -> None:
     with ScriptedServer() as server:
         with watch(server, tmp_path) as running:
-            running.wait_for_text(BEGUN, "stderr")
+            running.wait_for_text(STARTED, "stderr")
             profiled_run(spool.parent, batches=3, followed=True)
             server.wait_for(lambda server: len(server.deliveries) >= 3)
             running.send_signal(number)
@@ -173,7 +173,7 @@ def test_it_ends_with_a_process_or_when_idle(tmp_path: Path, spool: Path) -> Non
     with ScriptedServer() as server:
         run = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
         with watch(server, tmp_path, "--until-pid", str(run.pid)) as running:
-            running.wait_for_text(BEGUN, "stderr")
+            running.wait_for_text(STARTED, "stderr")
             sdk_batches(spool, 2, spans=TINY)
             run.communicate(b"\n")
             done = running.finish()

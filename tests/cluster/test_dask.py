@@ -75,7 +75,7 @@ def test_all_is_delivered_by_both_workers(cluster: DaskCluster, tmp_path: Path) 
         result = asyncio.run(
             flush_on_dask([tmp_path], scheduler=cluster.address, api_url=server.url, on_event=events.append)
         )
-        # The one with the oldest batch is begun first.
+        # The one with the oldest batch is started first.
         check_order(server, spools)
     assert [spool.directory for spool in result.spools] == [*spools, tmp_path / "run99" / ".cirron" / "spool"]
     assert (result.exit_code, result.uploaded, result.warnings) == (0, 27, ())
@@ -185,7 +185,7 @@ def test_a_stop_ends_what_runs_and_keeps_the_rest(cluster: DaskCluster, tmp_path
 
     with ScriptedServer(*[ok(stall_before=gate)] * 8) as server:
         result = asyncio.run(flush())
-    # A thread may have begun its next batch just before it heard of the stop.
+    # A thread may have started its next batch just before it heard of the stop.
     assert 8 <= len(server.deliveries) <= 16
     assert (result.exit_code, result.uploaded) == (4, len(server.deliveries))
     assert result.untried == sum(len(snapshot(path)) for path in spools) == 90 - result.uploaded

@@ -54,7 +54,7 @@ class Events:
     def warnings(self) -> list[str]:
         return [each.event.message for each in self.seen if isinstance(each.event, Warned)]
 
-    def begun(self) -> list[Path | None]:
+    def started(self) -> list[Path | None]:
         return [each.directory for each in self.seen if isinstance(each.event, Started)]
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -120,7 +120,7 @@ async def test_the_oldest_batch_decides_which_spool_begins(tmp_path: Path) -> No
     events = Events()
     with ScriptedServer() as server:
         await flush_spools(tmp_path, spools=1, api_url=server.url, token=TOKEN, on_event=events)
-    assert events.begun() == [spools[name] for name in "bca"]
+    assert events.started() == [spools[name] for name in "bca"]
 
 
 async def test_a_long_spool_gives_its_place_to_a_waiting_one(
@@ -217,7 +217,7 @@ async def test_an_outage_ends_all_after_some_spools(tmp_path: Path) -> None:
         result = await flush_spools(tmp_path, spools=1, retries=1, api_url=server.url, token=TOKEN)
         assert len(server.uploads) == 6
     assert result.exit_code == 4
-    assert result.warnings == ("3 spools in a row are out of retries, so no further spool is begun.",)
+    assert result.warnings == ("3 spools in a row are out of retries, so no further spool is started.",)
 
 
 async def test_a_root_that_is_not_there_and_options_that_cannot_be(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ async def test_a_watch_finds_new_spools_and_new_batches(
         poisoned = root / "bad" / ".cirron" / "spool"
         write_batch(poisoned, 1, "bad0")
         write_batch(poisoned, 2, "bad1")
-        await events.until(lambda: poisoned in events.begun())
+        await events.until(lambda: poisoned in events.started())
         write_batch(first, 60, "a60")
         await events.uploaded(5)
         write_batch(first, 70, "a70")  # sealed by the time of the stop
@@ -327,7 +327,7 @@ async def test_a_deadline_is_said_once_and_ends_all_in_time(tmp_path: Path) -> N
             tmp_path, spools=2, api_url=server.url, token=TOKEN, deadline=timedelta(seconds=0.4)
         )
         assert len(server.uploads) == 2
-    assert result.warnings == ("The deadline is near: no further batch is begun.",)
+    assert result.warnings == ("The deadline is near: no further batch is started.",)
     assert {(each.exit_code, each.untried, each.warnings) for each in result.spools} == {(4, 3, ())}
 
 
@@ -345,5 +345,5 @@ async def test_a_watch_says_once_what_cannot_be_sent(tmp_path: Path, monkeypatch
             on_event=events,
             watch=WatchOptions(None, 0.3, 5.0),
         )
-    assert events.begun() == [odd]
+    assert events.started() == [odd]
     assert (result.skipped, result.exit_code) == (1, 1)

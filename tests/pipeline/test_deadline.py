@@ -16,7 +16,7 @@ from support.spools import TINY, sdk_batches, snapshot
 
 pytestmark = pytest.mark.anyio
 
-NEAR = "The deadline is near: no further batch is begun."
+NEAR = "The deadline is near: no further batch is started."
 SOON = timedelta(milliseconds=600)
 
 
@@ -41,7 +41,7 @@ async def test_a_flush_that_ends_before_its_deadline_is_as_any_other(spool: Path
 
 @pytest.mark.thorough
 async def test_the_batch_in_flight_has_the_time_that_is_left(spool: Path) -> None:
-    """The last answer comes when the stop has begun: the batch arrives, and nothing is left."""
+    """The last answer comes when the stop has started: the batch arrives, and nothing is left."""
     sdk_batches(spool, 1, spans=TINY)
     gate = Gate()
     with ScriptedServer(Answer(stall_before=gate)) as server:

@@ -89,7 +89,7 @@ class Reader:
             last = now
             if same == 30 and frame is not None and frame.f_code.co_filename == disk_thread.__file__:
                 return
-            await anyio.sleep(0.001)  # no event tells that a thread has begun to wait
+            await anyio.sleep(0.001)  # no event tells that a thread has started to wait
         pytest.fail("the thread never rests")
 
 
@@ -443,7 +443,7 @@ async def test_changed_while_it_was_uploaded_is_kept(
         (
             batches[0].name,
             None,
-            f"Uploaded {batches[0].name}, but its file changed meanwhile and stays in the spool. Check it.",
+            f"Uploaded {batches[0].name}, but its file changed during the upload and stays in the spool. Check it.",
         )
     ]
     assert (result.uploaded, result.failed, result.skipped, result.exit_code) == (0, 1, 2, 1)

@@ -426,10 +426,10 @@ async def test_leaving_finishes_every_delete_and_calls_the_last_step_in_the_thre
     disk = make()
     names = disk.write(10, LARGE, 10)
     at_end: list[tuple[int, bool]] = []
-    begun, gate = threading.Event(), threading.Event()
+    started, gate = threading.Event(), threading.Event()
 
     def late(name: str) -> None:
-        begun.set()
+        started.set()
         if name == names[1]:
             assert gate.wait(SAFETY_NET)
 
@@ -447,7 +447,7 @@ async def test_leaving_finishes_every_delete_and_calls_the_last_step_in_the_thre
                 raise KeyError
 
     using = asyncio.ensure_future(use())
-    await asyncio.to_thread(begun.wait, SAFETY_NET)
+    await asyncio.to_thread(started.wait, SAFETY_NET)
     await a_few_turns()
     if ends_by == "cancelled again and again":
         for _ in range(3):
@@ -533,15 +533,15 @@ async def test_a_job_returns_its_result_or_raises_in_the_caller(make: MakeDisk) 
 
 async def test_a_cancelled_job_is_not_waited_for(make: MakeDisk) -> None:
     disk = make()
-    gate, begun = threading.Event(), threading.Event()
+    gate, started = threading.Event(), threading.Event()
 
     def job() -> None:
-        begun.set()
+        started.set()
         gate.wait(SAFETY_NET)
 
     async with disk.worker() as worker:
         running = asyncio.ensure_future(worker.run(job))
-        await asyncio.to_thread(begun.wait, SAFETY_NET)
+        await asyncio.to_thread(started.wait, SAFETY_NET)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running

@@ -261,23 +261,23 @@ def test_no_more_is_read_than_is_compressed() -> None:
 class Held:
     """Makes an encoder's helper wait: before its first block until ``first``, before its second until ``gate``.
 
-    What the helper began is in ``begun``.
+    What the helper began is in ``started``.
     """
 
     def __init__(self, encoder: Encoder) -> None:
         self.first = threading.Event()
         self.gate = threading.Event()
         self.waits = threading.Event()
-        self.begun: list[bytes] = []
+        self.started: list[bytes] = []
         self._deflater = encoder.library.deflater
         self._streams = threading.get_ident()
         encoder.library = replace(encoder.library, deflater=self._wait)
 
     def _wait(self, level: int, before: bytes) -> Compressor:
         if threading.get_ident() != self._streams:
-            self.begun.append(before)
+            self.started.append(before)
             assert self.first.wait(SAFETY_NET)
-            if len(self.begun) > 1:
+            if len(self.started) > 1:
                 self.waits.set()
                 assert self.gate.wait(SAFETY_NET)
         return self._deflater(level, before)
@@ -320,7 +320,7 @@ def test_a_stream_that_is_left_midway_is_not_compressed_on(monkeypatch: pytest.M
     # The helper goes on: what it is given next is done, and what the stream still wanted is not.
     assert encoder._helper is not None
     assert encoder._helper.submit(gzip.decompress, encoder.gzip(b"z")).result(SAFETY_NET) == b"z"
-    assert held.begun == [b"", b"\0" * 100]
+    assert held.started == [b"", b"\0" * 100]
     encoder.close()
     assert left_alone(encoder)
 
@@ -342,7 +342,7 @@ def test_what_the_helper_has_not_begun_when_a_stream_ends_is_done_beside_it(
     data = [number * 100 for number in (b"0", b"1", b"2", b"3")]
     # The helper is at the first, the second waits for it, the others are the stream's own thread's.
     assert one_member(b"".join(encoder.gzip_parts(iter(data)))) == b"".join(data)
-    assert held.begun == [b""]
+    assert held.started == [b""]
     encoder.close()
 
 
@@ -351,7 +351,7 @@ def test_after_close_nothing_is_compressed_beside(monkeypatch: pytest.MonkeyPatc
     encoder.close()
     held.gate.set()
     assert left_alone(encoder)
-    assert held.begun == [b"", b"\0" * 100]  # one that was under way, none that waited
+    assert held.started == [b"", b"\0" * 100]  # one that was under way, none that waited
     blocks = [b"x" * 100] * 3
     assert one_member(b"".join(encoder.gzip_parts(iter(blocks)))) == b"".join(blocks)
     assert left_alone(encoder)

@@ -1,4 +1,4 @@
-"""Several batches in flight: begun oldest first, deleted strictly oldest first, the spool always a suffix of itself."""
+"""Several batches in flight are sent and deleted oldest first. The spool always is a suffix of its listing."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ async def test_up_to_n_are_in_flight(spool: Path, in_flight: int, deletes: Delet
     assert results[0].uploaded == 12
     assert server.delivered == {batch.batch_id: batch.data for batch in batches}
     assert deletes.names == [batch.name for batch in batches]
-    begun = [event.name for event in events if isinstance(event, Sending)]
-    assert begun == [batch.name for batch in batches]
-    assert [event.name for event in events if isinstance(event, Uploaded)] == begun
+    started = [event.name for event in events if isinstance(event, Sending)]
+    assert started == [batch.name for batch in batches]
+    assert [event.name for event in events if isinstance(event, Uploaded)] == started
 
 
 async def test_they_are_deleted_oldest_first_however_they_are_answered(
@@ -259,7 +259,7 @@ async def test_stop_with_several_in_flight(spool: Path, deletes: DeleteWatch) ->
             stop.set()
             await anyio.wait_all_tasks_blocked()
             gate.open()
-    # All four were acknowledged in time, so all four are gone; nothing new was begun.
+    # All four were acknowledged in time, so all four are gone; nothing new was started.
     assert len(server.uploads) == 4
     assert snapshot(spool) == batches[4:]
     assert (results[0].uploaded, results[0].skipped, results[0].exit_code) == (4, 6, 4)

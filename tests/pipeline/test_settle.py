@@ -29,7 +29,9 @@ from support.settling import BODY, NAME, SENT, Flush, outcome
 pytestmark = pytest.mark.anyio
 
 ACKNOWLEDGED = Verdict(Action.ACKNOWLEDGED, 202, exit_code=0)
-REJECTED = Verdict(Action.REJECTED, 400, f"Rejected {NAME}: HTTP 400 Bad Request", hint="A hint.", said="no")
+REJECTED = Verdict(
+    Action.REJECTED, 400, f"Rejected {NAME}: HTTP 400 Bad Request", hint="A hint.", server_message="no"
+)
 RETRY = Verdict(Action.RETRY, 503, f"Upload of {NAME} failed: HTTP 503", exit_code=EXIT_TEMPFAIL)
 STOP = Verdict(Action.STOP, 404, "The route is not there.", hint="Check apiUrl.")
 REFUSED = Verdict(Action.REFRESH, 401, f"Auth rejected (401) for {NAME}.", exit_code=EXIT_AUTH)
@@ -92,9 +94,7 @@ async def test_another_file_than_the_one_that_was_sent_is_kept(make: MakeFlush) 
     batch = flush.prepared()
     flush.spool.path_of(NAME).write_bytes(BODY + b" ")
     await flush.settle(ACKNOWLEDGED, batch)
-    message = (
-        f"Uploaded {NAME}, but its file changed meanwhile and stays in the spool. Check it."  # word for word
-    )
+    message = f"Uploaded {NAME}, but its file changed during the upload and stays in the spool. Check it."
     assert flush.left == [NAME]
     assert counts(flush) == {"failed": 1, "exit_code": EXIT_ATTENTION}
     assert flush.tally.failures == [BatchFailure(NAME, None, message)]
@@ -290,7 +290,7 @@ async def test_a_rejected_batch_ends_the_flush_unless_it_is_to_be_set_aside(
 @pytest.mark.parametrize(("said", "message"), [("no", f"{REJECTED.message}: no"), ("", REJECTED.message)])
 async def test_a_rejected_batch_is_set_aside(make: MakeFlush, said: str, message: str) -> None:
     flush = make(quarantine=True)
-    await flush.settle(Verdict(Action.REJECTED, 400, REJECTED.message, hint="A hint.", said=said))
+    await flush.settle(Verdict(Action.REJECTED, 400, REJECTED.message, hint="A hint.", server_message=said))
     [rejection] = entries(flush.spool.path)
     assert flush.left == []
     assert (rejection.name, rejection.status, rejection.message) == (NAME, 400, message)

@@ -30,7 +30,7 @@ from cirron_spool import (
     watch_spool,
 )
 from cirron_spool.pipeline.awaited_process import AwaitedProcess
-from cirron_spool.pipeline.notices import Notices
+from cirron_spool.pipeline.notifications import Notifications
 from cirron_spool.pipeline.patience import LOGIN_POLL_S
 from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.lock import LOCK_NAME
@@ -121,7 +121,7 @@ async def test_a_notice_of_the_file_system_wakes_the_watch(
 async def test_notices_follow_the_directory_that_has_the_path(spool: Path) -> None:
     pytest.importorskip("watchfiles")
     noticed = asyncio.Event()
-    notices = Notices(spool, noticed.set)
+    notices = Notifications(spool, noticed.set)
     running = asyncio.create_task(notices.run())
     for _ in range(3):
         noticed.clear()
@@ -138,7 +138,7 @@ async def test_notices_follow_the_directory_that_has_the_path(spool: Path) -> No
 
 async def test_without_the_extra_there_are_no_notices(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "watchfiles", None)
-    await Notices(spool, lambda: None).run()  # returns
+    await Notifications(spool, lambda: None).run()  # returns
 
 
 async def test_leaving_the_block_delivers_what_is_sealed_by_then(spool: Path) -> None:

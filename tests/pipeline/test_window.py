@@ -1,4 +1,4 @@
-"""The batches in flight: begun in order, concluded strictly in order, and let go of when a flush ends.
+"""The batches in flight: started in order, concluded strictly in order, and let go of when a flush ends.
 
 The deliveries are ours to end, so that each order of events can be had; the spool, the conclusions and the deletes
 are real. ``pipeline/test_in_flight.py`` has whole flushes with several in flight.
@@ -50,7 +50,7 @@ class Deliveries:
     """Stands for the network: a delivery comes to what a test says, when it says so."""
 
     def __init__(self) -> None:
-        self.begun: list[str] = []
+        self.started: list[str] = []
         self.cancelled: list[str] = []
         self.stopping = False
         self.outcomes: dict[str, asyncio.Future[Outcome]] = {
@@ -58,7 +58,7 @@ class Deliveries:
         }
 
     async def deliver(self, batch: Prepared) -> Outcome:
-        self.begun.append(batch.name)
+        self.started.append(batch.name)
         try:
             return await self.outcomes[batch.name]
         except asyncio.CancelledError:
@@ -126,7 +126,7 @@ def fly(tmp_path: Path, request: pytest.FixtureRequest) -> Fly:
     return flown
 
 
-# -- begun and concluded in order --------------------------------------------------------------------------------
+# -- started and concluded in order --------------------------------------------------------------------------------
 
 
 async def test_several_are_begun_at_once_and_deleted_in_order(fly: Fly) -> None:
@@ -134,7 +134,7 @@ async def test_several_are_begun_at_once_and_deleted_in_order(fly: Fly) -> None:
         flight.begin(0, 1, 2)
         await flight.ends(_2=ACKNOWLEDGED, _1=ACKNOWLEDGED)
         await flight.window.make_room()  # there is some
-        assert flight.deliveries.begun == NAMES[:3]
+        assert flight.deliveries.started == NAMES[:3]
         assert flight.events == []
         await flight.ends(_0=ACKNOWLEDGED)
         await flight.window.finish()
@@ -148,7 +148,7 @@ async def test_one_at_a_time_takes_no_task(fly: Fly) -> None:
         taking = asyncio.ensure_future(flight.take(0))
         await a_few_turns()
         assert asyncio.all_tasks() == {*before, taking}
-        assert flight.deliveries.begun == NAMES[:1]
+        assert flight.deliveries.started == NAMES[:1]
         await flight.ends(_0=ACKNOWLEDGED)
         assert taking.done()
         assert await flight.reported() == [Uploaded]
@@ -233,7 +233,7 @@ async def test_a_batch_is_taken_once_there_is_room_for_another(fly: Fly, most: i
         taken = [asyncio.ensure_future(flight.take(number)) for number in range(most)]
         await a_few_turns()
         assert [taking.done() for taking in taken] == [*[True] * (most - 1), False]
-        assert flight.deliveries.begun == NAMES[:most]
+        assert flight.deliveries.started == NAMES[:most]
         await flight.ends(_0=ACKNOWLEDGED)
         assert all(taking.done() for taking in taken)
         await flight.ends(_1=ACKNOWLEDGED)

@@ -45,7 +45,7 @@ def test_each_2xx_acknowledges(status: int, kind: str | None) -> None:
     ],
 )
 def test_its_address(body: bytes, kind: str | None, location: str, uri: str) -> None:
-    said = judged(201, body, kind, location=location).said
+    said = judged(201, body, kind, location=location).server_message
     assert said == uri or (uri.endswith("m/") and said.startswith(uri) and "sk-secret" not in said)
 
 

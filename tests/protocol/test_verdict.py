@@ -712,7 +712,7 @@ def test_what_an_answer_and_a_verdict_are_unless_it_is_said() -> None:
 )
 def test_a_rejection_that_says_nothing(body: bytes) -> None:
     verdict = judged(answer(400, body, JSON))
-    assert (verdict.said, verdict.hint) == ("", STAYS)
+    assert (verdict.server_message, verdict.hint) == ("", STAYS)
 
 
 @pytest.mark.parametrize(
@@ -720,7 +720,7 @@ def test_a_rejection_that_says_nothing(body: bytes) -> None:
 )
 def test_what_the_server_said_ends_as_a_sentence(said: str, shown: str) -> None:
     verdict = judged(answer(400, json.dumps({"message": said}).encode(), JSON))
-    assert (verdict.said, verdict.hint) == (said, f"The server said: {shown}{STAYS}")
+    assert (verdict.server_message, verdict.hint) == (said, f"The server said: {shown}{STAYS}")
 
 
 @pytest.mark.parametrize("status", [299, 300, 301, 398, 399, 402])
@@ -766,5 +766,5 @@ def test_a_cut_shows_no_part_of_a_secret(answer: Answer) -> None:
         judge_auth(answer, failed="The token could not be renewed", now=NOW, secrets=(TOKEN,)),
     ]
     for verdict in verdicts:
-        assert "s3cret" not in f"{verdict.message} {verdict.hint} {verdict.said}".lower()
+        assert "s3cret" not in f"{verdict.message} {verdict.hint} {verdict.server_message}".lower()
     assert verdicts[0].action is judge(answer, name=NAME, origin="https://a", now=NOW).action

@@ -71,7 +71,7 @@ async def test_an_idle_kept_alive_connection_outlives_the_time_for_a_head(start:
             silent, other = await peer.connect()
             await ended(silent)  # a newer connection has been cut meanwhile
             other.close()
-        writer.write(b"GET /x")  # and a head begun on the old one has its time again
+        writer.write(b"GET /x")  # and a head started on the old one has its time again
         assert (await ended(first)).startswith(b"HTTP/1.1 408 ")
         writer.close()
 

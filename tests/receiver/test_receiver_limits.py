@@ -141,12 +141,12 @@ async def test_latency_comes_before_each_answer(monkeypatch: pytest.MonkeyPatch)
 async def test_a_shaped_receiver_takes_its_time(start: Start) -> None:
     loop = asyncio.get_running_loop()
     async with start(latency_ms=50, bandwidth=1_000_000) as peer:
-        begun = loop.time()
+        started = loop.time()
         assert (await peer.request("GET", "/nothing")).status == 404
-        assert loop.time() - begun >= 0.05
-        begun = loop.time()
+        assert loop.time() - started >= 0.05
+        started = loop.time()
         assert (await peer.post(b'{"a":"' + b"x" * 200_000 + b'"}')).status == 200
-        assert loop.time() - begun >= 0.25
+        assert loop.time() - started >= 0.25
 
 
 _SERVE = """

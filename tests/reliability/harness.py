@@ -53,7 +53,7 @@ class Vault(ScriptedServer):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.plan: Plan | None = None
-        self.arrivals: Counter[str] = Counter()  # uploads begun, by batch id
+        self.arrivals: Counter[str] = Counter()  # uploads started, by batch id
         self.arrived_order: list[str] = []  # batch ids as their uploads began, until somebody empties it
         self.acknowledged: dict[str, set[str]] = {}  # digests by batch id
         self.acknowledged_order: list[str] = []  # as arrived_order, of whole acknowledgements

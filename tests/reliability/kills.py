@@ -40,7 +40,7 @@ class Report:
     survived: int = 0  # flushes that ended before their kill
     written: int = 0
     delivered: int = 0
-    resends: int = 0  # uploads of a batch whose upload had begun before
+    resends: int = 0  # uploads of a batch whose upload had started before
     most_seen_on_disk: int = 0
     seen_on_disk: Counter[int] = field(
         default_factory=Counter

@@ -252,7 +252,7 @@ class Spool(RuleBasedStateMachine):
             if followed and gone_s > LEASE_S:
                 follower = leases.Lease(str(self.spool))
                 with suppress(leases.OwnedError):  # a delete was due, so the owner has asked already
-                    follower.take()
+                    follower.acquire()
                     self.leave_record(0.0)  # and it goes on, on its machine
                     at_follow.append(self.on_disk())
 

@@ -301,13 +301,13 @@ def _numbered(log: str, begins: str) -> dict[tuple[str, int], bool]:
     """
     by_thread: Counter[tuple[str, str]] = Counter()
     numbered: dict[tuple[str, int], bool] = {}
-    begun = False
+    started = False
     for line in log.splitlines():
-        begun = begun or (begins in line and "execve(" not in line)
+        started = started or (begins in line and "execve(" not in line)
         match = _CALL.match(line)
         if match and " resumed" not in match[0]:
             by_thread[match[2], match[1]] += 1
-            if not begun:
+            if not started:
                 continue
             key = match[2], by_thread[match[2], match[1]]
             numbered[key] = numbered.get(key, True) and _PIPE.search(line) is not None

@@ -14,7 +14,7 @@ from zygote import Zygote
 def test_200_kills_lose_nothing(tmp_path: Path) -> None:
     report = kills.run(tmp_path, 200, new_seed())
     print(report)
-    # It did not only kill flushes that had not begun, or were over.
+    # It did not only kill flushes that had not started, or were over.
     assert report.seen_on_disk[1] > 10 and report.seen_on_disk[2] > 0
     assert all(report.by_mode[mode] > 10 for mode in kills.MODES)
 

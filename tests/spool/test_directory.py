@@ -114,7 +114,7 @@ def test_strangers_are_told_apart_without_blocking(spool: SpoolDirectory, folder
     assert str(caught.value) == kind == spool.kind_of(NAME)
     assert descriptors() == before
     listing = spool.listing()
-    assert (listing.names, listing.strangers) == ([], (NAME,))
+    assert (listing.names, listing.irregular) == ([], (NAME,))
     assert spool.entries() == []
     assert not spool.has_batches()
     assert spool.delete(NAME, None) is Removal.CHANGED
@@ -125,7 +125,7 @@ def test_a_dangling_link_is_a_stranger_too(spool: SpoolDirectory, folder: Path) 
     (folder / NAME).symlink_to("nowhere")
     with pytest.raises(NotABatch, match="a symbolic link"):
         spool.open_batch(NAME)
-    assert spool.listing().strangers == (NAME,)
+    assert spool.listing().irregular == (NAME,)
 
 
 def test_a_pipe_with_a_writer_is_not_read(spool: SpoolDirectory, folder: Path) -> None:
@@ -343,7 +343,7 @@ def test_listing_ignores_everything_else(spool: SpoolDirectory, folder: Path) ->
     (folder / "sub" / "8-a.json").touch()
     listing = spool.listing()
     assert listing.names == batches
-    assert listing.strangers == ("5-a.json", "6-a.json", "7-a.json")
+    assert listing.irregular == ("5-a.json", "6-a.json", "7-a.json")
     assert spool.entries() == [Entry(name, len(name)) for name in batches]
     assert spool.has_batches()
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from cirron_spool.errors import SpoolError
-from cirron_spool.spool.discovery import FoundSpool, PassedBy, discover
+from cirron_spool.spool.discovery import FoundSpool, SkippedFolder, discover
 from support.spools import FIRST_NS, TINY, sdk_batches, write_batch
 from support.users import NOBODY, as_user, needs_root, shared_folder
 
 
 def search(*roots: Path) -> tuple[list[FoundSpool], dict[Path, str]]:
-    passed: list[PassedBy] = []
-    return list(discover(roots, passed_by=passed.append)), {folder.path: folder.reason for folder in passed}
+    passed: list[SkippedFolder] = []
+    return list(discover(roots, on_skip=passed.append)), {folder.path: folder.reason for folder in passed}
 
 
 def test_an_archive_of_odd_folders(tmp_path: Path) -> None:

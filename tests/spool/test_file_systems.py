@@ -253,5 +253,5 @@ def test_a_batch_that_was_replaced_is_kept_whatever_the_numbers(
             done = running.finish()
     assert done.returncode == 1
     [error] = lines(done, "Error: ")
-    assert "its file changed meanwhile and stays in the spool" in error
+    assert "its file changed during the upload and stays in the spool" in error
     assert (spool / batches[1].name).read_bytes() == replaced

@@ -110,7 +110,7 @@ def test_whose_it_is(tmp_path: Path, case: Case) -> None:
             assert spool.lock() == ""
             with pytest.raises(SpoolBusyError):
                 other.lock()
-            spool.hold()
+            spool.ensure_claim()
         else:
             with pytest.raises(SpoolBusyError, match=f"Another cirron-spool is working on {tmp_path}"):
                 spool.lock()
@@ -123,11 +123,11 @@ def test_a_record_from_the_future_counts_down_from_the_present(tmp_path: Path) -
     path = record(tmp_path, age_s=-LEASE_S * 100)
     lease = Lease(str(tmp_path))
     with pytest.raises(OwnedError):
-        lease.take()
+        lease.acquire()
     now = tmp_path / "now"
     now.touch()
     assert abs(path.stat().st_mtime_ns - now.stat().st_mtime_ns) < LEASE_S * 1e9
-    lease.give_back()
+    lease.release()
 
 
 def test_no_clock_of_a_machine_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,8 +137,8 @@ def test_no_clock_of_a_machine_decides(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.setattr("time.time_ns", lambda skew_s=skew_s: round(skew_s * 1e9))
         lease = Lease(str(tmp_path))
         with pytest.raises(OwnedError):
-            lease.take()
-        lease.give_back()
+            lease.acquire()
+        lease.release()
 
 
 def test_of_two_that_take_over_at_once_one_wins(tmp_path: Path) -> None:
@@ -174,14 +174,14 @@ def _take_over_twice(folder: Path, *, at_step: int) -> bool:
     assert os.listdir(folder) == [RECORD_NAME]
     owners[0].renew()
     for lease in (first, second):
-        lease.give_back()
+        lease.release()
     assert os.listdir(folder) == []
     return steps >= at_step
 
 
 def _try(lease: Lease, owners: list[Lease]) -> None:
     try:
-        lease.take()
+        lease.acquire()
     except OwnedError:
         return
     owners.append(lease)
@@ -194,13 +194,13 @@ def test_a_take_over_that_was_killed_half_way_is_taken_over_in_turn(tmp_path: Pa
     half = record(tmp_path, age_s=LEASE_S + 1, name=f"{RECORD_NAME}.{key}.next")
     record(tmp_path, age_s=LEASE_S + 1, name=f"{RECORD_NAME}.{'0' * 16}")  # a candidate that was never linked
     lease = Lease(str(tmp_path))
-    lease.take()
+    lease.acquire()
     assert not half.exists()
     other = Lease(str(tmp_path))
     with pytest.raises(OwnedError):
-        other.take()
-    other.give_back()
-    lease.give_back()
+        other.acquire()
+    other.release()
+    lease.release()
     assert os.listdir(tmp_path) == []
 
 
@@ -210,8 +210,8 @@ def test_the_take_over_under_way_counts(tmp_path: Path) -> None:
     record(tmp_path, name=f"{RECORD_NAME}.{key}.next", host="node3")
     lease = Lease(str(tmp_path))
     with pytest.raises(OwnedError, match="node3"):
-        lease.take()
-    lease.give_back()
+        lease.acquire()
+    lease.release()
 
 
 # -- renewal, and the loss of a lease ----------------------------------------------------------------------------------
@@ -247,12 +247,12 @@ def test_the_record_is_renewed_when_that_is_due_and_not_before(tmp_path: Path, t
         spool.lock()
         _age(tmp_path, 30)
         aged = (tmp_path / RECORD_NAME).stat().st_mtime_ns
-        spool.hold()
+        spool.ensure_claim()
         assert (tmp_path / RECORD_NAME).stat().st_mtime_ns == aged
         time.pass_by(RENEW_S)
-        assert spool.is_hold_due
-        spool.hold()
-        assert not spool.is_hold_due
+        assert spool.is_claim_due
+        spool.ensure_claim()
+        assert not spool.is_claim_due
         assert (tmp_path / RECORD_NAME).stat().st_mtime_ns > aged
 
 
@@ -270,7 +270,7 @@ def test_an_owner_that_nobody_followed_goes_on(
         time.pass_by(suspended_s)
         if is_removed:  # by a person
             (tmp_path / RECORD_NAME).unlink()
-        spool.hold()
+        spool.ensure_claim()
         with pytest.raises(SpoolBusyError):
             other.lock()
     assert os.listdir(tmp_path) == []
@@ -293,7 +293,7 @@ def test_an_owner_whose_follower_has_gone_already_ends_too(tmp_path: Path, time:
         (tmp_path / RECORD_NAME).unlink()
         for _ in range(2):
             with pytest.raises(SpoolBusyError, match="was taken over by another cirron-spool: "):
-                spool.hold()
+                spool.ensure_claim()
     assert os.listdir(tmp_path) == []
 
 
@@ -309,7 +309,7 @@ def test_an_owner_that_was_followed_ends_and_leaves_the_record_of_its_follower(
             with pytest.raises(
                 SpoolBusyError, match="was taken over by process 4711 on node2, since "
             ) as caught:
-                spool.hold()
+                spool.ensure_claim()
             assert caught.value.exit_code == 4
             assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path) == [RECORD_NAME]
@@ -330,12 +330,12 @@ def test_a_renewal_that_fails_is_tried_again_until_the_lease_may_be_another_s(
             broken.setattr(RecordFiles, "create", fail)
             for _ in range(2):
                 time.pass_by(RENEW_S)
-                spool.hold()
+                spool.ensure_claim()
             time.pass_by(RENEW_S)
             with pytest.raises(SpoolBusyError, match=f"cannot be renewed: {os.strerror(code)}") as caught:
-                spool.hold()
+                spool.ensure_claim()
         assert caught.value.exit_code == 4
-        spool.hold()  # the file system is well again, and nobody has come
+        spool.ensure_claim()  # the file system is well again, and nobody has come
     assert os.listdir(tmp_path) == []
 
 
@@ -351,13 +351,13 @@ def test_a_full_disk_stops_nothing_and_the_lease_comes_with_the_room(
             disk.setattr(os, "write", full)
             said = spool.lock()
             time.pass_by(RENEW_S)
-            spool.hold()
+            spool.ensure_claim()
         assert said == (
             f"{tmp_path} has no owner record: {os.strerror(errno.ENOSPC)}. Do not flush it from two machines at once."
         )
         assert not (tmp_path / RECORD_NAME).exists()
         time.pass_by(RENEW_S)
-        spool.hold()
+        spool.ensure_claim()
         with pytest.raises(SpoolBusyError):
             other.lock()
     assert os.listdir(tmp_path) == []
@@ -372,12 +372,12 @@ def test_without_hard_links_the_record_is_made_in_its_place(
     monkeypatch.setattr(os, "link", refuse)
     record(tmp_path, age_s=LEASE_S + 1)
     lease, other = Lease(str(tmp_path)), Lease(str(tmp_path))
-    lease.take()
+    lease.acquire()
     with pytest.raises(OwnedError):
-        other.take()
-    lease.give_back()
-    other.take()
-    other.give_back()
+        other.acquire()
+    lease.release()
+    other.acquire()
+    other.release()
     assert os.listdir(tmp_path) == []
 
 
@@ -390,9 +390,9 @@ def test_a_link_whose_answer_was_lost_was_made(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "link", lose)
     lease = Lease(str(tmp_path))
-    lease.take()
+    lease.acquire()
     assert lease.is_trusted
-    lease.give_back()
+    lease.release()
     assert os.listdir(tmp_path) == []
 
 
@@ -412,8 +412,8 @@ def test_a_record_that_another_machine_removed_is_none(
 
     monkeypatch.setattr(os, "open", stale)
     lease = Lease(str(tmp_path))
-    lease.take()
-    lease.give_back()
+    lease.acquire()
+    lease.release()
     assert not left and os.listdir(tmp_path) == []
 
 

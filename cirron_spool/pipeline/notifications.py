@@ -1,4 +1,4 @@
-"""Notices of new batches, where the file system gives them and the extra ``watch`` is installed."""
+"""Notifications of new batches, where the file system gives them and the extra ``watch`` is installed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONGEST_WAIT_MS = 500
 _MISSING_S = 1.0
 
 
-class Notices:
+class Notifications:
     """Calls ``notice`` soon after a batch has appeared in the directory ``path``.
 
     Never raises: network file systems have no notices, and a system may have used up its watches.
