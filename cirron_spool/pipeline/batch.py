@@ -1,4 +1,4 @@
-"""A batch on its way: ready to be sent, or not sendable for a stated cause."""
+"""A batch after reading: prepared for the upload, or unsendable for a cause."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cirron_spool.spool.file_identity import Fingerprint
 
 
 class Digest:
-    """The SHA-256 of a batch's file in hex; empty until all bytes were read."""
+    """The SHA-256 of a batch's file in hex; empty until all bytes are read."""
 
     __slots__ = ("hex",)
 
@@ -19,11 +19,11 @@ class Digest:
 
 
 class Prepared(NamedTuple):
-    """A batch that is ready to be sent.
+    """A batch that can be sent.
 
-    ``parts`` are the request body in memory, ``length`` bytes together. ``length`` None marks a body too large to
-    hold: it is compressed again while it is sent, and ``estimate`` is its expected length in bytes. ``digest`` is None
-    unless it was asked for. That of a body that is not held is complete once the body was sent.
+    ``parts`` are the request body in memory, ``length`` its bytes. ``length`` is None for a streamed body, which is too
+    large for memory and is compressed during the upload. ``estimate`` is the expected length of a streamed body in
+    bytes. ``digest`` is None without receipts. The digest of a streamed body is complete after the upload.
     """
 
     name: str
@@ -40,13 +40,13 @@ class Prepared(NamedTuple):
         return self.fingerprint.size
 
     def share_of_file(self, sent: int) -> int:
-        """The bytes of the file that ``sent`` bytes of the body stand for; a guess where the length is a guess."""
+        """Convert ``sent`` bytes of the body to bytes of the file; an estimate for a streamed body."""
         whole = self.estimate if self.length is None else self.length
         return min(self.size, self.size * sent // whole) if whole else 0
 
 
 class Cause(Enum):
-    """The cause that keeps a batch from being sent."""
+    """The reason why a batch cannot be sent."""
 
     VANISHED = auto()
     EMPTY = auto()
@@ -56,7 +56,7 @@ class Cause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Unsendable:
-    """A batch that cannot be sent. ``message`` says more about the cause, or is empty."""
+    """A batch that cannot be sent. ``message`` has details of the cause, or is empty."""
 
     name: str
     cause: Cause
@@ -67,5 +67,5 @@ Ready = Prepared | Unsendable
 
 
 def held_bytes(batch: Ready) -> int:
-    """The bytes of memory that the body of ``batch`` takes."""
+    """The size of the body of ``batch`` in memory, in bytes."""
     return (batch.length or 0) if isinstance(batch, Prepared) else 0

@@ -1,6 +1,6 @@
-"""Read and compress one batch, or stream a batch that is too large to hold. Blocking, apart from the stream.
+"""Read and compress one batch, or stream a batch that is too large for memory. Only the stream does not block.
 
-An expected failure is a value in the order, so a bad file never disturbs the upload in flight.
+A file that cannot be read becomes an Unsendable, so it does not disturb the upload in flight.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.file_identity import Fingerprint, NotABatch, Vanished, close
 from cirron_spool.text import reason
 
-# A compressed body up to this is held in memory and sent with a length. A larger one is streamed, chunked.
-# 8 MiB of gzip are some 35 MB of JSON. With one in flight and one ahead, a flush stays below 64 MB of memory.
+# The largest compressed body that is held in memory. A larger one is streamed in chunks.
+# 8 MiB of gzip are about 35 MB of JSON. Two such bodies keep a flush below 64 MB of memory.
 HELD_BYTES = 8 * 1024 * 1024
-# A file of up to so many chunks is read and compressed in one call, one to two milliseconds of work.
+# The largest file, in chunks, that one call reads and compresses: one to two milliseconds of work.
 WHOLE_CHUNKS = 4
-# Compressed bytes that wait for a streamed body's sending.
+# Compressed bytes of a streamed body that may wait for their upload.
 STREAM_AHEAD_BYTES = 1024 * 1024
 
 
@@ -50,7 +50,7 @@ class BatchReader:
         self._encoder.close()
 
     def read(self, name: str, between: Callable[[], None] = _nothing) -> Ready:
-        """Open, read and compress one batch; ``between`` is called between the chunks of a large one.
+        """Open, read and compress one batch. ``between`` is called between the chunks of a large file.
 
         Raises ResourceError when the system lacks a descriptor or memory.
         """
@@ -69,9 +69,9 @@ class BatchReader:
         return self._read(name, fd, fingerprint, _nothing)
 
     def stream(self, prepared: Prepared) -> PartStream:
-        """The compressed body of a batch that is not held, opened anew for each attempt.
+        """The compressed body of a streamed batch. Each attempt opens a new stream.
 
-        Iterating raises OSError for a file that cannot be read, or that is not the prepared one any more.
+        The iteration raises OSError for a file that cannot be read, or that was replaced.
         """
         return PartStream(self._encoder.gzip_parts(self._same_file(prepared)), STREAM_AHEAD_BYTES)
 
@@ -88,7 +88,7 @@ class BatchReader:
             return Unsendable(name, Cause.UNREADABLE, reason(error))
 
     def _read(self, name: str, fd: int, fingerprint: Fingerprint, between: Callable[[], None]) -> Ready:
-        """The batch in the open file ``fd``, which is closed."""
+        """Read the batch from ``fd``, and close ``fd``."""
         size = fingerprint.size
         try:
             try:
@@ -96,7 +96,7 @@ class BatchReader:
                     return Unsendable(name, Cause.EMPTY)
                 if size > self._whole_bytes:
                     return self._encode(name, fd, fingerprint, between)
-                # One byte more than the size shows whether the file has grown.
+                # One more byte than the size detects a file that grew.
                 body = os.read(fd, size + 1)
             finally:
                 close(fd)
@@ -111,7 +111,7 @@ class BatchReader:
         return Prepared(name, fingerprint, gzip, (body,), len(body), 0, digest)
 
     def _encode(self, name: str, fd: int, fingerprint: Fingerprint, between: Callable[[], None]) -> Ready:
-        """Compress a file in blocks. Its body is held if it is small enough, and streamed later otherwise."""
+        """Compress a file in blocks. A body that is too large for memory is streamed later."""
         size = fingerprint.size
         digest = Digest() if self._digests else None
         chunks = _Chunks(fd, size, self._chunk_bytes, digest)
@@ -122,7 +122,7 @@ class BatchReader:
                 between()
                 parts.append(part)
                 length += len(part)
-                # The ratio so far shows early that the body will be too large to hold.
+                # The ratio so far shows early that the body will be too large for memory.
                 estimate = int(length * (size / chunks.read))
                 if length > HELD_BYTES or (length > HELD_BYTES // 8 and estimate > HELD_BYTES * 1.25):
                     return Prepared(name, fingerprint, True, (), None, estimate, digest)
@@ -131,7 +131,7 @@ class BatchReader:
         return Prepared(name, fingerprint, True, tuple(parts), length, 0, digest)
 
     def _same_file(self, prepared: Prepared) -> Iterator[bytes]:
-        """The chunks of the file that was prepared. Raises OSError for any other file under its name."""
+        """The chunks of the prepared file. Raises OSError if another file has its name."""
         try:
             fd, fingerprint = self._spool.open_batch(prepared.name)
         except Vanished:
@@ -150,9 +150,9 @@ class BatchReader:
 
 
 class _Chunks(Iterator[bytes]):
-    """A file of ``size`` bytes in chunks. ``read`` counts the bytes, and exceeds ``size`` where the file has grown.
+    """The chunks of a file of ``size`` bytes. ``read`` counts the bytes, and exceeds ``size`` if the file grew.
 
-    At the end of the file ``digest`` gets its hash.
+    ``digest`` gets the hash at the end of the file.
     """
 
     def __init__(self, fd: int, size: int, chunk_bytes: int, digest: Digest | None) -> None:
@@ -164,7 +164,7 @@ class _Chunks(Iterator[bytes]):
         self.read = 0
 
     def __next__(self) -> bytes:
-        # One byte beyond the size shows that there is more; further bytes are of no use.
+        # One byte beyond the size detects a file that grew.
         chunk = os.read(self._fd, min(self._chunk_bytes, self._size + 1 - self.read))
         if not chunk:
             if self._digest is not None and self._hash is not None:

@@ -1,7 +1,7 @@
 """A client that several flushes share.
 
-The imports are light: an event loop that makes a client must not wait for the HTTP library. A thread imports that
-library when the client is entered.
+This module does not import the HTTP library, which would block the event loop. A thread imports it when the client is
+entered.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ if TYPE_CHECKING:
 
 
 class Client:
-    """One connection pool, one token, one throttle and one bandwidth for the flushes that share it.
+    """A connection pool, a token, a throttle and a bandwidth limit that several flushes share.
 
-    ``async with Client(token=…) as client: await flush_spool(directory, client=client)``. The options are those of
-    :func:`~cirron_spool.flush_spool` about the platform. A flush without a client makes its own. A client belongs to
-    one event loop.
+    ``async with Client(token=…) as client: await flush_spool(directory, client=client)``. The options are the platform
+    options of :func:`~cirron_spool.flush_spool`. A flush without a client makes its own. A client belongs to one event
+    loop.
 
-    ``bandwidth`` is theirs together, in bytes a second. Raises ConfigError for one that is no whole number above 0.
+    ``bandwidth`` bounds all flushes together, in bytes a second. Raises ConfigError unless it is a whole number above
+    0.
 
-    Entering reads the settings. Raises ConfigError for settings that cannot be used, NotAuthenticatedError without
-    a token.
+    Entering the client reads the settings. It raises ConfigError for unusable settings, and NotAuthenticatedError
+    without a token.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Client:
 
     @property
     def platform(self) -> Platform:
-        """The open platform, for a flush. Raises RuntimeError outside of ``async with`` and in another event loop."""
+        """The open platform, for a flush. Raises RuntimeError outside ``async with`` and in another event loop."""
         if self._platform is None:
             raise RuntimeError("The client is not open. Use it within: async with Client() as client.")
         if asyncio.get_running_loop() is not self._loop:
@@ -96,7 +97,7 @@ class Client:
 
     @property
     def given(self) -> list[str]:
-        """The names of the options that were given."""
+        """The names of the options that are not None."""
         options = {**self._options, "session": self.session, "bandwidth": self.bandwidth}
         return [name for name, value in options.items() if value is not None]
 

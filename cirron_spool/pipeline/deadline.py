@@ -1,4 +1,4 @@
-"""A deadline: it stops a flush gracefully, so early that the flush has ended when the time is up."""
+"""A deadline stops a flush gracefully, early enough for the flush to end in time."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import anyio
 # or a job scheduler kills.
 GRACE_S = 4.0
 DEADLINE_NEAR = "The deadline is near: no further batch is started."
-# The end of a flush itself: the last deletes, the connection.
+# Time for the last deletes and the closing of the connection.
 _END_S = 0.5
 
 
 class StopSignal(Protocol):
-    """The signal that asks a flush to stop gracefully: an ``anyio.Event`` or ``asyncio.Event``."""
+    """The signal that stops a flush gracefully: an ``anyio.Event`` or ``asyncio.Event``."""
 
     async def wait(self) -> object:
         """Return once the flush is to stop."""
 
 
 class Deadline:
-    """The stop signal of a flush that must have ended ``end`` after now, or at the aware moment ``end``.
+    """The stop signal of a flush that must end before ``end``, a timedelta from now or an aware datetime.
 
-    ``stop`` is another signal that stops the flush. ``grace_s`` is the time of the batch in flight, in seconds.
-    ``passed`` says that the deadline stopped the flush.
+    ``stop`` is another stop signal. ``grace_s`` is the time for the batch in flight, in seconds. ``passed`` is True if
+    the deadline stopped the flush.
     """
 
     def __init__(self, end: timedelta | datetime, stop: StopSignal | None) -> None:
         left_s = (end - datetime.now(UTC) if isinstance(end, datetime) else end).total_seconds()
-        # Of a short time one half is for batches that begin, the other for the last one.
+        # Half of a short time is reserved for the last batch.
         reserve_s = max(0.0, min(GRACE_S + _END_S, left_s / 2))
         self.grace_s = max(0.0, reserve_s - _END_S)
         self.passed = False

@@ -11,9 +11,8 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import anyio
 
@@ -21,104 +20,31 @@ from cirron_spool.errors import EXIT_AUTH, TokenRenewalError
 from cirron_spool.events import FlushEvent, Progress, Retrying, Warned
 from cirron_spool.http.attempts import attempt_on_schedule
 from cirron_spool.pipeline.batch import Prepared
-from cirron_spool.pipeline.ingest import Ingest, OpenStream
 from cirron_spool.pipeline.outcome import Outcome
 from cirron_spool.pipeline.patience import Patience
 from cirron_spool.pipeline.platform import Platform
+from cirron_spool.pipeline.upload_route import Item, UploadRoute
 from cirron_spool.pipeline.window_size import Attempt, FixedSize, WindowSize
-from cirron_spool.protocol.answer import Answer, NoAnswer
-from cirron_spool.protocol.verdict import Action, Verdict, judge
-
-
-class Item(Protocol):
-    """A file that is ready to be sent. ``size`` is in bytes."""
-
-    @property
-    def name(self) -> str:
-        """The name in events and messages."""
-
-    @property
-    def size(self) -> int:
-        """The file's size in bytes."""
-
-    def share_of_file(self, sent: int) -> int:
-        """The bytes of the file that ``sent`` bytes of the request body stand for."""
-
+from cirron_spool.protocol.verdict import Action, Verdict
 
 T = TypeVar("T", bound=Item)
-T_contra = TypeVar("T_contra", bound=Item, contravariant=True)
-
-
-class UploadRoute(Protocol[T_contra]):
-    """The request that uploads one kind of file, and the verdict on its answer."""
-
-    async def send(
-        self, item: T_contra, token: str, progress: Callable[[int], None] | None
-    ) -> Answer | NoAnswer:
-        """Send ``item``. Raises OSError when the file cannot be read during the upload."""
-
-    def judge(self, item: T_contra, token: str, answer: Answer | NoAnswer) -> Outcome:
-        """The outcome of one attempt."""
-
-
-class BatchRoute:
-    """The route of batches. ``on_sent`` is called after the write of a batch, before its answer.
-
-    ``ensure_claim`` is called before a batch is sent again on another connection.
-    """
-
-    def __init__(
-        self,
-        ingest: Ingest,
-        open_stream: OpenStream,
-        on_sent: Callable[[], None],
-        ensure_claim: Callable[[], Awaitable[None]],
-    ) -> None:
-        self._ingest = ingest
-        self._ensure_claim = ensure_claim
-        self._open_stream = open_stream
-        self._on_sent = on_sent
-
-    async def send(
-        self, item: Prepared, token: str, progress: Callable[[int], None] | None
-    ) -> Answer | NoAnswer:
-        """POST the batch."""
-        return await self._ingest.post(
-            item, token, self._open_stream, self._on_sent, progress, self._ensure_claim
-        )
-
-    def judge(self, item: Prepared, token: str, answer: Answer | NoAnswer) -> Outcome:
-        """The outcome of one attempt, with the size of the request body."""
-        verdict = judge(
-            answer,
-            name=item.name,
-            origin=self._ingest.origin,
-            path=self._ingest.path,
-            now=datetime.now(UTC),
-            secrets=(token,),
-        )
-        if verdict.action is not Action.ACKNOWLEDGED:
-            return Outcome(verdict)
-        return Outcome(verdict, bytes_sent=item.length if item.length is not None else _bytes_sent(answer))
 
 
 class Delivery:
     """Delivers the batches of one flush to ``platform``.
 
-    ``retries`` bounds the attempts after the first. ``on_sent`` is called after each write of a batch, before its
-    answer. ``show_progress`` emits the progress of each batch. ``stopping`` is True once the flush was asked to stop:
-    no further attempt begins. ``patience`` waits where a flush would give up. ``ensure_claim`` is called before each
-    request. It raises SpoolBusyError once another process took the spool over. ``window_size`` gets the measurements of
-    each attempt.
+    ``route`` is that of batches. ``retries`` bounds the attempts after the first. ``show_progress`` emits the progress
+    of each batch. ``stopping`` is True once the flush was asked to stop: no further attempt begins. ``patience`` waits
+    where a flush would give up. ``ensure_claim`` is called before each request. It raises SpoolBusyError once another
+    process took the spool over. ``window_size`` gets the measurements of each attempt.
     """
 
     def __init__(
         self,
         platform: Platform,
+        route: UploadRoute[Prepared],
         *,
         retries: int,
-        open_stream: OpenStream,
-        on_sent: Callable[[], None],
         emit: Callable[[FlushEvent], None],
         show_progress: bool = False,
         patience: Patience | None = None,
@@ -129,7 +55,7 @@ class Delivery:
         self._window_size = window_size if window_size is not None else FixedSize(1)
         self._tokens = platform.tokens
         self._retries = retries
-        self._batches = BatchRoute(platform.ingest, open_stream, on_sent, ensure_claim)
+        self._route = route
         self._emit = emit
         self._show_progress = show_progress
         self._patience = patience
@@ -141,7 +67,7 @@ class Delivery:
 
     async def deliver(self, batch: Prepared) -> Outcome:
         """Deliver ``batch``; see :meth:`deliver_to`."""
-        return await self.deliver_to(self._batches, batch, self._patience)
+        return await self.deliver_to(self._route, batch, self._patience)
 
     async def deliver_to(self, route: UploadRoute[T], item: T, patience: Patience | None = None) -> Outcome:
         """Repeat attempts on the schedule while the failure is temporary. Then let ``patience`` wait."""
@@ -257,10 +183,6 @@ class Delivery:
 
     def _warn(self, message: str) -> None:
         self._emit(Warned(message))
-
-
-def _bytes_sent(answer: Answer | NoAnswer) -> int:
-    return answer.sent if isinstance(answer, Answer) else 0
 
 
 def _cannot_renew(name: str, error: TokenRenewalError) -> Verdict:

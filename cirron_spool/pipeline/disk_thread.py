@@ -1,6 +1,6 @@
-"""One thread that works on the disk for an event loop: jobs in their order, each reported to the loop.
+"""One thread that runs disk jobs in order for an event loop, and reports each result to the loop.
 
-One thread serves the whole flush. A thread pool costs half of a small upload for each call (docs/performance.md).
+A thread pool would cost half of a small upload for each call (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from cirron_spool.concurrency.threads import call_from_thread, start
 
 T = TypeVar("T")
 
-# Stopping waits so long for a thread inside the file system. A thread that a dead mount holds is left behind:
-# it is a daemon that owns nothing but a descriptor.
+# Stopping waits so long for a thread inside the file system. A thread that a dead mount holds is left behind: it is a
+# daemon that owns nothing but a descriptor.
 _STOP_S = 2.0
 
 _Done = Callable[[Any, BaseException | None], None]
 
 
 class DiskThread:
-    """Runs jobs one after another in a daemon thread, while it is started and not stopped."""
+    """Runs jobs one after another in a daemon thread, from start() to stop()."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -40,12 +40,12 @@ class DiskThread:
     def submit(self, job: Callable[[], T], done: Callable[[T, BaseException | None], None]) -> None:
         """Queue ``job``. The event loop calls ``done`` with its result and its exception; one of them is None.
 
-        Never waits.
+        Never blocks.
         """
         self._inbox.put((job, done))
 
     async def run(self, job: Callable[[], T]) -> T:
-        """The result of ``job``, or its exception. A cancellation does not wait for the job."""
+        """Run ``job``; return its result or raise its exception. A cancellation does not wait for the job."""
         result: asyncio.Future[T] = self._loop.create_future()
 
         def done(value: T, error: BaseException | None) -> None:
@@ -60,7 +60,7 @@ class DiskThread:
         return await result
 
     async def stop(self, last: Callable[[], None]) -> None:
-        """End the thread after the current job; :meth:`serve` ends a long one early. ``last`` is the last call.
+        """End the thread after the current job, then have it call ``last``. :meth:`serve` ends a long job early.
 
         Returns when the thread has ended, or after two seconds.
         """
@@ -71,7 +71,7 @@ class DiskThread:
     # -- in the thread -----------------------------------------------------------------------------------------------
 
     def serve(self) -> None:
-        """Run the jobs that wait. A long job calls this, so that a short one does not wait for its end."""
+        """Run the waiting jobs. A long job calls this, so that a short job need not wait for its end."""
         while not self._inbox.empty():  # the thread is the only reader
             self._run(self._inbox.get_nowait())
 
@@ -103,4 +103,4 @@ class DiskThread:
 
 
 class _Stop(BaseException):
-    """The thread is to end, also in the middle of a long job."""
+    """Ends the thread, also in the middle of a long job."""

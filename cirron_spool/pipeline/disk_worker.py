@@ -1,4 +1,4 @@
-"""The interface of the disk work: batches are read ahead, and files are deleted behind.
+"""The interface of the disk work: read batches ahead, and delete files after their acknowledgement.
 
 Two strategies implement it: :mod:`~cirron_spool.pipeline.thread_worker` and
 :mod:`~cirron_spool.pipeline.inline_worker`.
@@ -24,21 +24,21 @@ from cirron_spool.spool.file_identity import Removal
 
 T = TypeVar("T")
 
-# Longest delay of deferred work. A file that is not deleted yet would be sent again after a crash.
+# Longest delay of a deferred delete. After a crash, an undeleted file is sent again.
 _LONGEST_DELAY_S = 0.005
 
 Remove = Callable[[Prepared], Removal]
 Removed = Callable[[Prepared, Removal | OSError], None]
 Before = Callable[[], None]
-# The file to delete, the report of its delete, and the work that must be done before.
+# The batch to delete, the callback for the result, and the work that must be done first.
 _Delete = tuple[Prepared, Removed, Before | None]
 
 
 class DiskWorker(ABC):
-    """Reads the batches that it is fed, in order and ahead of their use, and deletes those that are handed to it.
+    """Reads the named batches ahead and in order, and deletes acknowledged ones.
 
-    A context manager: entering raises NoThreadError, leaving finishes every delete and calls ``last`` in the thread.
-    ``remove`` deletes one file and raises OSError. ``window_size`` is the number of batches that are sent at a time.
+    A context manager. Entering it raises NoThreadError. Leaving it finishes all deletes, then calls ``last`` in the
+    thread. ``remove`` deletes one file, and may raise OSError. ``window_size`` is the number of batches in flight.
     """
 
     def __init__(
@@ -57,17 +57,17 @@ class DiskWorker(ABC):
         self._last = last
         self._loop = asyncio.get_running_loop()
         self._thread = DiskThread()
-        self._names: deque[str] = deque()  # fed, and still unread
+        self._names: deque[str] = deque()  # still unread
         self._is_reading = False  # in the thread
         self._ready: deque[Ready] = deque()
         self._ready_bytes = 0
         self._deferred: deque[_Delete] = deque()  # deletes that wait for the next poll
-        self._deleting = 0  # deletes that the thread has to do
-        self._error: BaseException | None = None  # a bug or a lack of resources
+        self._deleting = 0  # deletes in the thread
+        self._error: BaseException | None = None  # a bug or a missing resource
         self._is_raised = False
         self._is_broken = False  # written by the thread: a delete raised
         self._timer: asyncio.TimerHandle | None = None
-        self._progress = asyncio.Event()  # the thread has reported
+        self._progress = asyncio.Event()  # set by each report of the thread
         self._is_ended = False  # nothing more is read
 
     async def __aenter__(self) -> Self:
@@ -82,16 +82,16 @@ class DiskWorker(ABC):
             self._raise_error()
 
     async def run(self, job: Callable[[], T]) -> T:
-        """The result of a blocking ``job`` in the thread, or its exception."""
+        """Run a blocking ``job`` in the thread; return its result or raise its exception."""
         return await self._thread.run(job)
 
     def feed(self, names: Sequence[str]) -> None:
-        """Read these batches after those that were fed before, the first of them at once."""
+        """Add batches to read, after the earlier ones. The reading of the first starts at once."""
         self._names.extend(names)
         self._start_reading()
 
     async def next(self) -> Ready | None:
-        """The next batch in order; None when all that were fed were taken. Raises an exception of the reading."""
+        """The next batch in order; None when none is left. Raises the exceptions of the reading."""
         while not self._ready:
             if self._error is not None or not (self._names or self._is_reading):
                 self._raise_error()
@@ -106,28 +106,28 @@ class DiskWorker(ABC):
     def delete(self, batch: Prepared, removed: Removed, before: Before | None = None) -> None:
         """Delete the file of ``batch`` at the next poll, after the files before it. Returns at once.
 
-        ``removed`` is called in the event loop with the batch and the result; it must not raise. ``before`` is called
-        in the thread, since it may wait for the disk. An OSError of it keeps the file, and is the result.
+        ``removed`` is called in the event loop with the batch and the result, and must not raise. ``before`` may block,
+        and is called in the thread. If it raises OSError, the file stays, and the error is the result.
         """
         self._deferred.append((batch, removed, before))
         if self._timer is None:
             self._timer = self._loop.call_later(_LONGEST_DELAY_S, self._poll_late)
 
     def poll(self) -> None:
-        """Do or hand over the deferred work, while the caller waits for an answer. Never raises."""
+        """Run the deferred work, or hand it to the thread, while a request waits for its answer. Never raises."""
         if self._deferred and self._error is None:
             self._delete_deferred()
         self._read_ahead()
 
     @property
     def undeleted(self) -> int:
-        """The number of files that were handed over and are not deleted yet."""
+        """The number of files that wait for their delete."""
         return len(self._deferred) + self._deleting
 
     async def drain(self, at_most: int = 0) -> None:
-        """Wait until at most ``at_most`` files are undeleted.
+        """Wait until at most ``at_most`` files wait for their delete.
 
-        Raises an exception of a delete other than an OSError.
+        Raises the exceptions of the deletes, except OSError.
         """
         while self.undeleted > at_most and self._error is None:
             self.poll()
@@ -139,11 +139,11 @@ class DiskWorker(ABC):
 
     @abstractmethod
     def _start_reading(self) -> None:
-        """Begin with the first batches, before anything is sent."""
+        """Start to read the first batches, before the first upload."""
 
     @abstractmethod
     def _read_ahead(self) -> None:
-        """Read more, here or in the thread, if there is room."""
+        """Read more batches, here or in the thread, if there is room."""
 
     @abstractmethod
     def _delete_deferred(self) -> None:
@@ -161,7 +161,7 @@ class DiskWorker(ABC):
         self._thread.submit(partial(self._remove_all, deletes), self._removed)
 
     def _remove_all(self, deletes: tuple[_Delete, ...]) -> list[tuple[Prepared, Removed, Removal | OSError]]:
-        """For the thread: delete a group of files; none behind a delete that raised."""
+        """In the thread: delete a group of files. After an exception nothing more is deleted."""
         if self._is_broken:
             return []
         try:

@@ -1,7 +1,6 @@
-"""Bytes to a request body: as they are up to 1 KB, gzip above; whole where it fits, streamed where it does not.
+"""Compress files to request bodies with one gzip library, in one call or as a stream.
 
-The gzip library is chosen once. Its output is deterministic: no time stamp in the header, blocks of one size. A retry
-sends the same bytes.
+The output is deterministic: the header has no time stamp, and all blocks have one size. A retry sends the same bytes.
 """
 
 from __future__ import annotations
@@ -23,23 +22,22 @@ if TYPE_CHECKING:
 # docs/contract.md, Upload: a file of more than 1024 bytes is compressed.
 GZIP_ABOVE_BYTES = 1024
 
-# zlib's way to say "in a gzip envelope": added to the bits of the window; without any envelope they are negative.
+# zlib adds 16 to the window bits for a gzip envelope. Negative bits mean no envelope.
 _IN_GZIP = 16
 
-# The envelope of a stream whose blocks are compressed beside each other (RFC 1952): no time stamp, no name, the
-# system unknown; and behind the blocks an empty last one (RFC 1951), the CRC-32 and the length modulo 2**32.
+# RFC 1952: a header without time stamp, name and system. RFC 1951: an empty last block.
+# The CRC-32 and the length modulo 2**32 follow.
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _LAST_BLOCK = b"\x03\x00"
-# The thread that reads a stream compresses it, too, and one other helps. Two reach 1.6 times one (1160 against 710 MB/s
-# of JSON); a third gains nothing on two cores, and a training run wants the others.
-# So many blocks are the helper's: one that it compresses and one for when it is done. More only wait.
+# Blocks in the helper thread: one that it compresses, and one that waits.
+# docs/performance.md has the rates of one and two threads.
 _HELPERS_BLOCKS = 2
-# Compressed parts that may wait for an older one of the helper's.
+# Finished parts that may wait for an older part of the helper thread.
 _PARTS_BEHIND = 2
 
 
 class Compressor(Protocol):
-    """A streaming compressor, as zlib, isal and zlib-ng have it."""
+    """A streaming compressor of zlib, isal or zlib-ng."""
 
     def compress(self, data: bytes, /) -> bytes:
         """The next part of the output; often empty."""
@@ -52,8 +50,8 @@ class Compressor(Protocol):
 class GzipLibrary:
     """One gzip implementation: its name, levels, default level and functions.
 
-    ``compress`` makes a gzip member of bytes at a level. ``deflater`` makes a raw deflate stream at a level. The
-    stream may refer to the preceding 2**``window_bits`` bytes. ``crc32`` continues a CRC.
+    ``compress`` returns bytes as one gzip member, at a level. ``deflater`` returns a raw deflate compressor, at a
+    level. It may refer to the preceding 2**``window_bits`` bytes. ``crc32`` continues a CRC.
     """
 
     name: str
@@ -87,8 +85,8 @@ def _library(name: str, module: Any, levels: range, default_level: int, window_b
 def _isal() -> GzipLibrary:
     from isal import isal_zlib
 
-    # One level for every link: docs/performance.md has the rates and ratios. A small window suits traces, which
-    # repeat themselves from record to record: there are fewer far matches, and less to search.
+    # docs/performance.md has the rates and ratios. Traces repeat themselves from record to record,
+    # so a small window finds nearly all matches and is faster.
     return _library("isal", isal_zlib, range(4), default_level=1, window_bits=12)
 
 
@@ -104,16 +102,16 @@ def _zlib() -> GzipLibrary:
     return _library("zlib", zlib, range(1, 10), default_level=1, window_bits=15)
 
 
-# In order of preference; each but the last may have no wheel for a platform.
+# In order of preference. Only zlib exists on every platform.
 _LIBRARIES: dict[str, Callable[[], GzipLibrary]] = {"isal": _isal, "zlib-ng": _zlib_ng, "zlib": _zlib}
 GZIP_LIBRARIES = ("auto", *_LIBRARIES)
 
 
 class Encoder:
-    """Makes request bodies with one gzip library and level.
+    """Compresses with one gzip library and level.
 
-    ``library`` is "auto" (the fastest that is installed) or a name in GZIP_LIBRARIES; ``level`` None takes the
-    library's default. Raises ConfigError for a library that is not installed or a level that it does not know.
+    ``library`` is "auto" (the fastest installed one) or a name in GZIP_LIBRARIES. ``level`` None is the library's
+    default. Raises ConfigError for a missing library and for an unknown level.
     """
 
     def __init__(self, library: str = "auto", level: int | None = None) -> None:
@@ -124,12 +122,12 @@ class Encoder:
             raise ConfigError(
                 f"There is no gzip level {level} in {self.library.name}. Choose one from {first} to {last}."
             )
-        # Made when it is first given work, which happens for large batches alone, and not on a single core.
+        # Created for the first large batch, if there is more than one core.
         self._helper: ThreadPoolExecutor | None = None
         self._helpers_blocks = _HELPERS_BLOCKS if _cores() > 1 else 0
 
     def close(self) -> None:
-        """Let the helper go; streams that are not at their end go on without."""
+        """End the helper thread. Unfinished streams continue without it."""
         self._helpers_blocks = 0
         if self._helper is not None:
             self._helper.shutdown(wait=False, cancel_futures=True)
@@ -139,9 +137,9 @@ class Encoder:
         return self.library.compress(data, self.level)
 
     def gzip_parts(self, blocks: Iterator[bytes]) -> Generator[bytes, None, None]:
-        """The gzip stream of ``blocks``, in parts that are never empty; two blocks are compressed at a time."""
+        """The gzip stream of ``blocks`` in non-empty parts. Two threads compress two blocks at a time."""
         crc = size = 0
-        # A block that knows the end of the one before it costs no bytes for standing alone.
+        # The end of the preceding block is the dictionary of the next one. It keeps the ratio of one stream.
         window = 1 << self.library.window_bits
         before = b""
         head = _GZIP_HEADER
@@ -163,7 +161,7 @@ class Encoder:
                 ):
                     yield head + _bytes_of(parts.popleft())
                     head = b""
-            # A block that the helper has not started is compressed here.
+            # The helper may not have started the last block. It is then compressed here.
             for index in reversed(range(len(parts))):
                 part = parts[index]
                 if isinstance(part, Future):
@@ -180,10 +178,10 @@ class Encoder:
         yield head + _LAST_BLOCK + crc.to_bytes(4, "little") + (size % 2**32).to_bytes(4, "little")
 
     def _submit_to_helper(self, block: bytes, before: bytes) -> Future[bytes] | None:
-        """Have the helper compress a block. None where its thread cannot be started: then there is no helper."""
+        """Submit a block to the helper thread. None if the thread cannot be started."""
         try:
             if self._helper is None:
-                # While the interpreter ends, this cannot be imported any more.
+                # This import fails while the interpreter ends.
                 from concurrent.futures import ThreadPoolExecutor
 
                 self._helper = ThreadPoolExecutor(1, "cirron-spool gzip")
@@ -193,15 +191,15 @@ class Encoder:
             return None
 
     def _deflate(self, block: bytes, before: bytes) -> bytes:
-        """One block, ended on a byte's border so that the next can follow it."""
-        # A thread that never pauses keeps its core for 3 ms. The event loop would wake late: docs/performance.md.
+        """Compress one block. It ends on a byte boundary, so the next one can follow."""
+        # Without a yield the thread keeps its core for 3 ms, and delays the event loop (docs/performance.md).
         _yield_core()
         deflater = self.library.deflater(self.level, before)
         return deflater.compress(block) + deflater.flush(zlib.Z_SYNC_FLUSH)
 
 
 def _yield_core() -> None:
-    """Let another thread have this core, if one wants it."""
+    """Yield the core to another thread."""
     if hasattr(os, "sched_yield"):
         os.sched_yield()
 
@@ -215,7 +213,7 @@ def _bytes_of(part: Future[bytes] | bytes) -> bytes:
 
 
 def _cores() -> int:
-    """The processors that this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

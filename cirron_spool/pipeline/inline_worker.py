@@ -1,7 +1,7 @@
-"""The disk work in the event loop: for a loop that serves nothing else, as the command's.
+"""The disk work in an event loop that serves nothing else, as in the command.
 
 A small batch is read, compressed and deleted while the previous request waits for its answer. That saves two thread
-switches a batch. The thread reads large ones, one at a time, so that the order is kept.
+switches for each batch. The thread reads large batches, one at a time, which keeps their order.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from functools import partial
 from cirron_spool.pipeline.batch import Ready
 from cirron_spool.pipeline.disk_worker import DiskWorker
 
-# A file of up to so many bytes is small: reading, compressing and deleting it takes 30 to 300 µs on a local disk.
+# Largest file of the event loop. Its work takes 30 to 300 µs on a local disk.
 SMALL_BYTES = 128 * 1024
-# Batches that are ready beside those in flight. One more than the next keeps the thread at work on large batches.
+# Batches that are read ahead. The second one keeps the thread busy with large batches.
 _AHEAD = 2
 
 
@@ -54,7 +54,7 @@ class InlineWorker(DiskWorker):
         self._progress.set()
 
     def _delete_deferred(self) -> None:
-        # A delete behind one in the thread follows it there: files are deleted in their order.
+        # While the thread deletes, later files go there, too: files are deleted in order.
         while self._deferred and not self._deleting:
             batch, removed, before = self._deferred[0]
             if before is not None or batch.size > SMALL_BYTES:

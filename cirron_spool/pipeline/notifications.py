@@ -1,4 +1,4 @@
-"""Notifications of new batches, where the file system gives them and the extra ``watch`` is installed."""
+"""File system notifications of new batches, if the extra ``watch`` is installed."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ import anyio
 from cirron_spool.concurrency.threads import in_thread
 from cirron_spool.spool.names import match_batch_name
 
-# Milliseconds between two looks at the notices that the system has queued.
+# Milliseconds between two reads of the queued notifications.
 _STEP_MS = 200
-# A thread waits for notices at most so long, and a cancellation waits for that thread.
+# Longest wait of the library's thread. A cancellation waits for that thread.
 _LONGEST_WAIT_MS = 500
-# Seconds before the next look for a directory that does not exist.
+# Seconds between two checks for a missing directory.
 _MISSING_S = 1.0
 
 
 class Notifications:
-    """Calls ``notice`` soon after a batch has appeared in the directory ``path``.
+    """Calls ``on_batch`` soon after a batch appeared in the directory ``path``.
 
-    Never raises: network file systems have no notices, and a system may have used up its watches.
+    Never raises: a network file system has no notifications, and the system limits the number of watches.
     """
 
-    def __init__(self, path: Path, notice: Callable[[], None]) -> None:
+    def __init__(self, path: Path, on_batch: Callable[[], None]) -> None:
         self._path = path
-        self._notice = notice
+        self._on_batch = on_batch
         self._changed = anyio.Event()
         self._is_over = False
 
     async def run(self) -> None:
-        """Give notices until :meth:`stop`, or until there can be none. A cancellation takes half a second."""
+        """Wait for notifications until :meth:`stop`, or until they fail. A cancellation takes half a second."""
         try:
             library = await in_thread(import_module, "watchfiles")
         except ImportError:
@@ -50,11 +50,11 @@ class Notifications:
                 return
 
     def restart(self) -> None:
-        """Another directory has the path: follow that one."""
+        """Follow the directory that now has the path."""
         self._changed.set()
 
     def stop(self) -> None:
-        """Give no more notices."""
+        """Stop all notifications."""
         self._is_over = True
         self._changed.set()
 
@@ -72,4 +72,4 @@ class Notifications:
             recursive=False,
         )
         async for _ in changes:
-            self._notice()
+            self._on_batch()

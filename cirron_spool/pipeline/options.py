@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     import aiohttp
 
 
-# A number of batches, or the number that the measurements of the flush call for.
+# A fixed number of batches in flight, or one that follows from measurements.
 InFlight = int | Literal["auto"]
-# Upload the snapshots, and keep or delete each one after its acknowledgement.
+# Keep or delete each snapshot after its acknowledgement.
 SnapshotsOption = Literal["keep", "delete"]
 
 
 @dataclass(frozen=True, slots=True)
 class WatchOptions:
-    """The options of a flush that follows its spools; see :func:`cirron_spool.watch_spool`. Times are in seconds."""
+    """The options of a watch; see :func:`cirron_spool.watch_spool`. Times are in seconds."""
 
     until_pid: int | None = None
     idle_exit_s: float | None = None
@@ -37,8 +37,8 @@ class WatchOptions:
 class FlushOptions:
     """The options of one flush; see :func:`cirron_spool.flush_spool`. ``watch`` is None for a flush of one listing.
 
-    ``patience`` waits in place of giving up. ``may_go_on`` is asked now and then: False ends the flush with batches
-    left, for the sake of another spool.
+    ``patience`` waits where a flush would give up. ``may_go_on`` is called between two groups of batches. False ends
+    the flush with batches left, in favour of another spool.
     """
 
     quarantine: bool

@@ -11,10 +11,10 @@ from cirron_spool.protocol.verdict import Action, Verdict
 class Outcome:
     """The outcome of all attempts to deliver one batch.
 
-    ``result`` is the verdict of the last attempt, or the error of a file that could not be read meanwhile.
-    ``attempts`` counts the attempts, ``seconds`` is their whole duration. ``bytes_sent`` is the size of the request
-    body that carried the batch. ``began`` is the begin of a last attempt that may be repeated, by time.monotonic().
-    ``refused`` is the token of the last attempt, where that was refused.
+    ``result`` is the verdict of the last attempt, or the error of a file that could not be read. ``attempts`` counts
+    the attempts, ``seconds`` is their duration with all waits. ``bytes_sent`` is the size of the request body.
+    ``began`` is the start of a last attempt that failed temporarily, by time.monotonic(). ``refused`` is the token of
+    the last attempt if the platform refused it.
     """
 
     result: Verdict | OSError
@@ -26,7 +26,7 @@ class Outcome:
 
     @property
     def retry_after_s(self) -> float | None:
-        """The server's own delay before the next attempt, in seconds; None when it named none."""
+        """The delay before the next attempt that the server asked for, in seconds; None without one."""
         return self.result.retry_after_s if isinstance(self.result, Verdict) else None
 
     @property

@@ -1,4 +1,4 @@
-"""The parts of a large body, made by a thread ahead of their sending."""
+"""The parts of a large body, produced by a thread ahead of their upload."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Self
 from cirron_spool.concurrency.shield import complete
 from cirron_spool.concurrency.threads import call_from_thread, start
 
-# Leaving waits so long for a thread inside the file system. A thread that a dead mount holds is left behind.
+# Longest wait for the thread at the end. A dead mount can hold it for ever; it is then abandoned.
 _LEAVE_S = 2.0
 
 
 class PartStream:
-    """An async iterator over ``parts``, which a thread makes up to ``max_bytes`` ahead while the context is open.
+    """An async iterator over ``parts``. While the context is open, a thread produces up to ``max_bytes`` ahead.
 
-    An exception of ``parts`` is raised in place of the next part. Entering raises NoThreadError.
+    An exception of ``parts`` is raised in place of the next part. Entering the context raises NoThreadError.
     """
 
     def __init__(self, parts: Generator[bytes, None, None], max_bytes: int) -> None:
@@ -31,7 +31,7 @@ class PartStream:
         self._room = threading.Condition()
         self._ahead_bytes = 0
         self._closed = False
-        # Fields of the event loop alone. The event reports a part, or the end.
+        # Fields of the event loop only. The event reports a part or the end.
         self._waiting: deque[bytes] = deque()
         self._end: BaseException | None = None
         self._progress = asyncio.Event()
@@ -98,7 +98,7 @@ class PartStream:
         call_from_thread(self._loop, self._report, b"", end)
 
     def _wait_for_room(self, size: int) -> bool:
-        """Wait until ``size`` bytes may be ahead; False when the stream is closed."""
+        """Wait for room for ``size`` more bytes; False when the stream is closed."""
         with self._room:
             self._room.wait_for(lambda: self._closed or self._ahead_bytes < self._max_bytes)
             self._ahead_bytes += size

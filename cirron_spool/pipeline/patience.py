@@ -1,4 +1,4 @@
-"""The waits of a flush that follows its spool: for the end of an outage, and for a new login."""
+"""The waits of a watch for the end of an outage and for a new login."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from cirron_spool.protocol.verdict import Verdict
 from cirron_spool.settings.model import Settings
 from cirron_spool.text import printable
 
-# Seconds between two looks for a new login.
+# Seconds between two checks for a new login.
 LOGIN_POLL_S = 1.0
-# A server that names a later time is asked once a day.
+# A longer Retry-After is cut to one day.
 _LONGEST_PAUSE_S = 86_400.0
 
 
 class Patience:
-    """Waits in place of ending the flush, until ``ending`` is set.
+    """Waits where a flush would end with an error, until ``ending`` is set.
 
-    ``read_settings`` reads the settings anew; it may block. ``is_waiting`` is True from the first wait to the next
-    answer that needs none. The two ends of that time are emitted, once each.
+    ``read_settings`` reads the settings again, and may block. ``is_waiting`` is True from the first wait to the next
+    answer without a wait. Waiting and Resumed are emitted at these two times.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Patience:
         return bool(self._cause)
 
     async def outlast(self, outcome: Outcome) -> bool:
-        """Wait until another attempt may do better than ``outcome``; False where none would."""
+        """Wait until another attempt may succeed after ``outcome``; False if no wait helps."""
         verdict = outcome.result
         if not isinstance(verdict, Verdict):
             return False
@@ -68,13 +68,13 @@ class Patience:
         return False
 
     async def outlast_error(self, error: CirronSpoolError, token: str) -> bool:
-        """As :meth:`outlast`, for the ``error`` of the check of ``token``."""
+        """As :meth:`outlast`, after ``error`` in the check of ``token``."""
         if error.exit_code == EXIT_TEMPFAIL:
             return await self._outlast_outage(str(error), 0.0, time.monotonic())
         return error.exit_code == EXIT_AUTH and await self._await_login(str(error), token)
 
     def resume(self) -> None:
-        """The platform has answered, and nothing needs a wait."""
+        """End the wait: the platform answered, and the answer needs no wait."""
         if self._cause:
             cause, self._cause, self._waits = self._cause, "", 0
             self._resumed_at = time.monotonic()
@@ -83,7 +83,7 @@ class Patience:
     async def _outlast_outage(self, message: str, asked_s: float, began: float) -> bool:
         if self._ending.is_set():
             return False
-        if began < self._resumed_at:  # an attempt of another batch or spool has succeeded meanwhile
+        if began < self._resumed_at:  # an attempt of another batch or spool succeeded since then
             return await self._pause(asked_s)
         self._announce("outage", f"{message.removesuffix('.')}. Waiting for the platform.")
         delay_s = retry.outage_delay_s(self._waits, random.random)
@@ -93,7 +93,7 @@ class Patience:
     async def _await_login(self, message: str, refused: str) -> bool:
         if self._settings.remedy or self._ending.is_set():  # a login would not replace the token
             return False
-        if self._tokens.token != refused:  # the new login came meanwhile
+        if self._tokens.token != refused:  # a new login is already in use
             return True
         where = printable(str(self._settings.config_path))
         self._announce(
@@ -106,7 +106,7 @@ class Patience:
         return True
 
     async def _has_login(self, refused: str) -> bool:
-        """Use the token of a new login, if there is one. A token for another platform is never used."""
+        """Use the token of a new login if there is one, but never a token for another platform."""
         if self._tokens.token != refused:
             return True
         try:
@@ -124,7 +124,7 @@ class Patience:
             self._emit(Waiting(cause, message))
 
     async def _pause(self, seconds: float) -> bool:
-        """Wait so long; False when the flush ends meanwhile."""
+        """Wait ``seconds``; False if the flush ends before."""
         with anyio.move_on_after(seconds):
             await self._ending.wait()
         return not self._ending.is_set()

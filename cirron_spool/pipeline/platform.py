@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Platform:
-    """The open connections to one platform, with the settings they follow. A context manager.
+    """The open connections to one platform, and their settings. A context manager.
 
-    Raises NotAuthenticatedError when ``settings`` have no credentials. ``session`` is used in place of an own session,
-    and stays open. ``route`` is the known route to the platform. ``bandwidth`` is in bytes a second.
+    Raises NotAuthenticatedError when ``settings`` have no credentials. A given ``session`` sends the requests, and
+    stays open. ``route`` is a known route to the platform. ``bandwidth`` is in bytes a second.
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class Platform:
         self.tokens = TokenManager(settings, settings.credentials, self._transport)
         self.ingest = Ingest(self._transport, settings.ingest_origin, settings.ingest_path)
         self.throttle = Throttle()
-        # The windows of the flushes that use the platform: a refusal of one is told to all.
+        # The window sizes of all flushes to the platform. Each gets the refusals of all.
         self.window_sizes: WeakSet[WindowSize] = WeakSet()
 
     def refused(self, in_flight: int, *, too_many: bool) -> None:
-        """Tell all windows that an attempt beside ``in_flight - 1`` others of its flush was refused for now."""
+        """Report to all window sizes that an attempt with ``in_flight`` batches in flight was refused for now."""
         for window_size in self.window_sizes:
             window_size.refused(in_flight, too_many=too_many)
 

@@ -1,6 +1,6 @@
 """The checks before a flush: the spool, the settings, the lock, the route.
 
-Blocking: for the thread that works on the disk.
+Blocking: the disk thread runs them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from cirron_spool.spool.snapshots import find_snapshots
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """A spool with something to send.
+    """The result of the checks for a spool with something to send.
 
-    ``route`` is None where it was not asked for. ``warning`` is for a person, or empty. ``error`` ends the flush once
-    its result can be reported.
+    ``route`` is None unless it was asked for. ``warning`` is for a person, or empty. ``error`` ends the flush after the
+    report has begun.
     """
 
     settings: Settings
@@ -35,9 +35,10 @@ class Preflight:
 
 
 class Contents(NamedTuple):
-    """The batches to send, and where sizes were asked for, their sizes in bytes.
+    """The batches to send, and their sizes in bytes if these were asked for.
 
-    ``irregular`` are named like batches but are no regular files; ``irregular_kind`` is the kind of the first.
+    ``irregular`` are entries with a batch's name that are no regular files. ``irregular_kind`` is the kind of the
+    first.
     """
 
     selected: Selected[str]
@@ -57,9 +58,9 @@ def run_preflight(
 ) -> Preflight | None:
     """Open the spool, ``load`` the settings, lock the spool unless ``lock`` is False, and find the route.
 
-    None when there is nothing to send: an empty spool needs no settings and no lock. With ``snapshots`` a run's
-    snapshots beside an empty spool are something to send. Raises SpoolError for a directory that cannot be read, and
-    the errors of ``load``. With ``follow``, an empty or missing spool is cleared, too.
+    None for an empty spool, which needs no settings and no lock. With ``snapshots``, snapshots beside an empty spool
+    are something to send. With ``follow``, an empty or missing spool passes, too. Raises SpoolError for an unreadable
+    directory, and the errors of ``load``.
     """
     has_work = spool.open() and (
         spool.has_batches() or (snapshots and find_snapshots(spool.path) is not None)
@@ -68,7 +69,7 @@ def run_preflight(
         return None
     settings = load()
     if settings.credentials is None:
-        return Preflight(settings)  # a flush without credentials claims nothing
+        return Preflight(settings)  # a flush without credentials needs no lock
     warning = ""
     try:
         if spool.exists:
@@ -82,10 +83,10 @@ def run_preflight(
 def follow_contents(
     spool: SpoolDirectory, selection: Selection, *, sizes: bool
 ) -> tuple[Contents, bool, str]:
-    """List the spool that now is at the path, and lock it if it is another one.
+    """List the directory that now has the path. Lock it if it replaced the old one.
 
-    Also whether it is another one, and a warning for a person, or an empty string. Raises SpoolError, and
-    SpoolBusyError when another process holds it.
+    Returns the contents, whether the directory was replaced, and a warning or an empty string. Raises SpoolError, and
+    SpoolBusyError when another process holds the lock.
     """
     warning = ""
     is_new = spool.reopen()

@@ -28,34 +28,34 @@ from cirron_spool.telemetry import otel
 from cirron_spool.text import count as number_of
 
 LOGGER = logging.getLogger("cirron_spool")
-# A library prints nothing by itself. Without any handler, logging prints warnings to standard error.
+# Without a handler, logging would print warnings to standard error.
 LOGGER.addHandler(logging.NullHandler())
 
 
 class Report:
-    """Tells the listener of a flush what happens, and counts it in ``tally``.
+    """Gives the events of a flush to its listener, and holds the counts in ``tally``.
 
-    ``has_listener``: somebody wants the events of each batch. ``started``: the first listing was reported.
-    ``snapshots_left`` is a warning for the end, or empty. ``telemetry`` hears each event first, where it is set.
+    ``has_listener`` is True if the events of each batch are used. ``started`` is True after the first listing.
+    ``snapshots_left`` is a warning for the end, or empty. ``telemetry`` gets each event before the listener.
     """
 
     def __init__(self, directory: Path, options: FlushOptions) -> None:
         self.tally = Tally(directory)
         self.started = False
         self.snapshots_left = ""
-        # An event for each batch is made only for a listener.
+        # The events of each batch are created only if they are used.
         self.has_listener = (
             options.on_event is not None or LOGGER.isEnabledFor(logging.DEBUG) or otel.is_used()
         )
         self.telemetry: otel.FlushTelemetry | None = None
         self._listener = options.on_event if options.on_event is not None else log_event
-        # The context variables of the caller. Callbacks of threads and timers emit events, too, and have others.
+        # Threads and timers emit events, too. The listener gets the caller's context variables.
         self._context = copy_context()
         self._stop = options.stop
         self._began = time.monotonic()
 
     def count_listing(self, contents: Contents) -> None:
-        """Count the selected batches of a listing, and those that the selection leaves out."""
+        """Count the selected and the left out batches of a listing."""
         self.tally.selected += len(contents.selected.batches)
         self.tally.left_out = contents.selected.left_out
 
@@ -71,7 +71,7 @@ class Report:
             Started(self.tally.directory, len(selected.batches), sum(contents.sizes), selected.left_out)
         )
         if selected.blocked:
-            self.tally.exit_codes.add(EXIT_ATTENTION)  # no flush with this bound will ever send anything
+            self.tally.exit_codes.add(EXIT_ATTENTION)  # with this bound, no flush can ever send a batch
             self.warn(selected.blocked)
         self.warn(selected.odd)
         if selected.older and selected.batches:
@@ -85,14 +85,14 @@ class Report:
             )
 
     def report_plan(self, contents: Contents) -> None:
-        """Report the batches that a flush would send, and warn of those that it could not."""
+        """Report the batches that a flush would send, and warn of empty ones."""
         self.tally.planned = tuple(zip(contents.selected.batches, contents.sizes, strict=True))
         if empty := [name for name, size in self.tally.planned if not size]:
             batches = f"{number_of(len(empty), 'batch')} without a byte, such as {empty[0]},"
             self.warn(f"{batches} cannot be sent. Delete the empty files: a power cut leaves them.")
 
     def end(self, error: CirronSpoolError | None = None) -> FlushResult:
-        """Emit the result; ``error`` is the exception that the caller will see."""
+        """Emit the result. ``error`` is the exception that the caller raises."""
         if self.tally.evicted:
             vanished = number_of(self.tally.evicted, "batch")
             self.warn(
@@ -109,7 +109,7 @@ class Report:
         return result
 
     def emit(self, event: FlushEvent) -> None:
-        """Give an event to the listener, in the caller's context; keep its warning for the result."""
+        """Give an event to the listener, in the caller's context. Keep its warning for the result."""
         if warning := warning_in(event):
             self.tally.warnings.append(warning)
         if self.telemetry is not None:

@@ -1,4 +1,4 @@
-"""One flush of one spool: preflight, sign-in check beside the listing, delivery in order, report."""
+"""One flush of one spool: preflight, token check and listing, delivery in order, report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ from cirron_spool.pipeline.deadline import DEADLINE_NEAR, GRACE_S, Deadline, Sto
 from cirron_spool.pipeline.delivery import Delivery
 from cirron_spool.pipeline.disk_worker import DiskWorker
 from cirron_spool.pipeline.inline_worker import InlineWorker
-from cirron_spool.pipeline.notifications import Notifications
 from cirron_spool.pipeline.options import FlushOptions
 from cirron_spool.pipeline.patience import Patience
 from cirron_spool.pipeline.platform import Platform
@@ -48,6 +47,7 @@ from cirron_spool.pipeline.snapshot_upload import SnapshotUpload
 from cirron_spool.pipeline.source import BatchSource, FollowedSpool, ListedInTurns, ListedOnce
 from cirron_spool.pipeline.thread_worker import ThreadWorker
 from cirron_spool.pipeline.token_check import check_token
+from cirron_spool.pipeline.upload_route import BatchRoute
 from cirron_spool.pipeline.window_size import AutoSize, FixedSize, WindowSize
 from cirron_spool.protocol.verdict import Verdict
 from cirron_spool.receipts.writer import ReceiptsFile
@@ -62,7 +62,7 @@ DISK_WORKERS: dict[str, type[DiskWorker]] = {"thread": ThreadWorker, "inline": I
 class FlushRun:
     """One flush of ``spool``.
 
-    ``client`` loads the settings. ``warning`` is for a person, or empty.
+    ``client`` loads the settings. ``warning`` is a line for a person, or empty.
     """
 
     def __init__(
@@ -99,14 +99,13 @@ class FlushRun:
             keep_going=options.keep_going,
             receipts=self._receipts,
         )
-        # Of a watch: its source, the notices that wake it, and the event that ends it.
+        # For a watch: its source, and the event that ends it.
         self._followed: FollowedSpool | None = None
-        self._notifications: Notifications | None = None
         self._ending = anyio.Event()
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict on the batch that ended the flush; None where no answer ended it."""
+        """The verdict that ended the flush; None if no answer ended it."""
         return self._settlement.verdict
 
     async def run(self) -> FlushResult:
@@ -143,7 +142,7 @@ class FlushRun:
         except CirronSpoolError as error:
             if preflight is None and not isinstance(error, ResourceError):
                 raise
-            if not self._report.started:  # ended before the listing: the result says how much is left
+            if not self._report.started:  # count the batches that are left
                 with suppress(CirronSpoolError):
                     self._report.count_listing(await in_thread(partial(self._list, sizes=False)))
             self._report.end(error)
@@ -185,34 +184,15 @@ class FlushRun:
                 raise first_cause(group) from None
             finally:
                 if platform.tokens.unsaved:
-                    # The refresh token in the file is used up: the next process cannot renew.
+                    # The refresh token in the file is used up, so the next process cannot renew the token.
                     self._report.tally.exit_codes.add(EXIT_ATTENTION)
                     self._report.warn(platform.tokens.unsaved)
 
     async def _check_token_and_deliver(self, platform: Platform) -> None:
-        """List the spool beside the check of the token, then deliver."""
+        """Check the token and list the spool at the same time, then deliver."""
         options = self._options
-        patience = options.patience
-        if patience is None and options.watch is not None:
-            patience = Patience(
-                platform.settings,
-                platform.tokens,
-                self._client.read_settings,
-                self._ending,
-                self._report.emit,
-            )
-        platform.window_sizes.add(self._window_size)
-        delivery = Delivery(
-            platform,
-            window_size=self._window_size,
-            retries=platform.settings.retries,
-            open_stream=self._reader.stream,
-            on_sent=self._worker.poll,
-            emit=self._report.emit,
-            show_progress=options.on_event is not None,
-            patience=patience,
-            ensure_claim=self._ensure_claim,
-        )
+        patience = self._patience_for(platform)
+        delivery = self._delivery_for(platform, patience)
         refused: list[CirronSpoolError] = []
         token_checked = anyio.Event()
 
@@ -221,7 +201,7 @@ class FlushRun:
                 self._report.tally.verified = await check_token(
                     platform.tokens, patience, self._report.warn, verify=options.verify
                 )
-            except (AuthInvalidError, TokenRenewalError) as error:  # an outcome, not a crash of the group
+            except (AuthInvalidError, TokenRenewalError) as error:  # raised after the task group
                 refused.append(error)
             finally:
                 token_checked.set()
@@ -249,17 +229,37 @@ class FlushRun:
                         window_size=self._window_size,
                         on_begin=self._report_sending if self._report.has_listener else None,
                     )
-            if self._notifications is not None:
-                self._notifications.stop()
+            if self._followed is not None:
+                self._followed.stop()
             tasks.cancel_scope.cancel()
         if self._followed is not None:
-            with suppress(CirronSpoolError):  # of the last moments: the result says how much is left
+            with suppress(CirronSpoolError):  # count batches of the last moments
                 contents = await self._worker.run(partial(self._list, sizes=False))
                 self._report.tally.selected += len(self._followed.new_in(contents).selected.batches)
         if self._settlement.auth_error is not None:
             self._settlement.auth_error.hint = platform.tokens.hint
         if refused:
             raise refused[0]
+
+    def _patience_for(self, platform: Platform) -> Patience | None:
+        if self._options.patience is not None or self._options.watch is None:
+            return self._options.patience
+        return Patience(
+            platform.settings, platform.tokens, self._client.read_settings, self._ending, self._report.emit
+        )
+
+    def _delivery_for(self, platform: Platform, patience: Patience | None) -> Delivery:
+        platform.window_sizes.add(self._window_size)
+        return Delivery(
+            platform,
+            BatchRoute(platform.ingest, self._reader.stream, self._worker.poll, self._ensure_claim),
+            window_size=self._window_size,
+            retries=platform.settings.retries,
+            emit=self._report.emit,
+            show_progress=self._options.on_event is not None,
+            patience=patience,
+            ensure_claim=self._ensure_claim,
+        )
 
     async def _upload_snapshots(self, platform: Platform, delivery: Delivery) -> None:
         options = self._options
@@ -274,15 +274,18 @@ class FlushRun:
         ).run()
 
     async def _open_source(self, tasks: anyio.abc.TaskGroup) -> BatchSource:
-        """The source that the options ask for. ``tasks`` runs its background tasks."""
+        """The source of batches for the options. ``tasks`` runs the background tasks of a watch."""
         options = self._options
         sizes = self._report.has_listener or options.dry_run
         if options.watch is not None:
             self._followed = FollowedSpool(
-                partial(self._look, sizes=sizes), self._report.report_listing, options.watch, self._ending
+                self._spool.path,
+                partial(self._list_followed, sizes=sizes),
+                self._report.report_listing,
+                options.watch,
+                self._ending,
             )
-            self._notifications = Notifications(self._spool.path, self._followed.wake)
-            tasks.start_soon(self._notifications.run)
+            tasks.start_soon(self._followed.watch_directory)
             tasks.start_soon(self._followed.watch_process)
             return self._followed
         contents = await self._worker.run(partial(self._list, sizes=sizes))
@@ -295,12 +298,12 @@ class FlushRun:
         return ListedOnce(contents.selected.batches)
 
     async def _ensure_claim(self) -> None:
-        """Keep the claim to the spool. Raises SpoolBusyError once it was taken over."""
+        """Ensure the claim to the spool. Raises SpoolBusyError once another process took the spool over."""
         if self._spool.is_claim_due:
             await self._worker.run(self._spool.ensure_claim)
 
     async def _renew_lease(self) -> None:
-        """Renew the lease through the long waits."""
+        """Renew the lease also during long waits."""
         while True:
             await anyio.sleep(RENEW_S)
             await self._ensure_claim()
@@ -328,7 +331,7 @@ class FlushRun:
             await delivery.wind_down(GRACE_S)
         else:
             self._end_watch()
-            if not patience.is_waiting:  # the batches that are sealed by now have some time
+            if not patience.is_waiting:  # time for the batches that exist now
                 await anyio.sleep(self._options.watch.grace_s)
             await delivery.wind_down(0)
         delivering.cancel()
@@ -338,14 +341,13 @@ class FlushRun:
     def _list(self, *, sizes: bool) -> Contents:
         return list_contents(self._spool, self._options.selection, sizes=sizes)
 
-    async def _look(self, *, sizes: bool) -> Contents:
-        look = partial(follow_contents, self._spool, self._options.selection, sizes=sizes)
-        contents, is_new, warning = await self._worker.run(look)
-        if is_new and self._notifications is not None:
-            self._notifications.restart()
+    async def _list_followed(self, *, sizes: bool) -> tuple[Contents, bool]:
+        """The contents of the followed spool, and whether another directory replaced it."""
+        follow = partial(follow_contents, self._spool, self._options.selection, sizes=sizes)
+        contents, is_new, warning = await self._worker.run(follow)
         self._report.warn(warning)
         self._report.tally.exists = self._spool.exists
-        return contents
+        return contents, is_new
 
     def _leave_spool(self) -> None:
         """The last step of the disk thread."""

@@ -1,4 +1,4 @@
-"""The loop of a flush: batches from a source go out in order, and are settled in order."""
+"""The loop of a flush: send the batches of a source in order, and settle them in order."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from cirron_spool.pipeline.source import BatchSource
 from cirron_spool.pipeline.window import Window
 from cirron_spool.pipeline.window_size import WindowSize
 
-# Deletes that may be pending while the next batch is sent. One keeps a crash's resends at two: the batch in flight,
-# and one that is acknowledged but not yet deleted.
+# Deletes that may be pending during the next upload. After a crash at most two batches are sent again:
+# the batch in flight, and one that is acknowledged but not deleted.
 _DELETES_BEHIND = 1
 
 
@@ -26,19 +26,19 @@ async def send_in_order(
     window_size: WindowSize,
     on_begin: Callable[[Prepared], None] | None,
 ) -> None:
-    """Send the batches, oldest first and as many at a time as ``window_size`` says; settle them strictly oldest first.
+    """Send the batches oldest first, up to ``window_size`` at a time. Settle them strictly oldest first.
 
-    The first group of ``source`` was fed to ``worker`` already. ``on_begin`` is called before each batch.
+    The first group of ``source`` is already in ``worker``. ``on_begin`` is called before each batch.
     """
     window = Window(delivery, settlement, window_size)
-    # The first delete proves that the directory allows deletes. Then some may be pending.
+    # The first delete proves that the directory allows deletes. Later deletes may be pending.
     may_be_pending = 0
     try:
         while True:
             batch = await worker.next()
             if batch is None:
                 await window.finish()
-                if source.follows:  # the deletes are done and reported before a wait
+                if source.follows:  # a watch reports all deletes before it waits
                     await worker.drain()
                 settlement.check_listener()
                 if settlement.ended or delivery.stopping:
@@ -60,6 +60,6 @@ async def send_in_order(
             if settlement.ended:
                 break
         await window.finish()
-        worker.poll()  # the last delete goes beside the closing of the connection
+        worker.poll()  # the last delete runs while the connection closes
     finally:
         await window.abandon()

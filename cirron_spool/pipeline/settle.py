@@ -1,6 +1,6 @@
-"""The end of each batch: deleted, set aside, or kept; with one final event.
+"""The end of each batch: deleted, moved to the quarantine, or kept; with one final event.
 
-A file is handed to the delete only here, and only after its own acknowledgement.
+Only this module has files deleted, and only after their own acknowledgement.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from cirron_spool.spool.names import batch_id_of
 from cirron_spool.spool.quarantine import set_aside
 from cirron_spool.text import iso_utc, printable, reason
 
-# So many rejections without a success between them are not the batches' fault: the endpoint is wrong.
+# Rejections in a row that end the flush: the endpoint is probably wrong.
 MOST_REJECTED_IN_A_ROW = 3
 
 
 class Settlement:
     """Settles the batches of one flush, one after another, oldest first.
 
-    ``emit`` reports events. An ``Uploaded`` is made only if ``has_listener``. ``quarantine`` sets rejected batches
+    ``emit`` reports events. Without ``has_listener``, no ``Uploaded`` is emitted. ``quarantine`` moves rejected batches
     aside, ``keep_going`` skips a batch that is out of retries. ``receipts`` gets a line before each delete. ``ended``
-    turns true with the first batch that ends the flush. ``verdict`` is the verdict that ended it, if one did.
-    ``auth_error`` is set when the token is the cause.
+    is True after the first batch that ends the flush. ``verdict`` is the verdict that ended it, or None. ``auth_error``
+    is set when the platform refused the token.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Settlement:
         self._worker.delete(batch, partial(self._report_delete, outcome), self._receipt_for(batch, outcome))
 
     async def settle(self, batch: Prepared, outcome: Outcome) -> None:
-        """Act on the outcome of a batch. Raises ResourceError when the system lacks a resource to send it."""
+        """Act on the outcome of a batch. Raises ResourceError when the upload lacked a system resource."""
         result = outcome.result
         if outcome.acknowledged:
             self.delete_acknowledged(batch, outcome)
@@ -119,7 +119,7 @@ class Settlement:
                 self.ended = True
 
     def check_listener(self) -> None:
-        """Raise the exception of a listener that was called for a deleted file."""
+        """Raise the exception of a listener that :meth:`_report_delete` called."""
         error, self._listener_error = self._listener_error, None
         if error is not None:
             raise error
@@ -140,7 +140,7 @@ class Settlement:
             self.ended = True
 
     def _receipt_for(self, batch: Prepared, outcome: Outcome) -> Callable[[], None] | None:
-        """The work that writes the receipt of an acknowledged batch; None where there are no receipts."""
+        """The function that writes the receipt of an acknowledged batch; None without receipts."""
         receipts, verdict = self._receipts, outcome.result
         if receipts is None or batch.digest is None or not isinstance(verdict, Verdict):
             return None
@@ -215,10 +215,10 @@ class Settlement:
 
 
 def remove_acknowledged(spool: SpoolDirectory, process: int, batch: Prepared) -> Removal:
-    """Delete the file of an acknowledged ``batch``, unless another file has its name by now. Blocking.
+    """Delete the file of an acknowledged ``batch``, unless another file now has its name. Blocking.
 
-    ``process`` is the process id in which the flush began. Raises OSError when the file system refuses, RuntimeError
-    in another process, and SpoolBusyError once the spool was taken over.
+    ``process`` is the id of the process that started the flush. Raises OSError when the file system refuses,
+    RuntimeError in another process, and SpoolBusyError once another process took the spool over.
     """
     if os.getpid() != process:
         raise RuntimeError("This flush began in another process.")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,90 +20,30 @@ from cirron_spool.events import (
     SnapshotUploaded,
     Warned,
 )
-from cirron_spool.http.upload_body import Upload
 from cirron_spool.pipeline.delivery import Delivery
 from cirron_spool.pipeline.ingest import Ingest
 from cirron_spool.pipeline.outcome import Outcome
-from cirron_spool.pipeline.part_stream import PartStream
 from cirron_spool.pipeline.tally import Tally
-from cirron_spool.protocol.answer import Answer, NoAnswer
-from cirron_spool.protocol.snapshot_verdict import WITHOUT_ROUTE, judge_snapshot
+from cirron_spool.pipeline.upload_route import OpenSnapshot, SnapshotRoute
+from cirron_spool.protocol.snapshot_verdict import WITHOUT_ROUTE
 from cirron_spool.protocol.verdict import Action, Verdict
 from cirron_spool.settings.paths import SPOOL_NAME
-from cirron_spool.spool.file_identity import Fingerprint, NotABatch, Removal, Vanished
+from cirron_spool.spool.file_identity import NotABatch, Removal, Vanished
 from cirron_spool.spool.sent_ledger import SentFile, SentLedger
 from cirron_spool.spool.snapshot_folder import Found, Incomplete, SnapshotFile, SnapshotFolder
 from cirron_spool.spool.snapshots import snapshot_folder
 from cirron_spool.text import count, printable, reason
 
-_CHUNK_BYTES = 256 * 1024
-_AHEAD_BYTES = 1024 * 1024
-# So many snapshots in a row without a lasting answer end the uploads: the batches must not wait for a platform that
-# is away. One alone may be at fault itself.
+# Temporary failures in a row that end the uploads: the batches must not wait for an outage.
+# After one failure, the snapshot itself may be the cause.
 _FAILURES_IN_A_ROW = 2
 
 
-@dataclass(frozen=True, slots=True)
-class OpenSnapshot:
-    """A snapshot that is whole, and the identity of its file."""
-
-    file: SnapshotFile
-    fingerprint: Fingerprint
-
-    @property
-    def name(self) -> str:
-        """The key."""
-        return self.file.key
-
-    @property
-    def size(self) -> int:
-        """The file's size in bytes."""
-        return self.fingerprint.size
-
-    @property
-    def sent_file(self) -> SentFile:
-        """The file as the ledger remembers it."""
-        return SentFile(self.fingerprint.size, self.fingerprint.mtime_ns)
-
-    def share_of_file(self, sent: int) -> int:
-        """The bytes themselves: nothing is compressed."""
-        return min(sent, self.size)
-
-
-class SnapshotRoute:
-    """The platform's route of snapshots; see :class:`~cirron_spool.pipeline.delivery.UploadRoute`."""
-
-    def __init__(
-        self, ingest: Ingest, folder: SnapshotFolder, ensure_claim: Callable[[], Awaitable[None]]
-    ) -> None:
-        self._ingest = ingest
-        self._ensure_claim = ensure_claim
-        self._folder = folder
-
-    async def send(
-        self, item: OpenSnapshot, token: str, progress: Callable[[int], None] | None
-    ) -> Answer | NoAnswer:
-        """PUT the file, read anew for each attempt."""
-
-        def open_stream() -> PartStream:
-            return PartStream(self._folder.chunks(item.file, item.fingerprint, _CHUNK_BYTES), _AHEAD_BYTES)
-
-        upload = Upload((), item.size, open_stream, None, progress, self._ensure_claim)
-        return await self._ingest.put_snapshot(item.name, token, upload)
-
-    def judge(self, item: OpenSnapshot, token: str, answer: Answer | NoAnswer) -> Outcome:
-        """The outcome of one attempt."""
-        verdict = judge_snapshot(
-            answer, key=item.name, origin=self._ingest.origin, now=datetime.now(UTC), secrets=(token,)
-        )
-        return Outcome(verdict, bytes_sent=item.size if verdict.action is Action.ACKNOWLEDGED else 0)
-
-
 class SnapshotUpload:
-    """Uploads the snapshots of the run whose spool is ``spool``, oldest first, with the attempts of ``delivery``.
+    """Uploads the snapshots that belong to ``spool``, oldest first, through ``delivery``.
 
-    ``delete`` deletes each file after its own acknowledgement. ``dry_run`` lists them, and sends nothing. The counts
-    go to ``tally``. No trouble with a snapshot is raised: the batches go on.
+    ``delete`` deletes each file after its own acknowledgement. ``dry_run`` only lists them. The counts go to ``tally``.
+    The failure of a snapshot raises nothing, since the batches follow.
     """
 
     def __init__(
@@ -132,7 +71,7 @@ class SnapshotUpload:
         self._says_undeleted = True
 
     async def run(self) -> None:
-        """Upload them. Raises ResourceError, and SpoolBusyError once the spool was taken over."""
+        """Upload the snapshots. Raises ResourceError, and SpoolBusyError once another process took the spool over."""
         self._count()
         folder = await self._find()
         if folder is None:
@@ -213,7 +152,7 @@ class SnapshotUpload:
         self._report_left()
 
     async def _open(self, folder: SnapshotFolder, file: SnapshotFile) -> OpenSnapshot | None:
-        """The snapshot if it can be sent; the cause is counted if not."""
+        """Open a snapshot. None if it cannot be sent; then the cause is counted."""
         try:
             fingerprint = await in_daemon_thread(partial(folder.fingerprint, file), "cirron-spool snapshots")
         except Vanished:
@@ -231,7 +170,7 @@ class SnapshotUpload:
     async def _settle(
         self, folder: SnapshotFolder, ledger: SentLedger, snapshot: OpenSnapshot, outcome: Outcome
     ) -> None:
-        """Remember the acknowledged snapshot, delete it if that was asked for, and report it."""
+        """Record an acknowledged snapshot in the ledger, delete it if requested, and report it."""
         uri = outcome.result.server_message if isinstance(outcome.result, Verdict) else ""
         try:
             await in_thread(partial(ledger.record, snapshot.name, snapshot.sent_file, uri))
@@ -248,7 +187,7 @@ class SnapshotUpload:
         self._emit(SnapshotUploaded(snapshot.name, snapshot.size, uri))
 
     async def _delete_known(self, folder: SnapshotFolder, file: SnapshotFile, ledger: SentLedger) -> None:
-        """Delete a snapshot that an earlier flush sent, if it still is the file that was sent."""
+        """Delete a snapshot of an earlier flush if its file did not change."""
         try:
             snapshot = OpenSnapshot(file, await in_thread(partial(folder.fingerprint, file)))
         except (Vanished, NotABatch, Incomplete):
@@ -287,7 +226,7 @@ class SnapshotUpload:
     def _fail(self, key: str, verdict: Verdict) -> None:
         self._tally.exit_codes.add(verdict.exit_code)
         if verdict.status in WITHOUT_ROUTE:
-            self._has_route = False  # no snapshot is at fault
+            self._has_route = False  # no snapshot is the cause
             self._warn(verdict.message)
             return
         failure = BatchFailure(key, verdict.status, verdict.message)
@@ -321,7 +260,7 @@ class SnapshotUpload:
         self._warn(message)
 
     def _count(self, *, planned: tuple[tuple[str, int], ...] = (), **changes: int) -> None:
-        """Add ``changes`` to the counts, and publish them."""
+        """Add ``changes`` to the counts, and copy them to the tally."""
         totals = {name: getattr(self._counts, name) + change for name, change in changes.items()}
         self._counts = replace(self._counts, planned=planned, **totals)
         self._tally.snapshots = self._counts

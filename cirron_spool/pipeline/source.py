@@ -1,31 +1,33 @@
-"""The source of a flush's batches: a spool that is listed once, or one that is followed."""
+"""The source of batches: a spool that is listed once, or a spool that is followed."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 import anyio
 
 from cirron_spool.pipeline.awaited_process import AwaitedProcess
+from cirron_spool.pipeline.notifications import Notifications
 from cirron_spool.pipeline.options import WatchOptions
 from cirron_spool.pipeline.preflight import Contents
 
-# Seconds between two looks at a followed spool.
+# Seconds between two listings of a followed spool.
 POLL_S = 1.0
-# Batches between two questions whether another spool is to have its turn.
+# Batches between two checks for a waiting spool.
 _GROUP_BATCHES = 128
 
 
 class BatchSource(Protocol):
-    """The batches of one flush, in groups, oldest first. ``follows`` says that a group may be waited for."""
+    """The batches of one flush, in groups, oldest first. ``follows`` is True if the next group may take time."""
 
     follows: bool
 
     async def next_group(self) -> Sequence[str] | None:
-        """The names of the next batches, perhaps none; None at the end. All earlier ones are settled by now."""
+        """The names of the next batches, perhaps none; None at the end. All earlier batches are settled before."""
 
 
 class ListedOnce:
@@ -43,7 +45,7 @@ class ListedOnce:
 
 
 class ListedInTurns:
-    """The batches of one listing, in groups, as long as ``may_go_on`` says so."""
+    """The batches of one listing, in groups, while ``may_go_on`` returns True."""
 
     follows = False
 
@@ -53,7 +55,7 @@ class ListedInTurns:
         self._may_go_on = may_go_on
 
     async def next_group(self) -> Sequence[str] | None:
-        """The next names, and none once another spool is to have its turn."""
+        """The next names; None at the end, or when another spool has its turn."""
         if self._given >= len(self._names) or (self._given and not self._may_go_on()):
             return None
         group = self._names[self._given : self._given + _GROUP_BATCHES]
@@ -62,52 +64,57 @@ class ListedInTurns:
 
 
 class FollowedSpool:
-    """The batches of a spool that a run is writing to.
+    """The batches of the spool at ``path``, which a run writes to.
 
-    ``look`` lists the spool. ``note`` is called with the new part of each listing that has one, and with the first
-    listing. ``ending`` is set by :meth:`end`.
+    ``list_spool`` lists it, and returns whether another directory replaced it. ``report`` gets the first listing, and
+    the new batches of each later one. :meth:`end` sets ``ending``.
     """
 
     follows = True
 
     def __init__(
         self,
-        look: Callable[[], Awaitable[Contents]],
-        note: Callable[[Contents], None],
+        path: Path,
+        list_spool: Callable[[], Awaitable[tuple[Contents, bool]]],
+        report: Callable[[Contents], None],
         options: WatchOptions,
         ending: anyio.Event,
     ) -> None:
-        self._look = look
-        self._note = note
+        self._list_spool = list_spool
+        self._report = report
         self._options = options
         self._ending = ending
-        self._given: set[str] = set()  # of those that were listed last
-        self._looks = 0
+        self._notifications = Notifications(path, self._wake_up)
+        self._given: set[str] = set()  # of the last listing
+        self._listings = 0
         self._idle_since = time.monotonic()
         self._wake = anyio.Event()
 
-    def wake(self) -> None:
-        """Look again at once. Called in the event loop."""
-        self._wake.set()
-
     def end(self) -> None:
-        """End after one more look."""
+        """End after one more listing."""
         self._ending.set()
-        self.wake()
+        self._wake_up()
+
+    def stop(self) -> None:
+        """Stop the notifications."""
+        self._notifications.stop()
 
     async def next_group(self) -> Sequence[str] | None:
-        """The batches that are new in the spool. The first call does not wait."""
+        """The new batches of the spool. The first call does not wait."""
         if self._given:
             self._idle_since = time.monotonic()
         while True:
-            self._wake = anyio.Event()  # before the look: a batch behind it wakes
+            self._wake = anyio.Event()  # before the listing: a later batch wakes the loop
             is_last = self._ending.is_set() or self._idle_s_left() <= 0
-            new = self.new_in(await self._look())
+            contents, is_replaced = await self._list_spool()
+            if is_replaced:
+                self._notifications.restart()
+            new = self.new_in(contents)
             names = new.selected.batches
-            is_first = not self._looks
-            self._looks += 1
+            is_first = not self._listings
+            self._listings += 1
             if names or is_first:
-                self._note(new)
+                self._report(new)
                 return names
             if is_last:
                 return None
@@ -115,7 +122,7 @@ class FollowedSpool:
                 await self._wake.wait()
 
     def new_in(self, contents: Contents) -> Contents:
-        """The part of ``contents`` that was never given. A batch that stays in the spool is given once."""
+        """The batches of ``contents`` that were not returned before. A batch that stays is returned once."""
         listed = contents.selected.batches
         old = self._given.intersection(listed)
         self._given = old.union(listed)
@@ -127,6 +134,10 @@ class FollowedSpool:
             sizes=[contents.sizes[index] for index in new] if contents.sizes else [],
         )
 
+    async def watch_directory(self) -> None:
+        """List the spool soon after each new batch, until :meth:`stop`."""
+        await self._notifications.run()
+
     async def watch_process(self) -> None:
         """End once the process ``until_pid`` has ended."""
         if self._options.until_pid is not None:
@@ -136,6 +147,9 @@ class FollowedSpool:
                     self.end()
                 with anyio.move_on_after(POLL_S):
                     await self._ending.wait()
+
+    def _wake_up(self) -> None:
+        self._wake.set()
 
     def _idle_s_left(self) -> float:
         if self._options.idle_exit_s is None:

@@ -1,4 +1,4 @@
-"""The counts of a flush in progress, and the exit code that follows from them."""
+"""The counts of a running flush, and its exit code."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from cirron_spool.events import (
 
 
 def worst(codes: Iterable[int]) -> int:
-    """The exit code of several, by rank: usage, authentication, attention, temporary, none."""
+    """The most serious exit code: usage, authentication, attention, temporary, none."""
     rank = {EXIT_OK: 0, EXIT_TEMPFAIL: 1, EXIT_ATTENTION: 2, EXIT_AUTH: 3, EXIT_USAGE: 4}
     return max(codes, key=lambda code: rank.get(code, 2), default=EXIT_OK)
 
 
 @dataclass(slots=True)
 class Tally:
-    """The counts of a flush in progress. Each selected batch is counted once; the rest was skipped.
+    """The counts of a running flush. A selected batch with no other count is skipped.
 
     ``planned`` holds name and size of each batch of a dry run.
     """
@@ -53,7 +53,7 @@ class Tally:
     snapshots: SnapshotCounts | None = None
 
     def upload(self, size: int, sent: int) -> None:
-        """Count a batch of ``size`` bytes that was acknowledged and deleted; its body had ``sent`` bytes."""
+        """Count an acknowledged and deleted batch: ``size`` bytes of file, ``sent`` bytes of body."""
         self.uploaded += 1
         self.bytes_read += size
         self.bytes_sent += sent
@@ -64,17 +64,17 @@ class Tally:
         self.exit_codes.add(exit_code)
 
     def set_aside(self) -> None:
-        """Count a rejected batch that went to the quarantine. A person must look at it."""
+        """Count a rejected batch in the quarantine. A person must look at it."""
         self.quarantined += 1
         self.exit_codes.add(EXIT_ATTENTION)
 
     def skip(self) -> None:
-        """Count a batch that cannot be sent and stays. A person must look at it; the flush goes on."""
+        """Count a batch that cannot be sent and stays. A person must look at it; the flush continues."""
         self.unsendable += 1
         self.exit_codes.add(EXIT_ATTENTION)
 
     def note(self, event: FlushEvent) -> None:
-        """Count what ``event`` tells, for a listener that keeps its own counts."""
+        """Count an event, for a listener that keeps its own counts."""
         match event:
             case Started():
                 self.directory, self.selected, self.left_out = event.directory, event.batches, event.left_out
@@ -103,7 +103,7 @@ class Tally:
             bytes_sent=self.bytes_sent,
             seconds=seconds,
             failures=tuple(self.failures),
-            # Untried without a failure: the flush was asked to stop, and a later flush goes on.
+            # Untried without a failure: the flush was stopped, and a later flush continues.
             exit_code=worst(self.exit_codes) or (EXIT_TEMPFAIL if untried else EXIT_OK),
             warnings=self.warnings.lines(),
             destination=self.destination,

@@ -1,8 +1,7 @@
-"""The disk work in a thread: the event loop of the caller never touches the disk.
+"""The disk work in a thread: the caller's event loop never touches the disk.
 
-The thread is handed groups: names to read, files to delete. It reports a group when the group is done, so that the
-loop is woken once for many small batches. Between two files of a group the thread serves waiting
-jobs: a delete never waits for a group.
+The thread gets groups of names to read and of files to delete. It reports a whole group, so that many small batches
+wake the loop once. Between two files of a group the thread runs waiting jobs, so a delete never waits for a group.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ from functools import partial
 from cirron_spool.pipeline.batch import Prepared, Ready
 from cirron_spool.pipeline.disk_worker import DiskWorker
 
-# A group ends with so many files, or with the file that brings it to so many bytes: one to two milliseconds of work.
+# Largest group, in files and in bytes: one to two milliseconds of work.
 _GROUP_FILES = 16
 _GROUP_BYTES = 256 * 1024
 
 
 class ThreadWorker(DiskWorker):
-    """Reads and deletes in the thread alone; see :class:`~cirron_spool.pipeline.disk_worker.DiskWorker`."""
+    """Reads and deletes only in the thread; see :class:`~cirron_spool.pipeline.disk_worker.DiskWorker`."""
 
     def _start_reading(self) -> None:
-        # No more than is sent at once: this leaves the processors to connection set-up.
+        # Only the first window: this leaves the CPU to connection set-up.
         self._read_group(self._window_size.size)
 
     def _read_ahead(self) -> None:
@@ -55,7 +54,7 @@ class ThreadWorker(DiskWorker):
     # -- in the thread -----------------------------------------------------------------------------------------------
 
     def _read(self, names: list[str], room: int) -> tuple[list[Ready], list[str]]:
-        """The batches of a group, and the names that were left when their bytes reached ``room``."""
+        """Read a group up to ``room`` bytes. Returns the batches and the unread names."""
         batches: list[Ready] = []
         size = 0
         for name in names:

@@ -12,9 +12,9 @@ from cirron_spool.pipeline.patience import Patience
 async def check_token(
     tokens: TokenManager, patience: Patience | None, warn: Callable[[str], None], *, verify: bool
 ) -> bool:
-    """Renew the token if it expires soon, and ``verify`` it; whether the platform said that it is valid.
+    """Renew the token if it expires soon, and ``verify`` it. True if the platform confirmed the token.
 
-    Raises AuthInvalidError and TokenRenewalError, with ``patience`` only where no wait helps.
+    Raises AuthInvalidError and TokenRenewalError. With ``patience``, only if no wait helps.
     """
     has_waited = False
     while True:
@@ -27,7 +27,7 @@ async def check_token(
                 raise
             has_waited = True
         else:
-            # A token that was verified before is no answer of the platform: another flush may still wait for one.
+            # Without a wait there may have been no request: another flush may still wait for the platform.
             if patience is not None and has_waited:
                 patience.resume()
             return verified

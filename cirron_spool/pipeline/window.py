@@ -1,4 +1,4 @@
-"""The batches in flight, oldest first: started in order, up to N at a time, and settled strictly in order."""
+"""The batches in flight: sent oldest first, up to N at a time, and settled strictly in order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _InFlight = tuple[Prepared, "asyncio.Future[Outcome]"]
 
 
 class Window:
-    """Up to ``size.size`` batches in flight. A batch behind one that ends the flush is kept, never deleted."""
+    """Up to ``size.size`` batches in flight. After a batch that ends the flush, all later ones stay."""
 
     def __init__(self, delivery: Delivery, settlement: Settlement, size: WindowSize) -> None:
         self._delivery = delivery
@@ -25,7 +25,7 @@ class Window:
         self._entries: deque[Unsendable | _InFlight] = deque()
 
     async def add(self, batch: Ready) -> None:
-        """Add the next batch, and return once there is room for another."""
+        """Add the next batch. Return when there is room for another."""
         if not self._size.is_one:
             self.begin(batch)
             await self.make_room()
@@ -39,14 +39,14 @@ class Window:
                 await self._settle(batch, outcome)
 
     def begin(self, batch: Ready) -> None:
-        """Add the next batch beside others, and begin to send it if it can be sent."""
+        """Add the next batch, and start its delivery if it can be sent."""
         if isinstance(batch, Unsendable):
             self._entries.append(batch)
         else:
             self._entries.append((batch, asyncio.ensure_future(self._delivery.deliver(batch))))
 
     async def make_room(self) -> None:
-        """Settle the oldest until there is room for another, and those that are done."""
+        """Settle the oldest batches until there is room for another. Settle finished ones, too."""
         while self._entries and (self._is_full() or _is_done(self._entries[0])):
             await self._settle_oldest()
 
@@ -58,7 +58,7 @@ class Window:
     async def abandon(self) -> None:
         """Cancel the deliveries in flight: their batches stay in the spool.
 
-        But the oldest batches that are acknowledged already are deleted.
+        The oldest batches that are already acknowledged are deleted.
         """
         while self._entries and not self._settlement.ended:
             oldest = self._entries[0]
@@ -85,7 +85,7 @@ class Window:
             await self._settlement.skip(oldest)
         else:
             batch, delivering = oldest
-            outcome = await delivering  # cancelled here, the batch keeps its place
+            outcome = await delivering  # after a cancellation here the batch is still the oldest
             self._entries.popleft()
             await self._settle(batch, outcome)
         if self._settlement.ended:
@@ -93,12 +93,12 @@ class Window:
 
     async def _settle(self, batch: Prepared, outcome: Outcome) -> None:
         if outcome.action is Action.RETRY and self._delivery.stopping:
-            return  # the flush was asked to stop between two attempts: the batch stays, untried
+            return  # stopped between two attempts: the batch counts as untried
         await self._settlement.settle(batch, outcome)
 
 
 def _is_acknowledged(delivering: asyncio.Future[Outcome]) -> bool:
-    """Whether a delivery has ended with an acknowledgement."""
+    """Whether a delivery ended with an acknowledgement."""
     has_outcome = delivering.done() and not delivering.cancelled() and delivering.exception() is None
     return has_outcome and delivering.result().acknowledged
 

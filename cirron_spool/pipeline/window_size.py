@@ -1,12 +1,13 @@
-"""The number of batches in flight at a time: fixed, or found from the measurements of the flush.
+"""The number of batches in flight: fixed, or found from measurements of the flush.
 
-The automatic size is twice the number of batches that the link holds. That number is the highest rate of deliveries of
-the last seconds, times the shortest round trip: the model of BBR, a congestion control of TCP. The round trip is the
-lowest mean of a group of attempts, since the answers of a platform take different times. While the window is the
-bottleneck, the rate is the size over the round trip, so the size doubles with each round trip. Once the link, the
-platform or this machine is the bottleneck, the rate stays, and so does the size. The factor of two keeps the link busy
-between an acknowledgement and the next batch. A refusal halves a limit on that size, which then grows by one with each
-round trip. After a 429 it stays below the number that was refused, and tries more after a time that each 429 doubles.
+The automatic size follows BBR, a congestion control of TCP. It is twice the bandwidth-delay product in batches: the
+highest delivery rate of the last seconds, times the shortest round trip. The factor of two keeps the link busy between
+an acknowledgement and the next batch. A round trip is the mean over a group of attempts, since response times vary.
+
+While the window is the bottleneck, the size doubles with each round trip. Once the link, the platform or this machine
+is the bottleneck, the rate and the size are stable. A refusal halves a limit on the size. The limit then grows by one
+with each round trip. After a 429 the limit stays below the refused number. Larger sizes are tried after a time that
+each 429 doubles.
 """
 
 from __future__ import annotations
@@ -18,37 +19,37 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 MOST_IN_FLIGHT = 64
-# Two are needed for a first look beyond one.
+# The smallest size that measures more than one at a time.
 _FIRST = 2
 _GAIN = 2.0
-# Bodies of batches in flight in memory: at most so many bytes, or one batch.
+# Largest total of bodies in flight, in bytes. One batch may be larger.
 _MOST_BYTES = 16 * 1024 * 1024
-# The rate is the highest of so many seconds, or of so many round trips.
+# The rate is the highest of the last seconds or round trips, the longer of the two.
 _RATE_OVER_S = 2.0
 _RATE_OVER_ROUND_TRIPS = 8
-# The shortest round trip is measured again after so many seconds: the path may have changed. For that the window is
-# halved during one round trip, so that nothing waits in a queue.
+# The shortest round trip is measured again after this time, since the path may change.
+# The window is then halved for one round trip, so that no batch waits in a queue.
 _ROUND_TRIP_OVER_S = 30.0
-# The mean of so many round trips counts as one: their spread is then a third of theirs.
+# The mean of this many round trips counts as one measurement. Its spread is a third of theirs.
 _GROUP = 8
-# Without a refusal for so many seconds, more than the number that was refused is tried. Each refusal doubles the time.
+# Time without a refusal before the refused number is tried again. Each refusal doubles it.
 _FORGIVE_S = 2.0
 _LONGEST_FORGIVE_S = 64.0
 
 
 class Attempt(NamedTuple):
-    """The begin of an attempt: its time in seconds, and the number of deliveries before."""
+    """The start of an attempt: its time in seconds, and the number of earlier deliveries."""
 
     began: float
     delivered: int
 
 
 class WindowSize(Protocol):
-    """The size of a window, and the measurements that it depends on. ``most_bytes`` bounds the bodies in memory."""
+    """The size of a window, and its measurements."""
 
     @property
     def size(self) -> int:
-        """Batches that may be in flight now, 1 or more."""
+        """The number of batches that may be in flight now, 1 or more."""
 
     @property
     def is_one(self) -> bool:
@@ -56,7 +57,7 @@ class WindowSize(Protocol):
 
     @property
     def most_bytes(self) -> float:
-        """Bytes of bodies in flight, beyond which no further batch begins."""
+        """Largest total of bodies in flight, in bytes. Beyond it no further batch is sent."""
 
     def begin(self) -> Attempt | None:
         """An attempt begins."""
@@ -65,7 +66,7 @@ class WindowSize(Protocol):
         """The attempt ended with an acknowledgement."""
 
     def refused(self, in_flight: int, *, too_many: bool) -> None:
-        """An attempt beside ``in_flight - 1`` others was refused for now; ``too_many`` is True for a 429."""
+        """An attempt with ``in_flight`` batches in flight was refused for now. ``too_many`` is True for a 429."""
 
 
 class FixedSize:
@@ -92,7 +93,7 @@ class FixedSize:
 
 
 class AutoSize:
-    """The size of the module's description. ``clock`` is monotonic, in seconds."""
+    """The automatic size; see the module's docstring. ``clock`` is monotonic, in seconds."""
 
     is_one = False
     most_bytes = float(_MOST_BYTES)
@@ -101,7 +102,7 @@ class AutoSize:
         self._clock = clock
         self.size = _FIRST
         self._delivered = 0
-        # Rates in deliveries a second, with their times. They fall: an earlier rate that is lower never counts.
+        # Times and rates, in deliveries a second. The rates decrease: a lower earlier rate never counts.
         self._rates: deque[tuple[float, float]] = deque()
         self._round_trip = _RoundTrip(clock())
         self._limit = _Limit(clock())
@@ -125,7 +126,7 @@ class AutoSize:
         self.size = max(1, min(wanted, int(self._limit.size)))
 
     def refused(self, in_flight: int, *, too_many: bool) -> None:
-        """An attempt beside ``in_flight - 1`` others was refused for now."""
+        """An attempt with ``in_flight`` batches in flight was refused for now."""
         self._limit.refused(in_flight, self._clock(), too_many=too_many)
         self.size = max(1, min(self.size, int(self._limit.size)))
 
@@ -140,9 +141,9 @@ class AutoSize:
 
 
 class _RoundTrip:
-    """The shortest round trip, in seconds: the lowest mean of a group of attempts, since single ones vary.
+    """The shortest round trip in seconds: the lowest mean over a group of attempts.
 
-    ``is_measured``: the window is to be small, so that nothing is queued.
+    ``is_measured`` asks for a small window, so that no batch waits in a queue.
     """
 
     def __init__(self, now: float) -> None:
@@ -150,12 +151,12 @@ class _RoundTrip:
         self._is_guess = True  # of one attempt
         self.is_measured = False
         self._known_at = now
-        self._from = 0.0  # attempts that begin later are measured
+        self._from = 0.0  # later attempts are measured
         self._sum_s = 0.0
         self._number = 0
 
     def note(self, began: float, now: float, size: int) -> None:
-        """Take a round trip."""
+        """Record a round trip."""
         took_s = max(now - began, 1e-6)
         if self.shortest_s == math.inf:
             self.shortest_s = took_s
@@ -170,12 +171,12 @@ class _RoundTrip:
         if mean_s <= self.shortest_s or self.is_measured or self._is_guess:
             self.shortest_s, self._known_at, self.is_measured, self._is_guess = mean_s, now, False, False
         elif now - self._known_at > _ROUND_TRIP_OVER_S:
-            # The queue is empty once the batches that are in flight now are delivered.
+            # The queue is empty after the delivery of the batches that are in flight now.
             self.is_measured, self._from = True, now + took_s
 
 
 class _Limit:
-    """The limit on the size: grows by one with each round trip, and is halved by a refusal."""
+    """The limit on the size. A round trip adds one, a refusal halves it."""
 
     def __init__(self, now: float) -> None:
         self.size = float(MOST_IN_FLIGHT)
@@ -186,7 +187,7 @@ class _Limit:
         self._is_recovering = False
 
     def delivered(self, began: float, now: float) -> None:
-        """Take a delivery whose attempt began at ``began``."""
+        """Record a delivery whose attempt started at ``began``."""
         if began < self._refused_at:
             return
         self._is_recovering = False
@@ -196,7 +197,7 @@ class _Limit:
         self.size = min(self.size + 1 / self.size, float(self._ceiling))
 
     def refused(self, in_flight: int, now: float, *, too_many: bool) -> None:
-        """Take a refusal. Further ones before the next delivery are of the same burst, and change nothing."""
+        """Record a refusal. Until the next delivery, further refusals belong to the same burst and change nothing."""
         self._refused_at = self._forgiven_at = now
         if self._is_recovering:
             return

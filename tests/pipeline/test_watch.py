@@ -111,18 +111,18 @@ async def test_a_notice_of_the_file_system_wakes_the_watch(
     with ScriptedServer() as server:
         async with watch_spool(spool, api_url=server.url, token=TOKEN, on_event=events):
             await events.until(lambda seen: bool(seen.of(Started)))
-            while not events.of(Uploaded):  # the notices begin some time after the watch
+            while not events.of(Uploaded):  # the notifications begin some time after the watch
                 number += 1
                 write_batch(spool, number, f"{number:x}")
                 await asyncio.sleep(0.05)
         assert len(set(ids(server))) == len(ids(server)) == number
 
 
-async def test_notices_follow_the_directory_that_has_the_path(spool: Path) -> None:
+async def test_notifications_follow_the_directory_that_has_the_path(spool: Path) -> None:
     pytest.importorskip("watchfiles")
     noticed = asyncio.Event()
-    notices = Notifications(spool, noticed.set)
-    running = asyncio.create_task(notices.run())
+    notifications = Notifications(spool, noticed.set)
+    running = asyncio.create_task(notifications.run())
     for _ in range(3):
         noticed.clear()
         number = 0
@@ -131,12 +131,14 @@ async def test_notices_follow_the_directory_that_has_the_path(spool: Path) -> No
             write_batch(spool, number, f"{number:x}")
             await asyncio.sleep(0.05)
         shutil.rmtree(spool)
-        notices.restart()
-    notices.stop()
+        notifications.restart()
+    notifications.stop()
     await running
 
 
-async def test_without_the_extra_there_are_no_notices(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_the_extra_there_are_no_notifications(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "watchfiles", None)
     await Notifications(spool, lambda: None).run()  # returns
 
