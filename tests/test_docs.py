@@ -248,11 +248,14 @@ def test_every_module_is_on_the_map_and_the_map_has_no_other() -> None:
     }
 
 
-def test_every_folder_says_its_role_in_one_sentence() -> None:
-    for path in PACKAGE.glob("*/__init__.py"):
-        assert re.fullmatch(r'""".+\.', path.read_text(encoding="utf-8").split('"""\n')[0].split("\n")[0]), (
-            path
-        )
+def test_every_folder_says_its_role_as_the_map_does() -> None:
+    table = PAGES["docs/architecture.md"].partition("| beside |")[0]
+    roles = {row[0].strip("`"): row[1] for row in rows(table)}
+    for path in PACKAGE.glob("**/__init__.py"):
+        if path.parent != PACKAGE:
+            first_line = path.read_text(encoding="utf-8").split("\n")[0].replace('"""', "")
+            role = roles[f"{path.relative_to(PACKAGE).parent.as_posix()}/"]
+            assert first_line == f"{role[0].upper()}{role[1:]}.", path
 
 
 def test_what_is_said_to_be_beside_the_package_is_there() -> None:

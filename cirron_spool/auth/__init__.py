@@ -1,1 +1,1 @@
-"""The bearer token: sign in, store, verify, refresh."""
+"""The bearer token: sign in, store, verify, renew."""

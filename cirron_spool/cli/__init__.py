@@ -1,1 +1,1 @@
-"""The command line: the parser, the commands, and the only place that prints."""
+"""The commands and their output; only this folder prints."""

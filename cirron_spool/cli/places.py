@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # The exit codes of the offline commands, the most serious first.
 _SEVERITY = (EXIT_USAGE, EXIT_AUTH, EXIT_ATTENTION, EXIT_TEMPFAIL, EXIT_OK)
 
-# Folders that were passed by, and spools with a problem, are named up to this many.
+# Folders that were skipped, and spools with a problem, are named up to this many.
 MOST_NAMED = 50
 
 
@@ -38,7 +38,7 @@ def are_several(options: argparse.Namespace) -> bool:
 
 
 def find_spools(options: argparse.Namespace, console: Console) -> list[Path]:
-    """The spools at and below each ``--discover``, and each ``--dir``; a warning for each folder passed by.
+    """The spools at and below each ``--discover``, and each ``--dir``; a warning for each folder skipped.
 
     Raises SpoolError for a root that cannot be searched.
     """
@@ -53,9 +53,9 @@ def find_spools(options: argparse.Namespace, console: Console) -> list[Path]:
     )
     found = [spool.path for spool in search]
     for folder in passed[:MOST_NAMED]:
-        console.warning(f"Passed by {printable(str(folder.path))}: {folder.reason}.")
+        console.warning(f"Skipped {printable(str(folder.path))}: {folder.reason}.")
     if len(passed) > MOST_NAMED:
-        console.warning(f"{count(len(passed) - MOST_NAMED, 'further folder')} passed by.")
+        console.warning(f"{count(len(passed) - MOST_NAMED, 'further folder')} skipped.")
     return found + named
 
 

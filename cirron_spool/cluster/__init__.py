@@ -1,1 +1,1 @@
-"""Many spools on many machines: one spool as a task for any engine, and Dask as the engine that is built in."""
+"""The flush of many spools on many machines: a spool as a task, and Dask as the built-in engine."""

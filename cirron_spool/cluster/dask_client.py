@@ -1,4 +1,4 @@
-"""The connection to a Dask scheduler, and the look at its workers before the first task."""
+"""The connection to a Dask scheduler, and a probe of its workers before the first task."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CLOSE_S = 2.0
 
 
 # The version, the missing roots, and the inode and mtime of the others.
-_Look = tuple[str, list[str], tuple[tuple[int, int] | None, ...]]
+_WorkerReport = tuple[str, list[str], tuple[tuple[int, int] | None, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +115,10 @@ async def find_workers(client: Client, roots: Sequence[str], *, timeout_s: float
 
     Raises ClusterError without a worker, with a worker of another version, and where none sees ``roots``.
     """
-    look = _make_look(list(roots))
+    probe = _make_probe(list(roots))
     if not await client.nthreads():
-        await _await_worker(client, look, timeout_s)
-    found: dict[str, Any] = await _unless_lost(client.run(look, on_error="return"))
+        await _await_worker(client, probe, timeout_s)
+    found: dict[str, Any] = await _unless_lost(client.run(probe, on_error="return"))
     if encrypted and (plain := [address for address in found if not address.startswith("tls://")]):
         raise ConfigError(
             f"The worker {plain[0]} has no TLS. --send-credentials needs it on all connections: start each worker "
@@ -155,9 +155,9 @@ async def find_workers(client: Client, roots: Sequence[str], *, timeout_s: float
     )
 
 
-async def _await_worker(client: Client, look: Callable[[], Awaitable[object]], timeout_s: float) -> None:
+async def _await_worker(client: Client, probe: Callable[[], Awaitable[object]], timeout_s: float) -> None:
     """Wait for a first worker. A task waits with us, since a cluster may start workers only for tasks."""
-    waiting = client.submit(look, key=f"cirron-spool-look-{client.id}", pure=False)
+    waiting = client.submit(probe, key=f"cirron-spool-probe-{client.id}", pure=False)
     try:
         await client.wait_for_workers(1, timeout=timeout_s)
     except (TimeoutError, OSError):
@@ -169,14 +169,14 @@ async def _await_worker(client: Client, look: Callable[[], Awaitable[object]], t
         waiting.release()
 
 
-def _make_look(roots: list[str]) -> Callable[[], Awaitable[_Look]]:
-    """The look of a worker at itself.
+def _make_probe(roots: list[str]) -> Callable[[], Awaitable[_WorkerReport]]:
+    """A function that a worker runs as a probe.
 
-    The version of this package, the roots that it does not see, and marks of the folders at the others.
+    It returns the version of this package, the roots that the worker does not see, and marks of the other folders.
     """
 
     # A function within a function travels by its code, so a worker without this package can run it.
-    async def look() -> _Look:
+    async def probe() -> _WorkerReport:
         import asyncio
         import os
 
@@ -203,7 +203,7 @@ def _make_look(roots: list[str]) -> Callable[[], Awaitable[_Look]]:
         missing = [root for root, mark_ in zip(roots, marks, strict=True) if mark_ is None]
         return version, missing, tuple(marks)
 
-    return look
+    return probe
 
 
 def _version_in(seen: Any) -> str:

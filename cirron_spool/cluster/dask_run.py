@@ -42,8 +42,8 @@ _MOST_TASKS = 3
 # The process of a lost worker may outlive its connection; its lease, seen from another machine, outlives both.
 _BUSY_S = 2.0
 _MOST_TRIES = int(LEASE_S / _BUSY_S) + 8
-# Seconds between two looks at the workers.
-_LOOK_S = 1.0
+# Seconds between two polls of the workers.
+_POLL_S = 1.0
 # Longest time of one message to all workers.
 _TOLD_WITHIN_S = 1.0
 
@@ -306,7 +306,7 @@ class DaskRun:
         alive_at = loop.time()
         hosts = set(self._workers.hosts)
         while True:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
             if self._client.status != "running":
                 raise ClusterError(f"The connection to the scheduler is lost. {self._left()}")
             with suppress(OSError, TimeoutError):

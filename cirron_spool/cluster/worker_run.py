@@ -8,8 +8,8 @@ import time
 
 from cirron_spool.concurrency.threads import resolve_from_thread
 
-# Seconds between two looks of a thread that waits.
-_LOOK_S = 0.2
+# Seconds between two polls of a waiting thread.
+_POLL_S = 0.2
 
 
 class WorkerRun:
@@ -72,7 +72,7 @@ class WorkerRun:
         """Block so long, and until an attempt may begin; False at once when the run is to stop."""
         end = time.monotonic() + seconds
         while (left := max(end - time.monotonic(), self.wait_s)) > 0:
-            if self._stopped.wait(min(left, _LOOK_S)):
+            if self._stopped.wait(min(left, _POLL_S)):
                 return False
         return not self._stopped.is_set()
 

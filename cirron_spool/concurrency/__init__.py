@@ -1,1 +1,1 @@
-"""A new event loop, coroutines that finish despite cancellation, and blocking work in daemon threads."""
+"""Event loops, shields against cancellation, daemon threads, and checks of other processes."""

@@ -1,1 +1,1 @@
-"""The progress and the results of a flush for a person, wherever they are shown."""
+"""The progress of a flush for a person, computed from its events; also in a notebook."""

@@ -42,8 +42,8 @@ from cirron_spool.events import (
     describe,
 )
 from cirron_spool.fleet.descriptors import fitting_spools, open_files_limit
-from cirron_spool.fleet.lookout import Lookout
 from cirron_spool.fleet.platform_health import PlatformHealth
+from cirron_spool.fleet.poller import SpoolPoller
 from cirron_spool.fleet.queue import Spool, SpoolQueue
 from cirron_spool.fleet.results import failed_result, joined, nothing_sent
 from cirron_spool.fleet.search import Places
@@ -94,7 +94,7 @@ class Coordinator:
         self._watch = watch
         self._listener = listener if listener is not None else _log
         self._given_stop = options.stop
-        self._ending = anyio.Event()  # one more look, then the end
+        self._ending = anyio.Event()  # one more poll, then the end
         self._halt = anyio.Event()  # no further batch
         self._stop: StopSignal = Deadline(deadline, self._halt) if deadline is not None else self._halt
         self._options = options
@@ -114,7 +114,7 @@ class Coordinator:
         self._destination = ""
         self._verified = False
         self._named = frozenset(places.directories)
-        self._lookout = Lookout(places, watch, self._ending, self._found, self._warn, lambda: self.is_idle)
+        self._poller = SpoolPoller(places, watch, self._ending, self._found, self._warn, lambda: self.is_idle)
 
     @property
     def is_idle(self) -> bool:
@@ -130,7 +130,7 @@ class Coordinator:
         try:
             async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
                 tasks.start_soon(self._watch_stop)
-                tasks.start_soon(self._look_out)
+                tasks.start_soon(self._poll_spools)
                 await self._flush_all(stack, tasks)
                 tasks.cancel_scope.cancel()
         except BaseExceptionGroup as group:
@@ -198,15 +198,15 @@ class Coordinator:
             self._emit(None, SpoolsFound(len(self._spools), self._batches, len(self._with_batches)))
         self._wake()
 
-    async def _look_out(self) -> None:
+    async def _poll_spools(self) -> None:
         try:
-            await self._lookout.run()
+            await self._poller.run()
         finally:
             self._wake()
 
     async def _flush_all(self, stack: AsyncExitStack, tasks: anyio.abc.TaskGroup) -> None:
         with anyio.move_on_after(_SEARCH_FIRST_S):
-            await self._lookout.searched.wait()
+            await self._poller.searched.wait()
         patience: Patience | None = None
         is_open = False
         while True:
@@ -222,7 +222,7 @@ class Coordinator:
                     spool.active = True
                     self._active += 1
                     tasks.start_soon(self._flush, spool, patience)
-            if not self._active and (self._halt.is_set() or (self._lookout.is_over and not len(self._queue))):
+            if not self._active and (self._halt.is_set() or (self._poller.is_over and not len(self._queue))):
                 return
             await self._changed.wait()
 
@@ -244,7 +244,7 @@ class Coordinator:
                 self._ending,
                 partial(self._emit, None),
             )
-        self._lookout.patience = patience
+        self._poller.patience = patience
         self._verified = await check_token(platform.tokens, patience, self._warn, verify=options.verify)
         return patience
 
@@ -270,14 +270,14 @@ class Coordinator:
         finally:
             spool.active, spool.tally = False, None
             self._active -= 1
-            self._lookout.note_activity()
+            self._poller.note_activity()
             self._wake()
 
     def _settle_turn(self, spool: Spool, result: FlushResult) -> None:
         if self._watch is None:
             spool.ended = True
         elif result.exit_code == EXIT_TEMPFAIL:
-            self._lookout.forget(spool.path)  # busy, for example: once more after the next search
+            self._poller.forget(spool.path)  # busy, for example: once more after the next search
         elif result.failed or result.untried:
             spool.ended = True  # a person must look at it
         elif spool.again:
@@ -339,7 +339,7 @@ class Coordinator:
             if self._given_stop is not None:
                 await self._given_stop.wait()
                 self._ending.set()
-                waits = self._lookout.patience is not None and self._lookout.patience.is_waiting
+                waits = self._poller.patience is not None and self._poller.patience.is_waiting
                 if self._watch is not None and not waits:
                     await anyio.sleep(self._watch.grace_s)
                 self._halt_now()

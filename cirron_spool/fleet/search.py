@@ -1,4 +1,4 @@
-"""The search for spools, in a thread: once for a flush, again and again for a watch."""
+"""The search for spools in a thread: once for a flush, repeatedly for a watch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from cirron_spool.spool.listing import list_names
 from cirron_spool.spool.names import created_ns_of
 from cirron_spool.text import count, printable
 
-# Spools that are handed over together, and the longest time before that.
+# Largest group of spools that is reported together, and the longest wait for it.
 _PORTION = 512
 _PORTION_S = 0.25
-# Folders that were passed by are named up to this many.
+# Most skipped folders that are named in warnings.
 _MOST_NAMED = 20
-# A change this recent may have others behind it with the same time.
+# Later changes may have the same time as a change this recent.
 _RECENT_NS = 2 * 10**9
 
 
@@ -73,31 +73,31 @@ class Search:
                 portion, handed_over = [], time.monotonic()
         self._found(portion)
         if self._passed > _MOST_NAMED:
-            self._warn(f"{count(self._passed - _MOST_NAMED, 'further folder')} passed by.")
+            self._warn(f"{count(self._passed - _MOST_NAMED, 'further folder')} skipped.")
 
     def _skip_folder(self, folder: SkippedFolder) -> None:
         self._passed += 1
         if self._passed <= _MOST_NAMED:
-            self._warn(f"Passed by {printable(str(folder.path))}: {folder.reason}.")
+            self._warn(f"Skipped {printable(str(folder.path))}: {folder.reason}.")
 
 
 class Changes:
-    """The new batches of spools that are known already. Blocking."""
+    """The new batches of the known spools. Blocking."""
 
     def __init__(self) -> None:
         self._times: dict[Path, int] = {}
         self._given: dict[Path, frozenset[str]] = {}
 
-    def look(self, paths: Sequence[Path]) -> list[FoundSpool]:
-        """Those of the spools with batches that were never given, each with the number and the oldest of these."""
-        return [found for path in paths if (found := self._look_at(path)) is not None]
+    def poll(self, paths: Sequence[Path]) -> list[FoundSpool]:
+        """The spools with batches that were not reported before, each with their number and the oldest of them."""
+        return [found for path in paths if (found := self._poll_one(path)) is not None]
 
     def forget(self, path: Path) -> None:
-        """Give the batches of this spool once more."""
+        """Report the batches of this spool again."""
         self._times.pop(path, None)
         self._given.pop(path, None)
 
-    def _look_at(self, path: Path) -> FoundSpool | None:
+    def _poll_one(self, path: Path) -> FoundSpool | None:
         try:
             changed_ns = os.stat(path).st_mtime_ns
         except OSError:
@@ -112,7 +112,7 @@ class Changes:
         try:
             names = list_names(path, None).names
         except CirronSpoolError:
-            names = []  # the flush says why
+            names = []  # the flush reports the error
         given = self._given.get(path, frozenset())
         new = [name for name in names if name not in given]
         if names:
@@ -123,7 +123,7 @@ class Changes:
 
 
 def _named(directory: Path) -> FoundSpool:
-    """A spool that was named by its own path. One that cannot be listed has a batch: its flush says why."""
+    """A spool with a path from the caller. An unreadable one counts one batch, so its flush reports the error."""
     names: list[str] = []
     try:
         names = list_names(directory, None).names

@@ -1,1 +1,1 @@
-"""Values as HTML."""
+"""Spools, results and traces as HTML."""

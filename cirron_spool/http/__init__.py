@@ -1,1 +1,1 @@
-"""The network, and the only folder that imports aiohttp."""
+"""The network; only this folder imports aiohttp."""

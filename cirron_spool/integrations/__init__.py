@@ -1,1 +1,1 @@
-"""One module for each training framework: its callback, thin over ``BackgroundDelivery``."""
+"""A delivery beside a training loop, and a callback for each training framework."""

@@ -1,1 +1,4 @@
-"""The upload contract as decisions: answers, verdicts, delays. Pure: no clock, no socket, no disk."""
+"""The upload contract as pure decisions: answers, verdicts, delays.
+
+No clock, no socket, no disk.
+"""

@@ -1,1 +1,4 @@
-"""Receipts: a chained line for each acknowledged batch, written before its file is deleted, and the check of them."""
+"""The chained receipts of acknowledged batches: written before the delete, verified later.
+
+Blocking.
+"""

@@ -1,4 +1,4 @@
-"""A whole platform in one process, for trying and for closed networks: ingest, snapshots, sign-in and its page.
+"""A small platform for trials and closed networks: ingest, snapshots, sign-in.
 
 Its store is itself a spool. :mod:`~cirron_spool.receiver.app` has the two ways to run it: ``serve`` until a signal,
 and ``running`` inside a program's own event loop.

@@ -1,1 +1,1 @@
-"""The settings: defaults, files, environment and arguments. Each value knows its origin."""
+"""The settings from defaults, files, environment and arguments; each value knows its origin."""

@@ -1,1 +1,4 @@
-"""The spool directory on disk: names, listing, lock, quarantine. Blocking; no event loop, no network."""
+"""The spool directory on disk: names, listing, lock and lease, quarantine.
+
+Blocking; no event loop, no network.
+"""

@@ -23,7 +23,7 @@ _HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
 # Each further try finds that another process has given its lock back in between.
 _MOST_TRIES = 10
 # A process that only looks holds a lock for microseconds: a second try comes after this many seconds.
-_LOOK_S = 0.01
+_RETRY_S = 0.01
 
 
 class HeldError(Exception):
@@ -109,7 +109,7 @@ else:
                 if looked:
                     raise HeldError from None
                 looked = True
-                time.sleep(_LOOK_S)
+                time.sleep(_RETRY_S)
                 continue
             os.close(fd)
 

@@ -1,1 +1,4 @@
-"""Metrics and traces of flushes and receivers, in the forms of Prometheus and OpenTelemetry; each behind an extra."""
+"""Metrics for Prometheus, and spans and metrics for OpenTelemetry.
+
+Each library comes with an extra, and is imported at its use.
+"""

@@ -1,1 +1,4 @@
-"""The traces in batches: records, sessions, statistics and exports. Reads only; no network, no event loop."""
+"""The records in the batches as sessions and trees.
+
+Read only; no network, no event loop.
+"""

@@ -40,7 +40,7 @@ _BEST = {"span": "end_ns IS NOT NULL DESC, n DESC", "mark": "n DESC", "snapshot"
 
 
 class Loaded(NamedTuple):
-    """The result of a load: batches and bytes that were read, batches that were passed by, records that came twice."""
+    """The result of a load: batches and bytes that were read, batches that were skipped, records that came twice."""
 
     batches: int
     size: int
@@ -71,7 +71,7 @@ def working_database() -> Iterator[sqlite3.Connection]:
 def load(
     connection: sqlite3.Connection, path: Path, tell: Callable[[str], None], detailed: Collection[str] = KINDS
 ) -> Loaded:
-    """Read the batches in ``path`` into the database; ``tell`` gets a line about each that is passed by.
+    """Read the batches in ``path`` into the database; ``tell`` gets a line about each that is skipped.
 
     ``detailed`` are the kinds of records whose further fields are kept.
     Raises SpoolError as :func:`~cirron_spool.traces.sources.read_batches`.
@@ -81,13 +81,13 @@ def load(
     for source in read_batches(path):
         if isinstance(source, UnreadableBatch):
             broken += 1
-            tell(f"{source.name} is passed by: {source.why}.")
+            tell(f"{source.name} is skipped: {source.why}.")
             continue
         try:
             batch = parse_batch(source.text, detailed)
         except BrokenBatchError as error:
             broken += 1
-            tell(f"{source.name} is passed by: {error}.")
+            tell(f"{source.name} is skipped: {error}.")
             continue
         batches += 1
         size += source.size

@@ -19,7 +19,7 @@ from cirron_spool.traces.view import view
 class Traces:
     """The sessions in ``directory``, oldest first, as ``traces view --json`` has them: docs/contract.md has the keys.
 
-    ``warnings`` are about batches that were passed by, one line each.
+    ``warnings`` are about batches that were skipped, one line each.
     """
 
     directory: Path

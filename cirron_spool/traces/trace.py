@@ -68,7 +68,7 @@ class Trace:
 
 @contextmanager
 def read_trace(path: Path, tell: Callable[[str], None], detailed: Collection[str] = KINDS) -> Iterator[Trace]:
-    """Read the batches in ``path``; blocking. ``tell`` gets a line about each batch that is passed by.
+    """Read the batches in ``path``; blocking. ``tell`` gets a line about each batch that is skipped.
 
     ``detailed`` are the kinds of records (spans, marks, snapshots) whose further fields are kept. Raises SpoolError.
     """

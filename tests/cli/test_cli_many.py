@@ -64,7 +64,7 @@ def test_a_flush_says_which_spool_needs_a_look(tmp_path: Path, root: Path) -> No
     assert first.startswith(f"{broken}: Uploaded: 0  Failed: 1  Skipped: 1  Rejected ")
     assert rest == ["Uploaded: 4  Failed: 1  Skipped: 1  Spools: 4"]
     assert f"Error: {broken}: Rejected" in done.stderr
-    assert f"Warning: Passed by {root}/link/.cirron/spool: a symbolic link." in done.stderr
+    assert f"Warning: Skipped {root}/link/.cirron/spool: a symbolic link." in done.stderr
     document = json.loads(again.stdout)
     assert again.returncode == document["exitCode"] == 1
     assert {Path(each["dir"]).parts[-3]: each["exitCode"] for each in document["spools"]} == {

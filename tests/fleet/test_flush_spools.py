@@ -259,8 +259,8 @@ def test_without_an_event_loop(tmp_path: Path) -> None:
 async def test_a_watch_finds_new_spools_and_new_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cirron_spool.fleet.lookout.POLL_S", 0.01)
-    monkeypatch.setattr("cirron_spool.fleet.lookout._REST", 0)
+    monkeypatch.setattr("cirron_spool.fleet.poller.POLL_S", 0.01)
+    monkeypatch.setattr("cirron_spool.fleet.poller._REST", 0)
     root = tmp_path / "later"
     events, stop = Events(), asyncio.Event()
     with ScriptedServer() as server:
@@ -332,8 +332,8 @@ async def test_a_deadline_is_said_once_and_ends_all_in_time(tmp_path: Path) -> N
 
 
 async def test_a_watch_says_once_what_cannot_be_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cirron_spool.fleet.lookout.POLL_S", 0.01)
-    monkeypatch.setattr("cirron_spool.fleet.lookout._REST", 0)
+    monkeypatch.setattr("cirron_spool.fleet.poller.POLL_S", 0.01)
+    monkeypatch.setattr("cirron_spool.fleet.poller._REST", 0)
     odd = fill(tmp_path, "a", 0)
     write_batch(odd, 1, "a0", b"")
     events = Events()

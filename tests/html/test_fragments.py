@@ -94,6 +94,6 @@ def test_traces_are_a_table_with_trees(tmp_path: Path) -> None:
     assert "b" not in read.tags
     assert read.tags.count("details") == 1
     assert "cirron.session" in read.words
-    assert "is passed by" in read.words
+    assert "is skipped" in read.words
     (tmp_path / "none").mkdir()
     assert "No traces found in " in read_traces(tmp_path / "none")._repr_html_()

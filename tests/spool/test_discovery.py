@@ -1,4 +1,4 @@
-"""Discovery finds each spool below a folder once, and says which folders it passed by."""
+"""Discovery finds each spool below a folder once, and says which folders it skipped."""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""The arguments of every command, without side effects: help, man pages and completions come from them."""
+"""The arguments of each command, and the help, man pages and completions made from them.
+
+Nothing here has side effects.
+"""

@@ -1,1 +1,4 @@
-"""A trace in the formats of other tools, a piece at a time."""
+"""A trace in the formats of other tools.
+
+Each export is written in pieces.
+"""

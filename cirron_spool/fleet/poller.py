@@ -1,4 +1,4 @@
-"""The lookout: one search for a flush; for a watch, searches and looks at the known spools until its end."""
+"""The poller: one search for a flush; for a watch, repeated searches and listings of the known spools."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A search or a look that took a time t of a processor comes again after this many t: an idle watch takes 0.5 % of one.
+# The pause after a search or a listing, as a multiple of its CPU time: an idle watch takes 0.5 % of a core.
 _REST = 200
 
 
-class Lookout:
+class SpoolPoller:
     """Finds spools in ``places``, and with ``watch`` new batches in them, until ``ending`` is set.
 
-    ``found`` gets spools with batches, ``warn`` a line for a person. ``is_idle`` says that all is sent. ``searched``
-    is set after the first search; ``is_over`` is True once nothing more will be found.
+    ``found`` gets spools with batches, ``warn`` a line for a person. ``is_idle`` returns True when all batches are
+    sent. ``searched`` is set after the first search. ``is_over`` is True when nothing more will be found.
     """
 
     def __init__(
@@ -58,25 +58,25 @@ class Lookout:
         self.patience: Patience | None = None
 
     async def run(self) -> None:
-        """Look until the end. Raises SpoolError for a root that cannot be searched."""
+        """Search and poll until the end. Raises SpoolError for a root that cannot be searched."""
         try:
             if self._watch is None:
                 await self._search(self._found)
             else:
-                await self._keep_looking(self._watch)
+                await self._poll_until_end(self._watch)
         finally:
             self.is_over = True
             self.searched.set()
 
     def forget(self, path: Path) -> None:
-        """Give the batches of this spool once more, after the next search."""
+        """Report the batches of this spool again, after the next search."""
         self._again.append(path)
 
     def note_activity(self) -> None:
         """A spool was flushed: the watch is not idle."""
         self._active_at = time.monotonic()
 
-    async def _keep_looking(self, watch: WatchOptions) -> None:
+    async def _poll_until_end(self, watch: WatchOptions) -> None:
         process = AwaitedProcess(watch.until_pid) if watch.until_pid is not None else None
         next_search = 0.0
         while True:
@@ -86,11 +86,11 @@ class Lookout:
                 for path in self._again:
                     self._changes.forget(path)
                 self._again.clear()
-                took_s = await self._search(self._know)
+                took_s = await self._search(self._remember)
                 next_search = began + max(POLL_S, _REST * took_s)
             paths = list(self._known)
-            look = partial(_timed, partial(self._changes.look, paths))
-            new, took_s = await in_daemon_thread(look, "cirron-spool look")
+            poll = partial(_timed, partial(self._changes.poll, paths))
+            new, took_s = await in_daemon_thread(poll, "cirron-spool poll")
             if new:
                 self.note_activity()
                 self._found(new)
@@ -106,7 +106,7 @@ class Lookout:
                 with anyio.move_on_after(max(0.0, min(rest_s, self._idle_s_left(watch)))):
                     await self._ending.wait()
 
-    def _know(self, found: list[FoundSpool]) -> None:
+    def _remember(self, found: list[FoundSpool]) -> None:
         self._known.update((spool.path, None) for spool in found)
 
     def _idle_s_left(self, watch: WatchOptions) -> float:
@@ -115,7 +115,7 @@ class Lookout:
         return self._active_at + watch.idle_exit_s - time.monotonic()
 
     async def _search(self, found: Callable[[list[FoundSpool]], None]) -> float:
-        """Search all places; the seconds of a processor that it took."""
+        """Search all places. Returns the CPU seconds of the search."""
         loop = asyncio.get_running_loop()
         search = Search(
             self._places,
@@ -131,7 +131,7 @@ class Lookout:
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:
-    """The result of ``work``, and the seconds of a processor that it took: on a busy machine the wall's are more."""
+    """The result of ``work``, and its CPU seconds, which do not depend on the load of the machine."""
     began = time.thread_time()
     result = work()
     return result, time.thread_time() - began
