@@ -16,9 +16,9 @@ from cirron_spool.settings.model import Credentials, Settings
 class Account:
     """The platform's answer about the token in use.
 
-    ``identity`` is None unless the token is valid. ``problem`` says why the platform could not be asked, or is empty.
-    ``seconds`` is the time from the request to the answer, connection included. ``unsaved`` is a warning about
-    a renewed token that could not be saved, or empty.
+    ``identity`` is None unless the token is valid. ``problem`` is the reason for a missing answer, or empty.
+    ``seconds`` is the time from the request to the answer, with the connection set-up. ``unsaved`` is a warning about a
+    renewed token that could not be saved, or empty.
     """
 
     credentials: Credentials
@@ -30,10 +30,10 @@ class Account:
 
 
 async def look_up(settings: Settings, warn: Warn) -> Account:
-    """Ask the platform about the token of ``settings``. A token that is due or refused is renewed first.
+    """Ask the platform about the token of ``settings``. An expiring or refused token is renewed first.
 
-    Raises NotAuthenticatedError without a token. Raises ConfigError for a proxy or certificates that cannot be used.
-    Raises TokenRenewalError when the platform cannot renew the token now.
+    Raises NotAuthenticatedError without a token, ConfigError for an unusable proxy or certificate, and
+    TokenRenewalError when the platform cannot renew the token now.
     """
     if settings.credentials is None:
         raise NotAuthenticatedError(hint=settings.missing_hint)

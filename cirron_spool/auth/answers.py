@@ -13,15 +13,15 @@ from cirron_spool.settings.model import Credentials
 from cirron_spool.settings.sources import check_token, parse_time
 from cirron_spool.text import printable
 
-# A name, an e-mail address or an organisation is shown up to this many characters.
+# Longest name, e-mail address or organisation in a message.
 _SHOWN_CHARS = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The person and the organisation that a token belongs to, each empty where the platform does not say.
+    """The person and the organisation of a token, each empty if unknown.
 
-    ``expires_at`` (aware, UTC) is the end of the token by the platform, or None. All texts are printable.
+    ``expires_at`` (aware, UTC) is the end of the token as the platform reports it, or None. All texts are printable.
     """
 
     email: str = ""
@@ -30,19 +30,19 @@ class Identity:
     expires_at: datetime | None = None
 
     def __str__(self) -> str:
-        """``Alice <alice@example.com>``, or the part that is known."""
+        """``Alice <alice@example.com>``, or the known part."""
         if self.name and self.email:
             return f"{self.name} <{self.email}>"
         return self.email or self.name or "an account without a name"
 
     @property
     def with_organization(self) -> str:
-        """As text, and the organisation in parentheses where it is known."""
+        """As text, with the organisation in parentheses if known."""
         return f"{self} ({self.organization})" if self.organization else str(self)
 
 
 def json_object(answer: Answer) -> dict[str, object] | None:
-    """The JSON object in a whole answer, or None."""
+    """The JSON object in a complete answer, or None."""
     if not answer.complete:
         return None
     try:
@@ -53,9 +53,9 @@ def json_object(answer: Answer) -> dict[str, object] | None:
 
 
 def read_validity(document: dict[str, object]) -> bool | None:
-    """Whether the platform accepts the token, by its answer to a verification; None where it is another answer.
+    """Whether the platform accepts the token, from the answer to a verification; None for another answer.
 
-    An answer with a user and without ``valid`` is one to a valid token.
+    An answer with a user and without ``valid`` means a valid token.
     """
     valid = document.get("valid")
     if "valid" not in document and isinstance(document.get("user"), dict):
@@ -64,7 +64,7 @@ def read_validity(document: dict[str, object]) -> bool | None:
 
 
 def read_identity(document: dict[str, object]) -> Identity:
-    """Read the answer to a verification. A part of another type counts as absent."""
+    """Read the answer to a verification. Parts with another type are ignored."""
     user, token = _object_in(document, "user"), _object_in(document, "token")
     return Identity(
         _text_in(user, "email"),
@@ -82,7 +82,7 @@ def read_renewal(answer: Answer, old: Credentials) -> Credentials | None:
     access, refresh = document.get("access_token"), document.get("refresh_token")
     if not is_token(access):
         return None
-    # The old refresh token may be used up: another fault of the answer must not cost the new tokens.
+    # The old refresh token may be used up, so other faults of the answer must not lose the new tokens.
     return replace(
         old,
         token=access,
@@ -103,7 +103,7 @@ def read_grant(answer: Answer) -> Credentials | None:
 
 
 def is_token(value: object) -> TypeGuard[str]:
-    """Whether a header can hold ``value`` as a token."""
+    """Whether ``value`` is a token that is valid in a header."""
     if not isinstance(value, str):
         return False
     try:
@@ -114,14 +114,14 @@ def is_token(value: object) -> TypeGuard[str]:
 
 
 def seconds_in(value: object, *, usual: float, most: float) -> float:
-    """A number of seconds from 0 to ``most``; ``usual`` where ``value`` is none."""
+    """``value`` as a number of seconds from 0 to ``most``; ``usual`` if it is not a number."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
         return usual
-    return float(min(value, most))  # in this order: JSON has integers that no float holds
+    return float(min(value, most))  # min() first, since JSON integers may be too large for a float
 
 
 def _expiry(seconds: object) -> datetime | None:
-    """The end of a token that lives for ``seconds`` from now; None when that is no length of time."""
+    """The time ``seconds`` from now; None if ``seconds`` is invalid."""
     if not isinstance(seconds, int | float) or isinstance(seconds, bool):
         return None
     try:

@@ -1,7 +1,6 @@
 """Sign in on a machine without a browser: the device flow (RFC 8628; docs/contract.md, Settings and tokens).
 
-The platform gives a code. A person approves the code in a browser anywhere, and this machine asks for the tokens until
-then.
+The platform returns a code, which a person approves in any browser. This machine polls until then.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from cirron_spool.text import printable
 
 DEVICE_PATH = "/api/cli/auth/device"
 
-# RFC 8628, section 3.2 and 3.5: the interval without one from the server, and its growth after slow_down.
+# RFC 8628, sections 3.2 and 3.5: the default interval, and its increase after slow_down.
 _USUAL_INTERVAL_S = 5.0
 _SLOWER_BY_S = 5.0
-# A platform without expiresIn, and the bounds of its numbers: a code lives an hour at most.
+# The default of expiresIn, and the limits of the platform's numbers.
 _USUAL_LIFETIME_S = 600.0
 _LONGEST_LIFETIME_S = 3600.0
 _LONGEST_INTERVAL_S = 60.0
-# A code is typed by a person, and an address stands on one line.
+# A person types the code, and an address must fit on one line.
 _LONGEST_CODE = 40
 _LONGEST_ADDRESS = 2000
 
@@ -48,8 +47,8 @@ Announce = Callable[[str], None]
 class DeviceCode:
     """A sign-in that waits for its approval.
 
-    ``user_code`` is typed at ``address``; ``complete_address`` has it filled in, or is the same as ``address``. Both
-    codes and addresses are printable. ``lifetime_s`` and ``interval_s`` are seconds.
+    A person types ``user_code`` at ``address``. ``complete_address`` includes the code, or is the same as ``address``.
+    Codes and addresses are printable. ``lifetime_s`` and ``interval_s`` are in seconds.
     """
 
     device_code: str
@@ -59,12 +58,12 @@ class DeviceCode:
     lifetime_s: float
     interval_s: float
 
-    def __repr__(self) -> str:  # the device code is worth a token
+    def __repr__(self) -> str:  # the device code is a secret
         return f"DeviceCode(user_code={self.user_code!r}, address={self.address!r})"
 
 
 class _Poll(NamedTuple):
-    """The outcome of one poll: credentials, or the seconds to wait, or the failure."""
+    """The outcome of one poll: credentials, the seconds to wait, or the failure."""
 
     credentials: Credentials | None = None
     wait_s: float | None = None
@@ -73,11 +72,11 @@ class _Poll(NamedTuple):
 
     @property
     def retry_after_s(self) -> float | None:
-        """The server's own delay after a temporary failure."""
+        """The delay that the server asked for after a temporary failure."""
         return self.failure.retry_after_s if self.failure is not None else None
 
     def retry_line(self, delay_s: float, number: int) -> str:
-        """As that of a verdict, after a temporary failure."""
+        """As :meth:`Verdict.retry_line`, after a temporary failure."""
         return self.failure.retry_line(delay_s, number) if self.failure is not None else ""
 
 
@@ -90,9 +89,9 @@ class DeviceFlow:
         self._transport = transport
 
     async def begin(self, announce: Announce) -> DeviceCode:
-        """Ask for a code. ``announce`` gets one line for a person before each retry.
+        """Request a code. ``announce`` gets one line for a person before each retry.
 
-        Raises SignInError when the platform gives none.
+        Raises SignInError when the platform returns none.
         """
         code: DeviceCode | None = None
 
@@ -116,9 +115,9 @@ class DeviceFlow:
         raise _failure(verdict)
 
     async def wait(self, code: DeviceCode, announce: Announce) -> Credentials:
-        """Poll at the platform's pace until the code is approved.
+        """Poll at the platform's interval until the code is approved.
 
-        Raises SignInError when the code is denied or expires, or when the platform stays away.
+        Raises SignInError when the code is denied or expires, or when the platform cannot be reached.
         """
         deadline = time.monotonic() + code.lifetime_s
         interval_s = code.interval_s
@@ -143,7 +142,7 @@ class DeviceFlow:
                 await asyncio.sleep(max(0.0, min(poll.wait_s - interval_s, deadline - time.monotonic())))
 
     async def _poll(self, code: DeviceCode) -> _Poll:
-        """Ask for the tokens once. Raises SignInError for a code that is denied or expired."""
+        """Poll once. Raises SignInError for a denied or expired code."""
         quoted = quote(code.device_code, safe="")
         outcome = await self._transport.get(f"{self._url}?device_code={quoted}", {})
         now = datetime.now(UTC)
@@ -160,7 +159,7 @@ class DeviceFlow:
 
 
 def _refusal(error: str) -> _Poll | None:
-    """The meaning of an ``error`` of the platform; None for one that the device flow does not have."""
+    """The outcome for an ``error`` of the device flow; None for another error. Raises SignInError."""
     if error == "authorization_pending":
         return _Poll(wait_s=None)
     if error == "slow_down":
@@ -192,7 +191,7 @@ def _error_in(answer: Answer) -> str:
 
 
 def _read_code(answer: Answer) -> DeviceCode | None:
-    """The code in the answer that begins a sign-in; None when a part that is needed is missing."""
+    """The code in the first answer of a sign-in; None if a necessary part is missing."""
     document = json_object(answer) if answer.status in (200, 201) else None
     if document is None:
         return None
@@ -213,7 +212,7 @@ def _read_code(answer: Answer) -> DeviceCode | None:
 
 
 def _is_line(value: object, longest: int) -> bool:
-    """Whether ``value`` is a short text without a character that could control a terminal."""
+    """Whether ``value`` is a short printable text."""
     return isinstance(value, str) and 0 < len(value) <= longest and printable(value) == value
 
 

@@ -18,9 +18,9 @@ from cirron_spool.settings.model import Credentials, Settings
 async def verify_new_token(
     settings: Settings, credentials: Credentials, transport: Transport, announce: Callable[[str], None]
 ) -> Identity:
-    """Ask the platform whose token that of ``credentials`` is. ``announce`` gets one line before each retry.
+    """Ask the platform for the identity of ``credentials``. ``announce`` gets one line before each retry.
 
-    Raises SignInError when the platform refuses the token, or cannot be asked.
+    Raises SignInError when the platform refuses the token or cannot be reached.
     """
     identity: Identity | None = None
     refused = False

@@ -1,4 +1,4 @@
-"""One request for all callers that wait for it."""
+"""One request that several callers share."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """Run one request at a time, and give its outcome to each caller that waited for it.
+    """Runs one request at a time, and gives its outcome to all waiting callers.
 
-    A caller that comes after the end of a request gets a new request. If a request raises or is cancelled, the next
-    caller that waits repeats it. ``lock`` is held during a request.
+    A caller after the end of a request starts a new one. If a request raises or is cancelled, the next waiting caller
+    repeats it. ``lock`` is held during a request.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""The token of a client: verify it before a flush, renew it before and during a flush.
+"""The token of a client: verification before a flush, renewal before and during a flush.
 
-Coroutines share a request through SingleFlight, processes through a lock beside the configuration. A process that
-waited for the lock finds the renewed token in the file, and uses it.
+Coroutines share a request through SingleFlight. Processes exclude each other with a lock beside the configuration. A
+process that waited for the lock uses the renewed token in the file.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ REFRESH_PATH = "/api/cli/auth/refresh"
 
 # docs/contract.md, Settings and tokens.
 _RENEW_BEFORE = timedelta(minutes=5)
-# The shortest time between two renewals by expiry. A short-lived token must not cost a renewal for each batch.
+# The shortest time between two renewals by expiry, so that a short-lived token is not renewed for each batch.
 _BETWEEN_RENEWALS = timedelta(minutes=1)
 # Seconds that a cancelled flush waits for the answer to a renewal. A flush has five seconds to end, and the batch in
 # flight uses four.
 _ROTATION_GRACE_S = 0.8
 
-# The file lags behind by a failed save or some, never by so many renewals.
+# Remembered old tokens. After failed saves, the file may have one of them.
 _REPLACED_TOKENS = 100
 _RENEWED = Verdict(Action.ACKNOWLEDGED, None, exit_code=EXIT_OK)
 _NOT_RENEWABLE = Verdict(Action.STOP, None, exit_code=EXIT_AUTH)
@@ -55,7 +55,7 @@ Warn = Callable[[str], None]
 class Check(NamedTuple):
     """The platform's answer about a token.
 
-    ``problem`` says why there is none, or is empty. ``identity`` is None unless the token is valid.
+    ``problem`` is the reason for a missing answer, or empty. ``identity`` is None unless the token is valid.
     """
 
     is_refused: bool = False
@@ -67,10 +67,10 @@ class Check(NamedTuple):
 class TokenManager:
     """The token of one client, for one or several flushes.
 
-    Concurrent verifications of a token share one request, and so do concurrent renewals. ``unsaved`` is a warning for
-    a person: it says why the token in use could not be saved. It is empty for a token that is in the file.
+    Concurrent verifications of a token share one request, and so do concurrent renewals. ``unsaved`` is a warning with
+    the reason why the token could not be saved. It is empty for a token in the file.
 
-    ``warn`` gets one line for a person at a time.
+    In all methods, ``warn`` gets one line for a person.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class TokenManager:
         self._renewal: SingleFlight[Verdict] = SingleFlight()
         self._verified: str | None = None
         self._next_renewal: datetime | None = None
-        # Tokens that a renewal replaced. The file still holds one of them after a failed save.
+        # Tokens that a renewal replaced. After a failed save, the file has one of them.
         self._replaced: deque[str] = deque(maxlen=_REPLACED_TOKENS)
         self.unsaved = ""
 
@@ -102,17 +102,17 @@ class TokenManager:
 
     @property
     def hint(self) -> str:
-        """The origin of the token in use and its remedy, for a person whose token was refused."""
+        """A text for a person with the origin of the refused token, and the remedy."""
         return self._settings.refusal_hint(self._credentials)
 
     @property
     def advice(self) -> str:
-        """The hint where it adds to "Run cirron auth login", the message of a 401; else empty."""
+        """The hint if it adds to "Run cirron auth login", the message of a 401; else empty."""
         return self.hint if self._settings.remedy else ""
 
     @property
     def due(self) -> bool:
-        """Whether to renew the token now, because it expires within five minutes. Cheap: read before each upload."""
+        """Whether to renew the token now, since it expires within five minutes. Cheap enough for each upload."""
         return self._expires_soon and (self._next_renewal is None or datetime.now(UTC) >= self._next_renewal)
 
     @property
@@ -123,7 +123,7 @@ class TokenManager:
         return expires_at - datetime.now(UTC) < _RENEW_BEFORE
 
     async def renew_if_due(self, warn: Warn) -> None:
-        """Before a flush: renew a token that expires within five minutes. A refusal is left to the upload's 401.
+        """Before a flush: renew a token that expires within five minutes. A refusal is ignored: a 401 will follow.
 
         Raises TokenRenewalError when the platform cannot renew the token now.
         """
@@ -132,18 +132,17 @@ class TokenManager:
             await self.renew(self.token, warn)
 
     async def renew_early(self) -> None:
-        """During a flush: try :meth:`renew_if_due` once. Each failure is left to the upload's 401."""
+        """During a flush: try to renew an expiring token once. Failures are ignored: a 401 will follow."""
         if self.due:
             self._next_renewal = datetime.now(UTC) + _BETWEEN_RENEWALS
             async with self._renewal.lock:
                 await self._try_renewal(self.token, _ignore)
 
     async def verify(self, warn: Warn) -> bool:
-        """Ask the platform whether the token is valid, and renew a refused one. False when there is no answer.
+        """Verify the token with the platform, and renew a refused one. False without an answer.
 
-        A token that the platform found valid is not verified again until it is refused. Raises AuthInvalidError when
-        the platform refuses the token, TokenRenewalError when it cannot renew the token now. Each other failure is a
-        warning.
+        A valid token is not verified again until it is refused. Raises AuthInvalidError when the platform refuses the
+        token, and TokenRenewalError when it cannot renew the token now. Other failures are warnings.
         """
         credentials = self._credentials
         token = credentials.token
@@ -157,10 +156,10 @@ class TokenManager:
         return not check.problem
 
     async def ask(self, warn: Warn) -> Check:
-        """Ask the platform about the token in use, also about one that it found valid before.
+        """Ask the platform about the token, even if it was valid before.
 
-        A refused token is renewed once, then asked about again. Raises TokenRenewalError when the platform cannot
-        renew the token now.
+        A refused token is renewed once, and checked again. Raises TokenRenewalError when the platform cannot renew the
+        token now.
         """
         check = await self._check(self._credentials)
         if check.is_refused and check.may_renew and await self.renew(self.token, warn):
@@ -168,17 +167,17 @@ class TokenManager:
         return check
 
     def adopt(self, credentials: Credentials, refused: str) -> bool:
-        """Use the ``credentials`` of a new login. False where their token is ``refused``, or a renewal replaced it."""
+        """Use the ``credentials`` of a new login. False if their token is ``refused`` or was replaced by a renewal."""
         if credentials.token == refused or credentials.token in self._replaced:
             return False
         self._credentials, self.unsaved, self._next_renewal = credentials, "", None
         return True
 
     async def renew(self, refused: str, warn: Warn) -> bool:
-        """Replace the token ``refused``: by the token of another process in the file, or by a renewal.
+        """Replace the token ``refused``: by a token of another process in the file, or by a renewal.
 
-        A temporary failure is retried on the schedule of an upload. False when the platform refuses; then the token
-        in use stays. Raises TokenRenewalError when the platform cannot renew the token now.
+        Temporary failures are retried on the schedule of an upload. False when the platform refuses the renewal; the
+        token then stays in use. Raises TokenRenewalError when the platform cannot renew the token now.
         """
         if refused == self._verified:
             self._verified = None
@@ -224,14 +223,14 @@ class TokenManager:
         )
 
     async def _try_renewal(self, refused: str, warn: Warn) -> Verdict:
-        """Try once, under the lock of all processes. ACKNOWLEDGED when another token is in use."""
+        """Try once, under the lock of all processes. ACKNOWLEDGED if another token is in use afterwards."""
         lock = await acquire_lock(self._settings.config_path)
         try:
             if await self._adopt(refused):
                 return _RENEWED
-            # The platform may rotate the token from here on. A cancellation must not lose the new token.
+            # From here on the platform may rotate the token. A cancellation must not lose the new one.
             verdict = await complete(self._rotate(warn), _ROTATION_GRACE_S)
-            # A process that ignores the lock may have used up the refresh token, and saved the new tokens.
+            # A process that ignores the lock may have used the refresh token, and saved new tokens.
             if verdict.action is not Action.ACKNOWLEDGED and await self._adopt(refused):
                 return _RENEWED
             return verdict
@@ -240,7 +239,7 @@ class TokenManager:
                 await in_thread(lock.release)
 
     async def _rotate(self, warn: Warn) -> Verdict:
-        """Ask the platform for a new token once, use that token, and save it."""
+        """Request a new token once, use it, and save it."""
         old = self._credentials
         outcome = await self._transport.post_json(
             self._settings.api_url + REFRESH_PATH, {}, {"refresh_token": old.refresh_token}
@@ -252,7 +251,7 @@ class TokenManager:
         self._replaced.append(old.token)
         self._credentials, self.unsaved = renewed, ""
         try:
-            # The save has its own shield: the grace above must not cut it.
+            # The save has its own shield, since the grace period must not cut it.
             saved = await complete(save(self._settings.config_path, renewed, replaces=self._replaced))
             if not saved:
                 where = printable(str(self._settings.config_path))
@@ -266,7 +265,7 @@ class TokenManager:
         return _RENEWED
 
     async def _adopt(self, refused: str) -> bool:
-        """Use the token in the file, if that is neither ``refused`` nor a token that a renewal replaced."""
+        """Use the token in the file, unless it is ``refused`` or was replaced by a renewal."""
         try:
             found = await in_thread(read_credentials, self._settings.config_path)
         except ConfigError:
@@ -278,12 +277,12 @@ class TokenManager:
 
 
 async def ask_status(transport: Transport, api_url: str, credentials: Credentials) -> Answer | NoAnswer:
-    """The answer of the platform at ``api_url`` to the question whether the token is valid."""
+    """Ask the platform at ``api_url`` whether the token is valid."""
     return await transport.get(api_url + _STATUS_PATH, {"Authorization": f"Bearer {credentials.token}"})
 
 
 def _ignore(message: str) -> None:
-    """The ``warn`` of a renewal that no person waits for."""
+    """A ``warn`` that drops the message."""
 
 
 def _redact_in(text: str, credentials: Credentials) -> str:

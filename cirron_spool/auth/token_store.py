@@ -1,4 +1,4 @@
-"""The file that holds the settings and the login: read, change, lock."""
+"""Read, change and lock the file with the settings and the login."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cirron_spool.settings.sources import credentials_in
 from cirron_spool.spool.lock import FileLock, HeldError, lock_file
 from cirron_spool.text import printable
 
-# The longest wait for the lock of another process. Without the lock the cost is a second renewal.
+# The longest wait for another process. Without the lock, the token may be renewed twice.
 _LOCK_WAIT_S = 10.0
 _LOCK_POLL_S = 0.05
 
@@ -39,9 +39,9 @@ def read_credentials(path: Path) -> Credentials | None:
 
 
 async def save(path: Path, credentials: Credentials, *, replaces: Container[str]) -> bool:
-    """Write a renewed login in place of one whose access token is in ``replaces``; see :func:`update`.
+    """Write a renewed login if the present access token is in ``replaces``; see :func:`update`.
 
-    False where the configuration has another login by now, or none: another program signed in or out. It stays.
+    False if another program signed in or out. Its change stays.
     """
     saved = False
 
@@ -56,12 +56,11 @@ async def save(path: Path, credentials: Credentials, *, replaces: Container[str]
 
 
 async def update(path: Path, change: Callable[[Document], None], *, with_tokens: bool = True) -> None:
-    """Change the configuration: ``change`` gets its object, tokens included, and changes it and its ``auth`` in place.
+    """Change the configuration. ``change`` gets the object with all tokens, and changes it and its ``auth`` in place.
 
-    Keys that ``change`` leaves alone are kept. Tokens go where ``auth.store`` says after the change. Without
-    ``with_tokens`` the keyring is left alone, and ``change`` gets no token from there. The file is replaced in one
-    step, with mode 0600. Raises OSError when it cannot be written, and ConfigError when its content is not a
-    configuration or the keyring fails; then the file stays.
+    Other keys stay. Tokens go to the place in ``auth.store`` after the change. Without ``with_tokens``, the keyring is
+    neither read nor changed. The file is replaced atomically, with mode 0600. Raises OSError when it cannot be written,
+    and ConfigError for an invalid content or a failed keyring. The file then stays.
     """
     before = await in_thread(require_config, path)
     had_keyring = with_tokens and keyring_store.is_used(before, path)
@@ -73,9 +72,9 @@ async def update(path: Path, change: Callable[[Document], None], *, with_tokens:
         tokens = _take_tokens(document)
         if tokens != kept:
             await in_thread(keyring_store.write_tokens, path, tokens)
-    # The texts are compared, because 1 == True.
+    # Compare the texts, since 1 == True.
     if (text := _to_text(document, path)) != _to_text(before, path):
-        # The target of a symbolic link is replaced, and the link stays.
+        # Replace the target of a symbolic link, not the link.
         target = Path(await in_thread(os.path.realpath, path))
         await _write(target, text)
     if had_keyring and not has_keyring:
@@ -87,12 +86,12 @@ async def update_locked(
 ) -> None:
     """Change the configuration under the lock of all processes; see :func:`update`.
 
-    A lock that another process holds long is gone without, or raises SpoolBusyError if ``lock_needed``. A cancellation
-    is raised after the change is complete. Raises OSError and ConfigError as ``update`` does.
+    After ten seconds without the lock, the change is made anyway, or SpoolBusyError is raised if ``lock_needed``. A
+    cancellation is raised after the change. Raises OSError and ConfigError as ``update`` does.
     """
-    # The lock is beside the file: the first processes of a user must not each write one of their own.
+    # The lock file is in this folder, which may not exist yet.
     folder = os.path.dirname(await in_thread(os.path.realpath, path))
-    with suppress(OSError):  # said by the reading or the writing of the file
+    with suppress(OSError):  # the read or the write reports it
         await aiofiles.os.makedirs(folder, mode=0o700, exist_ok=True, executor=DISK_THREADS)
     lock = None
     try:
@@ -121,15 +120,15 @@ def set_login(document: Document, credentials: Credentials) -> None:
 
 
 def set_token(document: Document, token: str) -> None:
-    """Set a long-lived token in ``document``, in place of a login, which would come before it."""
+    """Set a long-lived token in ``document``. It replaces a login, which would have priority."""
     remove_tokens(document)
     document["token"] = token
 
 
 def remove_tokens(document: Document) -> bool:
-    """Remove every token from ``document``, and keep every other key; return whether there was a token.
+    """Remove all tokens from ``document``, and keep all other keys. Returns whether there was a token.
 
-    An ``auth`` that is no object counts as one: it may hold one, and no token can be used beside it.
+    An ``auth`` of another type counts as a token, and is removed.
     """
     tokens = _take_tokens(document)
     if document.get("auth") is not None and not isinstance(document["auth"], dict):
@@ -154,7 +153,7 @@ def _take_tokens(document: Document) -> Document:
 
 
 def _merge_tokens(document: Document, tokens: Document) -> Document:
-    """Set ``tokens`` in ``document``, in place of those that it has."""
+    """Replace the tokens in ``document`` by ``tokens``."""
     if tokens:
         _take_tokens(document)
         if login := _auth_in(tokens):
@@ -165,16 +164,16 @@ def _merge_tokens(document: Document, tokens: Document) -> Document:
 
 
 def _copy(document: Document) -> Document:
-    """A copy that shares with ``document`` only the values that nobody changes."""
+    """A copy that shares only values that are never changed."""
     auth = document.get("auth")
     return {**document, "auth": dict(auth)} if isinstance(auth, dict) else dict(document)
 
 
 def _to_text(document: Document, path: Path) -> str:
-    """The text of the file. Raises ConfigError for one that :func:`require_config` would not read again."""
+    """The text of the file. Raises ConfigError for a text that :func:`require_config` could not read."""
     where = printable(str(path))
     try:
-        # The blanks of a large or deeply nested document may be too many.
+        # The indentation of a deeply nested document may be too long.
         for indent, separators in ((2, None), (None, (",", ":"))):
             text = json.dumps(document, indent=indent, separators=separators, ensure_ascii=False) + "\n"
             if len(text.encode(errors="backslashreplace")) <= LARGEST_BYTES:
@@ -190,7 +189,7 @@ def _auth_in(document: Document) -> Document:
 
 
 async def _write(target: Path, text: str) -> None:
-    """Replace ``target`` by a private file with ``text``, in threads: the file system may be slow."""
+    """Replace ``target`` by a private file with ``text``. Runs in threads, since the file system may be slow."""
     await aiofiles.os.makedirs(target.parent, mode=0o700, exist_ok=True, executor=DISK_THREADS)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
@@ -198,7 +197,7 @@ async def _write(target: Path, text: str) -> None:
             temporary,
             "x",
             encoding="utf-8",
-            errors="backslashreplace",  # JSON may hold half of a surrogate pair, UTF-8 may not
+            errors="backslashreplace",  # JSON allows half a surrogate pair, UTF-8 does not
             opener=_private,
             executor=DISK_THREADS,
         )
@@ -207,7 +206,7 @@ async def _write(target: Path, text: str) -> None:
             await file.flush()
             await in_thread(_make_durable, file.fileno(), target)
         finally:
-            await file.close()  # ``async with`` would close in a thread that the loop's end waits for
+            await file.close()  # ``async with`` would use a thread that delays the end of the loop
         await aiofiles.os.replace(temporary, target, executor=DISK_THREADS)
     except BaseException:
         with suppress(OSError):
@@ -228,7 +227,7 @@ def _make_durable(fd: int, target: Path) -> None:
 
 
 async def acquire_lock(config_path: Path) -> FileLock | None:
-    """Take the lock beside the configuration. None if there can be no lock file, or another process holds it long."""
+    """Acquire the lock beside the configuration. None without a lock file, or after ten seconds."""
     try:
         return await _wait_for_lock(config_path)
     except (HeldError, OSError):
@@ -236,20 +235,20 @@ async def acquire_lock(config_path: Path) -> FileLock | None:
 
 
 async def _wait_for_lock(config_path: Path) -> FileLock:
-    """As :func:`acquire_lock`. Raises HeldError while another process holds it long, and OSError without a file."""
+    """As :func:`acquire_lock`. Raises HeldError after ten seconds, and OSError without a lock file."""
     taken: list[FileLock] = []
 
     def take() -> None:
         taken.append(lock_file(f"{os.path.realpath(config_path)}.lock"))
 
     give_up = time.monotonic() + _LOCK_WAIT_S
-    # Polled, because a thread that waits in the kernel cannot be cancelled.
+    # Polled, since a thread that waits in the kernel cannot be cancelled.
     while True:
         try:
             await in_thread(take)
             return taken[0]
         except asyncio.CancelledError:
-            for lock in taken:  # the thread took the lock after the cancellation
+            for lock in taken:  # the thread acquired the lock after the cancellation
                 await in_thread(lock.release)
             raise
         except HeldError:

@@ -1,23 +1,23 @@
-"""Other processes of this machine, told apart by their number and their start."""
+"""Other processes of this machine, identified by number and start time."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
 
-# In /proc/PID/stat behind the name in brackets: the state is the first field, the start time the twentieth.
+# Fields of /proc/PID/stat after the name in parentheses: state and start time.
 _STATE, _START = 0, 19
 
 
 def start_of(pid: int) -> str:
-    """The start time of the process ``pid`` in ticks since the boot; empty where the system does not say."""
+    """The start time of the process ``pid`` in ticks since boot; empty if the system does not report it."""
     return _stat(pid, _START)
 
 
 def is_running(pid: int, start: str) -> bool:
-    """Whether the process ``pid`` that began at ``start`` still runs. A later one with its number is another one.
+    """Whether the process ``pid`` with this ``start`` time still runs. A later process with its number does not count.
 
-    A process that waits for its parent to read its exit code has ended.
+    A zombie process has ended.
     """
     try:
         os.kill(pid, 0)

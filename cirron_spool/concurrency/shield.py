@@ -13,10 +13,10 @@ R = TypeVar("R")
 
 
 async def complete(work: Awaitable[R], grace_s: float | None = None) -> R:
-    """Await ``work`` to its end, even if the awaiting task is cancelled; then raise the cancellation.
+    """Finish ``work`` even if the awaiting task is cancelled. Then raise the cancellation.
 
-    ``grace_s`` seconds after the cancellation the work itself is cancelled, or never with None. An error of the work
-    is raised in place of the cancellation.
+    ``grace_s`` seconds after the cancellation the work itself is cancelled; None means never. An error of the work is
+    raised in place of the cancellation.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -24,7 +24,7 @@ async def complete(work: Awaitable[R], grace_s: float | None = None) -> R:
     except asyncio.CancelledError:
         if grace_s is not None:
             asyncio.get_running_loop().call_later(grace_s, task.cancel)
-        # anyio cancels a task again at each turn of the loop until the task has left its scope.
+        # anyio cancels a task in each iteration of the loop until the task leaves its scope.
         with anyio.CancelScope(shield=True):
             while not task.done():
                 with suppress(asyncio.CancelledError):

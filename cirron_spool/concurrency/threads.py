@@ -20,8 +20,8 @@ T = TypeVar("T")
 async def in_daemon_thread(work: Callable[[], R], name: str) -> R:
     """Run blocking ``work`` in its own daemon thread; return its result or raise its exception.
 
-    A cancellation returns at once. The thread then goes on alone, and delays neither the end of the event loop nor of
-    the interpreter. Raises NoThreadError when no thread can be started.
+    A cancellation returns at once, and the thread continues. It delays neither the end of the event loop nor of the
+    interpreter. Raises NoThreadError when no thread can be started.
     """
     outcome: asyncio.Future[R | BaseException] = asyncio.get_running_loop().create_future()
 
@@ -39,7 +39,7 @@ async def in_daemon_thread(work: Callable[[], R], name: str) -> R:
 
 
 def start(thread: threading.Thread) -> None:
-    """Start ``thread``. Raises NoThreadError when the system or the interpreter starts none."""
+    """Start ``thread``. Raises NoThreadError if the system or the interpreter refuses."""
     try:
         thread.start()
     except (RuntimeError, MemoryError):
@@ -47,10 +47,10 @@ def start(thread: threading.Thread) -> None:
 
 
 class _DiskThreads(Executor):
-    """Runs each call in its own daemon thread, or in the caller's thread where no thread can be started.
+    """Runs each call in its own daemon thread, or in the caller's thread if no thread can be started.
 
-    The event loop and the interpreter wait at their end for the threads of other executors. A dead network mount
-    would block both.
+    At their end, the event loop and the interpreter join the threads of other executors. A dead network mount would
+    block both.
     """
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
@@ -72,14 +72,14 @@ class _DiskThreads(Executor):
         return future
 
 
-# For rare calls into the file system: a thread costs some 50 µs.
+# For rare calls into the file system: a thread costs about 50 µs.
 DISK_THREADS = _DiskThreads()
 
 
 async def in_thread(work: Callable[..., R], *args: Any) -> R:
     """Run blocking ``work`` in DISK_THREADS; return its result or raise its exception.
 
-    A cancellation is raised after the work has ended.
+    A cancellation is raised after the end of the work.
     """
     return await complete(asyncio.wrap_future(DISK_THREADS.submit(work, *args)))
 

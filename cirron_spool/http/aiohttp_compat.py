@@ -12,7 +12,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 # The protocol of one connection: aiohttp.client_proto.ResponseHandler.
 Protocol = Any
 
-# The parser's error. It is no ClientError, but a request may raise it with the parser in Python.
+# The parser's error. It is no ClientError, but the parser in Python raises it from a request.
 ParserError = HttpProcessingError
 
 # The errors of a request.
@@ -25,7 +25,7 @@ def create_protocol(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
 
 
 def protocol_of(response: aiohttp.ClientResponse) -> Protocol | None:
-    """The protocol of the connection that an answer arrived on, even after the answer was read."""
+    """The protocol of the connection of an answer, even after the answer was read."""
     return response._protocol  # noqa: SLF001  # response.connection is None after the answer was read
 
 
@@ -41,7 +41,7 @@ def transport_of(protocol: Protocol) -> asyncio.Transport | None:
 
 
 def has_left_over(protocol: Protocol) -> bool:
-    """Whether the connection cannot be reused, for example because an unsolicited answer was parsed."""
+    """Whether the connection cannot be reused, for example after an unsolicited answer."""
     return bool(protocol.should_close)
 
 
@@ -52,15 +52,15 @@ def has_failed(protocol: Protocol) -> bool:
 
 def has_unfinished_body(protocol: Protocol) -> bool:
     """Whether the body of the last answer is incomplete."""
-    payload = protocol._payload  # noqa: SLF001  # None without a body, and after aiohttp dropped it
+    payload = protocol._payload  # noqa: SLF001  # None without a body, and after aiohttp released it
     return payload is not None and not payload.is_eof()
 
 
 def end_body(content: aiohttp.StreamReader, *, refused: bool) -> None:
     """Make reads of an unfinished body raise. A finished or failed body stays as it is.
 
-    ``refused``: the parser refused the body, and reads raise ParserError. Otherwise the connection was lost,
-    and they raise ClientPayloadError.
+    With ``refused``, the parser refused the body, and reads raise ParserError. Otherwise the connection was lost, and
+    reads raise ClientPayloadError.
     """
     if not content.is_eof() and content.exception() is None:
         content.set_exception(ParserError() if refused else aiohttp.ClientPayloadError())

@@ -1,7 +1,7 @@
 """Reads one answer, up to 64 KB, and checks where its body ends.
 
-aiohttp's parsers forgive faults of the framing. An answer with such a fault must not acknowledge a batch, so the bytes
-that arrived are checked again (cirron_spool.protocol.framing).
+aiohttp's parsers tolerate framing errors. An answer with such an error must not acknowledge a batch. The received bytes
+are therefore checked again (cirron_spool.protocol.framing).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _BROKEN_CHUNKS = NoAnswer("the answer is not HTTP: its chunks are broken")
 async def read_answer(
     response: aiohttp.ClientResponse, exchange: Exchange, http_proxy: Proxy | None
 ) -> Answer | NoAnswer:
-    """The answer whose head has arrived, with its body; NoAnswer when it is not HTTP or its framing is unclear.
+    """Read the body of an answer whose head has arrived. NoAnswer if it is not HTTP, or its framing is unclear.
 
-    ``http_proxy`` is the proxy that carried the request. Raises the errors of aiohttp's reader.
+    ``http_proxy`` is the HTTP proxy of the request. Raises the errors of aiohttp's reader.
     """
     connection = exchange.connection
     early = not exchange.fully_sent
@@ -49,16 +49,16 @@ async def read_answer(
     if framed is None:
         return _UNKNOWN_FRAMING
     content = response.content
-    if content.is_eof():  # nearly all answers arrive whole with their head
+    if content.is_eof():  # most answers arrive complete with their head
         body = content.read_nowait()
         whole = len(body) <= _LONGEST_BODY
         body = body[:_LONGEST_BODY]
     else:
         body, whole = await _read_body(response, connection)
-    # Without a mark the connection's end was taken for the body's: a cut is not visible then.
+    # Without framing, the end of the connection is the end of the body, and a cut is not visible.
     delimited = whole and (framed if connection is None else not connection.cut_short)
     if whole and status not in _WITHOUT_BODY:
-        if delimited != framed:  # the parser went by something else than the headers
+        if delimited != framed:  # the parser used another framing than the headers
             return _UNKNOWN_FRAMING
         if (
             received is not None
@@ -82,7 +82,7 @@ async def read_answer(
 
 
 def _is_framed(response: aiohttp.ClientResponse) -> bool | None:
-    """Whether the headers mark the end of the body; None when they do so in an unknown or ambiguous way."""
+    """Whether the headers frame the body; None if the framing is unknown or ambiguous."""
     headers = response.headers
     lengths = headers.getall(CONTENT_LENGTH, None)
     codings = headers.getall(TRANSFER_ENCODING, None)
@@ -95,7 +95,7 @@ def _is_framed(response: aiohttp.ClientResponse) -> bool | None:
 
 
 async def _read_body(response: aiohttp.ClientResponse, connection: Connection | None) -> tuple[bytes, bool]:
-    """The body up to the longest that is read, and whether that was all of it."""
+    """The first 64 KB of the body, and whether the body ended there."""
     if connection is not None:
         connection.end_reading_at_loss(response.content)
     parts: list[bytes] = []

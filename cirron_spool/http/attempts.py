@@ -1,4 +1,4 @@
-"""Repeats attempts on the retry schedule, and spaces the attempts of all batches while the server fails."""
+"""Repeat attempts on the retry schedule, and limit their rate while the server fails."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def attempt_on_schedule(
     is_temporary: Callable[[W], bool],
     announce: Callable[[W, float, int], None],
 ) -> W:
-    """The outcome of the first attempt for which ``is_temporary`` is false, or of the last attempt.
+    """Attempt until ``is_temporary`` is False, or the retries are used up. Returns the last outcome.
 
     ``announce`` is called before each wait with the outcome, the seconds to wait, and the number of the next attempt.
     Raises the errors of ``attempt``.
@@ -41,7 +41,7 @@ async def attempt_on_schedule(
     attempts = backoff.on_predicate(
         waits,
         is_temporary,
-        jitter=None,  # the schedule has its own; backoff's would shorten a Retry-After
+        jitter=None,  # the schedule has its own jitter; that of backoff would shorten a Retry-After
         on_backoff=on_backoff,
         logger=None,
     )(attempt_once)
@@ -50,23 +50,23 @@ async def attempt_on_schedule(
 
 
 class Throttle:
-    """Spaces the attempts of all flushes of one client while the server fails.
+    """Limits the rate of all attempts of one client while the server fails.
 
-    After a temporary failure no attempt begins within a second, or within the delay that the server asked for. Until
-    an attempt succeeds, attempts begin one at a time, a second apart. Without a failure nothing waits.
+    After a temporary failure, the next attempt waits a second, or the delay that the server asked for. Until an attempt
+    succeeds, attempts start a second apart. Without a failure, no attempt waits.
     """
 
     def __init__(self) -> None:
-        self._turn = asyncio.Lock()  # its waiters take turns in order
+        self._turn = asyncio.Lock()  # a fair lock
         self._failing = False
         self._not_before = 0.0  # by time.monotonic()
 
     async def wait_turn(self, announce: Callable[[float], None]) -> None:
-        """Return when the next attempt may begin. ``announce`` gets the seconds of a wait that the server asked for."""
+        """Return when the next attempt may start. ``announce`` gets the seconds of a wait that the server asked for."""
         if not self._failing and self._wait_s() == 0:
             return
         async with self._turn:
-            while (wait_s := self._wait_s()) > 0:  # a failure during the wait prolongs it
+            while (wait_s := self._wait_s()) > 0:  # a failure during the wait extends it
                 if wait_s > schedule.SHORTEST_PAUSE_S:
                     announce(wait_s)
                 await asyncio.sleep(wait_s)
@@ -79,7 +79,7 @@ class Throttle:
         self._hold(pause_after(outcome))
 
     def succeeded(self) -> None:
-        """Record an answer that is no temporary failure."""
+        """Record an answer without a temporary failure."""
         self._failing = False
 
     def _wait_s(self) -> float:

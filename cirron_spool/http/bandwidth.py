@@ -6,17 +6,17 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-# The bucket holds the bytes of so many seconds. They make up for timers that fire late.
+# The size of the bucket, in seconds of bytes. It compensates timers that fire late.
 _BURST_S = 0.1
-# So short are pieces that those of several uploads mix.
+# Short pieces let several uploads share the bandwidth.
 _PIECES_PER_S = 10
 
 
 class Bandwidth:
-    """Lets ``bytes_per_second`` pass, in the order of the calls.
+    """Limits the rate to ``bytes_per_second``, in the order of the calls.
 
-    In any T seconds at most ``bytes_per_second * (T + 0.1)`` bytes and one piece pass. ``piece_bytes`` is the longest
-    piece that does not burst. ``clock`` and ``sleep`` are for tests.
+    In any T seconds, at most ``bytes_per_second * (T + 0.1)`` bytes and one piece pass. ``piece_bytes`` is the longest
+    piece without a burst. ``clock`` and ``sleep`` are for tests.
     """
 
     def __init__(
@@ -28,11 +28,11 @@ class Bandwidth:
         self._rate = bytes_per_second
         self._clock = clock
         self._sleep = sleep
-        self._free_at = clock()  # all bytes that were let through have passed by then
+        self._free_at = clock()  # all granted bytes have passed by then
         self.piece_bytes = max(1, bytes_per_second // _PIECES_PER_S)
 
     async def take(self, size: int) -> None:
-        """Return when ``size`` bytes may pass. A cancellation gives them back."""
+        """Return when ``size`` bytes may pass. A cancellation returns them to the bucket."""
         now = self._clock()
         passes_at = max(self._free_at, now - _BURST_S)
         self._free_at = passes_at + size / self._rate

@@ -1,6 +1,6 @@
-"""A protocol between asyncio's transport and aiohttp's protocol, which records the bytes and the end of a connection.
+"""A protocol between asyncio's transport and aiohttp's protocol. It records the bytes and the end of a connection.
 
-aiohttp reports neither. Its parser may also fail within a body without waking the coroutine that reads it.
+aiohttp reports neither. If its parser fails within a body, the reading coroutine would not wake up.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ else:
     from fcntl import ioctl
     from termios import FIONREAD, TIOCOUTQ
 
-# Room for the head and for the longest body that is read, in chunks of one byte. Later bytes are not recorded.
+# Room for the head and the longest body, in chunks of one byte. Later bytes are not recorded.
 _LONGEST_RECORD = 512 * 1024
 
 # aiohttp's protocols of connections that had an exchange. A lost connection has no transport that leads to its
@@ -40,16 +40,16 @@ _protocols_with_exchange: WeakSet[Protocol] = WeakSet()
 
 
 def had_exchange(protocol: Protocol | None) -> bool:
-    """Whether the connection of ``protocol``, lost or not, had an exchange."""
+    """Whether the connection of ``protocol`` had an exchange. It may be lost."""
     return protocol is not None and protocol in _protocols_with_exchange
 
 
 class Connection(asyncio.Protocol):
-    """Passes all events of one connection on to aiohttp's protocol, and records the state of the exchange.
+    """Forwards all events of one connection to aiohttp's protocol, and records the state of the exchange.
 
-    ``received``: the bytes since the request began; None when no upload began on this connection. ``lost``: the
-    connection has ended. ``cut_short``: it ended within the body of an answer. ``closed_in_order``: the peer
-    announced the end, and nothing failed.
+    ``received`` has the bytes since the start of the request, or None before the first upload. ``lost`` is True after
+    the end of the connection. ``cut_short`` is True if it ended within the body of an answer. ``closed_in_order`` is
+    True if the peer closed the connection without an error.
     """
 
     __slots__ = (
@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
     # -- for an exchange ---------------------------------------------------------------------------------------
 
     def begin_exchange(self) -> bool:
-        """Begin to record. Returns whether the connection had an exchange before, and so may be stale."""
+        """Start to record. True if the connection had an exchange before, and may be stale."""
         self.received = bytearray()
         self._content = None
         self._reused = self._had_exchange
@@ -105,14 +105,14 @@ class Connection(asyncio.Protocol):
         _protocols_with_exchange.add(self._protocol)
 
     def has_unsolicited_bytes(self) -> bool:
-        """Whether bytes have arrived before the request: they would be read as its answer."""
+        """Whether bytes arrived before the request. They would be read as its answer."""
         if aiohttp_compat.has_left_over(self._protocol):
             return True
-        # A new TLS connection may hold unread session tickets: its unread bytes prove nothing.
+        # Unread bytes of a new TLS connection may be session tickets.
         return (self._reused or not self._is_tls) and _has_unread_bytes(self._socket)
 
     def end_reading_at_loss(self, content: aiohttp.StreamReader) -> None:
-        """From now on a read of ``content`` ends when the connection does."""
+        """End reads of ``content`` when the connection ends."""
         self._content = content
         if self.lost or aiohttp_compat.has_failed(self._protocol):
             aiohttp_compat.end_body(content, refused=not self.lost)
@@ -124,18 +124,18 @@ class Connection(asyncio.Protocol):
 
     @property
     def has_failed(self) -> bool:
-        """Whether no more bytes of an answer can come."""
+        """Whether the answer cannot arrive any more."""
         return not self.is_open or aiohttp_compat.has_failed(self._protocol)
 
     def unsent_bytes(self) -> int:
-        """Bytes that were written and are still in this process."""
+        """Written bytes that are still in this process."""
         try:
             return self._transport.get_write_buffer_size()
         except AttributeError:  # asyncio's TLS transport after a second close
             return 0
 
     def unconfirmed_bytes(self) -> int:
-        """Bytes that were written and that the peer's kernel has not confirmed, where the system can report it."""
+        """Written bytes without a TCP acknowledgement of the peer, if the system reports it."""
         return self.unsent_bytes() + _unacknowledged_bytes(self._socket)
 
     def abort(self) -> None:
@@ -145,7 +145,7 @@ class Connection(asyncio.Protocol):
     # -- asyncio's events --------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Record and pass on ``data``. End the read of a body that the parser has refused."""
+        """Record and forward ``data``. End the read of a body that the parser refused."""
         if self.received is not None and len(self.received) < _LONGEST_RECORD:
             self.received += data
         self._protocol.data_received(data)
@@ -153,13 +153,13 @@ class Connection(asyncio.Protocol):
             aiohttp_compat.end_body(self._content, refused=True)
 
     def eof_received(self) -> bool | None:
-        """Pass on the announced end. With TLS it comes only when the peer has closed its session."""
+        """Forward the end of the stream. With TLS, it comes only after the peer closed its session."""
         self.closed_in_order = True
         keep_open: bool | None = self._protocol.eof_received()
         return keep_open
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Pass on the end, and end the read of an unfinished body."""
+        """Forward the loss of the connection, and end the read of an unfinished body."""
         if error is not None:
             self._read_rest()
         self.lost = True
@@ -170,8 +170,8 @@ class Connection(asyncio.Protocol):
             aiohttp_compat.end_body(self._content, refused=False)
 
     def _read_rest(self) -> None:
-        """Pass on the bytes that arrived before a write failed: a server that refuses a body answers, then closes."""
-        # Only asyncio's own transport: with TLS the socket is closed, and the number of another may be reused.
+        """Forward the bytes before a failed write: a server that refuses a body answers, then closes."""
+        # Not with TLS: the socket is closed, and another file may have its descriptor.
         if isinstance(self._socket, TransportSocket) and sys.platform != "win32":
             with suppress(OSError):
                 while self.received is not None and len(self.received) < _LONGEST_RECORD:
@@ -181,16 +181,16 @@ class Connection(asyncio.Protocol):
                     self.data_received(data)
 
     def pause_writing(self) -> None:
-        """Pass on that the transport's buffer is full."""
+        """Forward that the transport's buffer is full."""
         self._protocol.pause_writing()
 
     def resume_writing(self) -> None:
-        """Pass on that the transport's buffer has room."""
+        """Forward that the transport's buffer has room."""
         self._protocol.resume_writing()
 
 
 def _has_unread_bytes(sock: Any) -> bool:
-    """Whether the kernel holds unread bytes. The end of the connection is not one of them."""
+    """Whether the kernel has unread bytes. The end of the stream does not count."""
     try:
         return sock is not None and _ask_kernel(sock, FIONREAD) > 0
     except (OSError, ValueError):  # the socket is closed, its number is -1
@@ -198,7 +198,7 @@ def _has_unread_bytes(sock: Any) -> bool:
 
 
 def _unacknowledged_bytes(sock: Any) -> int:
-    """Bytes in the kernel's send queue that the peer's kernel has not confirmed; 0 where the system has no count."""
+    """Bytes in the kernel's send queue without a TCP acknowledgement; 0 if the system has no count."""
     if sys.platform != "linux" or sock is None:
         return 0
     try:
@@ -209,7 +209,7 @@ def _unacknowledged_bytes(sock: Any) -> int:
 
 def _ask_kernel(sock: Any, request: int) -> int:
     """The number that ``request`` returns. Raises OSError, or ValueError for a closed socket."""
-    # A bytearray is written in place. With bytes ioctl() first raises an error inside, and drops it.
+    # ioctl() writes into a bytearray in place. With bytes it first fails internally.
     number = bytearray(4)
     ioctl(sock.fileno(), request, number)
     return int.from_bytes(number, sys.byteorder)

@@ -1,4 +1,4 @@
-"""Hosts as URLs write them: names, addresses, and the form in which they are compared."""
+"""Host names and IP addresses in URLs: parse, format, normalise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def host_and_port(host: str | None, port: int | None) -> str:
 
 
 def parse_address(host: str) -> IPAddress | None:
-    """The IP address that ``host`` is; None for a name. An IPv4 address mapped into IPv6 becomes IPv4."""
+    """Parse ``host`` as an IP address; None for a name. An IPv4 address mapped into IPv6 becomes IPv4."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -25,9 +25,9 @@ def parse_address(host: str) -> IPAddress | None:
 
 
 def parse_network(text: str) -> IPNetwork | None:
-    """The network ``10.0.0.0/8`` or ``fd00::/8``, or one address; None for all other text.
+    """Parse a network (``10.0.0.0/8``, ``fd00::/8``) or an address; None for other text.
 
-    An IPv6 address or network may stand in brackets.
+    An IPv6 address or network may be in brackets.
     """
     if text.startswith("["):
         inner, bracket, rest = text[1:].partition("]")
@@ -39,7 +39,7 @@ def parse_network(text: str) -> IPNetwork | None:
 
 
 def normalized(host: str) -> str:
-    """``host`` in lower case, in ASCII (IDNA), without a trailing dot. Empty for a name that IDNA cannot encode."""
+    """``host`` in lower case and ASCII (IDNA), without a trailing dot. Empty if IDNA cannot encode it."""
     host = host.rstrip(".").lower()
     if not host.isascii():
         try:

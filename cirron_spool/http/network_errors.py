@@ -1,7 +1,7 @@
 """Translates the errors of aiohttp, TLS and sockets into messages for people.
 
-The libraries' own texts hold addresses of objects, file names and line numbers, so they are not shown. Shown are the
-operating system's text for an errno, and OpenSSL's text for a certificate.
+The texts of the libraries have object addresses, file names and line numbers. The messages here use the operating
+system's text for an errno, and OpenSSL's text for a certificate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cirron_spool.http.proxies import Proxy
 from cirron_spool.protocol.answer import Answer, NoAnswer
 from cirron_spool.protocol.verdict import is_temporary
 
-# OpenSSL's reasons for an answer that is not TLS, such as that of a port for plain http.
+# OpenSSL's reasons for an answer that is not TLS, for example from a port for plain http.
 _NOT_TLS = {
     *("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "UNKNOWN_PROTOCOL", "BAD_RECORD_TYPE"),
     *("PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "RECORD_TOO_SMALL", "UNEXPECTED_MESSAGE"),
@@ -34,7 +34,7 @@ _WANTS_A_CERTIFICATE = {
     *("TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_BAD_CERTIFICATE", "TLSV1_ALERT_UNKNOWN_CA"),
     *("SSLV3_ALERT_CERTIFICATE_UNKNOWN", "SSLV3_ALERT_CERTIFICATE_EXPIRED", "TLSV1_ALERT_ACCESS_DENIED"),
 }
-# Bytes were damaged on their way, or the connection ended: a retry may succeed.
+# Bytes were damaged, or the connection ended: a retry may succeed.
 _TEMPORARY = {
     *("BAD_RECORD_MAC", "SSLV3_ALERT_BAD_RECORD_MAC", "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"),
     *("UNEXPECTED_EOF_WHILE_READING", "TLSV1_ALERT_INTERNAL_ERROR", "APPLICATION_DATA_AFTER_CLOSE_NOTIFY"),
@@ -49,7 +49,7 @@ _THREADS = "Raise the limit of processes of this user (ulimit -u) or of the cont
 
 
 class TunnelError(aiohttp.ClientConnectionError):
-    """A SOCKS proxy made no connection. ``outcome`` has the reason."""
+    """A SOCKS proxy did not connect. ``outcome`` has the reason."""
 
     def __init__(self, outcome: NoAnswer) -> None:
         super().__init__(outcome.message)
@@ -59,10 +59,10 @@ class TunnelError(aiohttp.ClientConnectionError):
 def translate(
     error: BaseException, *, peer: str, proxy: Proxy | None = None, connected: bool = True, sent: bool = True
 ) -> Answer | NoAnswer:
-    """The outcome of a request that raised ``error``: a message for a person, and whether a retry can help.
+    """The outcome of a request that raised ``error``: a message for a person, and whether a retry may help.
 
-    ``peer`` is the ``host:port`` of the request. ``connected``: the request had a connection. ``sent``: the whole
-    request had left this process.
+    ``peer`` is the ``host:port`` of the request. ``connected`` is True if the request had a connection. ``sent`` is
+    True if the whole request was sent.
     """
     if isinstance(error, TunnelError):
         return error.outcome
@@ -94,7 +94,7 @@ def translate(
 
 
 def _answer_fault(error: BaseException, proxy: str) -> str:
-    """The fault of an answer that had started; empty when none had."""
+    """The fault in a started answer; empty without one."""
     if isinstance(error, ParserError):
         return "the answer is not HTTP from some point on"
     if isinstance(error, aiohttp.ClientPayloadError):
@@ -106,9 +106,9 @@ def _answer_fault(error: BaseException, proxy: str) -> str:
 
 
 def _outcome_of_cause(cause: BaseException, peer: str) -> NoAnswer | None:
-    """The outcome of a cause that means the same wherever it occurs; None for other causes."""
+    """The outcome of a cause with one meaning in every state of the request; None for other causes."""
     if isinstance(cause, aiohttp.ClientError):
-        return None  # some inherit from SSLError, but lack its fields
+        return None  # some inherit from SSLError without its fields
     if isinstance(cause, ssl.SSLCertVerificationError):
         return _certificate_failure(cause, peer)
     if isinstance(cause, ssl.SSLError):

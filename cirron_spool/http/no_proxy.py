@@ -1,4 +1,4 @@
-"""The rules of NO_PROXY: the hosts that are reached without a proxy. No standard defines the variable."""
+"""The rules of NO_PROXY, the list of hosts without a proxy. No standard defines the variable."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _SEPARATORS = re.compile(r"[\s,]+")
 def exempts(no_proxy: str, target: URL) -> bool:
     """Whether the list ``no_proxy`` exempts ``target``. Commas or blanks separate its entries.
 
-    An entry is ``*``, a domain (``example.com``, ``.example.com``, ``*.example.com``), an address or a network, each
-    with or without a port. A malformed entry exempts nothing.
+    An entry is ``*``, a domain (``example.com``, ``.example.com``, ``*.example.com``), an address or a network, with or
+    without a port. A malformed entry exempts nothing.
     """
     host = normalized(target.raw_host or "")
     address = parse_address(host)

@@ -1,4 +1,4 @@
-"""Finds the proxy for a URL in the environment variables, or else in the system's settings."""
+"""Find the proxy for a URL in the environment, or else in the settings of the system."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cirron_spool.settings.urls import is_loopback
 
 _SYSTEM = "the system's settings"
 _HTTP_SCHEMES = frozenset({"http", "https"})
-# Scheme: the version of SOCKS, and whether the proxy resolves the names of hosts. GNOME writes a bare socks://.
+# Scheme: SOCKS version, and whether the proxy resolves host names. GNOME writes socks:// without a version.
 _SOCKS_SCHEMES = {
     "socks5h": (5, True),
     "socks5": (5, False),
@@ -25,17 +25,17 @@ _SOCKS_SCHEMES = {
     "socks": (5, True),
 }
 _SOCKS_PORT = 1080
-_LONGEST_SOCKS_LOGIN = 255  # bytes, each of user and password: RFC 1929
+_LONGEST_SOCKS_LOGIN = 255  # bytes of user and of password: RFC 1929
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _MALFORMED = "it is no URL such as http://host:port, with special characters of a password percent-encoded"
-# A password that holds "/", "?" or "#": the URL parser takes its start for a port.
+# A password with "/", "?" or "#": the URL parser takes its start as a port.
 _AT_IN_PATH = re.compile(r"[/?#].*@")
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy server. ``host`` has no brackets. ``source`` is the name of the variable that holds it.
+    """A proxy server. ``host`` has no brackets. ``source`` is the name of its variable.
 
     ``display_url`` has no user and no password.
     """
@@ -50,7 +50,7 @@ class Proxy:
 
     @property
     def is_socks(self) -> bool:
-        """Whether the proxy speaks SOCKS; else HTTP."""
+        """Whether it is a SOCKS proxy, not an HTTP proxy."""
         return self.scheme in _SOCKS_SCHEMES
 
     @property
@@ -60,14 +60,14 @@ class Proxy:
 
     @property
     def resolves_names(self) -> bool:
-        """Whether a SOCKS proxy receives the names of hosts; else it receives their addresses."""
+        """Whether a SOCKS proxy resolves host names. Otherwise it receives addresses."""
         return _SOCKS_SCHEMES[self.scheme][1]
 
 
 def find_proxy(target: URL) -> Proxy | None:
     """The proxy for ``target``; None for a direct connection. Blocking: it may ask the operating system.
 
-    Raises ConfigError for a proxy that cannot be used, unless ``target`` is exempt from proxies.
+    Raises ConfigError for an unusable proxy, unless ``target`` is exempt.
     """
     source, text = _configured_proxy(target.scheme)
     if not text or _is_exempt(target, source):
@@ -79,7 +79,7 @@ def find_proxy(target: URL) -> Proxy | None:
         if on_this_machine:
             return None
         raise
-    # Another machine, or the far end of a SOCKS tunnel, has another loopback: it must not receive the token.
+    # The proxy's machine has another loopback. It must not receive the token.
     if on_this_machine and (proxy.is_socks or not is_loopback(proxy.host)):
         return None
     if proxy.is_socks:
@@ -88,7 +88,7 @@ def find_proxy(target: URL) -> Proxy | None:
 
 
 def _configured_proxy(scheme: str) -> tuple[str, str]:
-    """The variable that names the proxy for ``scheme``, and its value; an empty value means no proxy."""
+    """The variable with the proxy for ``scheme``, and its value. An empty value means no proxy."""
     for wanted in (f"{scheme}_proxy", "all_proxy"):
         name, value = _variable(wanted)
         if value:
@@ -98,24 +98,24 @@ def _configured_proxy(scheme: str) -> tuple[str, str]:
 
 
 def _variable(wanted: str) -> tuple[str, str]:
-    """The name and value of an environment variable in any case. ``wanted``, in lower case, wins even when empty."""
+    """An environment variable with any letter case. The lower case name has priority, even when empty."""
     spellings = {name: value for name, value in os.environ.items() if name.lower() == wanted}
     if wanted in spellings:
         return wanted, spellings[wanted]
     if wanted == "http_proxy" and "REQUEST_METHOD" in os.environ:
-        return wanted, ""  # in a CGI script HTTP_PROXY holds the client's header "Proxy"
+        return wanted, ""  # in a CGI script HTTP_PROXY is the header "Proxy" of the client
     return min(spellings.items(), default=(wanted, ""))
 
 
 def _is_exempt(target: URL, source: str) -> bool:
-    """Whether NO_PROXY, or the system's list beside the system's proxy, exempts ``target``."""
+    """Whether NO_PROXY exempts ``target``, or the system's list exempts it from the system's proxy."""
     if exempts(_variable("no_proxy")[1], target):
         return True
     return source == _SYSTEM and bool(urllib.request.proxy_bypass(f"{target.host}:{target.port}"))
 
 
 def _parse(text: str, source: str) -> Proxy:
-    """The proxy that ``source`` names. Raises ConfigError without the value, which may hold a password."""
+    """Parse the proxy in ``source``. The ConfigError does not show the value, which may have a password."""
     prefix, separator, rest = text.partition("://")
     scheme, rest = (prefix.lower(), rest) if separator else ("http", text)
     if not text.isprintable() or " " in text or not _SCHEME.fullmatch(scheme):
@@ -162,7 +162,7 @@ def _fits_socks(proxy: Proxy) -> bool:
 
 
 def _require_socks(source: str) -> None:
-    """Import the library for SOCKS proxies; this is slow, and the caller is in a thread. Raises ConfigError."""
+    """Import the library for SOCKS proxies. Slow, so the caller runs in a thread. Raises ConfigError."""
     try:
         import aiohttp_socks  # noqa: F401
     except ImportError:

@@ -1,7 +1,7 @@
 """Resolves host names in daemon threads.
 
-``getaddrinfo`` cannot be interrupted, and may take 20 s where no name server answers. asyncio's default executor
-would delay the end of the event loop and of the interpreter: both join its threads.
+``getaddrinfo`` cannot be interrupted, and takes up to 20 s without a name server. The event loop and the interpreter
+join the threads of asyncio's default executor, which would delay their end.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _Key = tuple[str, int, int]
 
 @dataclass(slots=True)
 class _Lookup:
-    """One lookup, and the number of coroutines that wait for it."""
+    """One lookup, and the number of waiting coroutines."""
 
     task: asyncio.Future[list[ResolveResult]]
     waiting: int = 0
 
 
 class Resolver(AbstractResolver):
-    """Asks the operating system for addresses, anew for each connection: there is no cache.
+    """Asks the operating system for addresses, without a cache.
 
-    Connections that ask for the same name at the same time share one lookup. ``unanswered``: the names whose last
-    lookup has no result, for example because its request timed out.
+    Concurrent connections to the same name share one lookup. ``unanswered`` has the names whose last lookup has no
+    result, for example after a timeout.
     """
 
     def __init__(self) -> None:
@@ -56,9 +56,9 @@ class Resolver(AbstractResolver):
         finally:
             lookup.waiting -= 1
             if not lookup.waiting:
-                # A later attempt asks anew: the network may have other name servers by then.
+                # A later attempt starts a new lookup: the name servers may change.
                 if not lookup.task.cancel() and not lookup.task.cancelled():
-                    lookup.task.exception()  # marked as retrieved: no coroutine may be left to do so
+                    lookup.task.exception()  # mark the exception as retrieved
                 if self._pending.get(key) is lookup:
                     del self._pending[key]
 
@@ -81,7 +81,7 @@ def _result(
     host: str, family: int, kind: int, proto: int, name: str, address: tuple[str | int | bytes, ...]
 ) -> ResolveResult:
     del kind, name
-    # A link-local IPv6 address needs its interface, and only getnameinfo() writes that into the address.
+    # A link-local IPv6 address needs its interface, which only getnameinfo() adds.
     scope = address[3] if family == socket.AF_INET6 and len(address) > 3 else 0
     numeric = str(address[0])
     if scope:

@@ -1,4 +1,4 @@
-"""The route to an origin: directly or through a proxy, with the TLS context that verifies its certificate."""
+"""The route to an origin: the proxy, if any, and the TLS context."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ class Route:
 
     @property
     def request_headers(self) -> dict[str, str]:
-        """Headers of each request itself: without a tunnel the proxy reads its login there."""
+        """Headers of each request. For plain http the proxy reads its login there."""
         return (self.proxy_headers or {}) if self.url.scheme == "http" else {}
 
 
 def find_route(url: str, tls: ssl.SSLContext | None = None) -> Route:
     """The route to ``url``. For https, ``tls`` saves loading the certificates again.
 
-    Blocking: certificates are files, and the operating system may be asked for its proxies. Raises ConfigError for a
-    proxy or certificates that cannot be used.
+    Blocking: it reads certificates, and may ask the operating system for its proxies. Raises ConfigError for unusable
+    proxies and certificates.
     """
     target = URL(url, encoded=True)
     context = True if target.scheme != "https" else tls if tls is not None else create_tls_context()
@@ -69,7 +69,7 @@ def create_tls_context() -> ssl.SSLContext:
         try:
             context.load_verify_locations(extra)
         except OSError as error:
-            # An SSLError is an OSError, but its number is OpenSSL's.
+            # An SSLError is an OSError with a number of OpenSSL.
             why = "no PEM certificates in it" if isinstance(error, ssl.SSLError) else error.strerror
             raise ConfigError(
                 f"Cannot load certificates from SSL_CERT_FILE={printable(extra)}: {why}. Correct or unset it."

@@ -1,4 +1,4 @@
-"""Connections through a SOCKS proxy: the only module that calls aiohttp_socks and python_socks.
+"""Connections through a SOCKS proxy. Only this module calls aiohttp_socks and python_socks.
 
 Both come with the extra ``socks``. Their errors become TunnelError here.
 """
@@ -25,7 +25,7 @@ from cirron_spool.protocol.answer import NoAnswer
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
 
-# Without a limit of the caller's, python_socks gives up after a minute. The stall watchdog sets the limit here.
+# The default of python_socks is one minute. Here the stall watchdog sets the limit.
 _NO_LIMIT_S = 86_400.0
 
 # python_socks reports these by their text only. tests/http/test_socks.py provokes each of them.
@@ -34,7 +34,7 @@ _LOGIN_REFUSED = (
     "Unexpected SOCKS authentication method",
     "Username and password authentication failure",
 )
-# Replies of SOCKS4: identd does not confirm the user.
+# SOCKS4 replies: identd does not confirm the user.
 _USER_REFUSED = frozenset({0x5C, 0x5D})
 # Replies of SOCKS5 (RFC 1928, section 6) and SOCKS4: the text, and whether a retry is useless.
 _REPLIES = {
@@ -53,8 +53,8 @@ _REPLIES = {
 class SocksConnector(ProxyConnector):
     """Opens the connections of a session through ``proxy``.
 
-    ``resolver`` resolves the proxy's name, and the host's name for a proxy that resolves none. ``options`` are those
-    of aiohttp.TCPConnector.
+    ``resolver`` resolves the proxy's name, and host names if the proxy does not. ``options`` are those of
+    aiohttp.TCPConnector.
     """
 
     def __init__(self, proxy: Proxy, resolver: AbstractResolver, **options: Any) -> None:
@@ -69,8 +69,8 @@ class SocksConnector(ProxyConnector):
         ssl: tls.SSLContext | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # aiohttp_socks's signature
     ) -> tuple[asyncio.Transport, Protocol]:
-        """Connect to ``host``. Raises TunnelError, or OSError for a fault behind the proxy."""
-        # A private method of aiohttp_socks. Its own version cannot be cancelled in a lookup or a TLS handshake.
+        """Connect to ``host``. Raises TunnelError, or OSError for an error beyond the proxy."""
+        # The original private method of aiohttp_socks cannot be cancelled in a lookup or a TLS handshake.
         async with asyncio.timeout(timeout):
             return await self._loop.create_connection(
                 partial(create_protocol, self._loop),
@@ -80,13 +80,13 @@ class SocksConnector(ProxyConnector):
             )
 
     async def _open_tunnel(self, host: str, port: int) -> socket.socket:
-        """A socket that the proxy has connected to ``host``."""
+        """Open a socket that the proxy connects to ``host``."""
         proxy = self._socks_proxy
         kind = ProxyType.SOCKS5 if proxy.socks_version == 5 else ProxyType.SOCKS4
         target = await self._target(host)
         refused: OSError | None = None
         for address in await self._resolve(proxy.host, f"the proxy {proxy.display_url}"):
-            # The proxy gets `target` unchanged: _target() has resolved the name where that is needed.
+            # The proxy gets `target` unchanged, since _target() has resolved it if necessary.
             client = SocksClient(kind, address, proxy.port, proxy.user, proxy.password, rdns=True)
             try:
                 return await client.connect(target, port, timeout=_NO_LIMIT_S)
@@ -130,7 +130,7 @@ class SocksConnector(ProxyConnector):
     async def _resolve(
         self, host: str, label: str, family: socket.AddressFamily = socket.AF_UNSPEC, hint: str = ""
     ) -> list[str]:
-        """The addresses of ``host``, at least one. ``label`` names it in the error. Raises TunnelError."""
+        """The addresses of ``host``, at least one. ``label`` is its name in errors. Raises TunnelError."""
         if parse_address(host) is not None:
             return [host]
         try:

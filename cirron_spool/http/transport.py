@@ -55,9 +55,9 @@ class RequestDefaults:
 class Transport:
     """Sends requests through one connection pool. A context manager.
 
-    ``timeout_ms`` is the longest time without progress (docs/contract.md, Retry and waiting). With ``session`` the
-    caller's session sends the requests, with its own cookies, proxies and TLS, and stays open. ``route`` is a known
-    route. ``bandwidth`` bounds the bytes of all bodies together, in bytes a second.
+    ``timeout_ms`` is the longest time without progress (docs/contract.md, Retry and waiting). A given ``session`` sends
+    the requests with its own cookies, proxies and TLS, and stays open. ``route`` is a known route. ``bandwidth`` bounds
+    the bytes of all bodies together, in bytes a second.
     """
 
     def __init__(
@@ -81,10 +81,10 @@ class Transport:
             self._remember_route(route)
         self._watchdog = StallWatchdog(self._limit_s)
         self._resolver = Resolver()
-        # The window bounds the number of connections. Without a cache a later attempt finds a corrected address.
+        # The window bounds the connections. Without a DNS cache, a retry finds a corrected address.
         self._pool_options: dict[str, Any] = {"limit": 0, "limit_per_host": 0, "use_dns_cache": False}
         self._socks_sessions: dict[Proxy, aiohttp.ClientSession] = {}
-        # The watchdog bounds an exchange, so aiohttp's own time limits are off, also those of a caller's session.
+        # The watchdog bounds each exchange, so aiohttp's timeouts are off, also in a caller's session.
         self._timeout = aiohttp.ClientTimeout(total=None)
 
     async def __aenter__(self) -> Self:
@@ -106,15 +106,15 @@ class Transport:
     # -- requests --------------------------------------------------------------------------------------------
 
     async def post(self, url: str, headers: Mapping[str, str], upload: Upload) -> Answer | NoAnswer:
-        """POST ``upload``; the answer, or the reason why there is none.
+        """POST ``upload``. Returns the answer, or the reason for its absence.
 
-        Raises ConfigError for a proxy, certificates or a session that cannot be used. Raises the OSError of the
-        upload's own stream. A stale connection costs no attempt: the upload is sent again on a new connection.
+        After a stale connection, the upload is sent again on a new one; that is no retry. Raises ConfigError for an
+        unusable proxy, certificate or session, and the OSError of the upload's stream.
         """
         return await self._upload("POST", url, headers, upload)
 
     async def put(self, url: str, headers: Mapping[str, str], upload: Upload) -> Answer | NoAnswer:
-        """PUT ``upload``; as :meth:`post`. Nothing about ``url`` is kept: each file has its own."""
+        """PUT ``upload``; as :meth:`post`. Each file has its own ``url``, so its defaults are not cached."""
         try:
             return await self._upload("PUT", url, headers, upload)
         finally:
@@ -126,7 +126,7 @@ class Transport:
         once, bandwidth = method != "POST", self._bandwidth
         body = UploadBody(upload, once=once, bandwidth=bandwidth)
         outcome = await self._upload_once(method, url, headers, body)
-        while outcome is None:  # each turn closes one connection of the pool
+        while outcome is None:  # each iteration closes one connection of the pool
             if upload.before_repeat is not None:
                 await upload.before_repeat()
             body = UploadBody(upload, require_new=True, once=once, bandwidth=bandwidth)
@@ -149,7 +149,7 @@ class Transport:
             if body.has_open_stream:
                 await complete(body.wait_until_stream_closed())
         if outcome is None or body.connection_rejected or body.connection is None:
-            # Nothing was sent, or no byte came back. An answer that arrived anyway belongs to no request.
+            # Nothing was sent, or no byte arrived. Such an answer belongs to no request.
             return None if body.connection_reused else _UNSOLICITED
         return outcome
 
@@ -168,9 +168,9 @@ class Transport:
         return await self.post(url, headers, Upload((body,), len(body)))
 
     async def resolve(self, url: str) -> None:
-        """Find the route to ``url``, so that the first requests need not wait for it and keep their order."""
+        """Find the route to ``url``, so that the first requests start at once and in order."""
         if url not in self._defaults:
-            with suppress(OSError):  # the request will report it
+            with suppress(OSError):  # the request reports it
                 async with asyncio.timeout(self._limit_s):
                     await self._find_defaults(url)
 
@@ -196,7 +196,7 @@ class Transport:
             except ValueError as error:
                 if self._own:
                     raise
-                # A session with credentials of its own: they would replace the token.
+                # Credentials of the session would replace the token.
                 raise ConfigError(
                     f"The session cannot send this request: {error}. Correct the session."
                 ) from error
@@ -206,7 +206,7 @@ class Transport:
                     if exchange.connection is not None:
                         exchange.connection.mark_used()
                 elif body.connection is None:
-                    # Before Python 3.12 aiohttp writes the body in a task, which may not have run yet.
+                    # Before Python 3.12, aiohttp writes the body in a task that may not have started.
                     body.connection_reused = had_exchange(protocol_of(response))
                 outcome = await read_answer(response, exchange, defaults.route.http_proxy)
             except BaseException:
@@ -216,7 +216,7 @@ class Transport:
             if not (reusable and response.closed):  # aiohttp leaves the answer open after a 101
                 response.close()
                 if exchange.connection is not None:
-                    exchange.connection.abort()  # an orderly close waits until the peer has read the rest
+                    exchange.connection.abort()  # an orderly close would wait for the peer
             return outcome
 
     def _translate(self, error: BaseException, url: str, exchange: Exchange) -> Answer | NoAnswer:
@@ -263,7 +263,7 @@ class Transport:
     # -- routes ----------------------------------------------------------------------------------------------
 
     async def _find_defaults(self, url: str) -> RequestDefaults:
-        """The defaults for ``url``; the route is looked up once for an origin. Raises ConfigError."""
+        """The defaults for ``url``. The route is found once for each origin. Raises ConfigError."""
         target = URL(url, encoded=True)
         known = self._routes.get(target.origin())
         if known is not None:
@@ -283,7 +283,7 @@ class Transport:
         if route.proxy_url is not None:
             options |= {"proxy": route.proxy_url, "proxy_headers": route.proxy_headers}
         headers = route.request_headers
-        if not self._own:  # a caller's session has defaults of its own
+        if not self._own:  # a caller's session has other defaults
             headers = {**_COMMON_HEADERS, **headers}
             options |= {"timeout": self._timeout, "auto_decompress": False, "raise_for_status": False}
         return RequestDefaults(route, self._session_for(route), headers, options)

@@ -1,4 +1,4 @@
-"""The body of an upload: written in bounded pieces, and only to a connection that is fit for it."""
+"""The body of an upload, written in bounded pieces to a checked connection."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from cirron_spool.http.watchdog import Exchange
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
 
-# The largest single write, and the bytes after which other tasks of the event loop get a turn. Larger writes hold up
-# the event loop, smaller ones do not fill a fast link.
+# The largest single write, and the bytes between two yields to the event loop.
+# Larger writes delay the event loop, smaller ones do not fill a fast link.
 _WRITE_BYTES = 256 * 1024
 
 Stream = Callable[[], AbstractAsyncContextManager[AsyncIterator[bytes]]]
@@ -28,12 +28,12 @@ Progress = Callable[[int], None]
 
 
 class Upload(NamedTuple):
-    """A request body: ``parts`` in memory, or a ``stream`` that is opened anew for each attempt.
+    """A request body: ``parts`` in memory, or a ``stream`` that each attempt opens again.
 
-    ``length`` in bytes becomes Content-Length; None sends the body chunked. ``on_sent`` is called when the body has
-    been written to the connection. ``progress`` is called with the bytes that the peer has confirmed in this attempt.
-    It is called at most four times a second, when the number has grown. Neither may raise. ``before_repeat`` comes
-    before the body is sent again on another connection, and may raise.
+    ``length`` in bytes becomes Content-Length; None sends the body chunked. ``on_sent`` is called after the write of
+    the body. ``progress`` gets the bytes that the peer confirmed in this attempt, up to four times a second, when the
+    number changes. Neither may raise. ``before_repeat`` is called before the body is sent again on another connection,
+    and may raise.
     """
 
     parts: tuple[bytes, ...] = ()
@@ -45,16 +45,16 @@ class Upload(NamedTuple):
 
 
 class _UnusableConnectionError(OSError):
-    """The connection holds unsolicited bytes, or was used before where a new one is required. Nothing was sent."""
+    """The connection has unsolicited bytes, or is not new as required. Nothing was sent."""
 
 
 class UploadBody(Exchange, aiohttp.Payload):
     """The exchange of one Upload, and the payload that aiohttp writes.
 
-    With ``require_new`` a connection that had an exchange before is rejected. With ``once`` the body can be written
-    once: aiohttp repeats a PUT by itself, which would be no attempt of the schedule. ``connection_reused``: the
-    connection had one. ``connection_rejected``: nothing was sent on it. ``stream_error``: the error of the upload's own
-    stream. ``bandwidth`` is asked before each piece is written.
+    ``require_new`` rejects a connection that had an exchange. ``once`` allows only one write: aiohttp repeats a PUT on
+    its own, outside the retry schedule. ``connection_reused`` is True if the connection had an exchange before.
+    ``connection_rejected`` is True if nothing was sent on it. ``stream_error`` is the error of the upload's stream.
+    ``bandwidth`` limits the rate of the pieces.
     """
 
     connection_reused = False
@@ -65,8 +65,8 @@ class UploadBody(Exchange, aiohttp.Payload):
     _stream_closed: asyncio.Future[None] | None = None
     _written_since_yield = 0
     _confirmed: int | None = None
-    _is_held_back = False  # by the bandwidth, and not by the peer
-    _may_pass = 0  # bytes that the bandwidth has let through and that are not written yet
+    _is_held_back = False  # by the bandwidth limit, not by the peer
+    _may_pass = 0  # granted bytes that are not written yet
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class UploadBody(Exchange, aiohttp.Payload):
         return True
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:  # noqa: ARG002  # aiohttp's signature
-        """Not offered: a body may be a stream."""
+        """Not supported: a body may be a stream."""
         raise TypeError("an upload has no text form")
 
     async def write(self, writer: AbstractStreamWriter) -> None:
@@ -108,16 +108,16 @@ class UploadBody(Exchange, aiohttp.Payload):
         writer: AbstractStreamWriter,
         content_length: int | None,  # noqa: ARG002  # aiohttp's signature
     ) -> None:
-        """Write the body. Raises OSError before the first byte when the connection is unfit, or the body is used up."""
+        """Write the body. Raises OSError before the first byte if the connection or the body cannot be used."""
         if self._begun and self._once:
             raise ConnectionResetError
         self._begun = True
         self._sent = False
-        # The time to connect does not count as a stall of the upload.
+        # The connection set-up does not count as a stall of the upload.
         self.last_progress = time.monotonic()
         self.written = 0
         if self._bandwidth is not None:
-            # Before the claim: a connection may end, or get unsolicited bytes, while this waits.
+            # Before the check of the connection: its state may change during the wait.
             length = self._upload.length
             await self._hold_back(
                 self._bandwidth, self._piece_bytes if length is None else min(self._piece_bytes, length)
@@ -126,7 +126,7 @@ class UploadBody(Exchange, aiohttp.Payload):
         try:
             await self._write_all(writer)
         except ConnectionError:
-            # The event loop's next turn reads an early answer that arrived before the connection's end.
+            # The next iteration of the event loop reads an early answer that arrived before the end.
             await asyncio.sleep(0)
             raise
         self._sent = True
@@ -147,7 +147,7 @@ class UploadBody(Exchange, aiohttp.Payload):
         parts, length, stream, *_ = self._upload
         if stream is not None:
             await self._write_stream(writer, stream)
-        elif length is not None and length <= self._piece_bytes:  # too short to hold up other tasks
+        elif length is not None and length <= self._piece_bytes:  # too short to delay other tasks
             for part in parts:
                 await writer.write(part)
             self.written = length
@@ -168,7 +168,7 @@ class UploadBody(Exchange, aiohttp.Payload):
         finally:
             self._stream_closed.set_result(None)
         if self.connection is None or not self.connection.is_open:
-            # Otherwise aiohttp fails on the last chunk, in a task whose exception is never retrieved.
+            # Otherwise aiohttp fails on the last chunk, in a task whose exception nobody retrieves.
             raise ConnectionResetError
 
     async def _next_part(self, parts: AsyncIterator[bytes]) -> bytes | None:
@@ -176,7 +176,7 @@ class UploadBody(Exchange, aiohttp.Payload):
             return await anext(parts)
         except StopAsyncIteration:
             return None
-        except OSError as error:  # the disk's error: aiohttp would report it as the network's
+        except OSError as error:  # an error of the disk, which aiohttp would report as one of the network
             self.stream_error = error
             raise
 
@@ -187,21 +187,21 @@ class UploadBody(Exchange, aiohttp.Payload):
                 if size > self._may_pass:
                     await self._hold_back(self._bandwidth, size - self._may_pass)
                 self._may_pass -= size
-            # The answer to a body of known length may come before this task's next turn.
+            # The answer to a body of known length may arrive before this task runs again.
             self._sent = self.written + size == self._upload.length
             await writer.write(piece)
             self.written += size
-            # Small pieces may go into the kernel's buffers for long: with a limit only the peer's word counts.
+            # With a limit, the kernel can buffer many small pieces. Only the peer's confirmation counts as progress.
             if self._bandwidth is None:
                 self.last_progress = time.monotonic()
             self._written_since_yield += size
             if self._written_since_yield >= _WRITE_BYTES:
-                # A kernel with free buffers takes megabytes without a single wait.
+                # A kernel with free buffers accepts megabytes without a wait.
                 self._written_since_yield = 0
                 await asyncio.sleep(0)
 
     async def _hold_back(self, bandwidth: Bandwidth, size: int) -> None:
-        """Wait until the bandwidth lets ``size`` more bytes through."""
+        """Wait until the bandwidth limit grants ``size`` more bytes."""
         self._is_held_back = True
         try:
             await bandwidth.take(size)
@@ -211,7 +211,7 @@ class UploadBody(Exchange, aiohttp.Payload):
         self._excuse_silence(time.monotonic())
 
     def _excuse_silence(self, now: float) -> None:
-        """Do not take a silence for a stall in which the peer had nothing to confirm."""
+        """Restart the stall timeout if the peer had nothing to confirm."""
         if self.connection is None or self.connection.unconfirmed_bytes() == 0:
             self.last_progress = now
 
@@ -223,11 +223,11 @@ class UploadBody(Exchange, aiohttp.Payload):
             self._excuse_silence(now)
         if self.connection is None or not self.connection.is_open:
             return
-        # Below zero while a write is under way, which is not counted in `written` yet.
+        # Negative during a write, since `written` does not count it yet.
         confirmed = self.written - self.connection.unconfirmed_bytes()
         if confirmed == self._confirmed:
             return
-        # The first call only sets the starting point: until then the limit runs from the write.
+        # The first call only sets the starting point. Until then the timeout runs from the write.
         if self._confirmed is not None:
             self.last_progress = now
         self._confirmed = confirmed
@@ -235,7 +235,7 @@ class UploadBody(Exchange, aiohttp.Payload):
             self._upload.progress(confirmed)
 
     async def wait_until_stream_closed(self) -> None:
-        """Wait until the upload's stream is closed: aiohttp cancels its writer, but does not wait for it."""
+        """Wait until the upload's stream is closed. aiohttp cancels the writer, but does not wait for it."""
         if self._stream_closed is not None:
             await self._stream_closed
 
@@ -251,7 +251,7 @@ class UploadBody(Exchange, aiohttp.Payload):
 
     @property
     def connection_was_stale(self) -> bool:
-        """Whether a reused connection gave no byte of an answer: the peer may have closed it before the request."""
+        """Whether no byte of an answer arrived on a reused connection. The peer may have closed it earlier."""
         return self.connection_reused and (self.connection is None or not self.connection.received)
 
 

@@ -1,6 +1,6 @@
-"""The stall watchdog: ends an exchange whose connection has moved no byte for the length of the timeout.
+"""The stall watchdog ends an exchange that makes no progress within the timeout.
 
-One timer serves all exchanges of a transport: a timer for each costs a fast link more than the exchange gains.
+One timer serves all exchanges of a transport, since a timer for each exchange is too slow for a fast link.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from typing import Any
 
 from cirron_spool.http.connection import Connection
 
-# A timeout is overrun by an eighth at most.
+# A timeout is exceeded by an eighth at most.
 _CHECKS_PER_LIMIT = 8
-# Progress bars get an update at least this often.
+# The longest time between two updates of a progress bar.
 _LONGEST_CHECK_INTERVAL_S = 0.25
 
 
 class Exchange:
     """One request without a body, and its answer.
 
-    ``connection`` is None until the request has one. ``written``: bytes of the body that were written to it.
-    ``last_progress``: when the exchange began or bytes last moved, by time.monotonic(). ``timed_out``: the watchdog
-    has ended the exchange.
+    ``connection`` is None until the request has one. ``written`` counts the written bytes of the body.
+    ``last_progress`` is the time of the last progress or of the start, by time.monotonic(). ``timed_out`` is True if
+    the watchdog ended the exchange.
     """
 
-    # Defaults of the class: each batch has an exchange, and most fields never change.
+    # Class attributes are cheaper: each batch has an exchange, and most fields never change.
     connection: Connection | None = None
     last_progress = 0.0
     written = 0
@@ -44,7 +44,7 @@ class Exchange:
         """Record the bytes that the peer has confirmed since the last call."""
 
     def begin(self, watched: set[Exchange]) -> None:
-        """Prepare the ``with`` block, in which the exchange belongs to ``watched``. Must run in a task."""
+        """Prepare the ``with`` block of a task. In the block, the exchange is in ``watched``."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("an exchange needs a task")
@@ -54,7 +54,7 @@ class Exchange:
         self.last_progress = time.monotonic()
 
     def cancel(self) -> None:
-        """Cancel the task of the exchange: its ``with`` block then raises TimeoutError."""
+        """Cancel the task of the exchange. Its ``with`` block raises TimeoutError."""
         self.timed_out = True
         self._task.cancel()
 
@@ -65,7 +65,7 @@ class Exchange:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watched.discard(self)
-        # As in asyncio.timeout(): a cancellation with another cause stays one.
+        # As in asyncio.timeout(): another cancellation stays a cancellation.
         if (
             self.timed_out
             and self._task.uncancel() <= self._cancel_requests
@@ -84,7 +84,7 @@ class StallWatchdog:
         self._next_check: asyncio.TimerHandle | None = None
 
     def watch(self, exchange: Exchange) -> Exchange:
-        """Return the context in which ``exchange`` is watched. It raises TimeoutError when the exchange stalls."""
+        """Return a context that watches ``exchange``, and raises TimeoutError when it stalls."""
         exchange.begin(self._watched)
         if self._next_check is None:
             self._check()
@@ -106,5 +106,5 @@ class StallWatchdog:
                 exchange.cancel()
             connection = exchange.connection
             if connection is not None and (exchange.timed_out or connection.has_failed):
-                # An orderly close would wait until the peer has read all, and for the end of its TLS session.
+                # An orderly close would wait for the peer and its TLS session.
                 connection.abort()

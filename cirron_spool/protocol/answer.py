@@ -1,4 +1,4 @@
-"""An HTTP answer as it was read, or the reason why there is none."""
+"""An HTTP answer, or the reason for its absence."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from typing import NamedTuple, Protocol
 
 
 class Headers(Protocol):
-    """The header lines of an answer, by name whatever its case."""
+    """The header lines of an answer. Names are case-insensitive."""
 
     def getall(self, name: str, default: tuple[()], /) -> Iterable[str]:
         """The values of all lines of that name, or ``default``."""
 
 
 class Answer(NamedTuple):
-    """One HTTP answer as it was read: at most 64 KB of body, never decompressed.
+    """One HTTP answer, with at most 64 KB of body, not decompressed.
 
-    ``complete``: the whole body was read, and its end was certain or the connection was closed in order.
-    ``delimited``: a length or chunks framed the body, so a cut would show. ``early``: the answer came before the last
-    byte of the request was sent. ``proxy`` is the address of the HTTP proxy of the request, or empty.
-    ``proxy_source`` is the variable that names the proxy. ``sent`` counts the bytes of request body. ``secrets`` are
-    the tokens that no text about the answer may show.
+    ``complete`` is True if the whole body was read, and was delimited or ended with an orderly close. ``delimited`` is
+    True if a length or chunks framed the body, so that a cut is visible. ``early`` is True if the answer came before
+    the end of the request. ``proxy`` is the address of the HTTP proxy, or empty. ``proxy_source`` is the variable with
+    the proxy. ``sent`` counts the bytes of the request body. ``secrets`` are tokens that no message may show.
     """
 
     status: int
@@ -37,7 +36,7 @@ class Answer(NamedTuple):
     secrets: tuple[str, ...] = ()
 
     def header(self, name: str) -> str:
-        """The header's value, or an empty string. Lines that differ are joined by commas, as HTTP reads them."""
+        """The header's value, or an empty string. As in HTTP, commas join different lines."""
         if self.headers is None:
             return ""
         return ", ".join(dict.fromkeys(self.headers.getall(name, ())))
@@ -45,7 +44,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """No usable answer came. ``message`` says why in a few words; ``fatal`` that no retry can help (TLS, a proxy).
+    """There is no usable answer. ``message`` is the short reason. ``fatal`` is True if no retry helps (TLS, a proxy).
 
     ``hint`` is one more line for a person, with the next step.
     """

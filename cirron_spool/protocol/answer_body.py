@@ -1,11 +1,11 @@
-"""The kind of body that an answer has: a web page, JSON, or another one."""
+"""The kind of an answer's body: a web page, JSON, or another one."""
 
 from __future__ import annotations
 
 import re
 
 _PAGE_TYPES = frozenset({"text/html", "application/xhtml+xml"})
-# The beginnings of a page, by the MIME Sniffing Standard of the WHATWG, section 7.1.
+# The start of a web page, by the MIME Sniffing Standard of the WHATWG, section 7.1.
 _PAGE_START = re.compile(
     rb"<(?:!doctype html|html|head|script|iframe|h1|div|font|table|a|style|title|b|body|br|p)[ >]|<!--",
     re.IGNORECASE,
@@ -20,12 +20,12 @@ def media_type(content_type: str) -> str:
 
 
 def is_markup(content_type: str, body: bytes) -> bool:
-    """Whether the body is a web page, or any markup. Markup is no plain text, even where it claims to be."""
+    """Whether the body is a web page or other markup, whatever its type."""
     return bool(body) and (media_type(content_type) in _PAGE_TYPES or _start_of(body).startswith(b"<"))
 
 
 def is_page(content_type: str, body: bytes) -> bool:
-    """Whether the body is a web page by its type, or as a browser would guess. Other markup is none."""
+    """Whether the body is a web page, by its type or by the rules of browsers. Other markup is not."""
     return bool(body) and (
         media_type(content_type) in _PAGE_TYPES or _PAGE_START.match(_start_of(body)) is not None
     )

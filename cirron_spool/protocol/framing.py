@@ -1,14 +1,14 @@
-"""Where the head and the chunks of an answer end, read strictly from its bytes.
+"""Strict checks of the head and the chunks of an answer.
 
-aiohttp's two parsers tolerate different faults: other protocols, lone carriage returns, NUL, wrong chunk sizes. An
-answer that a fault has shifted may not acknowledge, so both are checked here.
+aiohttp's two parsers tolerate different errors: other protocols, lone carriage returns, NUL, wrong chunk sizes. After
+such an error the boundaries of an answer are unsure, and it must not acknowledge a batch.
 """
 
 from __future__ import annotations
 
 import re
 
-# RFC 9112, sections 2.2 and 4: lines may end in LF alone, and many servers send no reason and no blank before it.
+# RFC 9112, sections 2.2 and 4: lines may end in LF only. Many servers send no reason phrase.
 _HEAD = re.compile(
     rb"HTTP/1\.[01] ([1-9][0-9][0-9])(?: [^\r\n\0]*)?\r?\n"
     rb"(?:[^\r\n\0]+\r?\n)*"
@@ -20,9 +20,9 @@ _TRAILER = re.compile(rb"(?:[^\r\n\0: \t]+:[^\r\n\0]*\r\n)*\r\n")
 
 
 def find_body(received: bytes | bytearray) -> int | None:
-    """Where the body of the final answer begins; None when the bytes are no HTTP/1.0 or 1.1, or no whole head.
+    """The start of the final answer's body; None if the bytes are not HTTP/1.0 or 1.1, or the head is incomplete.
 
-    Interim answers (1xx, but 101) come before it.
+    Interim answers (1xx except 101) are skipped.
     """
     at = 0
     while head := _HEAD.match(received, at):
@@ -33,7 +33,7 @@ def find_body(received: bytes | bytearray) -> int | None:
 
 
 def are_whole_chunks(received: bytes | bytearray, at: int) -> bool:
-    """Whether a chunked body that begins ``at`` is there to the end of its trailer, and says its sizes rightly."""
+    """Whether the chunked body from ``at`` is complete, trailer included, with correct sizes."""
     while line := _CHUNK_SIZE.match(received, at):
         size = int(line[1], 16)
         if size == 0:

@@ -1,6 +1,6 @@
-"""HTTP dates: the three forms of RFC 9110, section 5.6.7, and nothing else.
+"""HTTP dates: only the three forms of RFC 9110, section 5.6.7.
 
-The standard library's readers take many more forms, and guess time zones. A guess here could end a flush.
+The standard library's parsers accept more forms, and guess time zones. A wrong guess could end a flush.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _FORMS = tuple(
     )
 )
 
-# RFC 9110: a two-digit year whose date lies further ahead than this is one of a century before.
+# RFC 9110: a two-digit year further ahead than this belongs to the preceding century.
 _FURTHEST_AHEAD_YEARS = 50
 
 
 def parse_http_date(value: str, now: datetime) -> datetime | None:
     """The time of an HTTP date (aware, UTC), or None for any other ``value``.
 
-    ``now`` (aware) decides the century of a two-digit year. The name of the day is not compared with the date, as RFC
-    9110 encourages recipients to be robust. A leap second is the first moment of the next minute.
+    ``now`` (aware) decides the century of a two-digit year. The name of the day is ignored, since RFC 9110 asks for
+    tolerance. A leap second counts as the start of the next minute.
     """
     parts = next((match.groupdict() for form in _FORMS if (match := form.fullmatch(value))), None)
     if parts is None:
@@ -54,7 +54,7 @@ def parse_http_date(value: str, now: datetime) -> datetime | None:
         now = now.astimezone(UTC)
         furthest = now.year + _FURTHEST_AHEAD_YEARS
         year = furthest - (furthest - int(parts["short_year"])) % 100
-        # In the furthest year itself, the moment within the year decides.
+        # In the furthest year, the date within the year decides.
         if year == furthest and (month, day, hour, minute, second) > now.timetuple()[1:6]:
             year -= 100
         return moment(year)

@@ -1,8 +1,7 @@
-"""When to try again: the delays between the attempts of one batch.
+"""The retry schedule: the delays between the attempts of one batch.
 
-A schedule is a generator in the form that ``backoff`` waits with: prime it with ``send(None)``, then ``send`` it each
-outcome. It yields the seconds to wait. Its end is the end of the attempts. It has no clock, no socket and no
-randomness.
+A schedule is a generator for the library ``backoff``. Prime it with ``send(None)``, then ``send`` it each outcome. It
+yields the seconds to wait, and ends when the retries are used up.
 """
 
 from __future__ import annotations
@@ -16,22 +15,22 @@ from cirron_spool.protocol.http_date import parse_http_date
 # docs/contract.md, Retry and waiting: 1, 2, 4 s with jitter, at most 10 s.
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 10.0
-# Up to a quarter more, never less: enough to separate the ranks of a run that failed together.
+# Up to a quarter more: it separates the ranks of a run that fail at the same time.
 JITTER = 0.25
 # The longest delay of a flush that waits for the end of an outage.
 LONGEST_OUTAGE_DELAY_S = 30.0
-# A server's own delay is never shorter, and no attempt of a failing flush follows another sooner.
+# The shortest Retry-After, and the shortest time between two attempts while the server fails.
 SHORTEST_PAUSE_S = 1.0
-# Beyond this a flush ends (exit code 4) and does not wait.
+# With a longer Retry-After a flush ends (exit code 4) and does not wait.
 LONGEST_RETRY_AFTER_S = 120.0
 
 
 class Waitable(Protocol):
-    """The part of an outcome that decides the wait."""
+    """The part of an outcome that decides the delay."""
 
     @property
     def retry_after_s(self) -> float | None:
-        """The server's own delay in seconds, when it named a usable one."""
+        """The delay in seconds that the server asked for, or None."""
 
 
 def delays(retries: int, random: Callable[[], float]) -> Generator[float, Waitable, None]:
@@ -48,31 +47,31 @@ def delays(retries: int, random: Callable[[], float]) -> Generator[float, Waitab
 
 
 def outage_delay_s(waits: int, random: Callable[[], float]) -> float:
-    """The seconds before another attempt in an outage, after so many ``waits``: doubled up to 30, with jitter."""
+    """The delay of an outage after ``waits`` earlier waits, in seconds: doubled up to 30, with jitter."""
     longest = LONGEST_OUTAGE_DELAY_S * (1 + JITTER * random())
     return min(longest, FIRST_DELAY_S * 2.0 ** min(waits, 10) * (1 + JITTER * random()))
 
 
 def pause_after(outcome: Waitable) -> float:
-    """The seconds after a temporary failure in which no other attempt is started, of this batch or another."""
+    """The seconds after a temporary failure without another attempt of any batch."""
     return max(SHORTEST_PAUSE_S, outcome.retry_after_s or 0.0)
 
 
 def parse_retry_after(value: str, now: datetime, sent: str = "") -> float | None:
-    """The seconds that a ``Retry-After`` header asks for, or None when it says nothing usable.
+    """The seconds in a ``Retry-After`` header (RFC 9110, section 10.2.3), or None for an unusable value.
 
-    Digits of seconds or an HTTP date (RFC 9110, section 10.2.3). ``sent`` is the answer's own ``Date`` header. A date
-    counts from there, or from ``now`` (aware) without a valid one. Nonsense, negative and past values are None: a
-    server's slip must neither stop a flush nor make it hammer.
+    The value is a number of seconds or an HTTP date. A date counts from ``sent``, the ``Date`` header of the answer, or
+    else from ``now`` (aware). Invalid, negative and past values are None: they must neither stop a flush nor cause
+    rapid retries.
     """
     value = value.strip(" \t")
     if value.isascii() and value.isdigit():
         digits = value.lstrip("0") or "0"
-        # More digits than this are beyond any limit anyway, and float() of thousands of them is not free.
+        # More digits are beyond every limit, and float() of thousands of digits is slow.
         return float(digits) if len(digits) <= 18 else float("inf")
     moment = parse_http_date(value, now)
     if moment is None:
         return None
-    # The server's clock, not ours, dates both headers: where the clocks differ, only their distance is right.
+    # Both headers have the server's clock, so their difference is right even if the clocks differ.
     seconds = (moment - (parse_http_date(sent.strip(" \t"), now) or now)).total_seconds()
     return seconds if seconds > 0 else None

@@ -1,4 +1,4 @@
-"""The meaning of an answer to the upload of a snapshot: that of a batch, but for the rows of docs/contract.md."""
+"""The verdict on an answer to a snapshot upload. It differs from that of a batch as docs/contract.md says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cirron_spool.text import printable, redact
 # The answers of a platform that has no route for snapshots.
 WITHOUT_ROUTE = frozenset({404, 405, 501})
 
-# A longer body, or one of several lines, is no address.
+# A longer body, or one with several lines, is not an address.
 _LONGEST_URI = 1024
 
 
@@ -22,15 +22,15 @@ def judge_snapshot(
 ) -> Verdict:
     """The verdict on an upload of the snapshot ``key`` to ``origin``; ``now`` (aware) dates Retry-After.
 
-    Each 2xx acknowledges: a blob store answers as it likes. A web page, a cut answer, an answer before the body was
-    sent, and JSON that reports an error do not. ``server_message`` of an acknowledgement is the platform's
-    address of the snapshot, or empty.
+    Every 2xx acknowledges, since blob stores answer differently. The exceptions are a web page, a cut answer, an answer
+    before the end of the body, and JSON with an error. ``server_message`` of an acknowledgement is the snapshot's
+    address on the platform, or empty.
     """
     if isinstance(outcome, Answer) and 200 <= outcome.status <= 299:
         uri, status = _uri_in(outcome, secrets), outcome.status
         kind, body = outcome.header("Content-Type"), outcome.body
         if not (is_page(kind, body) or is_json(kind, body)):
-            outcome = outcome._replace(headers=None, body=b"")  # the type says nothing
+            outcome = outcome._replace(headers=None, body=b"")  # the type does not matter
         verdict = judge(outcome._replace(status=200), name=key, origin=origin, now=now, secrets=secrets)
         is_acknowledged = verdict.action is Action.ACKNOWLEDGED
         return replace(verdict, status=status, server_message=uri if is_acknowledged else "")
@@ -46,7 +46,7 @@ def judge_snapshot(
 
 
 def _uri_in(answer: Answer, secrets: tuple[str, ...]) -> str:
-    """The address that the platform gives a snapshot: the header Location, or a short line of text."""
+    """The snapshot's address on the platform: the header Location, or a short line of text."""
     text, kind = answer.header("Location"), answer.header("Content-Type")
     if not text and media_type(kind) in ("", "text/plain") and not is_json(kind, answer.body):
         text = answer.body[: _LONGEST_URI + 1].decode("utf-8", "replace").strip()

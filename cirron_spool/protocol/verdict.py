@@ -1,7 +1,7 @@
 """The meaning of an answer to an upload.
 
-An HTTP answer, or its absence, becomes one :class:`Verdict`. The tables below are those of docs/contract.md, Answers; a
-reader can check them by eye. Nothing here knows the HTTP client, the attempt's number or the clock.
+An HTTP answer, or its absence, becomes one :class:`Verdict`. The tables below are those of docs/contract.md, Answers.
+This module does not know the HTTP client, the number of the attempt, or the clock.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cirron_spool.text import printable, redact
 # The default ingest route.
 INGEST_PATH = "/api/traces"
 
-# A server's own words are shown up to this many characters: enough for a sentence, too few to flood a terminal.
+# Longest text of a server in a message: enough for a sentence.
 _SHOWN_CHARS = 200
 
 
@@ -31,9 +31,9 @@ class Action(Enum):
     """The next step of the flush."""
 
     ACKNOWLEDGED = auto()  # delete the file
-    RETRY = auto()  # the batch stays; the same bytes again after a delay
-    REFRESH = auto()  # refresh the token and resend once; without a way to refresh it is a stop
-    REJECTED = auto()  # this batch is refused for good: stop, or set it aside
+    RETRY = auto()  # send the same bytes again after a delay
+    REFRESH = auto()  # renew the token and resend once; a stop without a renewal
+    REJECTED = auto()  # the batch is refused: stop, or move it to the quarantine
     STOP = auto()  # nothing later is sent
 
 
@@ -68,7 +68,7 @@ _TRANSIENT = frozenset({408, 425, 429})
 # Server errors that no retry heals: the route or the protocol version is not implemented.
 _PERMANENT_5XX = frozenset({501, 505})
 
-# Made once: every good answer has one of these.
+# Shared verdicts: most answers are acknowledgements.
 _ACKNOWLEDGED = {
     status: Verdict(Action.ACKNOWLEDGED, status, exit_code=EXIT_OK) for status in sorted(_ACKNOWLEDGING)
 }
@@ -85,7 +85,7 @@ def judge(
 ) -> Verdict:
     """The verdict on an upload of batch ``name`` to ``path`` on ``origin``; ``now`` (aware) dates Retry-After.
 
-    No text of the verdict shows any of ``secrets``, not even in part.
+    The texts of the verdict never show any part of ``secrets``.
     """
     if isinstance(outcome, NoAnswer):
         return _judge_no_answer(outcome, f"Network error uploading {name}", secrets)
@@ -127,10 +127,10 @@ def judge(
 def judge_auth(
     outcome: Answer | NoAnswer, *, failed: str, now: datetime, secrets: tuple[str, ...] = ()
 ) -> Verdict:
-    """The verdict on a request about tokens whose answer is not the expected one. ``failed`` begins its message.
+    """The verdict on an unexpected answer to a request about tokens. ``failed`` is the start of its message.
 
-    RETRY where the failure is temporary, unreadable answers included, since the platform may have done its part.
-    STOP otherwise: with EXIT_AUTH where the platform refuses, with EXIT_ATTENTION where something else is in between.
+    RETRY for a temporary failure or an unreadable answer. Otherwise STOP: with EXIT_AUTH if the platform refuses, with
+    EXIT_ATTENTION if something else answered.
     """
     if isinstance(outcome, NoAnswer):
         return _judge_no_answer(outcome, failed, secrets)
@@ -147,7 +147,7 @@ def judge_auth(
 
 
 def is_temporary(status: int) -> bool:
-    """Whether a later attempt may do better after an answer of that status."""
+    """Whether a later attempt may succeed after an answer with this status."""
     return status in _TRANSIENT or (500 <= status <= 599 and status not in _PERMANENT_5XX)
 
 
@@ -174,7 +174,7 @@ def _temporary(
 
 
 def _judge_success(answer: Answer, name: str, secrets: tuple[str, ...]) -> Verdict:
-    """A 2xx that may acknowledge: it does when it is whole, came after the body, and does not say otherwise."""
+    """The verdict on a 2xx. It acknowledges if it is complete, came after the body, and reports no error."""
     status, _, _, body, complete, delimited, early, *_ = answer
     if early:
         return _unreadable(status, name, secrets, "the answer came before the batch was sent")
@@ -183,20 +183,20 @@ def _judge_success(answer: Answer, name: str, secrets: tuple[str, ...]) -> Verdi
     return _ACKNOWLEDGED[status] if doubt is None else doubt(status, name, secrets)
 
 
-# A verdict on a status and a batch, without the secrets.
+# A function of status, batch name and secrets that returns the verdict.
 _Doubt = Callable[[int, str, tuple[str, ...]], Verdict]
 
 
-# A platform gives each batch the same answer, so a known one is not parsed again.
+# A platform repeats the same answer, so results are cached.
 @lru_cache(maxsize=4)
 def _doubt(
     content_type: str, content_encoding: str, body: bytes, complete: bool, delimited: bool
 ) -> _Doubt | None:
-    """The doubt about an acknowledgement with this type, encoding and body; None without a doubt."""
+    """The objection to an acknowledgement with this type, encoding and body; None without one."""
     kind = media_type(content_type)
     is_plain_encoding = content_encoding.strip().lower() in ("", "identity")
     if not body:
-        # A type describes a body. Where only the closed connection ends the answer, it is a promise that a cut broke.
+        # A type without a body: if only the end of the connection delimits the answer, the body may be cut.
         no_promise = kind in ("", "text/plain") and is_plain_encoding
         is_certain = complete and (delimited or no_promise)
         return None if is_certain else partial(_unreadable, why="the answer was cut")
@@ -221,14 +221,14 @@ def _doubt(
     return partial(
         _something_else,
         what="an answer of type ",
-        kind=content_type.partition(";")[0].strip(),  # in its own case, in which a secret is found
+        kind=content_type.partition(";")[0].strip(),  # in its original case, so that a secret is found
         hint="Something other than the platform may have answered. Check apiUrl.",
     )
 
 
 def _doubt_in_json(text: str) -> _Doubt | None:
     try:
-        # Python takes NaN, which is no JSON, and refuses long integers, which are.
+        # Python accepts NaN, which is not JSON, and refuses long integers, which are.
         document = json.loads(text, parse_int=float, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return partial(_unreadable, why="the answer is not valid JSON")
@@ -259,7 +259,7 @@ def _not_acknowledged(status: int, name: str, secrets: tuple[str, ...], message:
 
 
 def _unreadable(status: int, name: str, secrets: tuple[str, ...], why: str) -> Verdict:
-    del secrets  # nothing of the answer is shown
+    del secrets  # no text of the answer is shown
     return _temporary(status, f"Network error uploading {name}", f"HTTP {status}, but {why}")
 
 
@@ -285,7 +285,7 @@ def _retry(answer: Answer, failed: str, now: datetime) -> Verdict:
 
 
 def _cut(text: str, secrets: tuple[str, ...], length: int = _SHOWN_CHARS) -> str:
-    """The first characters of ``text``, escaped. A secret is hidden before the cut: half of one is a secret, too."""
+    """The first characters of ``text``, escaped. Secrets are redacted before the cut."""
     return redact(printable(text), *secrets)[:length]
 
 
@@ -303,7 +303,7 @@ def _status_line(answer: Answer) -> str:
 
 
 def _message_in(document: Mapping[str, object]) -> str:
-    """The sentence for a person in a JSON answer, under the keys that APIs use."""
+    """The message in a JSON answer, under one of the usual keys."""
     for key in ("message", "error", "detail"):
         value = document.get(key)
         if isinstance(value, Mapping):
@@ -322,7 +322,7 @@ def _server_message(answer: Answer) -> str:
 
 
 def _with_server_message(answer: Answer, hint: str = "") -> str:
-    """``hint`` behind the server's own words for a person, if it has any."""
+    """The server's message, if any, followed by ``hint``."""
     said = _server_message(answer)
     if not said:
         return hint

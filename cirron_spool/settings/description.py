@@ -1,4 +1,4 @@
-"""Every setting by its name: value, origin, the lower layers that it overrides, and why it cannot be used."""
+"""Every setting by name: its value, its origin, the overridden values, and its problem."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _LONGEST_SHOWN = 200
 
 
 class Description(NamedTuple):
-    """A setting as it is: ``value`` None where it has none. ``overridden`` are lower layers, the highest first.
+    """A setting with its present value, or None. ``overridden`` has the values of lower layers, the highest first.
 
-    ``problem`` is a line that says why the value cannot be used, or empty. The values are raw: :meth:`shown` hides
+    ``problem`` is the reason why the value cannot be used, or empty. The values are raw: :meth:`shown` redacts
     secrets.
     """
 
@@ -50,7 +50,7 @@ class Description(NamedTuple):
     is_secret: bool = False
 
     def shown(self, value: object) -> object:
-        """A value of this setting for a person or a program: a number, a truth value or text, never a secret."""
+        """A value of this setting for output: a number, a boolean or text, never a secret."""
         if value is None:
             return None
         if not isinstance(value, str):
@@ -59,7 +59,7 @@ class Description(NamedTuple):
         if self.is_secret or value.startswith("sk-"):
             return mask(value)
         if self.key in _ADDRESSES and any(mark in value for mark in "@?#\\"):
-            return "…"  # it may hold a password
+            return "…"  # it may have a password
         return value
 
     def text(self, value: object) -> str:
@@ -69,7 +69,10 @@ class Description(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """How a setting is found and checked. ``check`` raises ConfigError. ``is_text``: a file's null is no value."""
+    """The lookup and the check of a setting.
+
+    ``check`` raises ConfigError. With ``is_text``, null in a file is no value.
+    """
 
     values: Callable[[Layers], Iterator[Setting[object]]]
     check: Callable[[Layers], object]
@@ -79,12 +82,12 @@ class _Entry(NamedTuple):
 
 
 def describe(layers: Layers) -> list[Description]:
-    """Describe every setting. Nothing is raised: ``layers`` has to need no files."""
+    """Describe every setting. Raises nothing; ``layers`` must not need files."""
     return [describe_one(layers, key) for key in ENTRIES]
 
 
 def describe_one(layers: Layers, key: str) -> Description:
-    """Describe the setting with the name ``key``, one of ENTRIES; as :func:`describe`."""
+    """Describe the setting ``key``, one of ENTRIES; as :func:`describe`."""
     entry = ENTRIES[key]
     found: list[Setting[object]] = []
     problem = ""
@@ -108,17 +111,17 @@ def _login(name: str) -> Callable[[Layers], Iterator[Setting[object]]]:
 
 
 def _token_in_use(layers: Layers) -> Iterator[Setting[object]]:
-    """The values in the order in which :meth:`Layers.credentials` looks for a token."""
+    """The values in the order of :meth:`Layers.credentials`."""
     yield from layers.values(TOKEN._replace(toml=""))
     logins, tokens = list(layers.in_login("auth.accessToken")), list(layers.in_login("token"))
-    # All tokens of the keyring come before those of the file.
+    # The keyring has priority over the file.
     for kind in ("keyring", "file"):
         yield from (setting for setting in (*logins, *tokens) if setting.origin.kind == kind)
     yield from layers.values(Key(toml=TOKEN.toml))
 
 
 def _of_sdk(key: Key) -> Callable[[Layers], Iterator[Setting[object]]]:
-    """The values of a key of the SDK, which does not ask whose its file is."""
+    """The values of a key of the SDK, which does not check the owner of its file."""
 
     def values(layers: Layers) -> Iterator[Setting[object]]:
         yield from layers.values(key._replace(toml=""))
@@ -135,13 +138,13 @@ def _of_sdk(key: Key) -> Callable[[Layers], Iterator[Setting[object]]]:
 
 def _check_address(layers: Layers) -> None:
     allowed = False
-    with suppress(ConfigError):  # said where allowHttp is described
+    with suppress(ConfigError):  # reported as the problem of allowHttp
         allowed = layers.flag(ALLOW_HTTP).value
     check_url(layers.text(API_URL, DEFAULT_API_URL), http_allowed=allowed)
 
 
 def _check_sdk_address(layers: Layers) -> None:
-    layers.text(Key(toml=API_URL.toml), "")  # its address is judged where it is in use
+    layers.text(Key(toml=API_URL.toml), "")  # its address is checked where it is used
 
 
 def _check_secret(name: str) -> Callable[[Layers], None]:
@@ -174,7 +177,7 @@ def _check_cap(layers: Layers) -> None:
         return
 
 
-# In the order in which they are listed.
+# In the order of the output.
 ENTRIES: Mapping[str, _Entry] = {
     "apiUrl": _Entry(_plain(API_URL), _check_address, DEFAULT_API_URL),
     "timeout": _Entry(_plain(TIMEOUT), timeout_in, DEFAULT_TIMEOUT_MS, is_text=False),

@@ -1,6 +1,6 @@
-"""The configuration files in ``~/.cirron``, found, read and checked. The meaning of their keys is decided elsewhere.
+"""Find, read and check the configuration files in ``~/.cirron``. Other modules interpret their keys.
 
-``inspect`` imports this module, so a parser is imported only for a file that is there.
+``inspect`` imports this module, so a parser is imported only for an existing file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cirron_spool.text import printable, reason
 
 CONFIG_NAME = "config.json"  # shared with the official tool
 SDK_CONFIG_NAME = "config.toml"  # the SDK's own
-# A larger file was put there by mistake, or worse.
+# A larger file cannot be a configuration.
 LARGEST_BYTES = 1024 * 1024
 _LOG_IN_ANEW = "Correct it, or move it away and run cirron auth login."
 _CORRECT = "Correct it, or move it away."
@@ -24,10 +24,10 @@ Document = dict[str, object]
 
 
 class UnusableFileError(Exception):
-    """A configuration file that cannot be used, which a caller makes a warning or a ConfigError.
+    """A configuration file that cannot be used. The caller turns it into a warning or a ConfigError.
 
-    ``what`` is the message without the remedy. ``exists`` is False where it is unknown whether there is a file: below
-    a file, or in a folder that is closed to this user.
+    ``what`` is the message without the remedy. ``exists`` is False if the existence of the file is unknown, for example
+    in an unreadable folder.
     """
 
     def __init__(self, what: str, remedy: str, *, exists: bool = True) -> None:
@@ -45,9 +45,9 @@ def home_file(name: str) -> Path | None:
 
 
 def read_config(path: Path) -> tuple[Document, tuple[str, ...]]:
-    """The object in a ``config.json`` ({} where there is no file), and warnings about the file.
+    """The object in a ``config.json`` ({} without a file), and warnings about the file.
 
-    Raises UnusableFileError when it is unreadable, not a JSON object, another user's, or writable by everybody.
+    Raises UnusableFileError if it is unreadable, not a JSON object, owned by another user, or writable by everybody.
     """
     import json
 
@@ -70,25 +70,25 @@ def require_config(path: Path) -> Document:
 
 
 def read_sdk_config(path: Path) -> tuple[Document, tuple[str, ...]]:
-    """The table ``[default]`` of a ``config.toml`` ({} where there is none), and warnings about the file.
+    """The table ``[default]`` of a ``config.toml`` ({} without one), and warnings about the file.
 
-    Raises UnusableFileError as :func:`read_config` does, but not where it is unknown whether there is a file.
+    Raises UnusableFileError as :func:`read_config` does, but not if the existence of the file is unknown.
     """
     found = _read_sdk_config(path)
     return ({}, ()) if found is None else (found[0], _check_owner(found[1], printable(str(path))))
 
 
 def read_sdk_value(path: Path, key: str) -> object:
-    """The value of ``key`` in a ``config.toml``, or None. The SDK does not ask whose file it is.
+    """The value of ``key`` in a ``config.toml``, or None. As in the SDK, the owner of the file does not matter.
 
-    Raises UnusableFileError when the file is there and cannot be read.
+    Raises UnusableFileError if the file exists and cannot be read.
     """
     found = _read_sdk_config(path)
     return None if found is None else found[0].get(key)
 
 
 def text_in(document: Document, key: str, where: str) -> str | None:
-    """The text under ``key``, or None. Raises ConfigError when it is something else."""
+    """The text under ``key``, or None. Raises ConfigError for another type."""
     value = document.get(key)
     if value is None or isinstance(value, str):
         return value
@@ -120,7 +120,7 @@ def _parse_toml(text: bytes) -> object:
 def _read(
     path: Path, parse: Callable[[bytes], object], language: str, remedy: str
 ) -> tuple[object, os.stat_result] | None:
-    """The parsed content of the file, and its stat; None where there is no file. Raises UnusableFileError."""
+    """The parsed content of the file, and its stat; None without a file. Raises UnusableFileError."""
     where = printable(str(path))
     not_a_file = UnusableFileError(f"{where} is not a file", "Move it away.")
     try:
@@ -148,7 +148,7 @@ def _read(
 
 
 def _open_at_once(name: str, flags: int) -> int:
-    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for its writer
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # do not block on a FIFO
 
 
 def _check_owner(status: os.stat_result, where: str) -> tuple[str, ...]:

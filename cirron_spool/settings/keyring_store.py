@@ -18,7 +18,7 @@ from cirron_spool.text import printable, redact
 
 SERVICE = "cirron"
 
-# A call of the keyring library: it gets the library and the name of the entry.
+# A call of the keyring library, with the library and the name of the entry.
 _Use = Callable[[ModuleType, str], Any]
 _BACK_TO_FILE = "or keep the login in the file: cirron config set auth.store file"
 
@@ -36,7 +36,7 @@ def is_used(document: Document, path: Path) -> bool:
 
 
 def place_of_tokens(document: Document, path: Path) -> str:
-    """The place of the tokens of a configuration, for a person. Raises ConfigError for an unknown store."""
+    """The place of the tokens, for a message. Raises ConfigError for an unknown store."""
     return "the keyring" if is_used(document, path) else printable(str(path))
 
 
@@ -53,7 +53,7 @@ def read_tokens(path: Path) -> Document:
 
 
 def read_replaceable(path: Path) -> Document:
-    """As :func:`read_tokens` for a change, which replaces an entry that is no login: {} for it."""
+    """As :func:`read_tokens`, before a change. An entry that is no login counts as {}."""
     return _tokens_in(_read_entry(path) or "") or {}
 
 
@@ -67,7 +67,7 @@ def write_tokens(path: Path, tokens: Document) -> None:
     _call(
         "change", path, lambda keyring, user: keyring.set_password(SERVICE, user, text), _secrets_in(tokens)
     )
-    # Some backends accept everything and keep nothing.
+    # Some backends accept a value and do not store it.
     if read_tokens(path) != tokens:
         raise ConfigError(f"The keyring does not keep what it is given. Choose another one, {_BACK_TO_FILE}.")
 
@@ -103,7 +103,7 @@ def _call(verb: str, path: Path, use: _Use, secrets: Iterable[str] = ()) -> obje
     try:
         return use(keyring, os.path.realpath(path))
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a backend raises whatever its system raises
-        # It may repeat the tokens that it was given.
+        # The text of the error may have tokens.
         reason = redact(printable(str(error).partition("\n")[0]), *secrets) or type(error).__name__
         raise ConfigError(
             f"Cannot {verb} the keyring: {reason.removesuffix('.')}. Unlock it, {_BACK_TO_FILE}."

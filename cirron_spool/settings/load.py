@@ -1,7 +1,7 @@
 """Load the settings of a flush. Each value has an origin.
 
 The layers, lowest first: defaults, ``~/.cirron/config.toml`` of the SDK, ``~/.cirron/config.json``, the environment,
-arguments. Loading never changes a file.
+arguments. No file is changed.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from cirron_spool.settings.urls import DEFAULT_API_URL, check_path, check_url
 
 DEFAULT_TIMEOUT_MS = 30_000
 DEFAULT_RETRIES = 3
-# A day. Timers of some platforms overflow with more.
+# A day. Timers of some systems overflow with more.
 _LONGEST_TIMEOUT_MS = 86_400_000
 _MOST_RETRIES = 100
-# The configuration of a user without a home. It is no regular file, so it is never read or written.
+# The configuration path of a user without a home. No regular file, so it is never read or written.
 _NO_FILE = Path(os.devnull)
 
 
@@ -46,9 +46,9 @@ def load_settings(
 ) -> Settings:
     """Load and check the settings. Blocking.
 
-    ``config_path`` replaces ``~/.cirron/config.json``. ``origins`` replaces the names of arguments in messages. A file
-    that cannot be used is a warning when the token is an argument or in the environment. ``credentials`` False leaves
-    the token out, unchecked: a sign-in replaces it. Raises ConfigError, which names the value and its origin.
+    ``config_path`` replaces ``~/.cirron/config.json``. ``origins`` replaces the names of arguments in messages. An
+    unusable file is only a warning if the token is an argument or in the environment. With ``credentials`` False, the
+    token is neither loaded nor checked, for a sign-in. Raises ConfigError, which names the value and its origin.
     """
     layers = Layers(
         environ,
@@ -71,7 +71,7 @@ def load_settings(
     remedy = ""
     if found is not None:
         remedy = layers.remedy(found)
-        # A token of one place for an address of another: the wrong platform may have refused it.
+        # Token and address have different origins, so the wrong platform may have refused the token.
         if address.origin.kind != "default" and address.origin.file != found.origin.file:
             remedy = f"It was sent to {base}, an address from {address.origin.place}. {remedy}".rstrip()
     return Settings(

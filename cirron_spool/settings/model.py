@@ -17,7 +17,7 @@ _TOKEN_ARGUMENT = Origin("argument", "token")
 class Credentials:
     """A bearer token and, for a login, its refresh token.
 
-    ``expires_at`` (aware, UTC) is a hint: the platform's 401 decides. ``origin`` does not count for equality.
+    ``expires_at`` (aware, UTC) is a hint; a 401 of the platform decides. Equality ignores ``origin``.
     """
 
     token: str
@@ -27,7 +27,7 @@ class Credentials:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The texts that no message may show."""
+        """The secrets that no message may show."""
         return tuple(filter(None, (self.token, self.refresh_token)))
 
     def __repr__(self) -> str:  # a log or a traceback must not show a token
@@ -42,9 +42,9 @@ class Settings:
     ``api_url`` and ``ingest_origin`` are web origins without a path. Batches go to ``ingest_path`` on
     ``ingest_origin``. ``timeout_ms`` is in milliseconds. ``config_path`` holds the login.
 
-    For a person: ``remedy`` says how to replace a refused token, where ``cirron auth login`` does not replace it.
-    ``missing_hint`` names the places without a token. ``overridden`` names a login that the token in use overrides, or
-    is empty.
+    Texts for a person: ``remedy`` says how to replace a refused token if ``cirron auth login`` does not.
+    ``missing_hint`` names the places without a token. ``overridden`` names a login that the token overrides, or is
+    empty.
     """
 
     api_url: str
@@ -62,7 +62,7 @@ class Settings:
     overridden: str = field(default="", compare=False)
 
     def with_origins(self) -> dict[str, Setting[object]]:
-        """Each setting with its origin, by name. ``token`` is present with a token, and shows no secret."""
+        """Each setting with its origin, by name. ``token`` exists only with a token, and shows no secret."""
         values: dict[str, object] = {
             "api_url": self.api_url,
             "ingest_path": self.ingest_path,
@@ -76,5 +76,5 @@ class Settings:
         return settings
 
     def refusal_hint(self, credentials: Credentials) -> str:
-        """The origin of refused ``credentials`` and their remedy, for a person."""
+        """A text for a person with the origin of refused ``credentials``, and the remedy."""
         return f"The refused token came from {credentials.origin.place}. {self.remedy}".rstrip()

@@ -1,6 +1,6 @@
 """The origin of a setting: an argument, an environment variable, a key of a file, the keyring, or the default.
 
-``inspect`` imports this module, so it has no dataclass.
+``inspect`` imports this module, so it has no dataclass, which is slow to import.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 
 class Origin(NamedTuple):
-    """The place of a value. ``name`` is an argument, a variable or a key; ``file`` is the path for a key.
+    """The origin of a value. ``name`` is an argument, a variable or a key. ``file`` is the path for a key.
 
-    A key in the keyring belongs to the configuration at ``file``.
+    For a key in the keyring, ``file`` is the configuration that it belongs to.
     """
 
     kind: Literal["argument", "environment", "file", "keyring", "default"]
@@ -24,7 +24,7 @@ class Origin(NamedTuple):
     file: Path | None = None
 
     def __str__(self) -> str:
-        """The subject of a message about the value: ``timeout in /home/me/.cirron/config.json``."""
+        """The subject of a sentence about the value: ``timeout in /home/me/.cirron/config.json``."""
         if self.kind == "default":
             return "the default"
         if self.kind == "keyring":
@@ -33,12 +33,12 @@ class Origin(NamedTuple):
 
     @property
     def place(self) -> str:
-        """The place, for a message about a value that came from it: ``/home/me/.cirron/config.json (key token)``."""
+        """The place of the value in a sentence: ``/home/me/.cirron/config.json (key token)``."""
         if self.kind == "file":
             return f"{self._path} (key {self.name})"
         if self.kind == "keyring":
             return f"the keyring (key {self.name})"
-        # A caller may name an argument differently: --token-file t.txt.
+        # A caller may replace the name of an argument: --token-file t.txt.
         return (
             f"the {self.name} argument" if self.kind == "argument" and self.name.isidentifier() else str(self)
         )

@@ -36,11 +36,11 @@ def spool_directory(directory: str | os.PathLike[str] | None, environ: Mapping[s
 def find_spool(
     directory: str | os.PathLike[str] | None, environ: Mapping[str, str], *, file_needed: bool = True
 ) -> Place:
-    """Find the spool directory: the caller's, or the one that the SDK writes to. Blocking.
+    """Find the spool directory: ``directory``, or else the directory of the SDK. Blocking.
 
     The SDK writes to ``spool`` below ``$CIRRON_OUTPUT_DIR``, below ``output_dir`` in ``~/.cirron/config.toml``, or
-    below ``./.cirron``. The SDK expands nothing in these paths, nor does this function. Raises ConfigError for a text
-    that is no path, and for an unreadable file if ``file_needed``.
+    below ``./.cirron``. As in the SDK, no ``~`` is expanded. Raises ConfigError for an invalid path, and for an
+    unreadable file if ``file_needed``.
     """
     if directory is not None:
         path = _absolute(path_text(directory, "directory"), "The spool directory's path")
@@ -67,10 +67,10 @@ def find_spool(
 
 
 def spool_cap(environ: Mapping[str, str]) -> int:
-    """The bytes of a spool beyond which the SDK deletes the oldest batches: its own setting. Blocking.
+    """The SDK's limit for a spool in bytes. Beyond it, the SDK deletes the oldest batches. Blocking.
 
     ``CIRRON_SPOOL_MAX_BYTES``, else ``spool_max_bytes`` in ``~/.cirron/config.toml``, else 1 GB. A value that the SDK
-    could not use counts as absent.
+    cannot use is ignored.
     """
     file = home_file(SDK_CONFIG_NAME)
     found: object = environ.get("CIRRON_SPOOL_MAX_BYTES")
@@ -85,7 +85,7 @@ def spool_cap(environ: Mapping[str, str]) -> int:
 
 
 def quarantine_path(spool: Path) -> Path:
-    """The quarantine of a spool: beside the spool's real path, so on its file system unless that is a mount point.
+    """The quarantine of a spool, beside its real path. Both are on one file system unless the spool is a mount point.
 
     ``.cirron/spool`` has ``.cirron/quarantine``. A spool ``x`` of another name has ``x.quarantine``.
     """
@@ -94,7 +94,7 @@ def quarantine_path(spool: Path) -> Path:
 
 
 def path_text(path: object, argument: str) -> str:
-    """The text of a path that a caller gave as ``argument``. Raises ConfigError for a value of another type."""
+    """Convert a path in ``argument`` to text. Raises ConfigError for another type."""
     if not isinstance(path, str | bytes | os.PathLike):
         raise ConfigError(f"{argument} must be a path, not {type(path).__name__}. Pass a str or a Path.")
     return os.fsdecode(path)
@@ -123,7 +123,7 @@ def _absolute(path: str, subject: str) -> Path:
 
 
 def _can_be_a_path(text: str) -> bool:
-    """Whether the system can encode ``text``. An old locale encodes few letters."""
+    """Whether the system can encode ``text`` as a path. Old locales encode few characters."""
     try:
         return bool(text) and b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:

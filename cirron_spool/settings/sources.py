@@ -29,7 +29,7 @@ from cirron_spool.text import printable
 
 
 class Key(NamedTuple):
-    """The names of one setting in each layer; empty where a layer does not have it."""
+    """The name of one setting in each layer, or empty."""
 
     argument: str = ""
     variable: str = ""
@@ -46,11 +46,11 @@ ALLOW_HTTP = Key("allow_http", json="allowHttp")
 
 
 class Layers:
-    """The layers of one load, highest first. A file is read when the first setting is looked up in it.
+    """The layers of one load, highest first. A file is read at its first use.
 
-    ``given`` holds the arguments, None for an absent one. ``names`` replaces names of arguments in messages.
-    ``unusable`` collects files that cannot be used, ``warnings`` messages about the other files. Without
-    ``files_needed`` an unusable file is never an error; by default it is one unless a token is at hand.
+    ``given`` has the arguments, None for an absent one. ``names`` replaces names of arguments in messages. ``unusable``
+    collects unusable files, ``warnings`` has messages about the other files. An unusable file is an error unless a
+    token is given, or ``files_needed`` is False.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Layers:
         self.warnings: tuple[str, ...] = ()
 
     def text(self, key: Key, default: str) -> Setting[str]:
-        """Look a text up. Raises ConfigError for a value of another type, and for a file that cannot be used."""
+        """Look up a text. Raises ConfigError for another type, and for an unusable file."""
         for value, origin in self.values(key):
             if origin.kind == "file" and value in (None, ""):
                 continue
@@ -84,23 +84,23 @@ class Layers:
         return Setting(default, DEFAULT)
 
     def flag(self, key: Key) -> Setting[bool]:
-        """Look a truth value up. Raises ConfigError as :meth:`text` does."""
+        """Look up a boolean. Raises ConfigError as :meth:`text` does."""
         found = next(self.values(key), Setting(False, DEFAULT))
         if not isinstance(found.value, bool):
             raise ConfigError(f"{found.origin} is not true or false. Correct it.")
         return Setting(found.value, found.origin)
 
     def number(self, key: Key, default: int, least: int, most: int, unit: str = "") -> Setting[int]:
-        """Look a whole number from ``least`` to ``most`` up. Raises ConfigError as :meth:`text` does."""
+        """Look up a whole number from ``least`` to ``most``. Raises ConfigError as :meth:`text` does."""
         value, origin = next(self.values(key), Setting(default, DEFAULT))
         if isinstance(value, float) and value.is_integer():
-            value = int(value)  # JSON has one kind of number: 30000.0 is 30000
+            value = int(value)  # in JSON, 30000.0 is the integer 30000
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise ConfigError(f"{origin} must be a whole number from {least} to {most}{unit}. Correct it.")
         return Setting(value, origin)
 
     def credentials(self) -> Credentials | None:
-        """Look the token up. Raises ConfigError for a token that no header can hold."""
+        """Look up the token. Raises ConfigError for a token that is invalid in a header."""
         for value, origin in self._given_and_environment(TOKEN):
             # A login does not replace this token.
             token = check_token(_check_text(value, origin), origin.place, remedy="Set it again.")
@@ -109,12 +109,12 @@ class Layers:
             return login
         sdk_key = self.text(Key(toml=TOKEN.toml), "")
         if sdk_key.value:
-            self.warnings += self._toml_warnings  # other readers of the file matter to a secret in it
+            self.warnings += self._toml_warnings  # a file with a secret must not be readable by others
             return Credentials(check_token(sdk_key.value, sdk_key.origin.place), origin=sdk_key.origin)
         return None
 
     def remedy(self, credentials: Credentials) -> str:
-        """How to replace refused ``credentials``, or empty where ``cirron auth login`` replaces them."""
+        """The remedy for refused ``credentials``, or empty if ``cirron auth login`` replaces them."""
         origin = credentials.origin
         if origin.kind in ("file", "keyring"):
             return "" if origin.file == self.json_path else "Put a valid key there."
@@ -132,21 +132,21 @@ class Layers:
         )
 
     def overridden_login(self, credentials: Credentials | None) -> str:
-        """A sentence about the login that a token from the environment overrides, or empty."""
+        """A sentence about a login that a token in the environment overrides, or empty."""
         if credentials is None or credentials.origin.kind != "environment" or not self._login:
             return ""
         return f"{credentials.origin.place} overrides {self._login}."
 
     @cached_property
     def _login(self) -> str:
-        """The login in ``config.json`` in words, or empty. A login that is not in use is not checked."""
+        """A text about the login in ``config.json``, or empty. A login that is not in use is not checked."""
         with suppress(ConfigError):
             if self.json_path is not None and credentials_in(self._json, self.json_path):
                 return f"the login in {printable(str(self.json_path))}"
         return ""
 
     def missing_hint(self) -> str:
-        """The places without a token, for a person."""
+        """A text for a person about the places without a token."""
         if self.json_path is None:
             return (
                 f"There is no token in {TOKEN.variable}, and no home directory that could hold a login. "
@@ -157,7 +157,7 @@ class Layers:
         return f"There is no token in {', '.join(places[:-1])} or {places[-1]}."
 
     def values(self, key: Key) -> Iterator[Setting[object]]:
-        """Every value of a setting, unchecked, the highest layer first. Raises ConfigError for an unusable file."""
+        """All values of a setting, unchecked, the highest layer first. Raises ConfigError for an unusable file."""
         yield from self._given_and_environment(key)
         if key.json and key.json in self._json:
             yield Setting(self._json[key.json], Origin("file", key.json, self.json_path))
@@ -165,9 +165,9 @@ class Layers:
             yield Setting(self._toml[key.toml], Origin("file", key.toml, self.toml_path))
 
     def in_login(self, name: str) -> Iterator[Setting[object]]:
-        """Every value of a login's key, such as ``auth.accessToken``: in the keyring if it is used, then in the file.
+        """All values of a login's key, such as ``auth.accessToken``: from the keyring if used, then from the file.
 
-        The values are unchecked. Raises ConfigError when the keyring fails, and for an unusable file.
+        The values are unchecked. Raises ConfigError for a failed keyring, and for an unusable file.
         """
         if self.json_path is None:
             return
@@ -190,7 +190,7 @@ class Layers:
         given = self._given.get(key.argument)
         if given is not None:
             yield Setting(given, self._argument(key))
-        if value := self.environ.get(key.variable):  # the SDK, too, ignores an empty variable
+        if value := self.environ.get(key.variable):  # as in the SDK, an empty variable is ignored
             yield Setting(value, Origin("environment", key.variable))
 
     def _argument(self, key: Key) -> Origin:
@@ -198,7 +198,7 @@ class Layers:
 
     @cached_property
     def _keyring(self) -> Document | ConfigError:
-        """The tokens in the keyring, or its failure: a person is asked to unlock it once at most."""
+        """The tokens in the keyring, or its error. Cached, since a read may ask a person to unlock the keyring."""
         try:
             if self.json_path is None or not keyring_store.is_used(self._json, self.json_path):
                 return {}
@@ -234,7 +234,7 @@ class Layers:
 def credentials_in(document: Document, path: Path) -> Credentials | None:
     """Read the credentials of a ``config.json``: ``auth.accessToken``, else ``token``. Raises ConfigError.
 
-    The keyring comes before the file where ``auth.store`` names it.
+    The keyring has priority over the file if ``auth.store`` names it.
     """
     where = printable(str(path))
     auth = document.get("auth")
@@ -274,7 +274,7 @@ def _tokens_in(document: Document, path: Path, kind: Literal["file", "keyring"])
 
 
 def _check_text(value: object, origin: Origin) -> str:
-    """Return ``value`` if it is a text. Raises ConfigError, which does not show it: it may be a secret."""
+    """Return ``value`` if it is a text. The ConfigError does not show it, since it may be a secret."""
     if isinstance(value, str):
         return value
     if origin.kind == "argument":
@@ -283,7 +283,7 @@ def _check_text(value: object, origin: Origin) -> str:
 
 
 def check_token(token: str, place: str, *, remedy: str = "Set it again, or run cirron auth login.") -> str:
-    """Return ``token`` if a header can hold it. Raises ConfigError, which names ``place`` and not the token."""
+    """Return ``token`` if it is valid in a header. The ConfigError names ``place``, not the token."""
     if not token or not token.isascii() or any(not 0x21 <= ord(char) <= 0x7E for char in token):
         raise ConfigError(
             f"The token from {place} holds control characters, blanks or letters that no token has. {remedy}"
@@ -292,7 +292,7 @@ def check_token(token: str, place: str, *, remedy: str = "Set it again, or run c
 
 
 def parse_time(value: object) -> datetime | None:
-    """Parse an ISO 8601 time, as UTC without an offset. None for anything else."""
+    """Parse an ISO 8601 time; without an offset it is UTC. None for other values."""
     if not isinstance(value, str):
         return None
     try:

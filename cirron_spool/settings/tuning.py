@@ -1,4 +1,4 @@
-"""The bounds of prefetch and the choice of compression."""
+"""The limits of the prefetch, the compression, and the place of the disk work."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """The bounds of prefetch, the compression, and the place of the disk work.
+    """The limits of the prefetch, the compression, and the place of the disk work.
 
-    ``prefetch_batches`` and ``prefetch_bytes`` (of request body) bound the batches that are ready beside those in
-    flight. ``gzip_library`` is "auto", "isal", "zlib-ng" or "zlib"; ``gzip_level`` None is the library's fast default.
-    A file is read and compressed ``chunk_bytes`` at a time.
+    ``prefetch_batches`` and ``prefetch_bytes`` (of request body) limit the batches that are read ahead.
+    ``gzip_library`` is "auto", "isal", "zlib-ng" or "zlib". ``gzip_level`` None is the library's fast default. A file
+    is read and compressed in chunks of ``chunk_bytes``.
 
-    ``disk_work`` "thread" leaves all disk work to one thread, so that the caller's event loop never touches the disk.
-    "inline" reads, compresses and deletes small batches in the event loop: faster without latency, for an event loop
-    that serves nothing else.
+    ``disk_work`` "thread" does all disk work in one thread, so that the caller's event loop never touches the disk.
+    "inline" reads, compresses and deletes small batches in the event loop. It is faster on a fast link, and is for an
+    event loop that serves nothing else.
     """
 
     # The defaults are results of `python -m benchmarks tune`: docs/performance.md has the figures.

@@ -1,4 +1,4 @@
-"""Check the address of the API and the ingest path, and derive the web origin of the ingest."""
+"""Check the address of the API and the ingest path, and derive the origin of the ingest."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from cirron_spool.settings.origin import Setting
 from cirron_spool.text import printable
 
 DEFAULT_API_URL = "https://api.cirron.com"
-# A scheme, a host name or an IPv6 address in brackets, a port, and a path, which is dropped.
+# A scheme, a host name or an IPv6 address in brackets, a port, and an ignored path.
 _ADDRESS = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[^\[\]/]+\]|[^\[\]/:]+)(?::(?P<port>[0-9]{0,5}))?(?:/.*)?",
     re.IGNORECASE,
 )
 _LABEL = r"(?!-)[a-z0-9_-]{1,63}"
 _HOST = re.compile(rf"(?=.{{1,254}}$){_LABEL}(?:\.{_LABEL})*\.?")
-# No query, no fragment, no dot segment, and only characters that a request line holds unchanged.
+# No query, no fragment, no dot segment, and only characters that a request line does not change.
 _PATH = re.compile(r"(?!.*/\.{1,2}(?:/|$))/(?:[A-Za-z0-9/._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*")
 
 
@@ -39,13 +39,13 @@ def is_loopback(host: str | None) -> bool:
 
 
 def check_url(address: Setting[str], *, http_allowed: bool) -> tuple[str, str]:
-    """Return the web origin of the API and that of the ingest. A path in ``address`` is dropped.
+    """Return the web origins of the API and of the ingest. A path in ``address`` is ignored.
 
-    Raises ConfigError for an address that is none, and for plain http to another machine.
+    Raises ConfigError for an invalid address, and for plain http to another machine.
     """
     url, source = address.value.strip(), address.origin
     if any(mark in url for mark in "@?#\\"):
-        # The message does not show the address: it may hold a password.
+        # The message does not show the address, which may have a password.
         raise ConfigError(
             f"{source} must not hold a user, a password, a query or a fragment. Set it without them."
         )
@@ -70,7 +70,7 @@ def check_url(address: Setting[str], *, http_allowed: bool) -> tuple[str, str]:
 
 
 def _origin(url: str) -> URL | None:
-    """Parse the scheme, host and port of a web address. None for anything else."""
+    """Parse the scheme, host and port of a web address. None for an invalid address."""
     found = _ADDRESS.fullmatch(url)
     if found is None or not url.isprintable() or " " in url or not int(found["port"] or 1):
         return None
@@ -87,7 +87,7 @@ def _origin(url: str) -> URL | None:
 
 
 def check_path(setting: Setting[str]) -> str:
-    """Return the ingest path. Raises ConfigError for a path that a request line would not hold unchanged."""
+    """Return the ingest path. Raises ConfigError for a path that a request line would change."""
     path, source = setting
     if not _PATH.fullmatch(path):
         raise ConfigError(

@@ -1,7 +1,7 @@
-"""The claim to a spool: one flush or ``clear`` works on it at a time, on one machine or on several.
+"""The claim to a spool: one flush or ``clear`` works on it at a time, on one or several machines.
 
-It has two parts. The kernel's lock excludes the processes of this machine, and ends with its process. The lease
-excludes other machines, and processes whose lock calls succeed for everybody.
+A claim has two parts. The kernel's lock excludes the processes of this machine, and ends with its process. The lease
+excludes other machines, and processes on file systems whose locks exclude nobody.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _WAIT = "Wait for it to end, then run this again."
 
 
 class Claim:
-    """The claim of this process to the spool in ``directory``; :meth:`acquire` takes it."""
+    """The claim of this process to the spool in ``directory``; :meth:`acquire` returns it."""
 
     def __init__(self, directory: Path, lock: FileLock | None, lease: Lease | None) -> None:
         self._shown = printable(str(directory))
@@ -30,10 +30,10 @@ class Claim:
 
     @classmethod
     def acquire(cls, directory: Path) -> tuple[Claim, str]:
-        """Take the claim; also a warning for a person where a part of it is missing, or an empty string.
+        """Acquire the claim. Returns a warning, too, if one part is missing; else an empty string.
 
-        Raises SpoolBusyError when another process has it, ResourceError when no further file can be opened. Without it
-        only work can be done twice; nothing is lost.
+        Raises SpoolBusyError when another process has the claim, ResourceError when no further file can be opened.
+        Without a part, work may be done twice, but nothing is lost.
         """
         shown = printable(str(directory))
         place = os.path.realpath(directory)
@@ -49,11 +49,11 @@ class Claim:
             claim._lease = Lease(place)
             claim._lease.acquire()
         except OwnedError as error:
-            claim.release(remove=False)  # the lock excluded nobody: its file is the owner's
+            claim.release(remove=False)  # the lock excludes nobody here, and its file belongs to the owner
             wait = f"Wait for it to end, or {time_span(LEASE_S)} if it was killed, then run this again."
             raise SpoolBusyError(_busy(shown, error.owner, wait)) from None
         except OSError as error:
-            # Too few descriptors say nothing about the file system.
+            # Too few descriptors are no property of the file system.
             if lacking := out_of_files(trouble) or out_of_files(error):
                 claim.release()
                 raise lacking from None
@@ -74,9 +74,9 @@ class Claim:
         return self._lease is not None and self._lease.is_due
 
     def ensure(self) -> None:
-        """Renew the lease if that is due. For each moment before a deed that only the owner may do.
+        """Renew the lease if that is due. Call this before each operation that only the owner may do.
 
-        Raises SpoolBusyError when another process has taken the spool over, or may have.
+        Raises SpoolBusyError when another process took the spool over, or may have done so.
         """
         lease = self._lease
         if lease is None or not lease.is_due:
@@ -96,9 +96,9 @@ class Claim:
                 ) from None
 
     def release(self, *, remove: bool = True) -> None:
-        """Let others have the spool, leaving nothing behind; with ``remove`` False not even the lock's file goes."""
+        """Release the claim and remove its files. Without ``remove``, the file of the lock stays."""
         if os.getpid() != self._process:
-            return  # a fork of the process that has it: not ours to give
+            return  # a fork must not release the claim of its parent
         if self._lease is not None:
             self._lease.release()
         if self._lock is not None:
@@ -108,7 +108,7 @@ class Claim:
 def is_claimed(directory: Path) -> bool:
     """Whether a process works on the spool in ``directory``. Changes nothing.
 
-    The age of a lease is by the clock of this machine here: to ask the file system's would write to it.
+    The age of a lease is measured with the clock of this machine: the clock of the file system needs a write.
     """
     return is_held(directory) or _owner_of(os.path.realpath(directory)) is not None
 

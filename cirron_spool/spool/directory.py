@@ -1,7 +1,6 @@
-"""The spool directory: list it, open its batches, delete them; hold the claim to it.
+"""The spool directory: list it, open and delete its batches, hold the claim to it.
 
-The directory is opened once, so every later call means the same directory, even when its path is renamed. All calls
-block.
+The directory is opened once. Later calls use the same directory even if its path is renamed. All calls block.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from cirron_spool.text import printable
 if TYPE_CHECKING:
     from cirron_spool.spool.claim import Claim
 
-# A final symbolic link is refused, a FIFO does not block, no terminal is acquired. Windows has none of them.
+# Refuse a symbolic link, do not block on a FIFO, acquire no terminal. Windows has none of these flags.
 _OPEN_FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_NOFOLLOW", 0)
@@ -54,8 +53,8 @@ _HAS_DIR_FD = {os.open, os.stat, os.unlink} <= os.supports_dir_fd
 class SpoolDirectory:
     """A spool directory. A context manager that closes the directory. ``path`` is absolute, for messages.
 
-    ``exists`` is False once :meth:`open` has found no such directory. ``remedy`` ends the error for a path that is no
-    directory.
+    ``exists`` is False after :meth:`open` found no directory. ``remedy`` is the end of the error for another kind of
+    file.
     """
 
     def __init__(self, path: Path, *, remedy: str = "Pass --dir the spool directory.") -> None:
@@ -65,15 +64,15 @@ class SpoolDirectory:
         self._has_stable_inodes = True
         self._fd: int | None = None
         self._claim: Claim | None = None
-        # A cancelled task does not wait for its thread: a descriptor or claim that comes after the close is released
-        # at once.
+        # A cancelled task does not wait for its thread: a descriptor or claim that comes after the close is released at
+        # once.
         self._guard = threading.Lock()
         self._closed = False
 
     def open(self) -> bool:
-        """Hold the directory open; False where there is none.
+        """Open the directory. False if it does not exist.
 
-        Raises SpoolError when ``path`` is not a directory or may not be read.
+        Raises SpoolError when ``path`` is not a directory or cannot be read.
         """
         try:
             if not _HAS_DIR_FD:
@@ -96,9 +95,9 @@ class SpoolDirectory:
         return True
 
     def reopen(self) -> bool:
-        """Hold the directory that now has the path; True where it is another one. An old one's lock is given back.
+        """Open the directory that now has the path, and release the old one. True if it was replaced.
 
-        While there is none, the old directory stays open. Raises SpoolError.
+        If no directory has the path, the old one stays open. Raises SpoolError.
         """
         if self.exists and (self._fd is None or not self._is_replaced(self._fd)):
             return False
@@ -116,12 +115,12 @@ class SpoolDirectory:
         except FileNotFoundError:
             return False
         except OSError as error:
-            if error.errno == errno.ESTALE:  # a network file system's word for removed
+            if error.errno == errno.ESTALE:  # removed on a network file system
                 return True
             raise unusable("read", self.path, error) from None
 
     def close(self) -> None:
-        """Close the directory, and release its lock if that is still held."""
+        """Close the directory, and release its claim."""
         with self._guard:
             self._closed = True
             if self._claim is not None:
@@ -142,7 +141,7 @@ class SpoolDirectory:
     # -- listing ---------------------------------------------------------------------------------------------------
 
     def listing(self) -> Listing:
-        """The batches by name, without a stat where the directory entry holds the type. Raises SpoolError."""
+        """List the batches by name, without a stat if the directory entry has the type. Raises SpoolError."""
         return list_names(self.path, self._fd)
 
     def entries(self, unknown: list[tuple[str, OSError]] | None = None) -> list[Entry]:
@@ -150,13 +149,13 @@ class SpoolDirectory:
         return list_sizes(self.path, self._fd, unknown)
 
     def has_batches(self) -> bool:
-        """Whether there is any batch. Stops at the first. Raises SpoolError."""
+        """Whether there is a batch. Stops at the first. Raises SpoolError."""
         return has_batches(self.path, self._fd)
 
     # -- one batch -------------------------------------------------------------------------------------------------
 
     def open_batch(self, name: str) -> tuple[int, Fingerprint]:
-        """A descriptor to read the batch from, and its fingerprint. The caller closes the descriptor.
+        """Open the batch. Returns a descriptor, which the caller closes, and the fingerprint.
 
         Raises Vanished, NotABatch, or OSError when it cannot be read.
         """
@@ -166,7 +165,7 @@ class SpoolDirectory:
         except OSError as error:
             if error.errno in GONE:
                 raise Vanished(name) from None
-            # Each system refuses links and sockets with other errors.
+            # The errors for links and sockets differ between systems.
             if (mode := self._mode_of(name)) is not None and not stat.S_ISREG(mode):
                 raise NotABatch(kind_of_mode(mode)) from None
             raise
@@ -181,7 +180,7 @@ class SpoolDirectory:
         return fd, Fingerprint.of(status)
 
     def delete(self, name: str, sent: Fingerprint | None) -> Removal:
-        """Delete the batch if it still is the file with fingerprint ``sent``; with None, whatever regular file it is.
+        """Delete the batch if its fingerprint is still ``sent``. None deletes any regular file.
 
         Raises OSError when the file system refuses.
         """
@@ -202,32 +201,32 @@ class SpoolDirectory:
         return Removal.DELETED
 
     def is_same(self, name: str, opened: Fingerprint, sent: Fingerprint) -> bool:
-        """Whether the file that was just ``opened`` under ``name`` is the one with fingerprint ``sent``.
+        """Whether the file that was ``opened`` under ``name`` is the one with fingerprint ``sent``.
 
-        Some network and union file systems have unstable inode numbers: there size and mtime decide.
+        Some network and union file systems have unstable inode numbers. There, size and mtime decide.
         """
         return opened == sent or (opened[2:] == sent[2:] and not self._are_inodes_stable(name))
 
     def _is_unchanged(self, name: str, named: Fingerprint, sent: Fingerprint) -> bool:
-        """As :meth:`is_same`, for the present file, whose name has the fingerprint ``named``.
+        """As :meth:`is_same`, for the present file. A stat by name gave the fingerprint ``named``.
 
-        ``sent`` came from a descriptor. By name, a file system may give other numbers or a rounded mtime.
+        ``sent`` came from a descriptor. A stat by name may give other inode numbers or a rounded mtime.
         """
         if not self._has_stable_inodes and named[2:] == sent[2:]:
             return True
         try:
             fd, opened = self.open_batch(name)
         except Vanished:
-            return True  # its delete finds that out
+            return True  # the delete then reports it
         except (NotABatch, OSError):
             return False
         close(fd)
         return self.is_same(name, opened, sent)
 
     def _are_inodes_stable(self, name: str) -> bool:
-        """Whether a descriptor and the name of one file have the same numbers; asked until they differ."""
+        """Whether a stat by descriptor and one by name give the same inode number. Checked until they differ."""
         if self._has_stable_inodes:
-            # Twice: once, the file may have been replaced in between.
+            # Twice, since the file may be replaced between the two calls.
             self._has_stable_inodes = self._do_inodes_agree(name) or self._do_inodes_agree(name)
         return self._has_stable_inodes
 
@@ -266,13 +265,13 @@ class SpoolDirectory:
         return self.path / name
 
     def _where(self, name: str) -> tuple[str, int | None]:
-        fd = self._fd  # once: without it a bare name would speak of the working directory
+        fd = self._fd  # read once: a name without a descriptor means the working directory
         return (name, fd) if fd is not None else (os.path.join(self.path, name), None)
 
     # -- the directory as a whole ------------------------------------------------------------------------------------
 
     def check_writable(self) -> None:
-        """Raise SpoolError (exit code 1) when batches could not be deleted, before anything is sent."""
+        """Raise SpoolError (exit code 1) if batches cannot be deleted. Called before the first upload."""
         where, dir_fd = self._where(".")
         if not os.access(where, os.W_OK | os.X_OK, dir_fd=dir_fd):
             raise SpoolError(
@@ -282,7 +281,7 @@ class SpoolDirectory:
             )
 
     def lock(self) -> str:
-        """Claim the spool until :meth:`unlock`; returns a warning for a person, or an empty string.
+        """Claim the spool until :meth:`unlock`. Returns a warning or an empty string.
 
         Raises SpoolBusyError when another process has claimed it, ResourceError when no further file can be opened.
         """
@@ -303,16 +302,16 @@ class SpoolDirectory:
         return claim is not None and claim.is_due
 
     def ensure_claim(self) -> None:
-        """Keep the claim of :meth:`lock`, if there is one. Before each deed that only its owner may do.
+        """Ensure the claim of :meth:`lock`, if there is one, before an operation that only the owner may do.
 
-        Raises SpoolBusyError when another process has taken the spool over, or may have.
+        Raises SpoolBusyError when another process took the spool over, or may have done so.
         """
         claim = self._claim
         if claim is not None:
             claim.ensure()
 
     def unlock(self) -> None:
-        """Give the claim back, and remove its files."""
+        """Release the claim, and remove its files."""
         with self._guard:
             claim, self._claim = self._claim, None
         if claim is not None:

@@ -1,7 +1,7 @@
 """Discovery: the spools below a folder. Blocking.
 
-A spool is a folder ``.cirron/spool``, empty or not, or any other folder whose batches all have names as the SDK writes
-them. Looser names, such as ``2024-12.json``, also name files of other programs. A quarantine is no spool.
+A spool is a folder ``.cirron/spool``, or another folder whose batches all have names of the SDK. Other names, such as
+``2024-12.json``, may be files of other programs. A quarantine is not a spool.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HOME_SUFFIX = f"{os.sep}{_HOME}{os.sep}{SPOOL_NAME}"
 
 
 class FoundSpool(NamedTuple):
-    """A spool: its absolute path, the number of its batches, and the time of the oldest (ns), None without any."""
+    """A spool: its absolute path, the number of its batches, and the time of the oldest (ns) or None."""
 
     path: Path
     batches: int
@@ -33,14 +33,14 @@ class FoundSpool(NamedTuple):
 
 
 class SkippedFolder(NamedTuple):
-    """A folder that the discovery did not enter, or did not take for a spool, and the reason in words."""
+    """A folder that the discovery did not enter or did not accept as a spool, and the reason."""
 
     path: Path
     reason: str
 
 
 class _Folder(NamedTuple):
-    """The contents of a folder: the batches, the oldest one's time, and the folders in it (name, path)."""
+    """The contents of a folder: its batches, the time of the oldest, and its folders (name, path)."""
 
     batches: int
     oldest_ns: int | None
@@ -57,12 +57,12 @@ def discover(
     on_skip: Callable[[SkippedFolder], object] = lambda _: None,
     exclude: Iterable[Path] = (),
 ) -> Iterator[FoundSpool]:
-    """Find the spools in ``roots`` and below, each once and none of ``exclude``, in the order of their paths.
+    """Find the spools in and below ``roots``, without those in ``exclude``, ordered by path.
 
-    Links below a root are not followed. Folders on another file system than their root are entered only with
-    ``cross_file_systems``. No folder inside a spool is searched. ``on_skip`` is called for each folder that cannot
-    be read, or that a person may have expected to be searched. Raises SpoolError, before the first spool, for a root
-    that does not exist, is no directory, or cannot be read.
+    Links below a root are not followed. Another file system is entered only with ``cross_file_systems``. Folders inside
+    a spool are not searched. ``on_skip`` is called for each unreadable folder, and for each folder that a person may
+    expect in the search. Raises SpoolError, before the first spool, for a root that does not exist, is not a
+    directory, or cannot be read.
     """
     places = [Path(os.path.abspath(root)) for root in roots]
     for place in places:
@@ -73,7 +73,7 @@ def discover(
 
 
 def check_root(root: Path) -> None:
-    """Raise SpoolError when ``root`` does not exist, is no directory, or cannot be read."""
+    """Raise SpoolError if ``root`` does not exist, is not a directory, or cannot be read."""
     try:
         os.scandir(root).close()
     except FileNotFoundError:
@@ -87,7 +87,7 @@ def check_root(root: Path) -> None:
 
 
 def identity_of(path: Path) -> tuple[int, int] | None:
-    """The device and the inode of a folder; None where it cannot be seen. Links are followed."""
+    """The device and the inode of a folder; None if a stat fails. Links are followed."""
     try:
         status = os.stat(path)
     except OSError:
@@ -96,7 +96,7 @@ def identity_of(path: Path) -> tuple[int, int] | None:
 
 
 def distinct(directories: Iterable[Path]) -> list[Path]:
-    """The directories, without those that are an earlier one under another path."""
+    """The directories without duplicates under another path."""
     found: dict[object, Path] = {}
     for directory in directories:
         found.setdefault(identity_of(directory) or directory, directory)
@@ -111,7 +111,7 @@ def _search(
 ) -> Iterator[FoundSpool]:
     pending = [(root.name, os.fspath(root))]
     try:
-        # The root itself may be a link: a person named it.
+        # The root itself may be a link, since a person named it.
         top = os.stat(root)
     except OSError as error:
         on_skip(SkippedFolder(root, reason(error)))
@@ -139,7 +139,7 @@ def _search(
         is_home = name == SPOOL_NAME and path.endswith(_HOME_SUFFIX)
         if is_home or (folder.batches and not folder.is_quarantine and not is_quarantine_name(name)):
             if is_home or folder.has_sdk_names:
-                # Roots may overlap, and a mount may show a folder twice.
+                # Roots may overlap, and a mount may repeat a folder.
                 if identity not in seen:
                     seen.add(identity)
                     yield FoundSpool(Path(path), folder.batches, folder.oldest_ns)
@@ -158,7 +158,7 @@ def _search(
 def _list(path: str) -> _Folder:
     """The contents of the folder at ``path``. Raises OSError."""
     batches, has_sdk_names, is_quarantine, has_linked_spool = 0, True, False, False
-    # Names of the SDK's form are compared as text, which is quicker.
+    # Names of the SDK are compared as text, which is faster.
     oldest_name, oldest_ns = "", None
     folders: list[tuple[str, str]] = []
     with os.scandir(path) as entries:

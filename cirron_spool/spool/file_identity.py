@@ -1,6 +1,6 @@
 """The identity of a batch's file: its fingerprint, its kind, and the result of its delete.
 
-A file that took the place of a sent one has another fingerprint.
+A file that replaced a sent file has another fingerprint.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import stat
 from enum import Enum, auto
 from typing import NamedTuple, Self
 
-# The errors for a file that is gone. A network file system says ESTALE.
+# The errors for a deleted file. A network file system reports ESTALE.
 GONE = frozenset({errno.ENOENT, errno.ESTALE})
 TYPE_BITS = stat.S_IFMT(0xFFFF)
 REGULAR = stat.S_IFREG
@@ -27,7 +27,7 @@ _KINDS = (
 class Fingerprint(NamedTuple):
     """The identity of a file: device, inode, bytes, mtime in ns.
 
-    Compare two with :meth:`SpoolDirectory.is_same`: inode numbers are not stable on every file system.
+    Compare fingerprints with :meth:`SpoolDirectory.is_same`: some file systems have unstable inode numbers.
     """
 
     device: int
@@ -38,36 +38,36 @@ class Fingerprint(NamedTuple):
     @classmethod
     def of(cls, status: os.stat_result) -> Self:
         """The fingerprint in a stat result."""
-        # The tuple's own constructor is the fastest: a batch has two of them.
+        # tuple.__new__ is the fastest constructor, and each batch needs two fingerprints.
         return tuple.__new__(cls, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
 
 
 class Vanished(Exception):
-    """The batch is not there any more: evicted by the SDK, or delivered by another flush. No failure."""
+    """The batch has vanished: the SDK evicted it, or another flush delivered it. No failure."""
 
 
 class NotABatch(Exception):
-    """The entry under a batch's name is no regular file; it is left alone."""
+    """The entry with a batch's name is not a regular file, and stays."""
 
 
 class Removal(Enum):
     """The result of a delete."""
 
     DELETED = auto()
-    GONE = auto()  # already gone counts as deleted
-    CHANGED = auto()  # another file has the name of the sent one: kept
+    GONE = auto()  # it had vanished before, which counts as deleted
+    CHANGED = auto()  # another file has the name of the sent one, and stays
 
 
 def kind_of_mode(mode: int) -> str:
-    """The kind of an entry with this ``st_mode``, in words."""
+    """The kind of an entry with this ``st_mode``, as text."""
     return next(
         (words for test, words in _KINDS if test(mode)), "a device" if not stat.S_ISREG(mode) else "a file"
     )
 
 
 def close(fd: int) -> None:
-    """Close a descriptor that was read from. A network file system's late error is no reason to stop."""
-    try:  # noqa: SIM105  # once a batch, and suppress() takes as long as the call itself
+    """Close a descriptor after reads. Late errors of network file systems are ignored."""
+    try:  # noqa: SIM105  # called for each batch; suppress() takes as long as the call
         os.close(fd)
     except OSError:
         pass

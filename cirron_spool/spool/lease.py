@@ -1,8 +1,9 @@
-"""The lease on a spool: an owner record that its owner renews, and that another takes over once its time is past.
+"""The lease on a spool: a record that its owner renews, and that another process takes over after its expiry.
 
-It excludes two machines whose lock calls succeed for both. Records form a chain: ``.cirron-spool.owner`` is the first,
-and a record has at most one successor, which is named after its key. The last of the chain is the owner. All ages are
-by the clock of the file system, so the clocks of the machines do not count.
+A lease excludes other machines on file systems whose locks exclude nobody. Records form a chain that starts at
+``.cirron-spool.owner``. A record has at most one successor, whose name has the key of the record. The last record of
+the chain names the owner. All ages are measured with the clock of the file system, not with the clocks of the
+machines.
 """
 
 from __future__ import annotations
@@ -15,26 +16,26 @@ from contextlib import suppress
 from cirron_spool.spool.owner import Owner, this_process
 from cirron_spool.spool.record_files import GONE_FROM_SERVER, Record, RecordFiles
 
-# Matches neither the SDK's ``*.json*`` nor a batch's name; hidden, because it holds no data.
+# Hidden, and matched by no glob of the SDK (``*.json*``).
 RECORD_NAME = ".cirron-spool.owner"
 
-# A record that was not renewed for so long is taken over.
+# Age at which a record can be taken over.
 LEASE_S = 60.0
-# Its owner trusts it for so long only: the clocks of a machine and of a file server may run at different rates.
+# The owner trusts its record for less: clocks of machine and file server may run at different rates.
 TRUSTED_S = 45.0
-# The owner renews it so often, and tries so often again where that failed.
+# Time between two renewals, also after a failed one.
 RENEW_S = 15.0
 
-# A try fails where another process gave its record back, or took one over, in between.
+# An attempt fails if another process releases or takes over a record at the same time.
 _MOST_TRIES = 20
 
 
-# The owner that has gone already.
+# An unknown owner that has already ended.
 _NOBODY = Owner("")
 
 
 class OwnedError(Exception):
-    """Somebody else owns the spool: ``owner``, whose lease ends in ``left_s`` seconds if it is not renewed."""
+    """Another process owns the spool. The lease of ``owner`` expires in ``left_s`` seconds without a renewal."""
 
     def __init__(self, owner: Owner, left_s: float) -> None:
         super().__init__(str(owner))
@@ -43,7 +44,7 @@ class OwnedError(Exception):
 
 
 def clock() -> float:
-    """Seconds that also pass while this machine is suspended."""
+    """A monotonic clock in seconds that also counts suspensions of the machine."""
     return time.clock_gettime(_CLOCK) if _CLOCK is not None else time.monotonic()
 
 
@@ -52,9 +53,9 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
 
 class Lease:
-    """The lease of this process on the spool in ``directory``, once it is taken. For several threads.
+    """The lease of this process on the spool in ``directory``. Thread-safe.
 
-    Each method that works on the disk raises OSError, and OwnedError where another process owns the spool.
+    Each method that works on the disk raises OSError, and OwnedError when another process owns the spool.
     """
 
     def __init__(self, directory: str) -> None:
@@ -67,27 +68,27 @@ class Lease:
 
     @property
     def is_trusted(self) -> bool:
-        """Whether nobody can have taken it over yet."""
+        """Whether no other process can have taken the lease over."""
         return self._owner is not None and clock() - self._renewed < TRUSTED_S
 
     @property
     def is_acquired(self) -> bool:
-        """Whether it was ever taken."""
+        """Whether the lease was ever acquired."""
         return self._owner is not None
 
     @property
     def is_due(self) -> bool:
-        """Whether it must be renewed before any further work. Costs no system call but the clock's."""
+        """Whether the lease must be renewed before further work. Reads only the clock."""
         now = clock()
         return now - self._tried >= RENEW_S or (self._owner is not None and now - self._renewed >= TRUSTED_S)
 
     def acquire(self) -> None:
-        """Take the lease."""
+        """Acquire the lease."""
         with self._guard:
             self._acquire()
 
     def renew(self) -> None:
-        """Renew the lease; take it again where its time is past, or its record is gone."""
+        """Renew the lease. Acquire it again if it has expired, or its record has vanished."""
         with self._guard:
             if self._closed:
                 return
@@ -100,7 +101,7 @@ class Lease:
             except OSError as error:
                 if self._owner is None or error.errno not in GONE_FROM_SERVER:
                     raise
-                # The directory is gone: nobody else can own it.
+                # The directory was deleted, so nobody else can own it.
                 self._renewed = began
 
     def release(self) -> None:
@@ -111,7 +112,7 @@ class Lease:
             self._closed = True
             with suppress(OSError, OwnedError):
                 if self._owner is not None and not self.is_trusted:
-                    self._acquire()  # nobody takes it over while it is removed
+                    self._acquire()  # renewed, so that nobody takes it over during the removal
                 record = self._own_record(self._owner) if self._owner is not None else None
                 if record is not None:
                     self._files.remove(self._name)
@@ -121,7 +122,7 @@ class Lease:
     # -- the chain of records ------------------------------------------------------------------------------------------
 
     def _acquire(self) -> None:
-        # After its time only the record that it left shows that nobody came, did the work, and went.
+        # After the expiry, only the old record proves that no other owner came and went.
         left = self._owner if self._owner is not None and not self.is_trusted else None
         began = self._tried = clock()
         owner = this_process()
@@ -134,7 +135,7 @@ class Lease:
         self._owner, self._renewed = owner, began
 
     def _install(self, candidate: str, owner: Owner, left: Owner | None) -> str:
-        """Make the record ``candidate`` the last of the chain, behind ``left`` if given; the name that it has there."""
+        """Append the record ``candidate`` to the chain, after ``left`` if given. Returns its new name."""
         content = owner.to_json()
         for _ in range(_MOST_TRIES):
             if left is None and self._files.link(candidate, RECORD_NAME, content):
@@ -151,7 +152,7 @@ class Lease:
             successor = _successor(record.owner)
             if not self._files.link(candidate, successor, content):
                 continue
-            # A record that was read late has left the chain: its successor is none, then.
+            # If the chain moved on since the read, the new successor is not part of it.
             now_last = _last_of(self._files)
             if now_last is not None and now_last[1].owner.key == owner.key:
                 return self._move_up(successor, name)
@@ -159,24 +160,24 @@ class Lease:
         raise OSError(errno.EBUSY, "its owner record changes all the time")
 
     def _move_up(self, name: str, former: str) -> str:
-        """Put the last record in the place of the first, and so end the chain before it; the name that it has then."""
+        """Rename the last record to the first one, which removes the older ones. Returns its new name."""
         try:
             self._files.rename(name, RECORD_NAME)
-        except OSError:  # the first one is another user's in a sticky directory
+        except OSError:  # the first record belongs to another user in a sticky directory
             return name
         if former != RECORD_NAME:
             self._files.remove(former)
         return RECORD_NAME
 
     def _check_over(self, record: Record, now_ns: int, name: str) -> None:
-        """Raise OwnedError unless ``record`` may be taken over."""
+        """Raise OwnedError if ``record`` cannot be taken over yet."""
         if self._owner is not None and record.owner.key == self._owner.key:
-            return  # this lease, whose time is past
+            return  # this expired lease
         if record.owner.has_ended():
             return
         age_s = (now_ns - record.renewed_ns) / 1e9
         if age_s < -LEASE_S:
-            # The file system's clock was set back. Its owner, or else this process, brings the record to the present.
+            # The clock of the file system was set back. The record gets the present time.
             try:
                 self._files.renew(name)
             except OSError:
@@ -186,7 +187,7 @@ class Lease:
             raise OwnedError(record.owner, LEASE_S - max(0.0, age_s))
 
     def _renew_record(self, owner: Owner) -> bool:
-        """Renew the record if it still is ``owner``'s."""
+        """Renew the record if it still belongs to ``owner``."""
         if self._own_record(owner) is None:
             return False
         self._files.renew(self._name)
@@ -197,7 +198,7 @@ class Lease:
         return record if record is not None and record.owner.key == owner.key else None
 
     def _remove_leftovers(self, now_ns: int) -> None:
-        """Remove the records that killed processes left beside the chain."""
+        """Remove records of killed processes that are not in the chain."""
         for name in self._files.names(f"{RECORD_NAME}."):
             record = self._files.read(name)
             if record is None:
@@ -207,7 +208,7 @@ class Lease:
 
 
 def present_owner(directory: str, now_ns: int) -> Owner | None:
-    """The owner of the spool in ``directory`` while its lease lasts at ``now_ns``, or None. Changes nothing.
+    """The owner with a valid lease at ``now_ns`` on the spool in ``directory``, or None. Changes nothing.
 
     Raises OSError.
     """
@@ -224,7 +225,7 @@ def present_owner(directory: str, now_ns: int) -> Owner | None:
 
 
 def _last_of(files: RecordFiles) -> tuple[str, Record] | None:
-    """The name and the record at the end of the chain; None without a chain."""
+    """The name and the content of the last record in the chain; None without a chain."""
     name = RECORD_NAME
     record = files.read(name)
     if record is None:
@@ -239,5 +240,5 @@ def _last_of(files: RecordFiles) -> tuple[str, Record] | None:
 
 
 def _successor(owner: Owner) -> str:
-    """The name of the record that takes over from ``owner``."""
+    """The name of the successor of ``owner``'s record."""
     return f"{RECORD_NAME}.{owner.key}.next"

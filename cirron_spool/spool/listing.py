@@ -1,6 +1,6 @@
-"""The listing of a spool directory: batches by name, with sizes, or whether there is any.
+"""The listing of a spool directory: names, names with sizes, or only whether there is a batch.
 
-``path`` names the directory, ``fd`` is its open descriptor, or None where the system lists by path alone.
+``path`` names the directory. ``fd`` is its descriptor, or None on systems that list only by path.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from cirron_spool.spool.file_identity import GONE, REGULAR, TYPE_BITS, close
 from cirron_spool.spool.names import match_batch_name, oldest_first
 from cirron_spool.text import printable, reason
 
-# Errors of the path or its permissions. A person must look at any other error.
+# Errors of the path or its permissions: exit code 2. Other errors: exit code 1.
 _WRONG_PATH = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG})
 
-# Entries of a listing that are examined together: few enough for the processor's cache.
+# Entries that are examined together: few enough for the CPU cache.
 _PORTION = 64
-# A listing yields the interpreter lock after so many entries, one to two milliseconds of work. A yield costs 70 µs.
+# Entries between two yields of the interpreter lock, one to two milliseconds. A yield costs 70 µs.
 _YIELD_EVERY = 1024
 
 
 class Listing(NamedTuple):
-    """``names`` of batches, oldest first; ``irregular`` are named like batches but are no regular files."""
+    """``names`` of batches, oldest first. ``irregular`` entries have a batch's name, but are no regular files."""
 
     names: list[str]
     irregular: tuple[str, ...]
@@ -44,7 +44,7 @@ class Entry(NamedTuple):
 
 
 def list_names(path: Path, fd: int | None) -> Listing:
-    """List the batches by name, without a stat where the directory entry holds the type."""
+    """List the batches by name, without a stat if the directory entry has the type."""
     names: list[str] = []
     irregular: list[str] = []
     for entry, regular in _examined(path, fd):
@@ -53,14 +53,14 @@ def list_names(path: Path, fd: int | None) -> Listing:
 
 
 def list_sizes(path: Path, fd: int | None, unknown: list[tuple[str, OSError]] | None = None) -> list[Entry]:
-    """List the batches with their sizes, oldest first, without those that vanish meanwhile.
+    """List the batches with their sizes, oldest first, without vanished ones.
 
-    A batch whose size cannot be read counts 0 bytes, and is appended to ``unknown``. Raises SpoolError where no
-    size can be read at all.
+    A batch with an unreadable size counts 0 bytes, and is appended to ``unknown``. Raises SpoolError if all sizes are
+    unreadable.
     """
     found: list[Entry] = []
     failed: list[tuple[str, OSError]] = []
-    # One flat loop: at 100,000 batches each call in it costs a tenth of a second.
+    # A flat loop: with 100,000 batches each call in it costs a tenth of a second.
     make_entry = partial(tuple.__new__, Entry)
     for portion in _batch_entries(path, fd):
         for entry in portion:
@@ -82,7 +82,7 @@ def list_sizes(path: Path, fd: int | None, unknown: list[tuple[str, OSError]] | 
 
 
 def has_batches(path: Path, fd: int | None) -> bool:
-    """Whether there is any batch. Stops at the first."""
+    """Whether there is a batch. Stops at the first."""
     return any(regular for _, regular in _examined(path, fd))
 
 
@@ -94,13 +94,13 @@ def _examined(path: Path, fd: int | None) -> Iterator[tuple[os.DirEntry[str], bo
         except OSError as error:
             if error.errno in GONE:
                 continue
-            regular = True  # opening it shows the error, and the other batches are not delayed
+            regular = True  # the open reports the error, without a delay of other batches
         yield entry, regular
 
 
 def _batch_entries(path: Path, fd: int | None) -> Iterator[list[os.DirEntry[str]]]:
     try:
-        # The descriptor's own offset would be shared between listings; a duplicate by path "." is not.
+        # Listings with one descriptor would share its offset, so each opens "." again.
         place = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd) if fd is not None else None
         try:
             with os.scandir(path if place is None else place) as found:
@@ -120,7 +120,7 @@ def _batch_entries(path: Path, fd: int | None) -> Iterator[list[os.DirEntry[str]
 
 
 def unusable(operation: str, path: Path, error: OSError) -> CirronSpoolError:
-    """The error of a directory with which ``operation`` (read, list) failed."""
+    """The error for a directory after a failed ``operation`` (read, list)."""
     advice = "Check its permissions" if error.errno in _WRONG_PATH else "Check its file system"
     return resource_error(error) or SpoolError(
         f"Cannot {operation} {printable(str(path))}: {reason(error)}. {advice}, and run this again.",

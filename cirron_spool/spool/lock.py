@@ -1,6 +1,6 @@
-"""The kernel's lock on a file (flock): one process of this machine has it at a time.
+"""The kernel's lock on a file (flock): one process of this machine holds it at a time.
 
-It ends with the process that holds it, however that ends. A lock file that was left behind is never stale.
+It always ends with its process, so a left lock file is never stale.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-# Matches neither the SDK's ``*.json*`` nor a batch's name; hidden, because it holds no data.
+# Hidden, and matched by no glob of the SDK (``*.json*``).
 LOCK_NAME = ".cirron-spool.lock"
 
-# The errors of a file system for a lock that another process holds. Any other error says that it has no locks.
+# Errors for a lock that another process holds. Any other error means a file system without locks.
 _HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
-# Each further try finds that another process has given its lock back in between.
+# An attempt fails if another process releases its lock at the same time.
 _MOST_TRIES = 10
-# A process that only looks holds a lock for microseconds: a second try comes after this many seconds.
+# Delay of a second attempt: is_held() in another process takes the lock for microseconds.
 _RETRY_S = 0.01
 
 
 class HeldError(Exception):
-    """Somebody else holds the lock."""
+    """Another process holds the lock."""
 
 
 class FileLock:
-    """A lock that this process holds, and that ``release`` gives back."""
+    """A lock that this process holds. The function ``release`` releases it."""
 
     def __init__(self, release: Callable[[bool], None]) -> None:
         self._release = release
         self._process = os.getpid()
 
     def release(self, *, remove: bool = True) -> None:
-        """Let others have it, leaving nothing behind; the file stays with ``remove`` False: another may hold it too."""
+        """Release the lock and remove its file. Without ``remove`` the file stays."""
         if os.getpid() != self._process:
-            return  # a fork of the process that holds it: not ours to give
-        with suppress(OSError):  # the kernel gives it back with the process at the latest
+            return  # a fork must not release the lock of its parent
+        with suppress(OSError):  # the kernel releases it at the end of the process
             self._release(remove)
 
 
@@ -52,14 +52,14 @@ def is_held(directory: Path) -> bool:
         return False
     try:
         return _is_held(path)
-    except OSError:  # there are no locks here
+    except OSError:  # a file system without locks
         return False
 
 
 def lock_file(path: str) -> FileLock:
-    """Take the lock whose file is ``path``, without waiting. The file need not exist.
+    """Acquire the lock with the file ``path``, without a wait. The file need not exist.
 
-    Raises HeldError when another process holds it, OSError where no lock is possible.
+    Raises HeldError when another process holds the lock, OSError when no lock is possible.
     """
     return FileLock(_acquire(path))
 
@@ -84,9 +84,9 @@ if sys.platform == "win32":
         return False
 
 else:
-    # Not filelock: it refuses a file that this user cannot write, and one of another user in a sticky directory.
+    # filelock fails on a file that this user cannot write, and on another user's file in a sticky directory.
 
-    # A link is not followed, a named pipe does not block, a terminal does not become ours.
+    # Follow no link, do not block on a FIFO, acquire no terminal.
     _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
     def _acquire(path: str) -> Callable[[bool], None]:
@@ -99,7 +99,7 @@ else:
             tries -= 1
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Unlinked: its holder gave it back between our open and our lock. Some file systems count no links.
+                # No link: the holder removed the file between open and lock. Some file systems count no links.
                 if os.fstat(fd).st_nlink or not tries:
                     return partial(_release_file, fd, path)
             except OSError as error:
@@ -121,7 +121,7 @@ else:
         except OSError:
             return _is_locked(os.lstat(path))
         try:
-            # Shared, so that two that look do not see each other. The close gives it back.
+            # Shared, so that two checks do not exclude each other. The close releases it.
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
             return error.errno in _HELD
@@ -130,16 +130,16 @@ else:
         return False
 
     def _release_file(fd: int, path: str, remove: bool) -> None:
-        # Removed while it is held: a waiter that has it open finds it unlinked and takes the new one.
+        # Removed while locked: another process that has it open sees no link, and opens the new file.
         try:
-            # A renamed directory's lock must not remove the lock of the directory that now has its path.
+            # After a rename, the path may be the lock file of another directory.
             if remove and os.fstat(fd).st_nlink and os.path.samestat(os.fstat(fd), os.lstat(path)):
                 os.unlink(path)
         finally:
             os.close(fd)
 
     def _open(path: str) -> int:
-        """A descriptor of the lock file of any process; of a new one where none can be opened."""
+        """Open the lock file, or create it."""
         for _ in range(_MOST_TRIES):
             try:
                 return _open_existing(path)
@@ -151,13 +151,13 @@ else:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666)
             except FileExistsError:
                 continue
-            with suppress(OSError):  # whoever may write to the directory may lock it, whatever the umask is
+            with suppress(OSError):  # every user who can write to the directory can lock it
                 os.fchmod(fd, os.stat(os.path.dirname(path)).st_mode & 0o666)
             return fd
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
 
     def _open_existing(path: str) -> int:
-        """A descriptor of the entry ``path``; writable if it can be, as network file systems want it."""
+        """Open ``path``, for writing if possible: network file systems need that for a lock."""
         try:
             return os.open(path, os.O_RDWR | _FLAGS)
         except FileNotFoundError:
@@ -166,9 +166,9 @@ else:
             return os.open(path, os.O_RDONLY | _FLAGS)
 
     def _remove_unopenable(path: str, error: OSError) -> None:
-        """Remove the entry ``path`` that could not be opened, unless a process holds its lock.
+        """Remove ``path``, which could not be opened, unless a process holds its lock.
 
-        Raises HeldError, ``error`` where the file is not the reason, or OSError where it cannot be removed.
+        Raises HeldError. Raises ``error`` if the file is not its cause, and OSError if the removal fails.
         """
         try:
             status = os.lstat(path)
@@ -182,9 +182,9 @@ else:
         os.unlink(path)
 
     def _is_locked(status: os.stat_result) -> bool:
-        """Whether anybody has locked a file that this process cannot open.
+        """Whether a process has locked a file that this process cannot open.
 
-        Only Linux reports them, see proc_locks(5).
+        Only Linux reports it, see proc_locks(5).
         """
         file = b"%02x:%02x:%d" % (os.major(status.st_dev), os.minor(status.st_dev), status.st_ino)
         try:

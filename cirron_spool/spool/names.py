@@ -1,8 +1,7 @@
-"""Batch file names: recognise, order, take the batch id.
+"""Batch file names: match, sort, extract the batch id.
 
-A batch is a file whose whole name is ``<created_ns>-<batch_id>.json``: decimal digits (nanoseconds since the
-epoch, which the SDK pads to 20), a hyphen, lower-case hexadecimal digits of any length. Any other entry of the
-directory is left alone.
+A batch has the name ``<created_ns>-<batch_id>.json``: decimal digits (nanoseconds since the epoch, padded to 20 by the
+SDK), a hyphen, lower-case hexadecimal digits of any length. Other entries of the directory stay as they are.
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar
 
-# [0-9] rather than \d: other scripts' digits are not the SDK's. No file name is longer than 255 bytes.
+# [0-9], since \d matches digits of other scripts. No file name is longer than 255 bytes.
 _BATCH_NAME = re.compile(r"([0-9]{1,255})-([0-9a-f]+)\.json")
 
 
-# The SDK pads created_ns to this many digits; as long as all names do, sorting names is sorting times.
+# The SDK pads created_ns to this many digits, so names sort like times.
 _PADDED_DIGITS = 20
 
 
@@ -23,19 +22,19 @@ T = TypeVar("T")
 
 
 class BatchName(NamedTuple):
-    """A batch's file name, ordered as batches are uploaded: by time as a number, then by name."""
+    """A batch's file name, in the order of upload: by time as a number, then by name."""
 
     created_ns: int
     name: str
 
     @property
     def batch_id(self) -> str:
-        """The hexadecimal part as it is written in the name: the platform's idempotency key."""
+        """The hexadecimal part of the name: the platform's idempotency key."""
         return self.name[self.name.index("-") + 1 : -len(".json")]
 
 
 def parse_batch_name(name: str) -> BatchName | None:
-    """The batch that ``name`` is the file name of, or None when it is not a batch's name."""
+    """Parse a batch's file name; None for another name."""
     match = _BATCH_NAME.fullmatch(name)
     return BatchName(int(match[1]), name) if match else None
 
@@ -46,33 +45,33 @@ def format_batch_name(created_ns: int, batch_id: str) -> str:
 
 
 def batch_id_of(name: str) -> str:
-    """The idempotency key in a name that :func:`is_batch_name` accepts."""
+    """The idempotency key in a valid batch name."""
     return name[name.index("-") + 1 : -len(".json")]
 
 
 def created_ns_of(name: str) -> int:
-    """The time in a name that :func:`is_batch_name` accepts: nanoseconds since the epoch."""
+    """The time in a valid batch name: nanoseconds since the epoch."""
     return int(name.partition("-")[0])
 
 
 def is_batch_name(name: str) -> bool:
-    """Whether the whole of ``name`` is a batch's."""
+    """Whether ``name`` is a batch's name."""
     return _BATCH_NAME.fullmatch(name) is not None
 
 
 def is_sdk_name(name: str) -> bool:
-    """Whether a batch's ``name`` has its time padded as the SDK pads it."""
+    """Whether the time in a batch's ``name`` has the SDK's padding."""
     return name.find("-") == _PADDED_DIGITS
 
 
-# The same as a match or None: the pattern's own method, for a listing that asks it of every entry.
+# The match or None. The method of the pattern is the fastest check for a listing.
 match_batch_name = _BATCH_NAME.fullmatch
 
 
 def oldest_first(batches: Iterable[T], name_of: Callable[[T], str] = str) -> list[T]:
     """The batches in the order of upload: by created_ns as a number, then by name."""
     ordered = list(batches)
-    # As long as all times are padded alike, which the SDK's are, text order is their order, and sorts much faster.
+    # With the SDK's padding, text order is time order, and sorts much faster.
     ordered.sort(key=name_of)
     if any(name[_PADDED_DIGITS : _PADDED_DIGITS + 1] != "-" for name in map(name_of, ordered)):
         ordered.sort(key=lambda batch: created_ns_of(name_of(batch)))  # stable: equal times stay by name

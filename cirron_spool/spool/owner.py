@@ -1,4 +1,4 @@
-"""The owner of a spool, as its record names it: the host, the process, and the start of the work."""
+"""The owner of a spool in its record: host, process, and start of the work."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _LONGEST_SHOWN = 64
 
 
 class Owner(NamedTuple):
-    """One process at work on a spool. ``key`` is random: another claim of the same process has another key.
+    """A process that works on a spool. ``key`` is random: each claim has another key.
 
-    ``boot`` and ``namespace`` say which processes ``process`` is counted among, ``started`` is its start in ticks;
-    each is empty where the system does not tell. ``since`` is by the owner's clock, and only shown.
+    ``boot`` and ``namespace`` identify the set of processes in which ``process`` is unique. ``started`` is its start
+    time in ticks. Each is empty if the system does not report it. ``since`` is only for messages, by the owner's
+    clock.
     """
 
     key: str
@@ -35,7 +36,7 @@ class Owner(NamedTuple):
         return (json.dumps(self._asdict()) + "\n").encode()
 
     def has_ended(self) -> bool:
-        """Whether the owner's process has surely ended: only one of this kernel and namespace can be asked for."""
+        """Whether the owner's process has certainly ended. Known only for this kernel and namespace."""
         here = _kernel()
         if not all(here) or (self.host, self.boot, self.namespace) != here or not self.started:
             return False
@@ -47,13 +48,13 @@ class Owner(NamedTuple):
 
 
 def this_process() -> Owner:
-    """The owner that is this process, with a new key."""
+    """The current process as an owner, with a new key."""
     process = os.getpid()
     return Owner(os.urandom(8).hex(), *_here(), started=start_of(process), since=iso_utc(time.time_ns()))
 
 
 def owner_of(content: bytes, modified_ns: int) -> Owner:
-    """The owner that a record names. A damaged record has an owner without a name, whose key is of the file."""
+    """Parse a record. A damaged record gives an owner without a name, with a key from the file's content."""
     try:
         fields = json.loads(content)
         texts = {name: str(fields[name]) for name in Owner._fields if name != "process"}
@@ -76,7 +77,7 @@ def _here() -> tuple[str, int, str, str]:
 
 
 def _kernel() -> tuple[str, str, str]:
-    """The host, its boot and the namespace of its process numbers. Two containers of one kernel differ in the last."""
+    """The host, its boot, and its process namespace, in which containers of one kernel differ."""
     boot = namespace = ""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:

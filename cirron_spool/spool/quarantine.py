@@ -1,7 +1,7 @@
-"""Rejected batches, set aside beside the spool with a note of the reason, until a person decides.
+"""The quarantine: rejected batches beside the spool, each with a note, until a person decides.
 
-``.cirron/quarantine/`` holds each batch under its own name with its own bytes, moved there by a rename. Beside it is
-``<name without .json>.rejection.json``, with time, status and answer.
+``.cirron/quarantine/`` has each batch under its own name, unchanged, moved by a rename. The note has the name
+``<name without .json>.rejection.json``, and has time, status and answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LARGEST_NOTE_BYTES = 64 * 1024
 
 
 class Rejection(NamedTuple):
-    """A batch in quarantine: its size in bytes, when it was rejected (ISO 8601), the status and the answer."""
+    """A batch in quarantine: size in bytes, time of the rejection (ISO 8601), status and answer."""
 
     name: str
     size: int
@@ -36,10 +36,10 @@ class Rejection(NamedTuple):
 
 
 def set_aside(spool: SpoolDirectory, name: str, status: int | None, message: str) -> Path:
-    """Move the batch to quarantine and say why; returns the quarantine. Blocking.
+    """Move the batch to the quarantine and write its note; returns the quarantine. Blocking.
 
-    Raises OSError when it cannot be moved, and SpoolBusyError once the spool was taken over; then it still is in the
-    spool.
+    Raises OSError when the move fails, and SpoolBusyError once another process took the spool over. The batch then
+    stays in the spool.
     """
     spool.ensure_claim()
     folder = quarantine_path(spool.path)
@@ -53,12 +53,12 @@ def set_aside(spool: SpoolDirectory, name: str, status: int | None, message: str
         "status": status,
         "message": message,
     }
-    # The note first: a batch without a note would be a riddle, a note without its batch is overwritten or ignored.
+    # The note first: a note without its batch is harmless, a batch without its note has no reason.
     _write(_note_path(target), note)
     try:
         os.rename(spool.path_of(name), target)
     except OSError:
-        if not os.path.lexists(target):  # another process may have set it aside
+        if not os.path.lexists(target):  # another process may have moved it
             _tidy(target)
         raise
     return folder
@@ -73,7 +73,7 @@ def entries(spool: Path) -> list[Rejection]:
 
 
 def entries_if_readable(spool: Path) -> tuple[list[Rejection], str]:
-    """As :func:`entries`, for a command that can do without: the batches there, and a warning or an empty string."""
+    """As :func:`entries`, for a command that needs no quarantine. Returns a warning in place of an error."""
     try:
         return entries(spool), ""
     except SpoolError as error:
@@ -81,9 +81,9 @@ def entries_if_readable(spool: Path) -> tuple[list[Rejection], str]:
 
 
 def put_back(spool: Path, names: list[str]) -> tuple[int, list[tuple[str, OSError]]]:
-    """Move batches back into the spool for the next flush; the number, and the failures. Blocking."""
+    """Move batches back to the spool for the next flush. Returns the number and the failures. Blocking."""
     try:
-        spool.mkdir(parents=True, exist_ok=True)  # it may have been tidied away, empty as it was
+        spool.mkdir(parents=True, exist_ok=True)  # the empty spool may have been removed
     except OSError as error:
         shown = printable(str(spool))
         raise SpoolError(
@@ -93,7 +93,7 @@ def put_back(spool: Path, names: list[str]) -> tuple[int, list[tuple[str, OSErro
 
 
 def remove(spool: Path, names: list[str]) -> tuple[int, list[tuple[str, OSError]]]:
-    """Delete batches from quarantine for good; the number, and the failures. Blocking."""
+    """Delete batches from the quarantine. Returns the number and the failures. Blocking."""
     return _each(spool, names, os.unlink)
 
 
@@ -119,7 +119,7 @@ def _each(
 
 
 def _tidy(gone: Path) -> None:
-    """Remove the note of a batch that is not in quarantine, and the quarantine when nothing is left in it."""
+    """Remove the note of a batch that left the quarantine, and an empty quarantine."""
     with suppress(OSError):
         os.unlink(_note_path(gone))
     with suppress(OSError):
@@ -151,7 +151,7 @@ def _write(path: Path, note: dict[str, object]) -> None:
 
 
 def _unblocking(name: str, flags: int) -> int:
-    # A named pipe in that place must not block an inspect.
+    # A FIFO with this name must not block inspect.
     return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 

@@ -1,4 +1,4 @@
-"""The files of the owner records in a spool directory. Each call asks the file system itself, not a cache of it."""
+"""The files of the owner records in a spool directory. Each call bypasses caches of the file system."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _FLAGS = sum(
     getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY")
 )
 _HAS_DIR_FD = {os.open, os.stat, os.unlink, os.link, os.rename, os.utime} <= os.supports_dir_fd
-# NFS says ESTALE of a file that another machine has removed, and whose name this one still knows.
+# NFS reports ESTALE for a file that another machine removed and this one has cached.
 GONE_FROM_SERVER = frozenset({errno.ENOENT, errno.ESTALE})
-# A record has some 300 bytes.
+# A record has about 300 bytes.
 _LONGEST_RECORD = 4096
 
 
 class Record(NamedTuple):
-    """An owner, and the time of its last sign of life by the clock of the file system, in nanoseconds."""
+    """An owner, and the time of its last renewal by the clock of the file system, in nanoseconds."""
 
     owner: Owner
     renewed_ns: int
 
 
 class RecordFiles:
-    """The records in ``directory``, which is held open: a renamed directory keeps its records. Raises OSError."""
+    """The records in ``directory``. It stays open, so a rename does not matter. Raises OSError."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
@@ -42,13 +42,13 @@ class RecordFiles:
                 os.close(fd)
 
     def create(self, name: str, content: bytes) -> None:
-        """Make a new file, whole or not at all. Raises FileExistsError where the name is taken."""
+        """Create a complete file or none. Raises FileExistsError if the name exists."""
         fd = os.open(self._at(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666, dir_fd=self._fd)
         try:
             try:
                 with suppress(
                     OSError, AttributeError
-                ):  # whoever may write to the directory may read who works there
+                ):  # every user who can write to the directory can read its owner
                     os.fchmod(fd, os.stat(self._at("."), dir_fd=self._fd).st_mode & 0o666)
                 if os.write(fd, content) != len(content):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -59,7 +59,7 @@ class RecordFiles:
             raise
 
     def link(self, name: str, other: str, content: bytes) -> bool:
-        """Give the file ``name`` the further name ``other``; False where that is taken. Atomic on the server."""
+        """Link the file ``name`` to ``other``; False if ``other`` exists. Atomic on the server."""
         try:
             os.link(self._at(name), self._at(other), src_dir_fd=self._fd, dst_dir_fd=self._fd)
         except FileExistsError:
@@ -74,7 +74,7 @@ class RecordFiles:
         return True
 
     def read(self, name: str) -> Record | None:
-        """The record ``name``; None without one. Opened, since a network file system may answer a stat from a cache."""
+        """Read the record ``name``; None without one. The open bypasses the stat cache of a network file system."""
         try:
             return self._read(name)
         except OSError as error:
@@ -86,7 +86,7 @@ class RecordFiles:
         content = b""
         try:
             fd = os.open(self._at(name), os.O_RDONLY | _FLAGS, dir_fd=self._fd)
-        except OSError as error:  # another user's, a link, a socket: its time is all that can be known
+        except OSError as error:  # another user's file, a link or a socket: only its time is known
             status = None if error.errno in GONE_FROM_SERVER else self._status(name)
             return None if status is None else _record(b"", status)
         try:
@@ -95,26 +95,26 @@ class RecordFiles:
                 content = os.read(fd, _LONGEST_RECORD)
         finally:
             os.close(fd)
-        if not status.st_nlink:  # removed meanwhile, or a file system that counts no links
+        if not status.st_nlink:  # removed after the open, or a file system without link counts
             named = self._status(name)
             if named is None or not os.path.samestat(named, status):
                 return None
         return _record(content, status)
 
     def time_of(self, name: str) -> int:
-        """The present by the clock of the file system, in nanoseconds: the file ``name`` is given it."""
+        """Set the time of ``name`` to the present by the clock of the file system; returns it in nanoseconds."""
         self.renew(name)
         return os.stat(self._at(name), dir_fd=self._fd).st_mtime_ns
 
     def renew(self, name: str) -> None:
-        """Give the file ``name`` the present time of the file system. Needs no space on the disk."""
-        if os.utime in os.supports_follow_symlinks:  # nobody's other file is touched through a link
+        """Set the time of ``name`` to the present of the file system. Needs no space on the disk."""
+        if os.utime in os.supports_follow_symlinks:  # do not change the target of a link
             os.utime(self._at(name), dir_fd=self._fd, follow_symlinks=False)
         else:
             os.utime(self._at(name))
 
     def rename(self, name: str, other: str) -> None:
-        """Put the file ``name`` in the place of ``other``."""
+        """Rename the file ``name`` to ``other``."""
         if self._fd is None:
             os.replace(self._at(name), self._at(other))
         else:
@@ -133,7 +133,7 @@ class RecordFiles:
         return []
 
     def _is_linked(self, name: str) -> bool:
-        """Whether the file has a second name: the answer to a link that was made may have been lost."""
+        """Whether the file has a second link. The answer of the server to a link may have been lost."""
         status = self._status(name)
         return status is not None and status.st_nlink > 1
 

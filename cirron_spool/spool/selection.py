@@ -1,4 +1,4 @@
-"""A part of a spool, for a command that is to take less than all. Pure: the caller gives names, sizes and the clock."""
+"""The selection of a part of a spool. Pure: the caller passes names, sizes and the time."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ T = TypeVar("T")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# The clocks of two sound machines differ by less: five minutes.
+# The largest plausible difference of two clocks: five minutes.
 _CLOCKS_DIFFER_NS = 300 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
 class Selected(Generic[T]):
-    """The batches that a selection takes, and the numbers of older and newer ones that it leaves out.
+    """The selected batches, and the numbers of older and newer ones that are left out.
 
-    ``blocked`` is a line for a person, or empty: the first batch alone is larger than ``max_bytes``. So is ``odd``: an
-    age was compared with batches whose time is in the future.
+    ``blocked`` is a warning that the first batch is larger than ``max_bytes``, or empty. ``odd`` is a warning about
+    batches with a time in the future, or empty.
     """
 
     batches: Sequence[T]
@@ -42,11 +42,11 @@ class Selected(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The part of a spool to take. Without an option it is the whole spool.
+    """A part of a spool. Without an option it is the whole spool.
 
-    ``older_than`` and ``newer_than`` compare the time in a batch's name with a moment: an aware datetime, or a
-    timedelta before now. A batch at the very moment is newer, so each batch is either older or newer. Of these batches,
-    ``limit`` takes the oldest so many, and ``max_bytes`` the oldest whose files together are no larger.
+    ``older_than`` and ``newer_than`` compare the time in a batch's name with an aware datetime, or with a timedelta
+    before now. A batch with exactly this time is newer. Of these batches, ``limit`` selects this number of the oldest,
+    and ``max_bytes`` the oldest with this total size of files.
 
     Raises ConfigError for options that no batch can fulfil.
     """
@@ -67,7 +67,7 @@ class Selection:
                 raise ConfigError(f"{option} must be a timedelta or a datetime, not {type(moment).__name__}.")
             if isinstance(moment, datetime) and moment.utcoffset() is None:
                 raise ConfigError(f"{option} must have a time zone, such as tzinfo=UTC.")
-        # An age and a date can be compared only once the clock is known. Then they select nothing.
+        # An age and a date are compared in take(), where the time is known.
         if (isinstance(older, timedelta) and isinstance(newer, timedelta) and older >= newer) or (
             isinstance(older, datetime) and isinstance(newer, datetime) and older <= newer
         ):
@@ -81,9 +81,9 @@ class Selection:
         size_of: Callable[[T], int],
         now_ns: int,
     ) -> Selected[T]:
-        """The selected part of ``batches``, which are oldest first; ``now_ns`` is nanoseconds since the epoch.
+        """Select from ``batches``, which are oldest first. ``now_ns`` is nanoseconds since the epoch.
 
-        ``size_of`` is asked only about batches that may be taken, and only with ``max_bytes``.
+        ``size_of`` is called only with ``max_bytes``, and only for batches that may be selected.
         """
 
         def created_ns(batch: T) -> int:

@@ -1,7 +1,7 @@
-"""The ledger of sent snapshots: which file went to which destination. One JSON object a line; blocking.
+"""The ledger of sent snapshots and their destinations. One JSON object on each line; blocking.
 
-The file lies beside the snapshots. A line is appended in one write and synced, so a crash leaves at most one torn
-line. A line that cannot be read counts as absent: its snapshot is sent again.
+The ledger is in the folder of the snapshots. Each line is one synced write, so a crash leaves at most one incomplete
+line. The snapshot of an unreadable line is sent again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SentLedger:
                 self._note(line)
 
     def has(self, key: str, file: SentFile) -> bool:
-        """Whether the destination has acknowledged ``key`` as this very ``file``."""
+        """Whether the destination has acknowledged ``key`` with this ``file``."""
         return self._sent.get(key) == file
 
     def record(self, key: str, file: SentFile, uri: str) -> None:
@@ -65,7 +65,7 @@ class SentLedger:
         try:
             _check_regular(fd)
             line = json.dumps(entry).encode() + b"\n"
-            # A torn line of an earlier crash must not swallow this one.
+            # After an incomplete line of an earlier crash, start a new line.
             size = os.fstat(fd).st_size
             if size and os.lseek(fd, -1, os.SEEK_END) >= 0 and os.read(fd, 1) != b"\n":
                 line = b"\n" + line

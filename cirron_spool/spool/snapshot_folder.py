@@ -1,4 +1,4 @@
-"""The folder of a run's snapshots: list them, open them whole, delete those that were sent. Blocking."""
+"""The folder of a run's snapshots: list, open complete ones, delete sent ones. Blocking."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from cirron_spool.spool.file_identity import (
 )
 from cirron_spool.spool.snapshots import FILES, FOLDER
 
-# A span's identifier as part of a key: it needs no quoting in a URL or a header, and leads out of no folder.
+# A span's identifier in a key: safe in a URL, a header and a path.
 _SPAN = re.compile(r"[0-9A-Za-z_-]{1,128}")
-# The format: 8 bytes with the header's length, the header in JSON, the tensors. A header of a large model has 1 MB.
+# Format: 8 bytes with the length of the header, a JSON header, the tensors. Large models have headers of 1 MB.
 _LENGTH_BYTES = 8
 _LONGEST_HEADER = 16 * 1024 * 1024
 
@@ -45,14 +45,14 @@ class SnapshotFile(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The snapshots of a folder, oldest first. ``ignored`` are the entries that are left alone, in words."""
+    """The snapshots of a folder, oldest first. ``ignored`` has a text about each other entry."""
 
     files: list[SnapshotFile]
     ignored: list[str]
 
 
 class Incomplete(Exception):
-    """The snapshot is empty, or shorter than its own header says: its run may still be writing."""
+    """The snapshot is empty or shorter than its header says. The run may still write it."""
 
 
 class SnapshotFolder:
@@ -80,7 +80,7 @@ class SnapshotFolder:
         return Found(files, ignored)
 
     def open(self, snapshot: SnapshotFile) -> tuple[int, Fingerprint]:
-        """A descriptor of the whole snapshot, and its fingerprint. The caller closes the descriptor.
+        """Open a complete snapshot. Returns a descriptor, which the caller closes, and the fingerprint.
 
         Raises Vanished, NotABatch, Incomplete, or OSError when it cannot be read.
         """
@@ -95,7 +95,7 @@ class SnapshotFolder:
         return fd, fingerprint
 
     def fingerprint(self, snapshot: SnapshotFile) -> Fingerprint:
-        """The fingerprint of the whole snapshot. Raises as :meth:`open`."""
+        """The fingerprint of a complete snapshot. Raises the errors of :meth:`open`."""
         fd, fingerprint = self.open(snapshot)
         close(fd)
         return fingerprint
@@ -103,7 +103,7 @@ class SnapshotFolder:
     def chunks(
         self, snapshot: SnapshotFile, sent: Fingerprint, chunk_bytes: int
     ) -> Generator[bytes, None, None]:
-        """The bytes of the file with fingerprint ``sent``. Raises OSError for a file that is, or becomes, another."""
+        """The bytes of the file with fingerprint ``sent``. Raises OSError if the file was replaced or changes."""
         try:
             fd, opened = self.open(snapshot)
         except Vanished:
@@ -118,7 +118,7 @@ class SnapshotFolder:
             while left:
                 chunk = os.read(fd, min(chunk_bytes, left))
                 left -= len(chunk)
-                # The last bytes stay back until it is sure that all are of one file: a mix must not be acknowledged.
+                # Check the file before the last bytes: a mix of two files must not be acknowledged.
                 if not chunk or (not left and Fingerprint.of(os.fstat(fd)) != opened):
                     raise _changed(snapshot)
                 yield chunk
@@ -128,7 +128,7 @@ class SnapshotFolder:
     def delete(self, snapshot: SnapshotFile, sent: Fingerprint) -> Removal:
         """Delete the snapshot if it still is the file with fingerprint ``sent``. Raises OSError.
 
-        The span's folder stays: its run may be about to write into it.
+        The span's folder stays, since the run may write to it.
         """
         try:
             with self._span(snapshot) as folder:
@@ -167,7 +167,7 @@ def _changed(snapshot: SnapshotFile) -> OSError:
 
 
 def _check_whole(fd: int, size: int) -> None:
-    """Raise Incomplete for a file that is shorter than its header says. Another format is taken as it is."""
+    """Raise Incomplete for a file that is shorter than its header says. Other formats pass."""
     start = os.read(fd, _LENGTH_BYTES + 1)
     length = int.from_bytes(start[:_LENGTH_BYTES], "little")
     if not start:

@@ -1,4 +1,4 @@
-"""Snapshots of sampled and full runs: files beside the spool, which a flush uploads on request."""
+"""Find the snapshots of a run, which are beside its spool."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import NamedTuple
 from cirron_spool.settings.paths import SPOOL_NAME
 from cirron_spool.text import count, printable
 
-# As the SDK lays them out: <output dir>/snapshots/<span_id>/<file>.
+# The SDK's layout: <output dir>/snapshots/<span_id>/<file>.
 FOLDER = "snapshots"
 FILES = ("weights.safetensors", "gradients.safetensors")
-# The count is for a person: at so many spans, or after so many seconds, "at least" is enough.
+# Limits of the count, in spans and in seconds. Beyond them the message says "at least".
 _MOST_SPANS = 2000
 _MOST_S = 0.2
 
@@ -34,7 +34,7 @@ class Snapshots(NamedTuple):
 
 
 def find_snapshots(spool: Path) -> Snapshots | None:
-    """Count the snapshots of the run whose spool is ``spool``; None without any. Blocking, bounded."""
+    """Count the snapshots that belong to ``spool``; None without any. Blocking, bounded."""
     for folder in _places(spool):
         files, whole = _count(folder)
         if files:
@@ -43,9 +43,9 @@ def find_snapshots(spool: Path) -> Snapshots | None:
 
 
 def snapshot_folder(spool: Path) -> tuple[Path | None, bool]:
-    """The folder for the snapshots of the run whose spool is ``spool``, or None. Blocking.
+    """The folder of the snapshots that belong to ``spool``, or None. Blocking.
 
-    The second value says whether the directory has a name beside which snapshots lie.
+    The second value is False if the name of the spool is not the SDK's, so that its snapshots cannot be found.
     """
     places = _places(spool)
     folders = [folder for folder in places if os.path.lexists(folder)]
@@ -54,14 +54,14 @@ def snapshot_folder(spool: Path) -> tuple[Path | None, bool]:
 
 
 def _places(spool: Path) -> list[Path]:
-    """The folders in which the snapshots of the run may be."""
+    """The folders where the snapshots of the run may be."""
     places = dict.fromkeys((spool, Path(os.path.realpath(spool))))
-    # The SDK calls its spool so; any other directory says nothing about an output directory around it.
+    # Only the SDK's name of a spool shows that the parent is an output directory.
     return [place.parent / FOLDER for place in places if place.name == SPOOL_NAME]
 
 
 def snapshots_left(spool: Path) -> str:
-    """A warning that counts the snapshots of the run whose spool is ``spool``, or an empty string. Blocking."""
+    """A warning with the number of snapshots that belong to ``spool``, or an empty string. Blocking."""
     found = find_snapshots(spool)
     return (
         f"Snapshots stay behind: {found}. Run a flush with --snapshots to upload them."
@@ -71,7 +71,7 @@ def snapshots_left(spool: Path) -> str:
 
 
 def _count(folder: Path) -> tuple[int, bool]:
-    """How many snapshot files are in the folder, and whether those are all."""
+    """The number of snapshot files in the folder, and whether the count is complete."""
     deadline = time.monotonic() + _MOST_S
     found = 0
     for number, span in enumerate(_spans(folder)):
@@ -86,5 +86,5 @@ def _spans(folder: Path) -> Iterator[str]:
         with os.scandir(folder) as entries:
             for entry in islice(entries, _MOST_SPANS + 1):
                 yield entry.path
-    except OSError:  # none, or unreadable: what is there cannot be told
+    except OSError:  # missing or unreadable
         return

@@ -1,4 +1,4 @@
-"""The figures of a spool: its span of time, its rate, and the time until the SDK deletes batches. Pure."""
+"""The figures of a spool: its time range, its rate, and the time until the SDK deletes batches. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import NamedTuple
 from cirron_spool.spool.listing import Entry
 from cirron_spool.spool.names import created_ns_of
 
-# The rate is that of the last ten minutes: a spool may hold an earlier run, and a pause after it.
+# The rate of the last ten minutes, since a spool may have batches of an earlier run.
 _RATE_SPAN_S = 600
-# A run seals a batch a second. After so many seconds without one it has probably ended.
+# A run writes a batch each second. After this time without one, it has probably ended.
 _SILENCE_S = 120
 # The columns of the sparkline.
 _BUCKETS = 40
@@ -19,11 +19,11 @@ _BUCKETS = 40
 class Summary(NamedTuple):
     """The figures of a spool with batches.
 
-    ``span_s`` is the time from the oldest to the newest batch in seconds. ``rate`` is bytes a second over ``rate_s``
-    seconds before the newest batch; both are 0 where all batches have one time. ``cap`` is the SDK's limit in bytes, or
-    None. ``silent_s`` is the time since the newest batch. ``full_in_s`` is the time in seconds until the SDK deletes
-    the oldest batch at this rate: 0 where it does so now, None where nothing is being written. ``bytes_over_time`` has
-    the bytes of equal parts of the span.
+    ``span_s`` is the time from the oldest to the newest batch in seconds. ``rate`` is bytes a second over the
+    ``rate_s`` seconds before the newest batch; both are 0 if all batches have the same time. ``cap`` is the SDK's limit
+    in bytes, or None. ``silent_s`` is the time since the newest batch. ``full_in_s`` is the time in seconds until the
+    SDK deletes the oldest batch at this rate. It is 0 at the limit, and None if no run writes. ``bytes_over_time`` has
+    the bytes of equal parts of the time range.
     """
 
     span_s: float
@@ -46,7 +46,7 @@ def summarise(entries: Sequence[Entry], *, cap: int | None, now_ns: int) -> Summ
     first, last = times[0], times[-1]
     total = sum(entry.size for entry in entries)
     rate_ns = min(last - first, _RATE_SPAN_S * 10**9)
-    # The batch at the very beginning of that time holds the records of the time before.
+    # The batch at the start of that time has records of the time before.
     recent = sum(entry.size for entry, at in zip(entries, times, strict=True) if last - rate_ns < at)
     rate = recent * 1e9 / rate_ns if rate_ns else 0.0
     silent_s = (now_ns - last) / 1e9

@@ -1,4 +1,4 @@
-"""All that can be seen of a spool from outside, without a change: for ``status``."""
+"""A read-only survey of a spool, for ``status``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from cirron_spool.spool.snapshots import Snapshots, find_snapshots
 
 
 class Survey(NamedTuple):
-    """A spool and the places beside it.
+    """The state of a spool, its quarantine and its snapshots.
 
-    ``entries`` are the batches, oldest first. ``irregular`` are named like batches but are no regular files. ``cap``
-    and ``free_bytes`` are bytes; ``free_bytes`` is None where the file system does not say. ``unwritable`` is a line
-    for a person, or empty, and so is ``quarantine_problem``.
+    ``entries`` are the batches, oldest first. ``irregular`` entries have a batch's name, but are no regular files.
+    ``cap`` is the SDK's limit in bytes. ``free_bytes`` is the free disk space, or None if unknown. ``unwritable`` and
+    ``quarantine_problem`` are lines for a person, or empty.
     """
 
     directory: Path
@@ -49,7 +49,7 @@ class Survey(NamedTuple):
 
 
 def survey(directory: Path) -> Survey:
-    """Look at the spool in ``directory``. Blocking. Raises SpoolError where it cannot be read."""
+    """Survey the spool in ``directory``. Blocking. Raises SpoolError if it cannot be read."""
     with SpoolDirectory(directory) as spool:
         exists = spool.open()
         entries = spool.entries() if exists else []
