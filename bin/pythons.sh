@@ -35,3 +35,10 @@ that_run() {
         if version=$(python_version "$python"); then printf '%s\t%s\n' "$version" "$python"; fi
     done | awk -F '\t' '!seen[$1]++' | sort -t . -k 1,1nr -k 2,2nr
 }
+
+# folders_of: joins the folders of such Pythons with colons; of a virtual environment, that of the Python behind it.
+folders_of() {
+    while read -r python; do
+        "$python" -I -c 'import sys; print(sys.base_prefix + "/bin", end=":")' </dev/null
+    done
+}
