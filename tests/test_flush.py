@@ -338,8 +338,8 @@ async def test_a_redirect_is_shown_and_not_followed(spool: Path) -> None:
     assert [request.method for request in server.uploads] == ["POST"]
     [failed] = [event for event in events if isinstance(event, Failed)]
     assert failed.hint == (
-        f"The server redirects to {elsewhere.url}/\\x1b[2Jin. Redirects are never followed: set apiUrl to where "
-        "the platform really is."
+        f"The server redirects to {elsewhere.url}/\\x1b[2Jin. Redirects are never followed. Set apiUrl to the "
+        "address of the platform."
     )
 
 
@@ -811,7 +811,7 @@ async def test_neither_a_lock_nor_a_record_can_be_had(
     events: list[FlushEvent] = []
     with ScriptedServer() as server:
         result = await flush(server, spool, on_event=events.append)
-    said = f"{spool} cannot be locked: {os.strerror(number)}. Do not flush it twice at once."
+    said = f"{spool} cannot be locked: {os.strerror(number)}. Do not run two flushes on it at the same time."
     assert [event.message for event in events if isinstance(event, Warned)] == [said]
     assert (result.uploaded, result.exit_code) == (2, 0)
 
@@ -993,7 +993,7 @@ class AsynchronousListener:
         ({"timeout_ms": 0}, "timeout_ms must be a whole number from 1"),
         ({"api_url": "ftp://127.0.0.1"}, "is not a web address"),
         ({"api_url": "http://127.0.0.1/?a=b"}, "must not hold a user, a password, a query"),
-        ({"token": "a b"}, "holds control characters, blanks"),
+        ({"token": "a b"}, "has characters that are not allowed"),
         # Of another type: an option that was given is never passed over for a lower place.
         ({"api_url": URL("http://127.0.0.1")}, "api_url must be a text, not URL"),
         ({"token": b"sk-bytes"}, "token must be a text, not bytes"),

@@ -180,7 +180,7 @@ def _to_text(document: Document, path: Path) -> str:
                 return text
     except RecursionError:
         raise ConfigError(f"{where} is nested too deeply to be changed. Correct it.") from None
-    raise ConfigError(f"{where} would become larger than a configuration can be. Correct it.")
+    raise ConfigError(f"{where} would become too large for a configuration. Correct it.")
 
 
 def _auth_in(document: Document) -> Document:

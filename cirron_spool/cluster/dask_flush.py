@@ -106,7 +106,7 @@ class DaskFlush:
         self._roots = [str(here / root) for root in roots]
         self._directories = [str(here / directory) for directory in directories]
         if not (self._roots or self._directories):
-            raise ConfigError("There is no place to look for spools. Pass roots or directories.")
+            raise ConfigError("There is no folder to search for spools. Pass roots or directories.")
         self._scheduler = scheduler
         self._cross_file_systems = cross_file_systems
         self._token = token

@@ -126,7 +126,7 @@ def make_coordinator(
             raise ConfigError(f"A watch has no {option}.")
     places = Places(_paths("roots", roots), _paths("directories", directories), cross_file_systems)
     if not (places.roots or places.directories):
-        raise ConfigError("There is no place to look for spools. Pass roots or directories.")
+        raise ConfigError("There is no folder to search for spools. Pass roots or directories.")
     own = Client(
         api_url=api_url,
         token=token,

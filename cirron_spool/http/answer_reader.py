@@ -27,7 +27,7 @@ _VERSIONS = frozenset({(1, 0), (1, 1)})
 # Statuses whose answers have no body, whatever their headers announce.
 _WITHOUT_BODY = frozenset({101, 204, 304})
 _NOT_HTTP = NoAnswer("the answer is not HTTP/1.0 or HTTP/1.1")
-_UNKNOWN_FRAMING = NoAnswer("the answer does not say in a known way where it ends")
+_UNKNOWN_FRAMING = NoAnswer("the framing of the answer is unknown or ambiguous")
 _BROKEN_CHUNKS = NoAnswer("the answer is not HTTP: its chunks are broken")
 
 

@@ -89,14 +89,14 @@ def translate(
         return NoAnswer(f"the address {peer} cannot be used", fatal=True, hint=_CHECK_URL)
     text = _errno_text(error)
     if proxy is not None and not connected:
-        return NoAnswer(f"the proxy {shown} made no connection: {text or 'it ended the conversation'}")
+        return NoAnswer(f"the proxy {shown} did not connect: {text or 'it closed the connection'}")
     return NoAnswer(text or _connection_end(error, sent=sent))
 
 
 def _answer_fault(error: BaseException, proxy: str) -> str:
     """The fault in a started answer; empty without one."""
     if isinstance(error, ParserError):
-        return "the answer is not HTTP from some point on"
+        return "a part of the answer is not HTTP"
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the answer was cut"
     if isinstance(error, aiohttp.ClientResponseError):
@@ -182,7 +182,7 @@ def _tls_failure(error: ssl.SSLError, peer: str) -> NoAnswer:
     elif reason in _NO_COMMON_VERSION:
         text, hint = f"{peer} and this machine have no TLS version in common", _CHECK_URL
     elif reason in _WANTS_A_CERTIFICATE:
-        text, hint = f"{peer} asks for a certificate of the client's, which is not supported", _CHECK_URL
+        text, hint = f"{peer} asks for a client certificate, which is not supported", _CHECK_URL
     elif reason == "TLSV1_UNRECOGNIZED_NAME":
         text, hint = f"{peer} does not know this host name", _CHECK_URL
     else:

@@ -73,7 +73,7 @@ def _ask_system(host: str, port: int, family: int) -> list[ResolveResult]:
     except UnicodeError:
         raise socket.gaierror(socket.EAI_NONAME, "Not a valid host name") from None
     if not found:
-        raise socket.gaierror(socket.EAI_NONAME, "No address of a known kind")
+        raise socket.gaierror(socket.EAI_NONAME, "No address of a supported family")
     return [_result(host, *entry) for entry in found]
 
 

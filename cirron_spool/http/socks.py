@@ -44,7 +44,7 @@ _REPLIES = {
     0x04: ("the host cannot be reached", False),
     0x05: ("the connection was refused", False),
     0x06: ("the host is too far away", False),
-    0x07: ("it makes no connections", True),
+    0x07: ("it does not support connections", True),
     0x08: ("it does not know this kind of address", True),
     0x5B: ("it refused or failed", False),
 }

@@ -39,7 +39,7 @@ PRODUCT = f"cirron-spool/{__version__}"
 
 _COMMON_HEADERS = {"User-Agent": PRODUCT, "Accept": "application/json", "Accept-Encoding": "identity"}
 
-_UNSOLICITED = NoAnswer("the server talks without being asked")
+_UNSOLICITED = NoAnswer("the server sent bytes before the request")
 
 
 @dataclass(frozen=True, slots=True)

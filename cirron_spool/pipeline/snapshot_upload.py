@@ -118,7 +118,7 @@ class SnapshotUpload:
             return SnapshotFolder(path)
         if not is_named:
             self._warn(
-                f"No snapshots were looked for: they lie beside a directory named {SPOOL_NAME}, "
+                f"Snapshots were not searched: they are beside a directory named {SPOOL_NAME}, "
                 f"and {printable(str(self._spool))} has another name."
             )
         return None
@@ -249,7 +249,7 @@ class SnapshotUpload:
         if found.ignored:
             entries = count(len(found.ignored), "entry", "entries")
             self._warn(
-                f"Left alone among the snapshots: {entries}, such as {printable(found.ignored[0])}. "
+                f"Ignored beside the snapshots: {entries}, such as {printable(found.ignored[0])}. "
                 "Only regular files below a span's identifier are snapshots."
             )
 

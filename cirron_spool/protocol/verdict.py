@@ -273,7 +273,7 @@ def _retry(answer: Answer, failed: str, now: datetime) -> Verdict:
         moment = (now + timedelta(seconds=asked_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
         when = f"Run the flush again after {moment} (in {asked_s:.0f} s), as the server asks."
     except OverflowError:
-        when = "The server asks for a wait beyond the calendar. Ask its operators, then run the flush again."
+        when = "The server asks for a wait beyond the year 9999. Ask its operators, then run the flush again."
     return Verdict(
         Action.STOP,
         answer.status,
@@ -334,7 +334,7 @@ def _unexpected_hint(answer: Answer) -> str:
     if 300 <= answer.status <= 399:
         location = _cut(answer.header("Location"), answer.secrets)
         where = f" to {location}" if location else ""
-        return f"The server redirects{where}. Redirects are never followed: set apiUrl to where the platform really is."
+        return f"The server redirects{where}. Redirects are never followed. Set apiUrl to the address of the platform."
     if answer.status == 407:
         proxy = f"The proxy {printable(answer.proxy)}" if answer.proxy else "A proxy"
         source = printable(answer.proxy_source) or "HTTPS_PROXY or HTTP_PROXY"

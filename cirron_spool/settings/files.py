@@ -140,7 +140,7 @@ def _read(
     if text is None:
         raise not_a_file
     if len(text) > LARGEST_BYTES:
-        raise UnusableFileError(f"{where} is larger than a configuration can be", _CORRECT)
+        raise UnusableFileError(f"{where} is too large for a configuration", _CORRECT)
     try:
         return parse(text), status
     except (ValueError, RecursionError):

@@ -69,7 +69,7 @@ def write_tokens(path: Path, tokens: Document) -> None:
     )
     # Some backends accept a value and do not store it.
     if read_tokens(path) != tokens:
-        raise ConfigError(f"The keyring does not keep what it is given. Choose another one, {_BACK_TO_FILE}.")
+        raise ConfigError(f"The keyring does not store the tokens. Choose another keyring, {_BACK_TO_FILE}.")
 
 
 def _read_entry(path: Path) -> str | None:

@@ -83,7 +83,7 @@ def load_settings(
         config_path=layers.json_path or _NO_FILE,
         warnings=(
             *(
-                f"{problem.what}. Going on without it, to {base} ({address.origin})."
+                f"{problem.what}. The file is ignored. Batches go to {base} ({address.origin})."
                 for problem in layers.unusable
             ),
             *layers.warnings,

@@ -59,7 +59,7 @@ def find_spool(
         problem = error.what
     if found is None or found == "":
         path = _below(".cirron", DEFAULT)
-        warning = f"{problem}. The spool is looked for in {printable(str(path))}." if problem else ""
+        warning = f"{problem}. The spool is expected in {printable(str(path))}." if problem else ""
         return Place(path, DEFAULT, warning)
     if not isinstance(found, str):
         raise ConfigError(f"{origin} is not a text. Correct it, or pass --dir the spool directory.")

@@ -285,9 +285,7 @@ def _check_text(value: object, origin: Origin) -> str:
 def check_token(token: str, place: str, *, remedy: str = "Set it again, or run cirron auth login.") -> str:
     """Return ``token`` if it is valid in a header. The ConfigError names ``place``, not the token."""
     if not token or not token.isascii() or any(not 0x21 <= ord(char) <= 0x7E for char in token):
-        raise ConfigError(
-            f"The token from {place} holds control characters, blanks or letters that no token has. {remedy}"
-        )
+        raise ConfigError(f"The token from {place} has characters that are not allowed in a token. {remedy}")
     return token
 
 

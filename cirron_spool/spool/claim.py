@@ -58,10 +58,13 @@ class Claim:
                 claim.release()
                 raise lacking from None
             if trouble is not None:
-                return claim, f"{shown} cannot be locked: {reason(trouble)}. Do not flush it twice at once."
+                return (
+                    claim,
+                    f"{shown} cannot be locked: {reason(trouble)}. Do not run two flushes on it at the same time.",
+                )
             return (
                 claim,
-                f"{shown} has no owner record: {reason(error)}. Do not flush it from two machines at once.",
+                f"{shown} has no owner record: {reason(error)}. Do not flush it from two machines at the same time.",
             )
         except BaseException:
             claim.release()
@@ -86,13 +89,13 @@ class Claim:
         except OwnedError as error:
             raise SpoolBusyError(
                 f"{self._shown} was taken over by {error.owner if error.owner.process else 'another cirron-spool'}: "
-                "this process had not renewed its lease. Nothing is lost. Run this again once that one has ended."
+                "this process had not renewed its lease. Nothing is lost. Run this again after the end of that process."
             ) from None
         except OSError as error:
             if lease.is_acquired and not lease.is_trusted:
                 raise SpoolBusyError(
                     f"The lease on {self._shown} cannot be renewed: {reason(error)}. Another machine may work on it. "
-                    "Nothing is lost. Run this again once the file system is well."
+                    "Nothing is lost. Run this again when the file system works."
                 ) from None
 
     def release(self, *, remove: bool = True) -> None:

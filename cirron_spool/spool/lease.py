@@ -157,7 +157,7 @@ class Lease:
             if now_last is not None and now_last[1].owner.key == owner.key:
                 return self._move_up(successor, name)
             self._files.remove(successor)
-        raise OSError(errno.EBUSY, "its owner record changes all the time")
+        raise OSError(errno.EBUSY, "its owner record changes constantly")
 
     def _move_up(self, name: str, former: str) -> str:
         """Rename the last record to the first one, which removes the older ones. Returns its new name."""

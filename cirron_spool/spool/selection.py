@@ -124,7 +124,7 @@ def _odd(number: int, name: str) -> str:
     future = (
         f"{count(number, 'batch')}, such as {name}, {'has' if number == 1 else 'have'} a time in the future."
     )
-    return f"{future} Check the clock: by it the age of a batch is computed."
+    return f"{future} Check the clock, which decides the age of a batch."
 
 
 def _blocked(name: str, size: int, bound: int) -> str:

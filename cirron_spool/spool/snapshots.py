@@ -64,7 +64,7 @@ def snapshots_left(spool: Path) -> str:
     """A warning with the number of snapshots that belong to ``spool``, or an empty string. Blocking."""
     found = find_snapshots(spool)
     return (
-        f"Snapshots stay behind: {found}. Run a flush with --snapshots to upload them."
+        f"Snapshots are not uploaded: {found}. Run a flush with --snapshots to upload them."
         if found is not None
         else ""
     )

@@ -158,7 +158,7 @@ async def test_a_rotated_token_is_used_and_saved_whatever_stands_beside_it(
         (
             Answer(302, headers=[("Location", "https://sso.example/?t=refresh-0")]),
             "HTTP 302 Found.",
-            "The server redirects to https://sso.example/?t=…. Redirects are never followed: set apiUrl to …",
+            "The server redirects to https://sso.example/?t=…. Redirects are never followed. Set apiUrl to …",
         ),
     ],
 )
@@ -174,7 +174,7 @@ async def test_what_the_server_says_about_a_renewal_is_told_without_the_tokens(
     [failed] = [event for event in events if isinstance(event, Failed)]
     assert f"could not be renewed: {message}" in failed.message
     assert ".." not in failed.message
-    assert failed.hint.replace("where the platform really is.", "…") == hint
+    assert failed.hint.replace("the address of the platform.", "…") == hint
 
 
 async def test_a_token_of_one_letter_garbles_no_sentence(spool: Path, config: Path) -> None:

@@ -467,7 +467,7 @@ SAVED = {"token": "sk-long-lived"}
         (POWERSHELL[:-1], "Error: Cannot read the token from standard input: it is not text. Pipe it: "),
         (b"sk-\xff\xfe-long", "Error: Cannot read the token from standard input: it is not text. Pipe it: "),
         (b"s" * 70_000, "Error: There is more than a token in standard input. Pipe it: "),
-        (b"sk-long-lived\nsk-second\n", "Error: The token from standard input holds control characters"),
+        (b"sk-long-lived\nsk-second\n", "Error: The token from standard input has characters that are not allowed"),
     ],
     ids=["utf-8 mark", "utf-16", "half a character", "bytes", "long", "two"],
 )
@@ -564,7 +564,7 @@ def test_a_login_replaces_an_auth_that_is_no_object(home: Path, auth: object) ->
 
 
 def test_a_remedy_helps_where_the_token_came_from(home: Path) -> None:
-    line = "The token from CIRRON_API_KEY holds control characters, blanks or letters that no token has."
+    line = "The token from CIRRON_API_KEY has characters that are not allowed in a token."
     done = run_cli("auth", "status", home=home, env={"CIRRON_API_KEY": "sk-long-lived\n"})
     assert (done.returncode, done.stderr) == (2, f"Error: {line} Set it again.\n")
 

@@ -217,7 +217,7 @@ def test_get_of_an_unset_setting(tmp_path: Path) -> None:
         ({"apiUrl": "http://far.example"}, "apiUrl", "apiUrl in {file} is 'http://far.example': credentials are not"),
         ({"allowHttp": "yes"}, "allowHttp", "allowHttp in {file} is not true or false."),
         ({"token": ["x"]}, "token", "token in {file} is not a text."),
-        ({"token": "a b"}, "token", "The token from {file} (key token) holds control characters"),
+        ({"token": "a b"}, "token", "The token from {file} (key token) has characters that are not allowed"),
         ({"auth": 7}, "token", "auth in {file} is not an object."),
         ({"auth": {"accessToken": 7}}, "auth.accessToken", "auth.accessToken in {file} is not a text."),
         ({"auth": {"expiresAt": "soon"}}, "auth.expiresAt", "auth.expiresAt in {file} is not a time"),
@@ -430,8 +430,8 @@ def test_a_token_is_read_from_standard_input(tmp_path: Path) -> None:
     [
         ("", "There is no token in standard input. Pipe it: cirron config set token < token.txt."),
         ("\n \n", "There is no token in standard input."),
-        (f"{LONG}\n{LONG}", "The token from standard input holds control characters"),
-        ("sk-\x1b[31m", "The token from standard input holds control characters"),
+        (f"{LONG}\n{LONG}", "The token from standard input has characters that are not allowed"),
+        ("sk-\x1b[31m", "The token from standard input has characters that are not allowed"),
     ],
 )
 def test_standard_input_without_a_token(tmp_path: Path, text: str, line: str) -> None:
@@ -812,7 +812,7 @@ def test_a_file_near_the_limit_is_kept_readable_or_refused(tmp_path: Path) -> No
         file.write_text(text)
         done = config(tmp_path, "set", "timeout", "30s")
         if spare == 10:
-            assert refused(done) == f"{file} would become larger than a configuration can be. Correct it."
+            assert refused(done) == f"{file} would become too large for a configuration. Correct it."
             assert file.read_text() == text
         else:
             assert done.returncode == 0

@@ -221,9 +221,9 @@ def test_with_a_key_at_hand_it_is_a_warning(tmp_path: Path, make: Callable[[Path
     assert done.stdout.startswith("Uploaded: 1")
     warnings = done.stderr.splitlines()
     assert all(line.startswith("Warning: ") and str(file) in line for line in warnings)
-    assert warnings[-1].endswith(f". Going on without it, to {url} (CIRRON_API_ENDPOINT).")
+    assert warnings[-1].endswith(f". The file is ignored. Batches go to {url} (CIRRON_API_ENDPOINT).")
     if make is broken_toml:
-        assert warnings[0].endswith(f"The spool is looked for in {here}/.cirron/spool.")
+        assert warnings[0].endswith(f"The spool is expected in {here}/.cirron/spool.")
     assert len(warnings) == (2 if make is broken_toml else 1)
     assert file.is_dir() == (make is folder)
 
@@ -250,7 +250,7 @@ def test_the_address_that_a_key_goes_to_is_named(tmp_path: Path) -> None:
     # The refused proxy keeps the key on this machine.
     done = flush(home, "--retries", "0", cwd=here, CIRRON_API_KEY=KEY, HTTPS_PROXY="http://127.0.0.1:9")
     assert done.returncode in (1, 4)
-    assert "Going on without it, to https://api.cirron.com (the default)." in done.stderr
+    assert "The file is ignored. Batches go to https://api.cirron.com (the default)." in done.stderr
 
 
 def test_the_sdks_address_holds_where_the_other_file_is_broken(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_the_sdks_address_holds_where_the_other_file_is_broken(tmp_path: Path) -
         assert len(server.uploads) == 1
         url = server.url
     assert done.returncode == 0
-    assert f"Going on without it, to {url} (api_endpoint in {file})." in done.stderr
+    assert f"The file is ignored. Batches go to {url} (api_endpoint in {file})." in done.stderr
 
 
 # -- no home, and other users ------------------------------------------------------------------------------------
@@ -326,7 +326,7 @@ def test_another_user_with_a_key(shared: Path, kind: str) -> None:
     assert len(lines) == warned
     if warned:
         assert str(home) in lines[0]
-        assert lines[0].endswith(f"Going on without it, to {url} (CIRRON_API_ENDPOINT).")
+        assert lines[0].endswith(f"The file is ignored. Batches go to {url} (CIRRON_API_ENDPOINT).")
 
 
 @pytest.mark.thorough
@@ -463,7 +463,7 @@ def test_a_flag_is_called_what_it_is_called_here(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("two words")
     for args, named in (
         (["--api-url", "api.cirron.com"], "--api-url is not a web address: 'api.cirron.com'. Set it to one like https://api.cirron.com."),
-        (["--token-file", "t.txt"], "The token from --token-file t.txt holds "),
+        (["--token-file", "t.txt"], "The token from --token-file t.txt has "),
         (["--timeout", "99999999999"], "--timeout needs a time from 1ms to 24h"),
     ):  # fmt: skip
         done = flush(tmp_path, *args, CIRRON_API_KEY=KEY)

@@ -188,7 +188,7 @@ def test_without_the_flag_it_is_named(spool: Path) -> None:
         assert puts(server) == []
     assert done.lines == ["Uploaded: 1  Failed: 0  Skipped: 0"]
     assert done.stderr == (
-        f"Warning: Snapshots stay behind: 1 file in {spool.parent / 'snapshots'}. "
+        f"Warning: Snapshots are not uploaded: 1 file in {spool.parent / 'snapshots'}. "
         "Run a flush with --snapshots to upload them.\n"
     )
 

@@ -330,7 +330,7 @@ FAULTS = {
     "host": (refusal(4), "cannot connect to api.spool.test:443: the host cannot be reached", LATER),
     "refused": (refusal(5), "cannot connect to api.spool.test:443: the connection was refused", LATER),
     "too far": (refusal(6), "cannot connect to api.spool.test:443: the host is too far away", LATER),
-    "command": (refusal(7), "cannot connect to api.spool.test:443: it makes no connections", STOP),
+    "command": (refusal(7), "cannot connect to api.spool.test:443: it does not support connections", STOP),
     "kind": (refusal(8), "cannot connect to api.spool.test:443: it does not know this kind of address", STOP),
 }
 

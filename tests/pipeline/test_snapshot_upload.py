@@ -301,7 +301,7 @@ async def test_other_entries_are_left_alone(spool: Path) -> None:
         assert keys_put(server) == [key]
     assert (counts(result).uploaded, result.exit_code) == (1, 0)
     assert len(result.warnings) == 1
-    assert result.warnings[0].startswith("Left alone among the snapshots: 8 entries, such as ")
+    assert result.warnings[0].startswith("Ignored beside the snapshots: 8 entries, such as ")
     assert "\n" not in result.warnings[0]
 
 
@@ -475,8 +475,8 @@ async def test_a_spool_of_another_name_says_that_there_is_nothing_beside_it(tmp_
         result = await flush(server, place, on_event=events.append)
         assert puts(server) == []
     assert (result.uploaded, result.exit_code) == (1, 0)
-    assert [event.message[:29] for event in events if isinstance(event, Warned)] == [
-        "No snapshots were looked for:"
+    assert [event.message[:28] for event in events if isinstance(event, Warned)] == [
+        "Snapshots were not searched:"
     ]
 
 

@@ -516,11 +516,11 @@ def test_without_a_valid_date_of_its_own_our_clock_counts(date: str) -> None:
         ),
         (
             "9" * 17,
-            "The server asks for a wait beyond the calendar. Ask its operators, then run the flush again.",
+            "The server asks for a wait beyond the year 9999. Ask its operators, then run the flush again.",
         ),
         (
             "9" * 40,
-            "The server asks for a wait beyond the calendar. Ask its operators, then run the flush again.",
+            "The server asks for a wait beyond the year 9999. Ask its operators, then run the flush again.",
         ),
     ],
 )
@@ -728,7 +728,7 @@ def test_what_is_called_a_redirect(status: int) -> None:
     verdict = judged(answer(status, headers={"Location": "https://elsewhere.example/"}))
     redirect = (
         "The server redirects to https://elsewhere.example/. "
-        "Redirects are never followed: set apiUrl to where the platform really is."
+        "Redirects are never followed. Set apiUrl to the address of the platform."
     )
     assert verdict.hint == (redirect if 300 <= status < 400 else "Check apiUrl; nothing was deleted.")
 

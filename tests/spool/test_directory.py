@@ -488,7 +488,10 @@ def test_permissions_of_the_directory(shared: Path) -> None:
         with pytest.raises(SpoolError, match=f"No write permission on {shared}") as caught:
             spool.check_writable()
         assert caught.value.exit_code == 1
-        assert spool.lock() == f"{shared} cannot be locked: Permission denied. Do not flush it twice at once."
+        assert (
+            spool.lock()
+            == f"{shared} cannot be locked: Permission denied. Do not run two flushes on it at the same time."
+        )
     shared.chmod(0o777)
     with as_user(NOBODY), SpoolDirectory(shared) as spool:
         assert spool.open()
@@ -752,7 +755,9 @@ def test_a_spool_that_cannot_be_claimed_is_a_warning(
         (folder / LOCK_NAME).touch()
     _refuse(monkeypatch, "open", code)
     _refuse(monkeypatch, "write", code)
-    expected = f"{folder} cannot be locked: {os.strerror(code)}. Do not flush it twice at once."
+    expected = (
+        f"{folder} cannot be locked: {os.strerror(code)}. Do not run two flushes on it at the same time."
+    )
     assert spool.lock() == expected
     spool.unlock()
 

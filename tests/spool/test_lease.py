@@ -353,7 +353,8 @@ def test_a_full_disk_stops_nothing_and_the_lease_comes_with_the_room(
             time.pass_by(RENEW_S)
             spool.ensure_claim()
         assert said == (
-            f"{tmp_path} has no owner record: {os.strerror(errno.ENOSPC)}. Do not flush it from two machines at once."
+            f"{tmp_path} has no owner record: {os.strerror(errno.ENOSPC)}. "
+            "Do not flush it from two machines at the same time."
         )
         assert not (tmp_path / RECORD_NAME).exists()
         time.pass_by(RENEW_S)

@@ -147,7 +147,7 @@ def test_an_age_warns_of_batches_of_the_future(tmp_path: Path, option: str) -> N
     hour = by(timedelta(hours=1))
     assert inspect_spool(tmp_path, selection=hour).warnings == ()
     name = write_batch(tmp_path, now + 3600 * SECOND, "cc", b"{}").name
-    said = f"1 batch, such as {name}, has a time in the future. Check the clock: by it the age of a batch is computed."
+    said = f"1 batch, such as {name}, has a time in the future. Check the clock, which decides the age of a batch."
     assert inspect_spool(tmp_path, selection=hour).warnings == (said,)
     # A date is compared without this machine's clock.
     moment = by(datetime.now(UTC))

@@ -1,4 +1,4 @@
-"""Snapshots that stay behind are counted and said, once, and never in the way."""
+"""A flush warns once of snapshots that are not uploaded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def lay(output: Path, *spans: str, kinds: tuple[str, ...] = KINDS) -> Path:
 
 
 def message(count: str, folder: Path) -> str:
-    return f"Snapshots stay behind: {count} in {folder}. Run a flush with --snapshots to upload them."
+    return f"Snapshots are not uploaded: {count} in {folder}. Run a flush with --snapshots to upload them."
 
 
 @pytest.fixture
