@@ -105,7 +105,7 @@ def train(seconds: float) -> None:
         epoch += 1
     ci.shutdown()
 
-    print(f"{epoch} epochs on {len(x)} points: loss {loss:.3f}, {right:.1%} told apart")
+    print(f"{epoch} epochs on {len(x)} points: loss {loss:.3f}, {right:.1%} classified correctly")
 
 
 if __name__ == "__main__":

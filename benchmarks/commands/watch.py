@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     options.add_where(parser)
     numbers = (
         ("--idle-seconds", 20, "seconds of the idle watches"),
-        ("--sdk-seconds", 5, "seconds in which the SDK writes, at a pace and then at full speed"),
+        ("--sdk-seconds", 5, "seconds in which the SDK writes, at a fixed rate and then at full speed"),
         ("--hours", 168, "virtual hours, 6 or more"),
         ("--speed", 14_400, "SPEED of the clock in the simulated week"),
     )
@@ -99,7 +99,7 @@ def _delay(session: Session, sink: SinkClient, pace_s: float) -> None:
         f"from sealing to arrival, the SDK at {how}: median {statistics.median(delays):.3f} s, "
         f"worst {max(delays):.3f} s; {len(sealed_ns):,} sealed, {len(delays):,} arrived, {spool.evicted:,} evicted"
     )
-    name = "watch delay" if not pace_s else "watch delay at a pace"
+    name = "watch delay" if not pace_s else "watch delay at a fixed rate"
     session.record(f"{name}: worst s", max(delays))
 
 

@@ -39,8 +39,7 @@ REFRESH_PATH = "/api/cli/auth/refresh"
 _RENEW_BEFORE = timedelta(minutes=5)
 # The shortest time between two renewals by expiry, so that a short-lived token is not renewed for each batch.
 _BETWEEN_RENEWALS = timedelta(minutes=1)
-# Seconds that a cancelled flush waits for the answer to a renewal. A flush has five seconds to end, and the batch in
-# flight uses four.
+# Seconds that a cancelled flush waits for a renewal. It must end within five, and the batch in flight uses four.
 _ROTATION_GRACE_S = 0.8
 
 # Remembered old tokens. After failed saves, the file may have one of them.

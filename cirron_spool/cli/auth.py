@@ -92,8 +92,8 @@ def _status_lines(settings: Settings, account: Account) -> list[str]:
 
 def expiry_of(account: Account) -> datetime | None:
     """The end of the token: as the platform says, else as the login has it."""
-    told = account.identity.expires_at if account.identity is not None else None
-    return told or account.credentials.expires_at
+    reported = account.identity.expires_at if account.identity is not None else None
+    return reported or account.credentials.expires_at
 
 
 def account_warnings(settings: Settings, account: Account) -> list[str]:

@@ -11,7 +11,7 @@ from cirron_spool.settings.origin import Origin
 from cirron_spool.text import printable
 
 _HEADS = ("Setting", "Value", "Origin", "Overrides")
-# On a narrow terminal a column is shortened to so many characters, then the last columns are left out.
+# Shortest column on a narrow terminal. If that is not enough, the last columns are left out.
 _NARROWEST = 8
 # Keys of the SDK's file that other settings stand for. They are shown where they are set.
 _ALIASES = ("api_endpoint", "api_key")

@@ -77,7 +77,7 @@ class ManyOnDask(ManyFlush):
 
 
 def _silence_dask() -> None:
-    """Keep Dask's own lines, and its tracebacks, out of standard error: each error is told in one line."""
+    """Keep the log lines and tracebacks of Dask out of standard error. Each error has one line."""
     for name in [*logging.root.manager.loggerDict]:
         if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)

@@ -12,8 +12,8 @@ def grid(
 ) -> Iterator[str]:
     """Rows in a box; ``sides`` has ``<`` or ``>`` for each column. Never cut and never wrapped where ``columns`` is 0.
 
-    On a terminal of so many columns, cells of columns to the left are shortened to ``shortest`` characters, the first
-    column first. Where that is not enough, the frame and then columns from the right are left out.
+    On a terminal with ``width`` columns, cells of columns to the left are shortened to ``shortest`` characters, the
+    first column first. Where that is not enough, the frame and then columns from the right are left out.
     """
     widths = [max(len(head), *(len(row[column]) for row in rows)) for column, head in enumerate(heads)]
     framed = True

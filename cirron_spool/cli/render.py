@@ -52,7 +52,7 @@ def table(
 ) -> Iterator[str]:
     """Rows in a box, the middle column to the right. Never cut and never wrapped where ``columns`` is 0.
 
-    On a terminal of so many columns the last cells are shortened in the middle. On a very narrow one the first
+    On a terminal with ``columns`` columns, the last cells are shortened in the middle. On a very narrow one the first
     column is left out.
     """
     widths = [max(len(head), *(len(row[column]) for row in rows)) for column, head in enumerate(heads)]
@@ -132,7 +132,7 @@ def lines_beside(inventory: Inventory, aside: Sequence[Rejection], listing: str)
 
 
 def left_out(number: int) -> str:
-    """The line about so many batches that a selection left out."""
+    """The line about the batches that a selection left out."""
     return f"Left out by the selection: {count(number, 'file')}"
 
 

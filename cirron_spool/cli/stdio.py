@@ -52,7 +52,7 @@ def write_now(stream: TextIO, text: str) -> None:
         rest = text.encode("utf-8", "backslashreplace")
         give_up = time.monotonic() + _PATIENCE_S
         while rest and poll.poll(max(0, (give_up - time.monotonic()) * 1000)):
-            # A pipe that is ready takes so many bytes without making us wait.
+            # A ready pipe accepts this many bytes without a wait.
             rest = rest[os.write(stream.fileno(), rest[: select.PIPE_BUF]) :]
 
 

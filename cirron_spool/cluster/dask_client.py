@@ -20,7 +20,7 @@ from cirron_spool.text import count, printable
 if TYPE_CHECKING:
     from distributed import Client
 
-# A connection that does not close is left after so many seconds.
+# Longest wait for a connection to close.
 _CLOSE_S = 2.0
 
 

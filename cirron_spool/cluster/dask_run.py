@@ -33,7 +33,7 @@ from cirron_spool.text import printable
 if TYPE_CHECKING:
     from distributed import Client
 
-# Tasks that are submitted together: the event loop serves nothing else meanwhile.
+# Tasks that are submitted together. A submit blocks the event loop.
 _TASKS_A_BATCH = 200
 # Further tries of a task that raised: the next worker may have the package that this one lacks.
 _RETRIES = 2

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class DaskSpool:
-    """A spool that was ``found``. ``attempts`` has the uploads that each attempt has told, by the attempt's name.
+    """A spool that was ``found``. ``attempts`` has the reported uploads of each attempt, by its name.
 
     ``hosts`` are those that see it, empty where all do. ``future`` is its task, None without one. ``tries`` counts its
     tasks behind the first. ``report`` is that of the last attempt.
@@ -38,12 +38,12 @@ class DaskSpool:
 
     def note(self, attempt: str, event: Uploaded) -> None:
         """Count an upload of an attempt."""
-        told = self.attempts[attempt]
+        reported = self.attempts[attempt]
         self.attempts[attempt] = replace(
-            told,
-            uploaded=told.uploaded + 1,
-            bytes_read=told.bytes_read + event.size,
-            bytes_sent=told.bytes_sent + event.sent,
+            reported,
+            uploaded=reported.uploaded + 1,
+            bytes_read=reported.bytes_read + event.size,
+            bytes_sent=reported.bytes_sent + event.sent,
         )
 
     def begin(self, attempt: str) -> bool:
@@ -54,17 +54,17 @@ class DaskSpool:
         return True
 
     def result(self) -> FlushResult:
-        """The result, with the uploads that lost attempts had told."""
+        """The result, with the reported uploads of lost attempts."""
         result = self._of_last_attempt()
-        for attempt, told in self.attempts.items():
-            if attempt != self.attempt and told.uploaded:
-                result = joined(told, result)
+        for attempt, reported in self.attempts.items():
+            if attempt != self.attempt and reported.uploaded:
+                result = joined(reported, result)
         return result
 
     def _of_last_attempt(self) -> FlushResult:
         path, report = self.found.path, self.report
         if report is None:
-            uploaded = sum(told.uploaded for told in self.attempts.values())
+            uploaded = sum(reported.uploaded for reported in self.attempts.values())
             return nothing_sent(path, max(0, self.found.batches - uploaded))
         if report.error is not None:
             return failed_result(path, self.found.batches, report.error)

@@ -26,7 +26,7 @@ from cirron_spool.spool.discovery import FoundSpool
 
 # The topic of the messages of all runs: the scheduler keeps the last thousand of a topic.
 TOPIC = "cirron-spool"
-# Uploads of so many seconds are told together.
+# Seconds of uploads that are reported together.
 _TELL_S = 0.25
 # One semaphore a worker for all runs: each has a timer that renews its leases.
 _SEMAPHORES: WeakKeyDictionary[Worker, Semaphore] = WeakKeyDictionary()

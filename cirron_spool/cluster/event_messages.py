@@ -21,7 +21,7 @@ _KINDS: dict[str, Callable[..., FlushEvent]] = {
 
 
 def pack(event: FlushEvent) -> list[Any] | None:
-    """The event as a list of plain values; None for an event that is not told to other machines."""
+    """The event as a list of plain values; None for an event that is not sent to other machines."""
     name = type(event).__name__
     if name not in _KINDS:
         return None

@@ -46,7 +46,7 @@ class WorkerRun:
             resolve_from_thread(future, None)
 
     def hold(self, seconds: float) -> None:
-        """The platform fails: no attempt begins within so many seconds."""
+        """The platform fails: no attempt begins within ``seconds``."""
         self.failing = True
         with self._lock:
             self._not_before = max(self._not_before, time.monotonic() + seconds)
@@ -69,7 +69,7 @@ class WorkerRun:
                 self._waiting.discard(future)
 
     def pause(self, seconds: float = 0.0) -> bool:
-        """Block so long, and until an attempt may begin; False at once when the run is to stop."""
+        """Block for this time and until an attempt may begin. False at once when the run stops."""
         end = time.monotonic() + seconds
         while (left := max(end - time.monotonic(), self.wait_s)) > 0:
             if self._stopped.wait(min(left, _POLL_S)):

@@ -29,7 +29,7 @@ from cirron_spool.text import human_size, printable
 
 # The rate is that of the last seconds, so a slower link shows soon.
 _RATE_OVER_S = 10.0
-# The wait for the platform is shown once nothing has moved for so long.
+# Time without progress before the wait for the platform is shown.
 _SILENCE_S = 3.0
 
 
@@ -137,7 +137,7 @@ class Meter:
     def left(self) -> int:
         """Bytes that are still to be sent. A batch that failed or was set aside is not.
 
-        Of several spools, only batches that were started have a known size: the others count as the mean.
+        With several spools, only started batches have a known size. The others count as the mean.
         """
         if self._spools:
             mean = self._uploaded_bytes / self._uploaded if self._uploaded else 0
@@ -233,7 +233,7 @@ class Meter:
         return 0.0 if self._wait is None else max(0.0, min(now, self._wait.until) - self._wait.since)
 
     def _end_wait(self, name: str) -> None:
-        """End the wait if it is that of batch ``name``: another batch may have events meanwhile."""
+        """End the wait of batch ``name``. Events of another batch do not end it."""
         if self._wait is not None and self._wait.name == name:
             self._leave_out_of_rate(self._waited(time.monotonic()))
             self._wait = None

@@ -1,4 +1,4 @@
-"""The coordinator: flushes of several spools, so many at once, through one client.
+"""The coordinator: flush several spools at a time through one client.
 
 Each spool is flushed by a :class:`~cirron_spool.pipeline.runner.FlushRun` of its own. The coordinator decides which
 spool is next, and what ends all of them.
@@ -60,9 +60,9 @@ from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.discovery import FoundSpool
 from cirron_spool.text import count, printable
 
-# A spool gives its place to one that waits after so long. It goes on when its turn comes again.
+# Longest turn of a spool while others wait. It continues in its next turn.
 TURN_S = 30.0
-# The first spool is started so long after the start, also where the search is not over and may find an older one.
+# The first spool starts after this time, even if the search may still find an older one.
 _SEARCH_FIRST_S = 2.0
 
 # The errors that each spool would end with.

@@ -34,8 +34,7 @@ else:
 # Room for the head and the longest body, in chunks of one byte. Later bytes are not recorded.
 _LONGEST_RECORD = 512 * 1024
 
-# aiohttp's protocols of connections that had an exchange. A lost connection has no transport that leads to its
-# Connection.
+# aiohttp's protocols of connections that had an exchange. After a loss, the Connection cannot be found.
 _protocols_with_exchange: WeakSet[Protocol] = WeakSet()
 
 

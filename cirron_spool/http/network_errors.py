@@ -96,7 +96,7 @@ def translate(
 def _answer_fault(error: BaseException, proxy: str) -> str:
     """The fault in a started answer; empty without one."""
     if isinstance(error, ParserError):
-        return "a part of the answer is not HTTP"
+        return "the answer is not valid HTTP"
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the answer was cut"
     if isinstance(error, aiohttp.ClientResponseError):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # Seconds until the next look at a spool that another process holds.
 RETRY_S = 5.0
-# A watch ends within its grace. The end of the thread may take so many seconds more.
+# A watch ends within its grace. The thread may take this much longer.
 _END_S = 3.0
 # They belong to an event loop of the caller, to a flush, or to a process of its own.
 _NOT_HERE = ("client", "session", "stop", "snapshots", "until_pid", "idle_exit_s")

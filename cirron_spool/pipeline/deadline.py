@@ -8,8 +8,7 @@ from typing import Protocol
 
 import anyio
 
-# A flush that is asked to stop waits so long for the batch in flight: less than the five seconds after which a person
-# or a job scheduler kills.
+# Longest wait of a stopping flush for the batch in flight. Job schedulers kill a process after five seconds.
 GRACE_S = 4.0
 DEADLINE_NEAR = "The deadline is near: no further batch is started."
 # Time for the last deletes and the closing of the connection.

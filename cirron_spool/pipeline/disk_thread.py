@@ -15,8 +15,7 @@ from cirron_spool.concurrency.threads import call_from_thread, start
 
 T = TypeVar("T")
 
-# Stopping waits so long for a thread inside the file system. A thread that a dead mount holds is left behind: it is a
-# daemon that owns nothing but a descriptor.
+# Longest wait for the thread at the end. A dead mount can hold it for ever; a daemon thread can be abandoned.
 _STOP_S = 2.0
 
 _Done = Callable[[Any, BaseException | None], None]

@@ -25,7 +25,7 @@ class Preflight:
     """The result of the checks for a spool with something to send.
 
     ``route`` is None unless it was asked for. ``warning`` is for a person, or empty. ``error`` ends the flush after the
-    report has begun.
+    report starts.
     """
 
     settings: Settings

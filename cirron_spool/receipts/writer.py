@@ -20,7 +20,7 @@ from cirron_spool.text import printable, reason
 
 # The end of the file that is searched for the last receipt. A line is as long as the paths in it.
 _TAIL_BYTES = 1024 * 1024
-# An append takes a sync, some milliseconds. A process that holds the lock for so long is stopped or hangs.
+# Longest wait for the lock. An append holds it for some milliseconds.
 _LONGEST_WAIT_S = 10.0
 _RETRY_S = 0.002
 # Each further try finds that the file was moved away between its opening and its lock.

@@ -4,7 +4,7 @@ Its store is itself a spool. :mod:`~cirron_spool.receiver.app` has the two ways 
 and ``running`` inside a program's own event loop.
 
 A body's way in: ``connections`` (the socket; ``http1`` reads the bytes) -> ``routes`` (the table) -> a handler
-(``ingest``, ``snapshots``: token and headers) -> ``intake`` (reads the body, at the pace of ``shaping``) ->
+(``ingest``, ``snapshots``: token and headers) -> ``intake`` (reads the body, at the rate of ``shaping``) ->
 ``incoming`` (one thread hop: ``body`` decompresses, ``jsontext`` checks, ``store`` keeps) -> the acknowledgement,
 which ``journal`` counts.
 

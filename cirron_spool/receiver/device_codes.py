@@ -15,7 +15,7 @@ from cirron_spool.receiver.tokens import Issued
 ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"
 _USER_CODE_LETTERS = 8
 
-# A client that polls too fast must wait so many seconds more from then on (section 3.5).
+# Seconds that each too fast poll adds to the interval (section 3.5).
 _SLOWER_S = 5
 _SLOWEST_S = 60
 # Networks deliver two polls at less than their distance.

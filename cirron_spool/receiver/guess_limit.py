@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-# Wrong guesses in so many seconds.
+# The time window of the limit, in seconds.
 MOST_GUESSES = 5
 WINDOW_S = 60.0
 

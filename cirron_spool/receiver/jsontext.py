@@ -20,11 +20,11 @@ MAX_DEPTH = 500
 # The longest spelling of the key "created_ns", with escapes, and the longest number after `_shorten` both fit.
 _LONGEST_HELD = 128
 
-# Values that follow each other are checked in one call, over so many characters at first and at most.
+# Characters of consecutive values that one call checks, at first and at most.
 _LEAST_REACH = 1 << 10
 _LONGEST_REACH = 256 << 10
 
-# Failed attempts to check a value whole may read so many times the text of a piece. Then tokens are faster.
+# Failed attempts on whole values may read a piece this many times. Then tokens are faster.
 _PATIENCE = 8
 
 _BLANKS = re.compile(r"[ \t\n\r]*")

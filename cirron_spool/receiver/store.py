@@ -137,7 +137,7 @@ class Store:
             for same in there:
                 if filecmp.cmp(temporary, self.path(same), shallow=False):
                     # The new file is durable; the other may not be. And a sender that flushes this very store to us
-                    # by mistake keeps a file that was replaced meanwhile: it would delete the only copy.
+                    # by mistake keeps a file that was replaced since then: it would delete the only copy.
                     os.replace(temporary, self.path(same))
                     self._sync_folder()
                     return Stored(same, 0, duplicate=True)

@@ -64,8 +64,7 @@ class SpoolDirectory:
         self._has_stable_inodes = True
         self._fd: int | None = None
         self._claim: Claim | None = None
-        # A cancelled task does not wait for its thread: a descriptor or claim that comes after the close is released at
-        # once.
+        # A cancelled task does not wait for its thread. A descriptor or claim that comes after the close is released.
         self._guard = threading.Lock()
         self._closed = False
 

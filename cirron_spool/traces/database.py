@@ -1,7 +1,7 @@
 """The records of many batches in a working database: bounded memory, one record an identifier.
 
 The database is SQLite's own temporary file, which is in memory while it is small and has no name. Exports sort and
-join there, so the batches are read once: a flush beside may delete them meanwhile.
+join there, so the batches are read once: a flush may delete them at the same time.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 
 from cirron_spool.traces.exports.rows import MarkRow, Rows
 
-# Beyond so many points of one series the lowest and the highest of each part of the time stay.
+# Most points of one series. Beyond it, the lowest and the highest of each part of the time stay.
 MOST_POINTS = 2000
 # Series of one session; a run has tens.
 MOST_SERIES = 200

@@ -1,7 +1,7 @@
 """The batches of a spool, of a receiver's store, and of an archive, one at a time.
 
 An archive is a folder with spools at any depth, or a tar or zip file of one. Nothing is locked or written, and no link
-below the path is followed. A file that vanishes meanwhile was delivered or evicted, and is skipped.
+below the path is followed. A file that vanishes was delivered or evicted, and is skipped.
 """
 
 from __future__ import annotations

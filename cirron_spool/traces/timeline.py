@@ -13,13 +13,13 @@ from typing import Any
 from cirron_spool.traces.exports.rows import Rows, SpanRow
 from cirron_spool.traces.lanes import Lanes
 
-# A browser draws so many bars at once without a delay that is felt.
+# Bars that a browser draws without a noticeable delay.
 MOST_BARS = 4000
-# The others of one line are folded into at most so many stretches.
+# Most stretches into which the other spans of one line are folded.
 _STRETCHES = 200
-# A drawing has at most so many lines; the spans of further lanes, depths and threads are folded into one.
+# Most lines of a drawing. The spans of further lanes, depths and threads are folded into one line.
 MOST_LINES = 80
-# A time without any record is a gap from so many seconds, and from so large a part of the session.
+# Shortest gap without a record, in seconds and as a part of the session.
 _SHORTEST_GAP_NS = 2 * 10**9
 _SMALLEST_PART = 100
 

@@ -467,7 +467,10 @@ SAVED = {"token": "sk-long-lived"}
         (POWERSHELL[:-1], "Error: Cannot read the token from standard input: it is not text. Pipe it: "),
         (b"sk-\xff\xfe-long", "Error: Cannot read the token from standard input: it is not text. Pipe it: "),
         (b"s" * 70_000, "Error: There is more than a token in standard input. Pipe it: "),
-        (b"sk-long-lived\nsk-second\n", "Error: The token from standard input has characters that are not allowed"),
+        (
+            b"sk-long-lived\nsk-second\n",
+            "Error: The token from standard input has characters that are not allowed",
+        ),
     ],
     ids=["utf-8 mark", "utf-16", "half a character", "bytes", "long", "two"],
 )
