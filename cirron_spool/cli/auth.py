@@ -6,12 +6,11 @@ import argparse
 import os
 import sys
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 
-from cirron_spool.auth.account import Account, look_up
-from cirron_spool.auth.answers import Identity
+from cirron_spool.auth.account import look_up
 from cirron_spool.auth.token_manager import TokenManager
 from cirron_spool.auth.token_store import remove_tokens, update_locked
+from cirron_spool.cli.account_view import account_json, account_lines, account_warnings, iso
 from cirron_spool.cli.console import Console, Fault, is_terminal
 from cirron_spool.cli.signals import Signals
 from cirron_spool.cli.stoppable import run_until_stopped
@@ -31,10 +30,7 @@ from cirron_spool.settings.files import CONFIG_NAME, Document, home_file
 from cirron_spool.settings.load import load_settings
 from cirron_spool.settings.model import Credentials, Settings
 from cirron_spool.settings.sources import TOKEN
-from cirron_spool.text import iso_utc, printable, reason, time_span
-
-# A long-lived token that ends this soon is worth a warning.
-_ENDS_SOON = timedelta(days=7)
+from cirron_spool.text import printable, reason
 
 
 def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
@@ -58,7 +54,7 @@ def _status(console: Console, signals: Signals) -> int:
     account = run_until_stopped(lambda: look_up(settings, console.warning), signals)
     identity = account.identity
     if not console.json:
-        console.data(_status_lines(settings, account))
+        console.data(account_lines(settings, account))
     for warning in account_warnings(settings, account):
         console.warning(warning)
     document = {"signedIn": identity is not None, **account_json(settings, account)}
@@ -72,74 +68,6 @@ def _status(console: Console, signals: Signals) -> int:
         console.error(fault.message)
         return console.end(EXIT_TEMPFAIL, document, fault)
     return console.end(EXIT_ATTENTION if account.unsaved else EXIT_OK, document)
-
-
-def _status_lines(settings: Settings, account: Account) -> list[str]:
-    identity = account.identity
-    lines = []
-    if identity is not None:
-        lines.append(f"Signed in as {identity}")
-        if identity.organization:
-            lines.append(f"Organization: {identity.organization}")
-    lines.append(f"Platform: {settings.api_url} ({settings.origins['api_url'].place})")
-    lines.append(f"Token: {account.credentials.origin.place}")
-    expires = expiry_of(account)
-    if expires is not None:
-        renewed = ", renewed by itself" if account.credentials.refresh_token is not None else ""
-        lines.append(f"Expires: {_iso(expires)}{renewed}")
-    return lines
-
-
-def expiry_of(account: Account) -> datetime | None:
-    """The end of the token: as the platform says, else as the login has it."""
-    reported = account.identity.expires_at if account.identity is not None else None
-    return reported or account.credentials.expires_at
-
-
-def account_warnings(settings: Settings, account: Account) -> list[str]:
-    """What a person should know of a token, one line each."""
-    warnings = []
-    if overridden := settings.overridden:
-        warnings.append(f"{overridden} Unset it to use the login.")
-    expires = expiry_of(account)
-    if expires is not None and account.credentials.refresh_token is None and account.identity is not None:
-        left = expires - datetime.now(UTC)
-        if left < timedelta(0):
-            warnings.append(
-                f"The token expired at {_iso(expires)} by the clock of this machine, and the platform accepts it. "
-                "Check the clock."
-            )
-        elif left < _ENDS_SOON:
-            span = time_span(left.total_seconds())
-            warnings.append(f"The token expires in {span} ({_iso(expires)}). Get a new one before.")
-    if account.unsaved:
-        warnings.append(account.unsaved)
-    return warnings
-
-
-def account_json(settings: Settings, account: Account) -> dict[str, object]:
-    """The keys about the account in a form for a program."""
-    identity, credentials = account.identity, account.credentials
-    expires = expiry_of(account)
-    return {
-        "apiUrl": settings.api_url,
-        "valid": None if account.problem else not account.is_refused,
-        **identity_json(identity),
-        "token": {
-            "source": credentials.origin.place,
-            "renewable": credentials.refresh_token is not None,
-            "expiresAt": _iso(expires) if expires is not None else None,
-        },
-        "overridesLogin": bool(settings.overridden),
-    }
-
-
-def identity_json(identity: Identity | None) -> dict[str, object]:
-    """``user`` and ``organization``, null where nothing is known."""
-    if identity is None:
-        return {"user": None, "organization": None}
-    organization = {"name": identity.organization} if identity.organization else None
-    return {"user": {"email": identity.email, "name": identity.name}, "organization": organization}
 
 
 def _refresh(console: Console, signals: Signals) -> int:
@@ -158,11 +86,11 @@ def _refresh(console: Console, signals: Signals) -> int:
         raise AuthInvalidError(hint=settings.refusal_hint(credentials))
     expires = tokens.credentials.expires_at
     if not console.json:
-        until = f" It expires at {_iso(expires)}." if expires is not None else ""
+        until = f" It expires at {iso(expires)}." if expires is not None else ""
         console.line(f"Success: The token was renewed.{until}")
     if tokens.unsaved:
         console.warning(tokens.unsaved)
-    document = {"renewed": True, "expiresAt": _iso(expires) if expires is not None else None}
+    document = {"renewed": True, "expiresAt": iso(expires) if expires is not None else None}
     return console.end(EXIT_ATTENTION if tokens.unsaved else EXIT_OK, document)
 
 
@@ -229,7 +157,3 @@ def _load(console: Console, *, without_key: bool = False) -> Settings:
     for warning in settings.warnings:
         console.warning(warning)
     return settings
-
-
-def _iso(moment: datetime) -> str:
-    return iso_utc(int(moment.timestamp()) * 10**9)

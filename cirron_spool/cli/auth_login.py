@@ -15,7 +15,7 @@ from cirron_spool.auth.answers import Identity
 from cirron_spool.auth.device_flow import DeviceCode, DeviceFlow
 from cirron_spool.auth.sign_in import verify_new_token
 from cirron_spool.auth.token_store import set_login, set_token, update_locked
-from cirron_spool.cli.auth import identity_json
+from cirron_spool.cli.account_view import identity_json
 from cirron_spool.cli.console import Console, is_terminal
 from cirron_spool.cli.signals import Signals
 from cirron_spool.cli.stoppable import run_until_stopped

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 
 from cirron_spool.cli.console import Console, Fault
+from cirron_spool.cli.findings import Findings, conclude, judge_spool, show_account, spool_json
 from cirron_spool.cli.grid import grid
 from cirron_spool.cli.places import MOST_NAMED, find_spools, next_command_on_several, no_spools
 from cirron_spool.cli.render import Times
 from cirron_spool.cli.signals import Signals
-from cirron_spool.cli.status import Findings, conclude, judge_spool, show_account, spool_json
 from cirron_spool.errors import EXIT_ATTENTION, CirronSpoolError
 from cirron_spool.spool.survey import Survey, survey
 from cirron_spool.text import count, human_size, printable

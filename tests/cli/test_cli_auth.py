@@ -856,7 +856,7 @@ def test_a_login_in_the_file_is_used_until_the_next_sign_in(home: Path) -> None:
     ("backend", "line"),
     [
         ("keyring.backends.fail.Keyring", "Error: Cannot read the keyring: "),
-        ("keyring.backends.null.Keyring", "Error: The keyring does not keep what it is given."),
+        ("keyring.backends.null.Keyring", "Error: The keyring does not store the tokens."),
     ],
 )
 def test_a_keyring_that_fails_is_one_line(home: Path, backend: str, line: str) -> None:
