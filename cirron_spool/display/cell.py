@@ -13,7 +13,7 @@ from cirron_spool.events import Ended, FlushEvent, Started, describe, is_for_per
 from cirron_spool.html.fragments import progress_html
 from cirron_spool.text import printable
 
-# Often enough to look alive. Each update is a message to the browser, and is kept until the page is saved.
+# Seconds between two updates. Each one is a message to the browser.
 _REDRAW_S = 0.5
 
 # Shows the HTML, and the text for a front end without HTML.
@@ -21,7 +21,7 @@ _Show = Callable[[str, str], None]
 
 
 class CellDisplay:
-    """A bar with the figures of the flush, the batch in flight, and the warnings; its last state stays."""
+    """A bar with the figures of the flush, the batch in flight, and the warnings. The last state stays."""
 
     def __init__(self, show: _Show) -> None:
         self._show = show
@@ -30,7 +30,7 @@ class CellDisplay:
         self._next: asyncio.TimerHandle | None = None
 
     def note(self, event: FlushEvent) -> None:
-        """Take an event. Called in the event loop of the flush."""
+        """Show an event. Called in the event loop of the flush."""
         self._meter.note(event)
         if is_for_person(event):
             self._warnings.append(describe(event))
@@ -44,7 +44,7 @@ class CellDisplay:
 
     def _redraw(self) -> None:
         self._draw(self._meter.now())
-        # By the event loop: an update from another thread could go to another cell.
+        # From the event loop: an update from another thread could go to another cell.
         self._next = asyncio.get_running_loop().call_later(_REDRAW_S, self._redraw)
 
     def _draw(self, line: str) -> None:
@@ -56,7 +56,7 @@ class CellDisplay:
 
 
 def cell_display() -> CellDisplay | None:
-    """The display of a flush that a cell of a notebook starts. None in any other program."""
+    """The display of a flush in a notebook's cell; None in any other program."""
     show = _publisher()
     return CellDisplay(show) if show is not None else None
 

@@ -27,7 +27,7 @@ from cirron_spool.events import (
 )
 from cirron_spool.text import human_size, printable
 
-# The rate is that of the last seconds, so a slower link shows soon.
+# The rate covers only the last seconds, so that a slower link is visible soon.
 _RATE_OVER_S = 10.0
 # Time without progress before the wait for the platform is shown.
 _SILENCE_S = 3.0
@@ -46,7 +46,7 @@ class _Wait(NamedTuple):
 class Meter:
     """The progress of one flush.
 
-    ``total`` and ``done`` are bytes of batches and snapshots; ``done`` includes bytes that are on their way.
+    ``total`` and ``done`` are bytes of batches and snapshots. ``done`` includes the bytes in flight.
     """
 
     def __init__(self) -> None:
@@ -61,19 +61,19 @@ class Meter:
         self._snapshots_uploaded = 0
         self._on_their_way: dict[str, int] = {}
         self._moved_at = time.monotonic()
-        # Bytes that the link has carried, failed attempts included; and the same with their times, for the rate.
+        # Transferred bytes with failed attempts, and the same with times, for the rate.
         self._carried = 0
         self._marks: deque[tuple[float, int]] = deque()
         self._file = ""
         self._attempt = 1
         self._wait: _Wait | None = None
-        # Of several spools: their number, those whose flush is under way, and those that had one.
+        # With several spools: their number, the active ones, and the finished ones.
         self._spools = 0
         self._under_way: set[Path] = set()
         self._ended: set[Path] = set()
 
     def note(self, event: FlushEvent | SpoolsFound, spool: Path | None = None) -> None:
-        """Count an event. ``spool`` is the directory of one of several spools, whose batches have paths as names."""
+        """Count an event. With several spools, ``spool`` is the directory, and batches have paths as names."""
         name = getattr(event, "name", "") if spool is None else f"{spool}/{getattr(event, 'name', '')}"
         if not isinstance(event, Progress) or event.sent != self._on_their_way.get(name, 0):
             self._moved_at = time.monotonic()
@@ -130,12 +130,12 @@ class Meter:
 
     @property
     def done(self) -> int:
-        """Bytes of files that were acknowledged or are on their way."""
+        """Bytes of acknowledged files and of files in flight."""
         return self._uploaded_bytes + sum(self._on_their_way.values())
 
     @property
     def left(self) -> int:
-        """Bytes that are still to be sent. A batch that failed or was set aside is not.
+        """Bytes that are still to be sent, without failed and quarantined batches.
 
         With several spools, only started batches have a known size. The others count as the mean.
         """
@@ -146,17 +146,17 @@ class Meter:
 
     @property
     def share_done(self) -> float:
-        """The part that is done, from 0 to 1: of the bytes, or of the batches of several spools."""
+        """The finished part from 0 to 1: of the bytes, or of the batches of several spools."""
         done, total = (self._uploaded, self._batches) if self._spools else (self.done, self.total)
         return min(1.0, done / total) if total else 0.0
 
     @property
     def waits(self) -> bool:
-        """Whether a batch waits for its retry, or nothing has moved for some seconds."""
+        """Whether a batch waits for its retry, or there was no progress for some seconds."""
         return self._wait is not None or self._silent() >= _SILENCE_S
 
     def parts(self) -> list[str]:
-        """The figures with their units, the most important first; the rate and the time left once they are known."""
+        """The figures with their units, the most important first. Rate and time left appear when they are known."""
         rate = self._rate()
         figures = [f"{self._uploaded}/{self._batches} batches"]
         if self._snapshots:
@@ -171,7 +171,7 @@ class Meter:
         return figures
 
     def now(self) -> str:
-        """The file in flight, or the wait for a retry with its reason, or the wait for a silent platform."""
+        """The file in flight, the wait for a retry with its reason, or the wait for a silent platform."""
         wait = self._wait
         left = 0 if wait is None else math.ceil(wait.until - time.monotonic())
         if wait is not None and left > 0:
@@ -180,17 +180,17 @@ class Meter:
         silent = self._silent()
         if silent < _SILENCE_S:
             return file
-        # Without a batch on its way, the token is checked, or a slow disk is read.
+        # Without a batch in flight, the flush checks the token or reads a slow disk.
         for_what = "the platform" if self._sizes else "the platform or the disk"
         return f"waiting for {for_what} for {int(silent)} s  {file}".rstrip()
 
     def leave_out(self, seconds: float) -> None:
-        """Leave ``seconds`` in which nothing could be sent out of the rate. A silence begins anew."""
+        """Exclude ``seconds`` without possible uploads from the rate, and restart the silence."""
         self._moved_at = time.monotonic()
         self._leave_out_of_rate(seconds)
 
     def _silent(self) -> float:
-        """Seconds in which nothing moved although the platform could have answered."""
+        """Seconds without progress in which the platform could have answered."""
         now = time.monotonic()
         until = self._moved_at if self._wait is None else max(self._moved_at, self._wait.until)
         return now - until
@@ -215,7 +215,7 @@ class Meter:
             self._marks.popleft()
 
     def _forget_vanished(self, name: str) -> None:
-        """Give up the batches before ``name`` in its spool: a spool is settled in order, and the SDK deleted these."""
+        """Forget the batches before ``name`` in its spool: the order shows that the SDK deleted them."""
         if name in self._sizes:
             for other in list(self._sizes):
                 if other == name:
@@ -229,7 +229,7 @@ class Meter:
         self._given_up_bytes += self._sizes.pop(name, 0)
 
     def _waited(self, now: float) -> float:
-        """The seconds of the wait for a retry so far, which say nothing about the link."""
+        """The seconds of the present wait for a retry, which the rate excludes."""
         return 0.0 if self._wait is None else max(0.0, min(now, self._wait.until) - self._wait.since)
 
     def _end_wait(self, name: str) -> None:

@@ -1,17 +1,17 @@
-"""The warnings of a flush, which may last for weeks: the first, and the last."""
+"""The first and the last warnings of a flush, which may run for weeks."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
 
-# So many of each are kept. A flush that ends by itself has far fewer.
+# Kept warnings of each kind. Most flushes have far fewer.
 KEPT = 500
 LEFT_OUT = "Further warnings are left out here. The events and the log have all of them."
 
 
 class WarningLines:
-    """The first 500 lines and the last 500, with :data:`LEFT_OUT` between them where lines are missing."""
+    """The first 500 lines and the last 500, with :data:`LEFT_OUT` for the missing ones."""
 
     def __init__(self, lines: Iterable[str] = ()) -> None:
         self._first: list[str] = []
@@ -44,7 +44,7 @@ class SaidOnce:
         self._lines: dict[str, None] = {}
 
     def is_new(self, line: str) -> bool:
-        """Whether ``line`` was not asked for before."""
+        """Whether this is the first call with ``line``."""
         is_new = line not in self._lines
         self._lines.pop(line, None)
         self._lines[line] = None  # the last one now

@@ -1,7 +1,7 @@
 """The coordinator: flush several spools at a time through one client.
 
-Each spool is flushed by a :class:`~cirron_spool.pipeline.runner.FlushRun` of its own. The coordinator decides which
-spool is next, and what ends all of them.
+Each spool has its own :class:`~cirron_spool.pipeline.runner.FlushRun`. The coordinator selects the next spool, and
+decides when all of them end.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ TURN_S = 30.0
 # The first spool starts after this time, even if the search may still find an older one.
 _SEARCH_FIRST_S = 2.0
 
-# The errors that each spool would end with.
+# Errors that would end the flush of every spool.
 _COMMON = (AuthError, TokenRenewalError, ConfigError, ResourceError)
 
 
 class Coordinator:
     """The flush of all spools in ``places``, ``at_once`` of them at a time.
 
-    ``options`` are those of each spool; their ``stop`` ends all. ``client`` is entered here if ``is_own``, once a
+    ``options`` apply to each spool; their ``stop`` ends all. With ``is_own``, the coordinator enters ``client`` when a
     spool has batches. ``watch`` follows the places.
     """
 
@@ -122,9 +122,9 @@ class Coordinator:
         return not (self._active or len(self._queue))
 
     async def run(self) -> FlushSpoolsResult:
-        """Flush all. Raises what :func:`cirron_spool.flush_spools` says; the error has the result so far."""
+        """Flush all spools. Raises the errors of :func:`cirron_spool.flush_spools`, with the result so far."""
         if self._options.receipts is not None and not self._options.dry_run:
-            # One file for all spools: none is started without it.
+            # All spools share this file, so no flush starts without it.
             await in_thread(partial(check_writable, self._options.receipts))
         self._fit_files()
         try:
@@ -146,7 +146,7 @@ class Coordinator:
         return self.result()
 
     def _fit_files(self) -> None:
-        """Flush fewer spools at once where the limit of open files is too low for all."""
+        """Flush fewer spools at a time if the limit of open files is too low."""
         limit = open_files_limit()
         fitting = fitting_spools(self._at_once, self._options.in_flight, limit)
         if fitting < self._at_once:
@@ -277,7 +277,7 @@ class Coordinator:
         if self._watch is None:
             spool.ended = True
         elif result.exit_code == EXIT_TEMPFAIL:
-            self._poller.forget(spool.path)  # busy, for example: once more after the next search
+            self._poller.forget(spool.path)  # for example busy: try again after the next search
         elif result.failed or result.untried:
             spool.ended = True  # a person must look at it
         elif spool.again:
@@ -302,7 +302,7 @@ class Coordinator:
             stop=self._stop,
             snapshots=self._options.snapshots if not spool.turns else None,
             patience=patience,
-            # A second turn would take the limit once more.
+            # A second turn would apply the limit again.
             may_go_on=may_go_on if selection.limit is None and selection.max_bytes is None else None,
         )
         try:
@@ -333,7 +333,7 @@ class Coordinator:
         self._wake()
 
     async def _watch_stop(self) -> None:
-        """End all at the caller's signal, at the deadline, or at a reason of our own."""
+        """End all at the caller's signal, at the deadline, or for a reason of the coordinator."""
         async with anyio.create_task_group() as signals:
             signals.start_soon(self._watch_deadline)
             if self._given_stop is not None:
@@ -360,7 +360,7 @@ class Coordinator:
             if event.message == DEADLINE_NEAR:
                 self._warn(event.message)
                 return
-            # The same words about each spool, such as those about the deadline, are said once.
+            # The same warning of several spools, such as the deadline, is emitted once.
             if not self._said.is_new(event.message):
                 return
         self._emit(spool.path, event)

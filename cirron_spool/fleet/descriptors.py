@@ -1,4 +1,4 @@
-"""The number of spools that the limit of open files allows at once."""
+"""The number of spools at a time that the limit of open files allows."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from cirron_spool.pipeline.options import InFlight
 _OF_PROCESS = 48
 _OF_SPOOL = 6
 _OF_BATCH = 2
-# Batches of one spool in flight where the flush finds the number: several spools at once share the link.
+# Assumed batches in flight of one spool with in_flight "auto": several spools share the link.
 _AUTO = 8
 
 
 def open_files_limit() -> int | None:
-    """The most files that this process may have open; None where there is no limit."""
+    """The limit of open files of this process; None without a limit."""
     try:
         import resource
     except ImportError:  # Windows
@@ -24,7 +24,7 @@ def open_files_limit() -> int | None:
 
 
 def fitting_spools(spools: int, in_flight: InFlight, limit: int | None) -> int:
-    """The number of spools at once, at most ``spools`` and at least 1, whose files stay within ``limit``."""
+    """The number of spools at a time, from 1 to ``spools``, whose files stay within ``limit``."""
     if limit is None:
         return spools
     batches = in_flight if isinstance(in_flight, int) else _AUTO

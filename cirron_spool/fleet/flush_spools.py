@@ -1,4 +1,4 @@
-"""``flush_spools``: upload several spools. The public arguments, checked; the coordinator does the work."""
+"""``flush_spools``: check the public arguments, and start the coordinator."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def make_coordinator(
     receipts: AnyPath | None = None,
     watch: WatchOptions | None = None,
 ) -> Coordinator:
-    """The flush of :func:`flush_spools`, which takes these arguments, before it runs."""
+    """The coordinator for the arguments of :func:`flush_spools`, not yet running."""
     tuning = tuning if tuning is not None else Tuning()
     check_options(in_flight, tuning, selection, on_event, stop, deadline, snapshots, watch, receipts)
     if not (is_whole(spools) and 1 <= spools <= _MOST_SPOOLS):
@@ -171,7 +171,7 @@ def make_coordinator(
 
 
 def _paths(argument: str, given: AnyPath | Iterable[AnyPath]) -> tuple[Path, ...]:
-    """Absolute paths, each once, in the order given. Raises ConfigError."""
+    """Absolute paths without duplicates, in their order. Raises ConfigError."""
     if isinstance(given, str | os.PathLike):
         given = (given,)
     if not isinstance(given, Iterable):

@@ -1,24 +1,24 @@
-"""Whether the trouble of one spool is the trouble of all: the platform's, not the batch's."""
+"""Decide whether the failure of one spool is a failure of the platform, which ends all."""
 
 from __future__ import annotations
 
 from cirron_spool.events import FlushResult
 from cirron_spool.protocol.verdict import Action, Verdict
 
-# So many spools in a row without an acknowledgement between them.
+# Failed spools in a row, without an acknowledgement between them, that end all.
 _MOST_OUTAGES = 3
 _MOST_REJECTIONS = 10
 
 
 class PlatformHealth:
-    """The failures of spools, one after another, since the last acknowledgement."""
+    """The failures of spools since the last acknowledgement."""
 
     def __init__(self) -> None:
         self._outages = 0
         self._rejections = 0
 
     def judge(self, result: FlushResult, verdict: Verdict | None) -> str:
-        """The reason to flush no further spool, in one line; empty where the others can go on.
+        """The reason to flush no further spool, in one line; empty if the others can continue.
 
         ``verdict`` ended the flush of a spool with this ``result``.
         """

@@ -1,4 +1,4 @@
-"""The queue of spools that wait for their flush: fewest turns first, the oldest batch first among equals."""
+"""The queue of waiting spools: fewest turns first, then the oldest batch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from cirron_spool.pipeline.tally import Tally
 
 @dataclass(slots=True, eq=False)
 class Spool:
-    """One spool: the ``batches`` that wait in it, the oldest one's time (ns), its turns, and its result so far.
+    """One spool: its waiting ``batches``, the time of the oldest (ns), its turns, and its result so far.
 
-    ``queued`` and ``active`` say where it is. ``again``: more was found while it was flushed. ``is_turn_over``: it has
-    left batches for its next turn. ``ended``: no further flush of it is started. ``tally`` counts the turn under way.
+    ``queued`` and ``active`` are its state. ``again`` is True if more batches were found during its flush.
+    ``is_turn_over`` is True if batches are left for its next turn. ``ended`` is True if it has no further flush.
+    ``tally`` counts the present turn.
     """
 
     path: Path
@@ -33,7 +34,7 @@ class Spool:
 
 
 class SpoolQueue:
-    """Spools that wait. A spool that comes while it waits keeps its place."""
+    """The waiting spools. A spool that is added again keeps its place."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, int, Spool]] = []
@@ -43,13 +44,13 @@ class SpoolQueue:
         return len(self._heap)
 
     def push(self, spool: Spool) -> None:
-        """Add ``spool``, unless it waits already."""
+        """Add ``spool``, unless it already waits."""
         if not spool.queued:
             spool.queued = True
             heapq.heappush(self._heap, (spool.turns, spool.oldest_ns, next(self._number), spool))
 
     def pop(self) -> Spool:
-        """The spool whose turn it is. Raises IndexError when none waits."""
+        """Remove and return the next spool. Raises IndexError when none waits."""
         spool = heapq.heappop(self._heap)[-1]
         spool.queued = False
         return spool

@@ -14,7 +14,7 @@ from cirron_spool.pipeline.tally import worst
 def nothing_sent(
     directory: Path, batches: int, *, exit_code: int | None = None, why: str = ""
 ) -> FlushResult:
-    """The result of a spool whose ``batches`` were not tried, because of ``why`` if that is not empty."""
+    """The result of a spool with untried ``batches``. ``why`` is the reason, or empty."""
     if exit_code is None:
         exit_code = EXIT_TEMPFAIL if batches else EXIT_OK
     return FlushResult(
@@ -23,7 +23,7 @@ def nothing_sent(
 
 
 def failed_result(directory: Path, batches: int, error: CirronSpoolError) -> FlushResult:
-    """The result of a spool whose flush raised ``error``, with its words."""
+    """The result of a spool whose flush raised ``error``, with its message."""
     result = error.result or nothing_sent(directory, batches, exit_code=error.exit_code)
     known = {*result.warnings, *(failure.message for failure in result.failures)}
     words = (line for line in (str(error), error.hint) if line and line not in known)
@@ -31,13 +31,13 @@ def failed_result(directory: Path, batches: int, error: CirronSpoolError) -> Flu
 
 
 def joined(earlier: FlushResult | None, later: FlushResult) -> FlushResult:
-    """Two flushes of one spool, one after the other, as one.
+    """The results of two consecutive flushes of one spool as one result.
 
-    Batches that the earlier one left are those of the later one.
+    The later flush counts the batches that the earlier one left.
     """
     if earlier is None:
         return later
-    # An exit code for "later" is made up for by the later flush.
+    # The later flush cancels a temporary failure of the earlier one.
     lasting = EXIT_OK if earlier.exit_code == EXIT_TEMPFAIL else earlier.exit_code
     new_warnings = [line for line in later.warnings if line not in earlier.warnings]
     return replace(

@@ -32,9 +32,10 @@ class Places(NamedTuple):
 
 
 class Search:
-    """One search of ``places``. ``found`` is called with portions of spools; ``warn`` with a line for a person.
+    """One search of ``places``. Blocking.
 
-    Blocking. ``is_over`` ends it early. ``missing_ok`` passes by roots that do not exist yet.
+    ``found`` is called with groups of spools, ``warn`` with a line for a person. ``is_over`` ends the search early.
+    ``missing_ok`` ignores roots that do not exist yet.
     """
 
     def __init__(

@@ -67,7 +67,7 @@ def result_html(result: FlushResult) -> str:
 
 
 def traces_html(directory: str, sessions: Sequence[dict[str, Any]], warnings: Sequence[str]) -> str:
-    """The ``sessions``, as ``traces view --json`` has them, each with its tree."""
+    """The ``sessions`` of ``traces view --json``, each with its tree."""
     place = printable(directory)
     if not sessions:
         return "".join(
@@ -94,7 +94,7 @@ def traces_html(directory: str, sessions: Sequence[dict[str, Any]], warnings: Se
 
 
 def _tree(root: dict[str, Any]) -> Iterator[str]:
-    """The items of a tree. A walk without recursion: scopes may nest as deep as they like."""
+    """The items of a tree. A loop without recursion, since scopes may nest deeply."""
     pending: list[dict[str, Any] | str] = [root]
     while pending:
         node = pending.pop()

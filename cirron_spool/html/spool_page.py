@@ -9,7 +9,7 @@ from typing import NamedTuple
 from cirron_spool.html.style import STYLE, page_head
 from cirron_spool.text import human_size, printable
 
-# A longer table would make the page slow, and nobody reads it.
+# Most rows of the table. More would make the page slow.
 MOST_ROWS = 1000
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -61,7 +61,7 @@ def spool_page(
 
 
 def _chart(values: Sequence[int], newest: str) -> Iterator[str]:
-    """A bar for each part of the span of time."""
+    """A bar for each part of the time range."""
     most = max(values, default=0) or 1
     label = f"{len(values)} equal parts of the time up to {newest}; the largest has {human_size(most)}"
     yield '<h2>Bytes over time</h2>\n<div class="wide">\n'

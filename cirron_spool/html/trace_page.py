@@ -1,6 +1,6 @@
 """A run as one page that opens from the disk: flame graphs, the scope tree, and its marks over time.
 
-The drawings are Plotly's; the script stands in the page. Each drawing has a table for readers of the screen and paper.
+Plotly makes the drawings; the page includes its script. Each drawing has a table for screen readers and prints.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ul.tree .soft {{ color: var(--soft); }}
 .note {{ font-size: .875rem; }}
 @media print {{ .bar {{ display: none; }} .chart {{ border: 0; }} }}
 """
-# A page that is opened from the disk asks nobody for anything. Plotly sets styles, and saves a picture as a blob.
+# The page makes no request. Plotly sets styles, and saves a picture as a blob.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
@@ -56,7 +56,7 @@ def trace_page(document: Mapping[str, Any], plotly: str) -> Iterator[str]:
 
 
 def _in_script(document: Mapping[str, Any]) -> str:
-    """JSON that ends no script and begins no comment, wherever its texts come from."""
+    """JSON without an end of the script and without a start of a comment."""
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -1,4 +1,4 @@
-"""``BackgroundDelivery``: deliver what a run seals, in a thread beside it. A failure is a warning."""
+"""``BackgroundDelivery``: deliver the batches of a run from a thread of its process. A failure is a warning."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from cirron_spool.events import FlushResult
 
-# Seconds until the next look at a spool that another process holds.
+# Seconds between two checks of a spool that another process holds.
 RETRY_S = 5.0
 # A watch ends within its grace. The thread may take this much longer.
 _END_S = 3.0
@@ -65,16 +65,16 @@ class BackgroundDelivery:
 
     @property
     def result(self) -> FlushResult | None:
-        """The counts of the last delivery that has ended; None before, and where it ended with an error."""
+        """The counts of the last finished delivery; None before its end, and after an error."""
         return self._result
 
     def start(self) -> None:
-        """Begin the delivery. Does nothing where it is running."""
+        """Start the delivery, unless it is running."""
         if self._running is not None and self._running.is_alive:
             return
         self._result = None
         with _warned("The delivery could not begin"), resource_errors():
-            # Found now: a training may change the working directory.
+            # Found at the start, since a training may change the working directory.
             directory = find_spool(self._directory, os.environ, file_needed=False).path
             running = _Running(directory, self._options)
             running.start()
@@ -186,7 +186,7 @@ class _Running:
 
 
 def _check(options: dict[str, Any]) -> None:
-    """Refuse an option that no flush has, and one that a thread of its own cannot use."""
+    """Refuse an unknown option, and an option that the thread cannot use."""
     for option in _NOT_HERE:
         if options.get(option) is not None:
             raise ConfigError(
@@ -199,7 +199,7 @@ def _check(options: dict[str, Any]) -> None:
 
 
 def _seal_records() -> None:
-    """Have the SDK of this process seal its records, which it does once a second otherwise."""
+    """Have the SDK of this process write its records now, not at the end of the second."""
     seal = getattr(sys.modules.get("cirron"), "flush", None)
     if callable(seal):
         seal()
@@ -217,7 +217,7 @@ def _warn_of_the_rest(result: FlushResult) -> None:
 
 @contextmanager
 def _warned(subject: str) -> Iterator[None]:
-    """Make an exception of the block a warning: the training must go on."""
+    """Turn an exception of the block into a warning: the training must continue."""
     try:
         yield
     except Exception as error:  # noqa: BLE001

@@ -1,7 +1,7 @@
-"""The lines of a receipts file, and how they are chained. Pure.
+"""The lines of a receipts file, and their chain. Pure.
 
-A line is a JSON object. Its ``previous`` is the SHA-256 of the receipt before it: the bytes of that line without the
-line feed. A line that is no receipt was torn by a crash, and the chain passes it by.
+A line is a JSON object. Its ``previous`` is the SHA-256 of the preceding receipt: the bytes of that line without the
+line feed. The chain skips a line that a crash left incomplete.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import NamedTuple
 
-# A receipt begins with these bytes, and so does a torn one, as far as it goes.
+# The first bytes of a receipt, also of an incomplete one.
 _BEGINNING = b'{"previous": '
 
 
@@ -43,7 +43,7 @@ _TYPES = (str | None, str, str, str, str, int, str, int | None, str)
 
 
 def parse(line: bytes) -> Receipt | None:
-    """The receipt in a line without its line feed; None for any other line. Further keys are ignored."""
+    """Parse a line without its line feed; None if it is no receipt. Other keys are ignored."""
     if not line.startswith(_BEGINNING):
         return None
     try:
@@ -58,16 +58,16 @@ def parse(line: bytes) -> Receipt | None:
 
 
 def hash_of(line: bytes) -> str:
-    """The hash by which the next receipt refers to this line."""
+    """The hash of this line in the next receipt."""
     return sha256(line).hexdigest()
 
 
 def is_torn(line: bytes) -> bool:
-    """Whether a crash may have left ``line`` of a receipt: a part of it, or zeros that were never written."""
+    """Whether ``line`` may be an incomplete receipt of a crash: a part, or zeros."""
     part = line.rstrip(b"\0")
     return part[: len(_BEGINNING)] == _BEGINNING[: len(part)]
 
 
 def last_receipt(lines: Iterable[bytes]) -> bytes | None:
-    """The last line that is a receipt; None where there is none."""
+    """The last receipt in the lines, or None."""
     return next((line for line in reversed(list(lines)) if parse(line) is not None), None)

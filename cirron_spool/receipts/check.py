@@ -1,6 +1,6 @@
-"""The check of a receipts file: its chain, and the bytes in a receiver's store. Blocking.
+"""Check a receipts file: its chain, and the bytes in a receiver's store. Blocking.
 
-The memory does not grow with the number of receipts, apart from their batch ids and, with a store, its file names.
+Only the batch ids and, with a store, its file names are held in memory.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def check_receipts(
             check.receipts += 1
             check.last = hash_of(line)
             if seen.get(receipt.batch_id) == receipt.sha256:
-                continue  # it was sent again: a crash came before its delete
+                continue  # sent again after a crash before its delete
             if receipt.batch_id in seen:
                 check.problems.append(
                     f"Line {number} has other bytes for {_shown(receipt)} than a line before it."
@@ -78,7 +78,7 @@ def check_receipts(
 
 
 def _receipts(path: str | os.PathLike[str], check: ReceiptsCheck) -> Iterator[tuple[int, Receipt, bytes]]:
-    """Each receipt with its line's number and bytes; the other lines are counted. Raises OSError, ConfigError."""
+    """Each receipt with the number and the bytes of its line. Other lines are counted. Raises OSError, ConfigError."""
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -97,7 +97,7 @@ def _receipts(path: str | os.PathLike[str], check: ReceiptsCheck) -> Iterator[tu
 
 
 def _compare(check: ReceiptsCheck, store: _Store, receipt: Receipt, number: int) -> None:
-    """Look for the batch of ``receipt`` in the store."""
+    """Search the store for the batch of ``receipt``."""
     try:
         hashes = store.hashes_of(receipt)
     except OSError as error:

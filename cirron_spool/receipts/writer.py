@@ -1,7 +1,7 @@
 """The receipts file of a flush. Blocking.
 
 Each receipt is appended in one write and synced before the batch's file is deleted. Several flushes and processes may
-append to one file: each append takes the file's lock, and goes on where the last one ended.
+append to one file: each append takes the file's lock, and continues the chain.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from cirron_spool.errors import ConfigError, resource_error
 from cirron_spool.receipts.chain import Receipt, hash_of, is_torn, last_receipt
 from cirron_spool.text import printable, reason
 
-# The end of the file that is searched for the last receipt. A line is as long as the paths in it.
+# Bytes at the end of the file that are searched for the last receipt.
 _TAIL_BYTES = 1024 * 1024
 # Longest wait for the lock. An append holds it for some milliseconds.
 _LONGEST_WAIT_S = 10.0
 _RETRY_S = 0.002
-# Each further try finds that the file was moved away between its opening and its lock.
+# An attempt fails if the file is moved away between open and lock.
 _MOST_TRIES = 10
 _sync = getattr(os, "fdatasync", os.fsync)
 _FLAGS = (
@@ -37,13 +37,13 @@ _FLAGS = (
 
 
 class ReceiptError(OSError):
-    """A receipt could not be written. ``hint`` says what to do."""
+    """A receipt could not be written. ``hint`` has the next step."""
 
     hint = "Make room or correct the file, or flush without --receipts."
 
 
 class ReceiptsFile:
-    """The receipts file ``path``, which is created when it is missing."""
+    """The receipts file ``path``. A missing file is created."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = os.path.abspath(path)
@@ -89,7 +89,7 @@ class ReceiptsFile:
                     with suppress(OSError):
                         os.ftruncate(fd, self._end)
                     raise
-                # Only now: a chain that is ahead of its file would be broken for good.
+                # After the write: a chain that is ahead of its file would be broken.
                 self._end += len(data)
                 self._previous = hash_of(line)
                 self._is_torn = False
@@ -98,7 +98,7 @@ class ReceiptsFile:
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
-        """Hold the lock of the file that has the path now, with its end known. Raises OSError."""
+        """Lock the file that now has the path, and find its end. Raises OSError."""
         fd = self._lock()
         try:
             self._find_end(fd)
@@ -118,19 +118,19 @@ class ReceiptsFile:
         raise OSError("it is replaced again and again")
 
     def _find_end(self, fd: int) -> None:
-        """Find the last receipt, unless the file is as this left it. Raises OSError for another kind of file."""
+        """Find the last receipt, unless the file has not changed. Raises OSError for another kind of file."""
         size = os.fstat(fd).st_size
         if size == self._end:
             return
         begin = max(0, size - _TAIL_BYTES)
-        # A part of a line at the beginning is no receipt.
+        # The first line may be a part of a line.
         lines = os.pread(fd, size - begin, begin).split(b"\n")
         last = last_receipt(lines)
         if last is not None:
             self._previous = hash_of(last)
         elif not all(is_torn(line) for line in lines):
             raise OSError("it has other content than receipts")
-        # A file that was moved away is continued in the new one: the chain goes on.
+        # After a move of the file, the new file continues the chain.
         self._end = size
         self._is_torn = bool(lines[-1])
 
@@ -161,7 +161,7 @@ def _check_regular(fd: int) -> None:
 
 
 def _is_in_place(fd: int, path: str) -> bool:
-    """Whether the open file still has the path: it may have been moved away since."""
+    """Whether the open file still has the path."""
     try:
         return os.path.samestat(os.fstat(fd), os.stat(path))
     except FileNotFoundError:
@@ -169,14 +169,14 @@ def _is_in_place(fd: int, path: str) -> bool:
 
 
 def _write(fd: int, data: bytes) -> None:
-    """Write ``data`` durably. Raises OSError, also where a part of it was written."""
+    """Write ``data`` durably. Raises OSError, also after a partial write."""
     if os.write(fd, data) != len(data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     _sync(fd)
 
 
 def _sync_folder(path: str) -> None:
-    """Make the name of a new file durable, where the file system can."""
+    """Sync the folder of a new file, if the file system supports it."""
     with suppress(OSError):
         fd = os.open(path, os.O_RDONLY)
         try:
@@ -198,7 +198,7 @@ else:
     from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 
     def _lock(fd: int) -> None:
-        """Take the lock of the file. Raises OSError where there is none, or a process holds it for long."""
+        """Lock the file. Raises OSError without locks, or after the longest wait."""
         give_up_at = time.monotonic() + _LONGEST_WAIT_S
         while True:
             try:

@@ -1,6 +1,6 @@
-"""The metrics: their names, kinds and help texts, and a sample of them. docs/metrics.md lists them.
+"""The names, kinds and help texts of the metrics. docs/metrics.md lists them.
 
-The names and the help texts are stable. node_exporter rejects a metric whose help text differs between two files.
+Names and help texts are stable: node_exporter rejects a metric whose help texts differ between two files.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Kind(Enum):
-    """The kind of a metric: a counter only grows, a gauge is a value of the moment."""
+    """The kind of a metric: a counter only grows, a gauge is a present value."""
 
     COUNTER = auto()
     GAUGE = auto()
@@ -95,7 +95,7 @@ OF_A_FLUSH = (
     HELD_UP,
     UPDATED,
 )
-# The values of an earlier command that the next one goes on from.
+# The counters of an earlier command that the next one continues.
 KEPT = (*(family for family in OF_A_FLUSH if family.kind is Kind.COUNTER), LAST_FLUSH, LAST_SUCCESS)
 KEPT += (LAST_EXIT_CODE, LAST_DURATION)
 

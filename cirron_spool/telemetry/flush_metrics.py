@@ -1,4 +1,4 @@
-"""The metrics of one command's flushes, counted from their events, and the state of its spools."""
+"""The metrics of a command: counts from the events of its flushes, and the state of its spools."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _CAUSES = ("outage", "token")
 
 
 class FlushMetrics:
-    """Counts the events of the flushes of one command. ``before`` are the values that an earlier command has left.
+    """Counts the events of the flushes of one command. ``before`` has the values of an earlier command.
 
-    Not safe for several threads, but :meth:`values` may run in another one: it reads single numbers.
+    Not thread-safe, but another thread may call :meth:`values`, which reads single numbers.
     """
 
     def __init__(self, before: dict[Family, dict[str, float]]) -> None:
@@ -42,11 +42,11 @@ class FlushMetrics:
         self._held_up = dict.fromkeys(_CAUSES, 0.0)
 
     def add_spool(self, directory: Path) -> None:
-        """Look at ``directory``, too."""
+        """Include the spool ``directory``."""
         self._spools[directory] = None
 
     def note(self, event: FlushEvent, directory: Path | None = None) -> None:
-        """Count an event of the flush of ``directory``, which Started names as well."""
+        """Count an event of the flush of ``directory``."""
         if directory is not None:
             self._spools[directory] = None
         match event:
@@ -80,7 +80,7 @@ class FlushMetrics:
             self._values[of.LAST_SUCCESS][""] = now
 
     def values(self, now: float) -> dict[Family, dict[str, float]]:
-        """All values at ``now``. Looks at the spools. Blocking."""
+        """All values at ``now``. Reads the spools. Blocking."""
         left = _Left()
         for spool in tuple(self._spools):
             left.look_at(spool)

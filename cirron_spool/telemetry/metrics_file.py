@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from cirron_spool.events import FlushEvent
 
-# Seconds between two writes of a long flush. A scrape is seldom more frequent.
+# Seconds between two writes of a long flush. Scrapes are rarely more frequent.
 _INTERVAL_S = 15.0
-# A write takes this share of the time at most: it looks at each spool.
+# Largest share of the time for writes, which read each spool.
 _MOST_WORK = 0.02
-# A file of this command begins so.
+# The first line of a file of this command.
 _BEGINNING = b"# HELP cirron_spool_"
 _LARGEST_BYTES = 1024 * 1024
 
@@ -35,7 +35,7 @@ class MetricsFile:
 
     It shows the state of the spools in ``directories``, and of those that :meth:`note` and :meth:`add_spool` name.
 
-    Counters go on from the file that is there. ``warn`` is called with a line for a person. Blocking. Raises
+    Counters continue from the existing file. ``warn`` is called with a line for a person. Blocking. Raises
     ConfigError for a file that cannot be replaced, and where prometheus-client is not installed.
     """
 
@@ -62,7 +62,7 @@ class MetricsFile:
         self._write()
 
     def add_spool(self, directory: Path) -> None:
-        """Write the state of ``directory``, too, also before its flush begins."""
+        """Include the state of ``directory``, also before its flush."""
         self._metrics.add_spool(directory)
 
     def note(self, event: FlushEvent, directory: Path | None = None) -> None:
@@ -84,7 +84,7 @@ class MetricsFile:
         while True:
             await asyncio.sleep(pause_s)
             began = time.monotonic()
-            with suppress(CirronSpoolError):  # no thread is left: the next write may have one
+            with suppress(CirronSpoolError):  # no free thread: try again at the next write
                 await in_thread(self.write)
             pause_s = max(_INTERVAL_S, (time.monotonic() - began) / _MOST_WORK)
 
@@ -109,7 +109,7 @@ class MetricsFile:
             raise ConfigError(f"Cannot write metrics to {self._shown}: {reason(error)}.") from None
 
     def _read(self) -> dict[Family, dict[str, float]]:
-        """The values that an earlier command has left. Raises ConfigError for a file that is no metrics file."""
+        """The values of an earlier command. Raises ConfigError for a file that is no metrics file."""
         try:
             with open(os.open(self._path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
                 is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)

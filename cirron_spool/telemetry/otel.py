@@ -1,6 +1,6 @@
-"""A span and metrics of each flush, through the API of OpenTelemetry, where the application uses it.
+"""A span and metrics of each flush through the API of OpenTelemetry, if the application uses it.
 
-Nothing is exported here, and nothing is flushed or shut down: both belong to the application's SDK.
+The application's SDK exports them. This module exports nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Instruments(NamedTuple):
 
 
 class FlushTelemetry:
-    """The span of one flush, and the metrics that its events are counted in."""
+    """The span of one flush, and the metrics of its events."""
 
     def __init__(self, span: Span, instruments: _Instruments) -> None:
         self._span = span
@@ -148,7 +148,7 @@ def _server(destination: str) -> dict[str, str | int]:
 
 
 def _error_type(result: FlushResult) -> str:
-    """The status of the last failure, as the semantic conventions have it, or the exit code in words."""
+    """The status of the last failure in the form of the semantic conventions, or a name of the exit code."""
     if result.failures and result.failures[-1].status is not None:
         return str(result.failures[-1].status)
     return {EXIT_AUTH: "authentication", EXIT_TEMPFAIL: "temporary"}.get(result.exit_code, "attention")
