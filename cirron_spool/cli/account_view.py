@@ -31,7 +31,7 @@ def account_lines(settings: Settings, account: Account) -> list[str]:
 
 
 def expiry_of(account: Account) -> datetime | None:
-    """The end of the token: as the platform says, else as the login has it."""
+    """The expiry of the token from the platform, or else from the login."""
     reported = account.identity.expires_at if account.identity is not None else None
     return reported or account.credentials.expires_at
 
@@ -75,7 +75,7 @@ def account_json(settings: Settings, account: Account) -> dict[str, object]:
 
 
 def identity_json(identity: Identity | None) -> dict[str, object]:
-    """``user`` and ``organization``, null where nothing is known."""
+    """``user`` and ``organization``, each null if unknown."""
     if identity is None:
         return {"user": None, "organization": None}
     organization = {"name": identity.organization} if identity.organization else None

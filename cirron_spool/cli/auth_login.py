@@ -41,7 +41,7 @@ _WAYS = "Set HOME, or set CIRRON_API_KEY to a token and sign in nowhere."
 
 
 def login(options: argparse.Namespace, console: Console, signals: Signals) -> int:
-    """Sign in as the arguments say; return the exit code. Until the end the former login stays."""
+    """Sign in as the arguments say; return the exit code. The former login stays until the end."""
     settings = load_settings(
         os.environ,
         api_url=options.api_url,
@@ -88,7 +88,7 @@ def _conclude(settings: Settings, identity: Identity, console: Console) -> int:
         console.line(f"The login is saved in {saved_in}.")
     if os.environ.get(TOKEN.variable):
         console.warning(f"{TOKEN.variable} is set and overrides this login. Unset it to use the login.")
-    with suppress(ConfigError):  # said by the next command
+    with suppress(ConfigError):  # the next command reports it
         following = load_settings(os.environ, credentials=False)
         if following.api_url != settings.api_url:
             place = following.origins["api_url"].place
@@ -113,7 +113,7 @@ async def _verify(settings: Settings, credentials: Credentials, console: Console
 async def _sign_in(
     settings: Settings, console: Console, *, open_browser: bool
 ) -> tuple[Credentials, Identity]:
-    """Go through the device flow, and verify the token that it gives."""
+    """Run the device flow, and verify its token."""
     async with Transport(timeout_ms=settings.timeout_ms) as transport:
         flow = DeviceFlow(settings, transport)
         code = await flow.begin(console.warning)
@@ -145,7 +145,7 @@ class Browser:
         self._waits_for_enter = False
 
     def offer(self) -> None:
-        """Ask for Enter, where there is a browser and the event loop can wait for a terminal."""
+        """Ask for Enter, if there is a browser and the event loop can wait for a terminal."""
         if self._browser is None:
             return
         with suppress(NotImplementedError, OSError, ValueError):
@@ -154,7 +154,7 @@ class Browser:
             self._console.line("Press Enter to open it in the browser of this machine.")
 
     def close(self) -> None:
-        """Stop to wait for Enter. A browser that is being opened goes on."""
+        """Stop waiting for Enter. The start of a browser continues."""
         if self._waits_for_enter:
             self._waits_for_enter = False
             asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
@@ -172,7 +172,7 @@ class Browser:
     async def _open(self) -> None:
         opened = False
         if self._browser is not None:
-            # Some browsers are waited for until they are closed.
+            # The start of some browsers blocks until they are closed.
             with suppress(OSError, NoThreadError):
                 opened = await in_daemon_thread(
                     partial(self._browser.open, self._address), "cirron-spool browser"
@@ -182,7 +182,7 @@ class Browser:
 
 
 def _find_browser() -> BaseBrowser | None:
-    """The browser that this machine shows to the person. None for one that would take over the terminal."""
+    """The graphical browser of this machine. None for a browser in the terminal."""
     has_display = sys.platform in ("darwin", "win32") and not os.environ.get("SSH_CONNECTION")
     if not (has_display or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")))):
         return None
@@ -210,7 +210,7 @@ def _warnings_of_root(path: Path) -> list[str]:
 
 
 def _check_store(path: Path) -> None:
-    """Raise ConfigError where a login could not be saved, before a person approves anything."""
+    """Raise ConfigError if the login could not be saved. Called before the approval."""
     if keyring_store.is_used(require_config(path), path):
         keyring_store.read_replaceable(path)
     target = Path(os.path.realpath(path))

@@ -16,7 +16,7 @@ from cirron_spool.text import count, human_size, printable
 
 
 class ClearMany:
-    """The clear of several spools. The trouble of one does not end the others."""
+    """The clear of several spools. An error of one does not end the others."""
 
     def __init__(self, options: argparse.Namespace, console: Console) -> None:
         self._options = options

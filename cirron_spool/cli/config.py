@@ -62,7 +62,7 @@ def _list(console: Console) -> int:
 def _get(key: str, console: Console) -> int:
     layers = _layers()
     setting = describe_one(layers, key)
-    # A file that cannot be read may hold a value that comes before the one that was found.
+    # An unreadable file may have a value with a higher priority.
     if layers.unusable and setting.origin.kind not in ("argument", "environment"):
         raise ConfigError(str(layers.unusable[0]))
     if setting.problem:
@@ -111,9 +111,9 @@ def _unset(key: str, console: Console, signals: Signals) -> int:
 
 
 def _end_change(key: str, console: Console) -> int:
-    """End a change, and warn where a setting that depends on it cannot be used."""
+    """End a change, and warn if a dependent setting cannot be used."""
     layers = _layers()
-    # Plain http to another machine is right or wrong by allowHttp.
+    # allowHttp decides about plain http to another machine.
     for name in ("apiUrl", key) if key == "allowHttp" else (key,):
         if problem := describe_one(layers, name).problem:
             console.warning(problem)
@@ -139,13 +139,13 @@ def _change(path: Path, key: str, value: object, console: Console, signals: Sign
     try:
         if key != "auth.store" or value == "keyring":
             if key == "auth.store":
-                keyring_store.read_replaceable(path)  # a keyring that fails is no place for a login
+                keyring_store.read_replaceable(path)  # a failing keyring cannot store a login
             update(with_tokens=key in ("auth.store", "token"))
             return was_there
         try:
             update(with_tokens=True)
         except ConfigError as error:
-            # The way back from a keyring that fails. With an unusable file this fails again.
+            # Leave a failing keyring. With an unusable file this fails again.
             update(with_tokens=False)
             console.warning(f"{error} Tokens in the keyring stay there.")
     except OSError as error:

@@ -20,7 +20,7 @@ _ALIASES = ("api_endpoint", "api_key")
 def lines(settings: Sequence[Description], json_path: Path | None, columns: int = 0) -> Iterator[str]:
     """The settings for a person: the file, and a table. Never cut and never wrapped where ``columns`` is 0.
 
-    On a terminal of so many columns that the table does not fit, the overridden values stand in lines below it.
+    On a terminal that is too narrow for the table, the overridden values are lines below it.
     """
     place = printable(str(json_path)) if json_path is not None else "none: there is no home directory"
     yield f"Configuration: {place}"
@@ -103,7 +103,7 @@ def _widths(rows: Sequence[Sequence[str]], heads: Sequence[str]) -> list[int]:
 
 
 def _room(columns: int, cells: int) -> int:
-    """The characters of a line that are no frame."""
+    """The characters of a line without its frame."""
     return columns - 3 * cells - 1
 
 

@@ -20,12 +20,12 @@ from cirron_spool.settings.origin import Origin, Setting
 from cirron_spool.settings.urls import DEFAULT_API_URL, check_url
 from cirron_spool.text import printable
 
-# A longer word is cut in an error line: it may be a secret that was given to the wrong key.
+# A longer word is cut in an error: it may be a secret for another key.
 _SHOWN_CHARS = 20
 
 
 class _Settable(NamedTuple):
-    """How the value of a key is read, and a right value for an error's line."""
+    """The reader of a key's value, and a valid value for error messages."""
 
     read: Reader
     example: str
@@ -56,7 +56,7 @@ _OF_SDK = {
 
 
 def check_key(key: str | None) -> str:
-    """Return the name of a setting. Raises UsageError for none, and for one that there is not."""
+    """Return the name of a setting. Raises UsageError for a missing and an unknown name."""
     names = list(ENTRIES)
     if key is None:
         raise UsageError(f"Name a setting. There are: {listed(names)}.")
@@ -73,7 +73,7 @@ def check_key(key: str | None) -> str:
 
 
 def refuse_further(action: str, key: str, values: Sequence[str]) -> None:
-    """Raise UsageError for words behind the one key of an action."""
+    """Raise UsageError for words after the key of an action."""
     if values:
         raise UsageError(f"config {action} takes one setting, as in cirron config {action} {key}.")
 

@@ -1,6 +1,6 @@
-"""Standard output and standard error as the commands use them: data here, words there; a closed pipe is no crash.
+"""Standard output for data, standard error for messages. A closed pipe is no crash.
 
-Each ending passes here, so that the forms for machines carry its reason, its warnings and its exit code.
+Each command ends through this module, so that the forms for programs have the error, the warnings and the exit code.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", str, bytes)
 
-# Lines written together: a write a line would be 100,000 system calls for a big spool on a line-buffered terminal.
+# Lines of one write: a terminal would otherwise need a system call for each line.
 _LINES_A_WRITE = 1000
-# An answer to a question is a word. A stream without line ends must not fill the memory.
+# Longest answer to a question. A stream without line ends must not fill the memory.
 _LONGEST_ANSWER = 1000
 
 
 class Fault(NamedTuple):
-    """Why a command failed: a stable word for a program, and a line for a person."""
+    """The failure of a command: a stable word for a program, and a line for a person."""
 
     type: str
     message: str
 
     @classmethod
     def of(cls, error: CirronSpoolError) -> Self:
-        """The fault that an error is. Its type is the name of a public class, which stays."""
+        """The fault for an error. Its word is the name of the public class."""
         kind = next(base for base in type(error).__mro__ if base.__name__ in cirron_spool.__all__)
         return cls(kind.__name__, str(error))
 
@@ -74,18 +74,18 @@ class Console:
         self._in_a_hurry = False
 
     def hurry(self) -> None:
-        """From now on print past all buffers, and only as much as the streams take at once: the process ends."""
+        """The process ends: from now on print without buffers, and only as much as the streams accept at once."""
         self._in_a_hurry = True
         self.above = None
 
     def data(self, lines: Iterable[str]) -> None:
-        """Print lines to standard output; a reader who has left is no error."""
+        """Print lines to standard output. A closed pipe is no error."""
         rest = iter(lines)
         while waiting := list(islice(rest, _LINES_A_WRITE)):
             self._write("\n".join(waiting) + "\n")
 
     def parts(self, parts: Iterable[bytes]) -> None:
-        """Print a document that is no lines of text to standard output; a reader who has left is no error."""
+        """Print a document to standard output. A closed pipe is no error."""
         stream = getattr(sys.stdout, "buffer", None)
         for part in parts:
             if not self._open or stream is None:
@@ -102,15 +102,15 @@ class Console:
         self.say(f"Error: {message}")
 
     def warning(self, message: str) -> None:
-        """``Warning: …`` on standard error, an event of its own, and part of the ending."""
-        # The event first: the reader of the line may end the process at once.
+        """``Warning: …`` on standard error, also an event and a part of the last object."""
+        # The event first, since the reader of the line may end the process.
         self.event("warning", {"message": message})
         self.warnings.append(message)
         self.note(f"Warning: {message}")
         self.say(f"Warning: {message}")
 
     def note(self, text: str) -> None:
-        """One line of the log, where there is one. Its failure is a warning, once."""
+        """One line of the log, if there is one. Its first failure is a warning."""
         log = self.log
         if log is None:
             return
@@ -120,7 +120,7 @@ class Console:
             self.warning(log.problem)
 
     def say(self, text: str) -> None:
-        """One line on standard error; a reader who has left is no error."""
+        """One line on standard error. A closed pipe is no error."""
         if self.above is not None:
             self.above(text)
             return
@@ -137,12 +137,12 @@ class Console:
             self.line(json.dumps({"event": name, "time": iso_utc(time.time_ns()), **fields}))
 
     def ending(self, exit_code: int, fault: Fault | None = None) -> dict[str, object]:
-        """The last keys of each form for a program: why the command failed, the warnings and the exit code."""
+        """The last keys of each form for a program: the error, the warnings and the exit code."""
         why: dict[str, object] = {} if fault is None else {"error": fault._asdict()}
         return {**why, "warnings": list(self.warnings.lines()), "exitCode": exit_code}
 
     def end(self, exit_code: int, document: Mapping[str, object], fault: Fault | None = None) -> int:
-        """End with ``document`` in the form that was asked for, if any was; returns ``exit_code``."""
+        """End with ``document`` in the requested form, if any; returns ``exit_code``."""
         whole = {**document, **self.ending(exit_code, fault)}
         if self.json:
             self.line(json.dumps(whole, indent=2))
@@ -150,7 +150,7 @@ class Console:
         return exit_code
 
     def fail(self, error: CirronSpoolError) -> int:
-        """End with an error for which there is no more to say; returns its exit code."""
+        """End with an error without further output; returns its exit code."""
         self.error(str(error))
         if error.hint:
             self.warning(error.hint)
@@ -166,29 +166,29 @@ class Console:
             _write(on, question)
             answer = sys.stdin.readline(_LONGEST_ANSWER)
         except UnicodeDecodeError:
-            answer = "?\n"  # an answer, and no yes
+            answer = "?\n"  # an answer other than yes
         except (OSError, ValueError):
             pass
         finally:
             # A pipe, the end of input or Ctrl-C: the next text begins on a new line.
             if not (typed and answer.endswith("\n")):
                 _write(on, "\n")
-        # A person who ends the input in the midst of a line has not confirmed it.
+        # A line without its end is no confirmation.
         return None if not answer or (typed and not answer.endswith("\n")) else answer
 
     @property
     def is_for_person(self) -> bool:
-        """Whether standard output is a terminal with a person before it, and no form for a program."""
+        """Whether standard output is a terminal, without a form for a program."""
         return is_terminal(sys.stdout) and not (self.json or self.json_events)
 
     @property
     def columns(self) -> int:
-        """The width of the terminal that standard output is; 0 when it is none, or its width is not known."""
+        """The width of the terminal of standard output; 0 if it is no terminal, or the width is unknown."""
         return dimension("COLUMNS", 0, sys.stdout) if self.is_for_person else 0
 
     @property
     def rows(self) -> int:
-        """The height of the terminal that standard output is; 0 as for :attr:`columns`."""
+        """The height of the terminal of standard output; 0 as for :attr:`columns`."""
         return dimension("LINES", 1, sys.stdout) if self.is_for_person else 0
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""``--nice``: the lowest priorities that the system has, for a process that has not started its work."""
+"""``--nice``: set the lowest priorities of the system, before the work of the process."""
 
 from __future__ import annotations
 

@@ -22,15 +22,15 @@ from cirron_spool.events import Ended, FlushEvent, SnapshotsStarted, SpoolsFound
 if TYPE_CHECKING:
     from types import TracebackType
 
-# Often enough to look alive, too seldom to be felt by the flush.
+# Seconds between two updates: visible movement, without a cost for the flush.
 _REDRAW_S = 0.125
 _WIDEST_BAR = 40
 # The width of a terminal that does not report one.
 _USUAL_WIDTH = 80
-# Free columns at the right: the terminal's echo of ^C must not wrap the line that is to be wiped.
+# Free columns at the right, so that the echo of ^C does not wrap the line.
 _MARGIN = 4
 
-# The variables of terminals that wrap their lines again when they get narrower.
+# Variables of terminals that rewrap their lines when they become narrower.
 _WRAPPING = (
     *("TMUX", "VTE_VERSION", "KONSOLE_VERSION", "KITTY_WINDOW_ID", "ALACRITTY_WINDOW_ID"),
     *("WT_SESSION", "WEZTERM_PANE"),
@@ -47,7 +47,7 @@ class Bar(FlushView):
         self._meter = Meter()
         self._widest = 0
         self._lengths: list[int] = []
-        # soft_wrap: a long line of words is the terminal's to wrap, never ours to cut.
+        # soft_wrap: the terminal wraps a long line; nothing is cut here.
         self._rich = RichConsole(file=sys.stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
         self._live = self._new_live()
         self._next: asyncio.TimerHandle | None = None
@@ -56,7 +56,7 @@ class Bar(FlushView):
 
     @property
     def can_be_drawn(self) -> bool:
-        """Whether this terminal can redraw lines, and no variable that rich knows says otherwise."""
+        """Whether this terminal can redraw lines, and no variable of rich disables that."""
         return self._rich.is_interactive
 
     def __enter__(self) -> Self:
@@ -86,10 +86,10 @@ class Bar(FlushView):
         self._stop()
 
     def resume(self, *, draw: bool) -> None:
-        """Draw on, if there was anything to show."""
+        """Draw the bar again, if there was one."""
         self._meter.leave_out(time.monotonic() - self._paused_at)
         if draw and self._drawn:
-            # A new one: the old one would begin with wiping the lines above, which are the shell's by now.
+            # A new display: the old one would wipe lines of the shell.
             self._live = self._new_live()
             self._start()
 
@@ -109,7 +109,7 @@ class Bar(FlushView):
         self._redraw_later()
 
     def _redraw_later(self) -> None:
-        # By the event loop: rich's own thread may not start, and holds a lock that a signal's handler would wait for.
+        # From the event loop: rich's thread may fail to start, and holds a lock that a signal handler needs.
         self._next = asyncio.get_running_loop().call_later(_REDRAW_S, self._redraw)
 
     def _redraw(self) -> None:
@@ -119,10 +119,10 @@ class Bar(FlushView):
         self._redraw_later()
 
     def _fit(self) -> None:
-        """Take the terminal's width, which may have changed."""
+        """Read the width of the terminal, which may have changed."""
         width = dimension("COLUMNS", 0, sys.stderr) or _USUAL_WIDTH
         if width < self._rich.width and self._live.is_started and _wraps_again():
-            # Each line that is too long now has become several rows. rich wipes one row for each line.
+            # A line that is too long now takes several rows, but rich wipes only one.
             rows = sum(max(0, (length - 1) // width) for length in self._lengths)
             with self.console.whole():
                 self._rich.file.write(_WIPE_AND_GO_UP * rows)
@@ -153,13 +153,13 @@ class Bar(FlushView):
     def _lines(self) -> Group:
         width = max(1, self._rich.width - _MARGIN)
         parts = self._meter.parts()
-        # On a narrow terminal the last parts go first; the count always stays.
+        # A narrow terminal loses the last parts first, and never the count.
         numbers = "  ".join(parts)
         while len(numbers) > width and len(parts) > 1:
             parts.pop()
             numbers = "  ".join(parts)
         first = Text(no_wrap=True, overflow="ellipsis")
-        # As wide as the widest numbers leave it: its end must not jump about as they change.
+        # A fixed width for the widest numbers, so that the end does not jump.
         self._widest = max(self._widest, len(numbers))
         room = min(_WIDEST_BAR, width - self._widest - 2)
         if room >= 8:
@@ -176,5 +176,5 @@ class Bar(FlushView):
 
 
 def _wraps_again() -> bool:
-    """Whether the terminal is one that wraps its lines again when it gets narrower; others cut them."""
+    """Whether the terminal rewraps its lines when it becomes narrower. Others cut them."""
     return any(map(os.environ.get, _WRAPPING)) or os.environ.get("TERM_PROGRAM") in _WRAPPING_PROGRAMS

@@ -77,7 +77,7 @@ def _end(
     console: Console,
     ending: Ending = FINE,
 ) -> int:
-    """End with the counts, ``done`` under the name of the ``deed``; return the exit code."""
+    """End with the counts, ``done`` under the key ``deed``; return the exit code."""
     exit_code, fault = ending
     if failed:
         name, error = failed[-1]
@@ -87,7 +87,7 @@ def _end(
 
 
 def _chosen(options: argparse.Namespace, console: Console) -> list[str]:
-    """The batches a quarantine command is for. Raises ConfigError for one that is not there."""
+    """The batches of a quarantine command. Raises ConfigError for a missing one."""
     spool = spool_directory(options.dir, os.environ)
     there = [rejection.name for rejection in entries(spool)]
     if not options.names:

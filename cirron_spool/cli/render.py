@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from cirron_spool.events import BatchFailure, FlushResult, FlushSpoolsResult, SnapshotCounts
 
 _DAY_S = 24 * 60 * 60
-# Names in less room could not be distinguished.
+# Shorter names could not be distinguished.
 _SHORTEST_NAME = 12
-# Of a listing beside its rows: the head, the frame, the foot, and the prompt of the shell.
+# Lines of a listing without its rows: head, frame, foot, and the prompt of the shell.
 _LINES_AROUND = 7
 _LONGEST_TIME = len("2026-04-18T05:12:40.000+00:00")
 
 
 class Times:
-    """The times in batches' names, as text. Batches of one day share a date, whose computation costs time."""
+    """The times in batch names as text. The date of a day is cached, since its computation is slow."""
 
     def __init__(self) -> None:
         self._midnight = -_DAY_S
@@ -33,7 +33,7 @@ class Times:
         self._seconds = [f"{second:02d}." for second in range(60)]
 
     def of(self, name: str) -> tuple[str, str]:
-        """Nanoseconds since the epoch, and ISO 8601 as :func:`cirron_spool.text.iso_utc` has it."""
+        """Nanoseconds since the epoch, and ISO 8601 as in :func:`cirron_spool.text.iso_utc`."""
         # Twenty digits, as the SDK writes them, or any other number.
         digits = name[:20] if name[20:21] == "-" else name.partition("-")[0].zfill(10)
         second = int(digits[:-9])
@@ -77,12 +77,12 @@ def table(
 
 
 def _frame(cells: int) -> int:
-    """The columns of a table's line that are no cell's."""
+    """The width of a table's frame in columns."""
     return 3 * cells + 1
 
 
 def shorten(text: str, room: int) -> str:
-    """``text``, with its middle left out where it is longer than ``room`` columns (1 or more)."""
+    """``text`` with at most ``room`` columns (1 or more). A longer text loses its middle."""
     if len(text) <= room:
         return text
     tail = (room - 1) // 2
@@ -99,8 +99,8 @@ def inventory_lines(
 ) -> Iterator[str]:
     """``inspect`` for a person; ``listing`` is the command that lists the quarantine.
 
-    ``columns`` and ``height`` are the terminal's, 0 where there is none. Where the first line leaves the screen, the
-    last one says the same. ``last`` shows so many of the newest batches only.
+    ``columns`` and ``height`` are those of the terminal, or 0. If the first line leaves the screen, the last line
+    repeats it. ``last`` limits the list to the newest batches.
     """
     place = printable(str(inventory.directory))
     entries = inventory.entries
@@ -142,9 +142,9 @@ def inventory_json(
     ending: Mapping[str, object],
     last: int | None = None,
 ) -> Iterator[str]:
-    """``inspect --json``: a line for each entry, made as it is printed. ``ending`` are its last keys, or empty.
+    """``inspect --json``: a line for each entry, created at the output.
 
-    ``last`` shows so many of the newest batches only; 0 leaves out ``entries``.
+    ``ending`` has the last keys, or is empty. ``last`` limits ``entries`` to the newest batches; 0 omits it.
     """
     entries = inventory.entries
     times = Times()
@@ -170,7 +170,7 @@ def inventory_json(
         yield f'  "entries": []{comma}'
     else:
         yield '  "entries": ['
-        # In one flat loop: a call more for each of 100,000 batches is 50 ms.
+        # A flat loop: one more call for each of 100,000 batches takes 50 ms.
         times_of, end, left = times.of, ",", len(entries)
         for name, size in entries:
             left -= 1
@@ -185,7 +185,7 @@ def inventory_json(
 
 
 def existence(*, exists: bool) -> dict[str, object]:
-    """``"exists": false`` for a form of a directory that is not there."""
+    """``"exists": false`` for a missing directory."""
     return {} if exists else {"exists": False}
 
 
@@ -204,7 +204,7 @@ def quarantine_lines(
 
 
 def _when(rejection: Rejection) -> str:
-    """The time in a note that anybody may have written: shown if it can be one."""
+    """The time in a note. Another program may have written it, so an invalid one is not shown."""
     when = rejection.when or ""
     return when if when.isascii() and when.isprintable() and len(when) <= _LONGEST_TIME else "?"
 

@@ -1,7 +1,7 @@
 """The signals that end a command: SIGINT, SIGTERM and SIGHUP.
 
-The first asks the command to stop, a second ends the process at once. The handlers are there from the first import to
-the end of the process. A signal that was ignored at the start stays ignored: after ``nohup``, in a script's background.
+The first signal asks the command to stop, a second one ends the process at once. The handlers exist from the first
+import to the end of the process. A signal that was ignored at the start, as after ``nohup``, stays ignored.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
-# A shell's convention for a program that a signal ended.
+# A shell's exit code of a program that a signal ended.
 _SIGNALLED = 128
-# A command that was asked to stop has ended after this long.
+# The longest time of a command to stop.
 _STOPPED_WITHIN_S = 5.0
-# A second signal waits this long for the main thread's handler.
+# The longest wait of a second signal for the handler of the main thread.
 _HANDLED_WITHIN_S = 0.5
 
 
@@ -33,7 +33,7 @@ def _nothing() -> None:
 class Signals:
     """The present effect of the signals: interrupt the command, ask it to stop, or end the process.
 
-    ``number`` is the first signal that came, 0 before that.
+    ``number`` is the first signal, or 0.
     """
 
     def __init__(self) -> None:
@@ -54,11 +54,11 @@ class Signals:
 
     @property
     def name(self) -> str:
-        """The first signal's name."""
+        """The name of the first signal."""
         return signal.Signals(self.number or signal.SIGINT).name
 
     def install(self) -> None:
-        """Handle the signals from now to the end of the process. At first they raise KeyboardInterrupt."""
+        """Install the handlers until the end of the process. First they raise KeyboardInterrupt."""
         for name in _NAMES:
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) in (
@@ -69,9 +69,9 @@ class Signals:
                 self._ours.add(number)
 
     def watch(self) -> None:
-        """Have a thread end the process where the main thread hangs: in the system on a dead mount, for example.
+        """Start a thread that ends the process if the main thread hangs, for example on a dead mount.
 
-        Without a thread or a pipe the handlers do it all but this.
+        Without a thread or a pipe, only this case is missing.
         """
         if os.name == "nt":  # cannot wait for a pipe
             return
@@ -98,7 +98,7 @@ class Signals:
         """
         self._last_words, self._tidy, self._longer_s = last_words, tidy, longer_s
         self._on_first = stop
-        if self.number:  # it came before, in a place where its exception was lost
+        if self.number:  # it came before, and its exception was lost
             stop()
         try:
             yield
@@ -121,7 +121,7 @@ class Signals:
                 self._leave()
 
     def ending(self) -> None:
-        """The command is done: from now on any signal ends the process at once."""
+        """The command is finished: from now on a signal ends the process at once."""
         self._on_first = self._leave
 
     def _received(self, number: int, frame: FrameType | None) -> None:
@@ -133,7 +133,7 @@ class Signals:
             self._on_first()
 
     def _leave(self) -> None:
-        """End now. Nothing is lost by it: a batch that is not acknowledged and deleted stays in the spool."""
+        """End now. Nothing is lost: a batch without an acknowledgement stays in the spool."""
         if self._writing and self._watched:
             self._postponed = True
             return
@@ -152,7 +152,7 @@ class Signals:
         import time
 
         if self._on_first not in (_interrupt, self._leave):
-            # The system may have given the signal to another thread: this wakes the event loop for the handler.
+            # Another thread may have received the signal: wake the event loop for the handler.
             self._on_first()
         poll = select.poll()
         poll.register(reader, select.POLLIN)
@@ -168,20 +168,20 @@ class Signals:
 
 
 class StopRequest:
-    """Asked for by a signal's handler, before, while and after the event loop runs that it stops."""
+    """A request of a signal handler to stop, before, during or after the run of the event loop."""
 
     def __init__(self) -> None:
         self._asked = False
         self._on_request: Callable[[], None] = _nothing
 
     def __call__(self) -> None:
-        """Ask. From any thread, any number of times."""
+        """Request the stop, from any thread, any number of times."""
         self._asked = True
         self._on_request()
 
     def bind(self, on_request: Callable[[], None]) -> None:
-        """Let the running event loop call ``on_request`` at the request, or soon after an earlier one."""
-        import asyncio  # by commands that have it anyway
+        """Have the running event loop call ``on_request`` at the request, or at once after an earlier one."""
+        import asyncio  # these commands import it anyway
 
         loop = asyncio.get_running_loop()
         done = False

@@ -1,7 +1,7 @@
-"""The standard streams of a command: a closed, full, blocked or abandoned one is no crash.
+"""The standard streams of a command. A closed, full or blocked stream is no crash.
 
-:func:`prepare` is the first step of a command. After it each standard stream is there, and its number is no other
-file's.
+:func:`prepare` is the first step of a command. It opens missing streams, so that no other file gets their
+descriptors.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-# For the last words of a process: a reader that is there takes them in less.
+# Longest wait for a reader of the last lines of a process.
 _PATIENCE_S = 0.2
 
 
 def prepare() -> None:
-    """Make the standard streams safe to use.
+    """Make the standard streams safe.
 
-    A closed one reads and writes the null device: the next file or socket to be opened would get its number, and our
-    words with it. Output is UTF-8, whatever the locale says. A non-blocking stream is waited for.
+    A closed stream becomes the null device: otherwise the next file or socket would get its descriptor and the output.
+    Output is UTF-8 in every locale. Writes wait for a non-blocking stream.
     """
     if None in (sys.stdin, sys.stdout, sys.stderr):
         with suppress(OSError):
@@ -40,9 +40,9 @@ def prepare() -> None:
 
 
 def write_now(stream: TextIO, text: str) -> None:
-    """Write ``text`` past all buffers, as far as the stream takes it at once. Never raises.
+    """Write ``text`` without buffers, as far as the stream accepts it at once. Never raises.
 
-    For a signal handler, where the stream's own object may be in the midst of a write.
+    For a signal handler, which may have interrupted a write of the stream's object.
     """
     import select
 
@@ -57,9 +57,9 @@ def write_now(stream: TextIO, text: str) -> None:
 
 
 class _Stream(io.FileIO):
-    """A standard stream that is waited for where it is non-blocking. After an error its output goes nowhere.
+    """A standard stream that waits if it is non-blocking. After an error it drops the output.
 
-    The interpreter flushes its streams at its end, and makes an exit code of 120 of one that it cannot.
+    Otherwise the interpreter would end with exit code 120 if it cannot flush the stream.
     """
 
     _failed = False

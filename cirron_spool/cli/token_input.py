@@ -11,15 +11,15 @@ from cirron_spool.settings.sources import check_token
 from cirron_spool.text import printable
 
 _LARGEST_BYTES = 64 * 1024
-# Linux drops the further characters of a line that is typed or pasted. The rest would pass for the token.
+# Linux cuts a longer line of terminal input. The rest would look like the token.
 _LONGEST_TYPED = 4095
 
 
 def read_token(path: str, *, remedy: str, option: str = "") -> str:
-    """The token in the file ``path``; ``-`` is standard input, where a terminal is asked without an echo.
+    """The token in the file ``path``; ``-`` is standard input; a terminal does not echo it.
 
-    ``remedy`` ends each error's line, and ``option`` names the file there. Raises ConfigError for an unreadable file,
-    for no token, for more than one, and for one that no header can hold.
+    ``remedy`` is the end of each error, and ``option`` is the name of the file in it. Raises ConfigError for an
+    unreadable file, a missing or second token, and a token that is invalid in a header.
     """
     where = "standard input" if path == "-" else f"{option} {printable(path)}".lstrip()
     is_typed = path == "-" and is_terminal(sys.stdin)

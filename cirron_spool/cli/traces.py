@@ -23,7 +23,7 @@ _ACTIONS = {
     "export": traces_export.export,
     "snapshots": traces_snapshots.show,
 }
-# Of thousands of broken batches the first ones are named.
+# Most broken batches that are named.
 _MOST_WARNINGS = 50
 
 
@@ -58,7 +58,7 @@ class _Warnings:
 
 
 def _tell_of(trace: Trace, console: Console) -> None:
-    """Say which records do not fit together."""
+    """Warn of records that do not fit together."""
     notes = (
         (trace.orphans, "span", "without a parent here. It is open, was lost, or went with an earlier flush"),
         (trace.found.cycles, "span", "in a circle of parents, which is cut"),

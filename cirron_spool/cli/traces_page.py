@@ -23,7 +23,7 @@ from cirron_spool.traces.tree import Folding
 from cirron_spool.traces.view import SessionView, view
 
 _EPOCH = "epoch"
-# Lines in a drawing beyond which they are no help.
+# Most lines for a useful drawing.
 _MOST_EPOCHS = 300
 
 

@@ -1,4 +1,4 @@
-"""How a flush is shown while it runs: a bar on a terminal, lines of JSON, lines for a log, or only errors."""
+"""The views of a running flush: a bar on a terminal, lines of JSON, lines for a log, or only errors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _PERIOD_S = 10.0
 
 
 class FlushView:
-    """Shows only errors, warnings, and batches that were set aside. Base of the other views."""
+    """Shows only errors, warnings, and quarantined batches. The base of the other views."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -63,9 +63,9 @@ class FlushView:
         """Nothing to end here."""
 
     def show(self, event: FlushEvent | SpoolsFound, spool: Path | None = None) -> None:
-        """Show one event. Called in the event loop, so it must not take long.
+        """Show one event.
 
-        ``spool`` is the directory of one of several spools.
+        Called in the event loop, so it must be fast. With several spools, ``spool`` is the directory.
         """
         if isinstance(event, SpoolsFound):
             return
@@ -94,17 +94,14 @@ class FlushView:
         """Restore the terminal before the process is suspended."""
 
     def resume(self, *, draw: bool) -> None:
-        """Go on; ``draw`` says whether the process is in the foreground."""
+        """Continue. ``draw`` is True if the process is in the foreground."""
 
     def close(self) -> None:
         """Restore the terminal, and show nothing more."""
 
 
 class Lines(FlushView):
-    """A line about the progress now and then, once a flush takes long: for a pipe, or the log of a CI job.
-
-    None for a ``watch``, which takes long by its nature.
-    """
+    """Progress lines during a long flush, for a pipe or the log of a CI job. A ``watch`` has none."""
 
     def __init__(self, console: Console, *, watch: bool = False) -> None:
         super().__init__(console)
@@ -163,7 +160,7 @@ class JsonEvents(FlushView):
     """One JSON object a line on standard output (docs/contract.md, JSON forms)."""
 
     def show(self, event: FlushEvent | SpoolsFound, spool: Path | None = None) -> None:
-        """Show one event. Those of one of several spools have its directory."""
+        """Show one event. With several spools, it has the directory."""
         if isinstance(event, SpoolsFound):
             described: _Described | None = (
                 "spools",

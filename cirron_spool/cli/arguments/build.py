@@ -1,6 +1,6 @@
-"""The parser of each program, and the arguments that it has parsed.
+"""The parser of each program, and the parsed arguments.
 
-Only the standard library is imported, so that a wheel can be built and ``--help`` shown without anything else.
+It imports only the standard library, for the build of a wheel and a fast ``--help``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cirron_spool.cli.arguments.spool import add_clear, add_inspect
 from cirron_spool.cli.arguments.status import add_status
 from cirron_spool.cli.arguments.traces import add_traces
 
-# The words of ``cirron`` that are ours.
+# The commands of ``cirron`` that this package implements.
 OWN_WORDS = ("spool", "traces", "auth", "status", "config")
 _OTHER_WORDS = (
     "Any other command (such as deploy) is handed over, with all its options, to the next cirron on PATH."
@@ -31,7 +31,7 @@ _OTHER_WORDS = (
 
 
 def build_parser(prog: str = "cirron-spool") -> Parser:
-    """The parser of ``cirron-spool``, or of ``cirron``, whose commands stand below ``cirron spool``."""
+    """The parser of ``cirron-spool``, or of ``cirron`` with the commands below ``cirron spool``."""
     parser = Parser(
         prog=prog,
         description="Show, upload and empty the spool that the Cirron Python SDK writes while a run is profiled.",
@@ -58,7 +58,7 @@ def build_parser(prog: str = "cirron-spool") -> Parser:
 
 
 def _add_version(parser: Parser, *, shown: bool) -> None:
-    """Add ``--version`` to a parser and to all below it. Its help is shown where a person looks for it."""
+    """Add ``--version`` to a parser and to all parsers below it."""
     parser.add_argument(
         "-V",
         "--version",

@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple, NoReturn
 
 from cirron_spool.cli.arguments.values import Reader
 
-# Options of which a command takes one at most.
+# Groups of options that exclude each other.
 _EXCLUSIVE = (("--json", "--json-events"), ("--quiet", "--verbose"))
-# The beginning of a long-lived token. An argument with it is not shown.
+# The start of a long-lived token. Errors do not show an argument with it.
 LONG_LIVED = "sk-"
 NOT_AN_ARGUMENT = (
     "A token does not belong on the command line, where other users can read it. "
@@ -29,7 +29,7 @@ class UsageError(Exception):
 
 
 def usage_error(parser: argparse.ArgumentParser, message: str, help: str = "") -> UsageError:  # noqa: A002  # as above
-    """The error with ``message``, which ends in the command that shows the help; ``help`` is a text to show."""
+    """The error with ``message`` and the command that shows the help. ``help`` is a text to show."""
     return UsageError(f"{message} See {parser.prog} --help.", help)
 
 
@@ -41,11 +41,10 @@ class Example(NamedTuple):
 
 
 class Value(argparse.Action):
-    """An option with one value. It is given once at most, or collects its values in the list ``several``.
+    """An option with one value.
 
-    ``example`` is a right value, for an error's line.
-
-    ``place`` is the kind of path that a shell completes, ``words`` are words that it completes.
+    It is given at most once, or collects its values in the list ``several``. ``example`` is a valid value for error
+    messages. ``place`` is the kind of path for completions, ``words`` are words for completions.
     """
 
     def __init__(
@@ -144,7 +143,7 @@ class Parser(argparse.ArgumentParser):
         return "\n".join([shown, "examples:", *lines, ""])
 
     def error(self, message: str) -> NoReturn:
-        """Raise ArgumentError: before Python 3.13 argparse comes here in spite of ``exit_on_error``."""
+        """Raise ArgumentError. Before Python 3.13, argparse calls this despite ``exit_on_error``."""
         raise argparse.ArgumentError(None, message)
 
     def read(self, arguments: Sequence[str]) -> argparse.Namespace:
@@ -164,16 +163,16 @@ class Parser(argparse.ArgumentParser):
 
     @property
     def options(self) -> dict[str, argparse.Action]:
-        """The options by their names. argparse has no documented way to ask for them."""
+        """The options by their names. argparse has no documented way to list them."""
         return self._option_string_actions
 
     @property
     def values(self) -> list[Value]:
-        """The options and positional arguments with a value. argparse has no documented way to ask for them."""
+        """The options and positional arguments with a value. argparse has no documented way to list them."""
         return [action for action in self._actions if isinstance(action, Value)]
 
     def _explain(self, error: argparse.ArgumentError, arguments: Sequence[str]) -> UsageError:
-        """The error in plain words. Which error it is follows from the option's kind, not from its text."""
+        """The error as a sentence. The kind of the option decides, not the text of argparse."""
         names = (error.argument_name or "").split("/")
         typed = [each.partition("=")[0] for each in arguments]
         name = max([each for each in names if each in typed and each.startswith("--")] or names, key=len)
@@ -224,7 +223,7 @@ class Parser(argparse.ArgumentParser):
             yield from parser._below()  # noqa: SLF001  # of the same class
 
     def unknown_command(self, word: str, rest: Sequence[str]) -> UsageError:
-        """The error for a ``word`` that is no command of this group; ``rest`` follows it."""
+        """The error for an unknown command ``word`` of this group, with the ``rest`` of the arguments."""
         if word.startswith("-"):
             option = word.partition("=")[0]
             below = next((parser for parser in self._below() if option in parser.options), None)
@@ -261,9 +260,9 @@ def listed(names: Sequence[str]) -> str:
 
 
 def did_you_mean(word: str, names: Iterable[str], before: str = "") -> str:
-    """A question that names the closest of ``names``, or empty. Leading dashes do not count.
+    """A question with the closest of ``names``, or empty.
 
-    The only name that begins with ``word`` is the closest.
+    Leading dashes are ignored. A single name with the prefix ``word`` is the closest.
     """
     from difflib import get_close_matches  # only for those who mistyped
 
