@@ -81,12 +81,11 @@ class BatchRoute:
         self, item: Prepared, token: str, progress: Callable[[int], None] | None
     ) -> Answer | NoAnswer:
         """POST the batch."""
-        _, _, gzip, parts, length, _, _ = item
-        if length is None:
+        if item.length is None:
             upload = Upload((), None, partial(self._open_stream, item), None, progress, self._ensure_claim)
         else:
-            upload = Upload(parts, length, None, self._on_sent, progress, self._ensure_claim)
-        return await self._ingest.post_batch(item.name, token, upload, gzip=gzip)
+            upload = Upload(item.parts, item.length, None, self._on_sent, progress, self._ensure_claim)
+        return await self._ingest.post_batch(item.name, token, upload, gzip=item.gzip)
 
     def judge(self, item: Prepared, token: str, answer: Answer | NoAnswer) -> Outcome:
         """The outcome of one attempt, with the size of the request body."""

@@ -175,12 +175,11 @@ def _temporary(
 
 def _judge_success(answer: Answer, name: str, secrets: tuple[str, ...]) -> Verdict:
     """The verdict on a 2xx. It acknowledges if it is complete, came after the body, and reports no error."""
-    status, _, _, body, complete, delimited, early, *_ = answer
-    if early:
-        return _unreadable(status, name, secrets, "the answer came before the batch was sent")
+    if answer.early:
+        return _unreadable(answer.status, name, secrets, "the answer came before the batch was sent")
     kind, encoding = answer.header("Content-Type"), answer.header("Content-Encoding")
-    doubt = _doubt(kind, encoding, body, complete, delimited)
-    return _ACKNOWLEDGED[status] if doubt is None else doubt(status, name, secrets)
+    doubt = _doubt(kind, encoding, answer.body, answer.complete, answer.delimited)
+    return _ACKNOWLEDGED[answer.status] if doubt is None else doubt(answer.status, name, secrets)
 
 
 # A function of status, batch name and secrets that returns the verdict.
