@@ -71,7 +71,7 @@ def _status(console: Console, signals: Signals) -> int:
 
 
 def _refresh(console: Console, signals: Signals) -> int:
-    # The login is meant, also where a key in the environment overrides it.
+    # The command is about the login, even if a key in the environment overrides it.
     settings = _load(console, without_key=True)
     credentials = settings.credentials
     if credentials is None:

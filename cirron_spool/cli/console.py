@@ -51,7 +51,7 @@ class Console:
     """Prints. Data goes to standard output; errors, warnings and progress go to standard error.
 
     ``arguments`` are the command's: ``--json`` and ``--json-events`` among them ask for a form that a program reads,
-    also where they cannot be parsed. ``above`` prints a line in place of standard error, while a bar is drawn there.
+    even if they cannot be parsed. ``above`` prints a line in place of standard error, while a bar is drawn there.
     ``output_is_the_job`` says that a command has failed whose output cannot be written; else that is a warning.
     ``log`` gets errors, warnings and notes, too. ``whole`` is entered for each write, which is not to be cut off in its
     midst.

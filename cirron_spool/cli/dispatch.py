@@ -134,7 +134,7 @@ def _flush(options: argparse.Namespace, console: Console, signals: Signals) -> i
 
 
 def _load_flush() -> Command:
-    """The flush command. Raises ResourceError or ImportError; the latter's cause is an OSError where TLS fails."""
+    """The flush command. Raises ResourceError or ImportError; the latter's cause is an OSError if TLS fails."""
     # When it is imported, aiohttp makes TLS contexts that open this file. Those of a flush write no keys.
     os.environ.pop("SSLKEYLOGFILE", None)
     try:

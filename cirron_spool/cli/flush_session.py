@@ -54,7 +54,7 @@ class FlushSession(ABC, Generic[R]):
 
     @abstractmethod
     def result_in(self, error: CirronSpoolError) -> R | None:
-        """The result so far that ``error`` holds; None where no flush had started."""
+        """The result so far that ``error`` holds; None if no flush had started."""
 
     @abstractmethod
     def nothing_done(self) -> R:

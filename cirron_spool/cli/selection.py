@@ -18,7 +18,7 @@ _OPTIONS = ("limit", "max_bytes", "older_than", "newer_than")
 
 
 def selection_of(options: argparse.Namespace) -> Selection | None:
-    """The selection in the arguments; None where they take the whole spool. Raises ConfigError."""
+    """The selection in the arguments; None if they take the whole spool. Raises ConfigError."""
     given = _given(options)
     if not given:
         return None

@@ -47,7 +47,7 @@ def write_page(
 
 
 def _load_plotly() -> str:
-    """The script of the drawings. Raises ConfigError where the library is not installed."""
+    """The script of the drawings. Raises ConfigError if the library is not installed."""
     try:
         script: str = import_module("plotly.offline").get_plotlyjs()
     except ImportError as error:

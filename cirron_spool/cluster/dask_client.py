@@ -42,7 +42,7 @@ class Workers:
 
     @property
     def hosts(self) -> list[str]:
-        """The hosts that may run tasks; empty where all may. A restarted worker has another port on its host."""
+        """The hosts that may run tasks; empty if all may. A restarted worker has another port on its host."""
         return sorted({host_of(address) for address in self.with_roots}) if self.without else []
 
 
@@ -52,7 +52,7 @@ def host_of(address: str) -> str:
 
 
 async def load() -> Any:
-    """The module ``distributed``, imported in a thread. Raises ConfigError where it is not installed."""
+    """The module ``distributed``, imported in a thread. Raises ConfigError if it is not installed."""
     try:
         # The HTTP client beside it: a quarter of a second.
         await in_daemon_thread(lambda: import_module("cirron_spool.flush"), "cirron-spool import")
@@ -70,7 +70,7 @@ async def connected(
     """A client of the scheduler at ``address``, which may be the path of a scheduler file.
 
     Raises ConfigError for an address that cannot be used, and where ``encrypted`` is asked for and it is not;
-    ClusterError where nobody answers within ``timeout_s`` seconds.
+    ClusterError if nobody answers within ``timeout_s`` seconds.
     """
     dask = await load()
     shown = printable(address)

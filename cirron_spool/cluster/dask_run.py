@@ -181,7 +181,7 @@ class DaskRun:
         )
 
     async def _follow(self, number: int) -> None:
-        """Wait for the report on a spool, with further tasks where another worker may do better."""
+        """Wait for the report on a spool. Start further tasks if another worker may succeed."""
         spool = self._spools[number]
         while True:
             report = spool.report = await self._outcome(spool)
@@ -196,11 +196,11 @@ class DaskRun:
         self._tell(spool.directory, Ended(spool.result()))
 
     def _hosts_of(self, spool: DaskSpool) -> list[str]:
-        """The hosts that may flush a spool; empty where all may."""
+        """The hosts that may flush a spool; empty if all may."""
         return spool.hosts or self._workers.hosts
 
     async def _hosts_for_another_try(self, spool: DaskSpool) -> list[str] | None:
-        """The hosts for another task of a spool, empty for all; None where the last report stands."""
+        """The hosts for another task of a spool, empty for all; None if the last report is final."""
         report, hosts = spool.report, self._hosts_of(spool)
         if report is None or spool.tries >= _MOST_TRIES:
             return None
@@ -215,7 +215,7 @@ class DaskRun:
         return hosts if isinstance(report.error, ClusterError) else None
 
     async def _outcome(self, spool: DaskSpool) -> SpoolReport | None:
-        """The report of the present task of a spool; None where the run has ended it before it began."""
+        """The report of the present task of a spool; None if the run ended before the task started."""
         assert spool.future is not None  # noqa: S101  # it was submitted
         report: SpoolReport | None
         try:
@@ -237,7 +237,7 @@ class DaskRun:
         return SpoolReport(spool.directory, FlushResult(spool.found.path), lost)
 
     def _judge(self, report: SpoolReport) -> None:
-        """Warn of a spool's error. End the run where the next spools cannot do better."""
+        """Warn of a spool's error. End the run if the next spools would fail, too."""
         error = report.error
         if isinstance(error, COMMON):
             self._error = self._error or error

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class DaskSpool:
     """A spool that was ``found``. ``attempts`` has the reported uploads of each attempt, by its name.
 
-    ``hosts`` are those that see it, empty where all do. ``future`` is its task, None without one. ``tries`` counts its
+    ``hosts`` are those that see it, empty if all do. ``future`` is its task, None without one. ``tries`` counts its
     tasks behind the first. ``report`` is that of the last attempt.
     """
 
@@ -47,7 +47,7 @@ class DaskSpool:
         )
 
     def begin(self, attempt: str) -> bool:
-        """Note the first news of an attempt; False where it is known."""
+        """Note the first news of an attempt; False if it is known."""
         if attempt in self.attempts:
             return False
         self.attempts[attempt] = FlushResult(self.found.path, exit_code=EXIT_TEMPFAIL)

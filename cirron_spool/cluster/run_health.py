@@ -31,7 +31,7 @@ class RunHealth:
         self._rejections = 0
 
     def judge(self, report: SpoolReport) -> str:
-        """Why no further spool is to be started, in one line; empty where the others can go on."""
+        """The reason to start no further spool, in one line; empty if the others can continue."""
         result = report.result
         if result.uploaded:
             self._outages = self._rejections = 0

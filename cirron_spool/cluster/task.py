@@ -72,7 +72,7 @@ class SpoolReport:
 
     @property
     def message(self) -> str:
-        """Why batches are left, in one line; empty where none are."""
+        """The reason why batches are left, in one line; empty if none are left."""
         if self.error is not None:
             return str(self.error)
         if self.is_missing:

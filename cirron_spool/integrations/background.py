@@ -82,7 +82,7 @@ class BackgroundDelivery:
             atexit.register(self.finish)  # after an exception, nothing else may call it
 
     def finish(self) -> FlushResult | None:
-        """Deliver what the run has recorded by now, and end. Returns the result; None where there is none.
+        """Deliver the records of the run until now, and end. Returns the result, or None.
 
         Takes ``grace_s`` and three seconds at most, and no time where an outage is waited out. A KeyboardInterrupt ends
         the delivery at once, and is raised.

@@ -26,7 +26,7 @@ class ReceiptsCheck:
     """The result of a check.
 
     ``receipts`` counts the receipts, ``batches`` the different batches in them, ``torn`` the lines that a crash has
-    left. ``first`` is the hash that the first receipt refers to, None where it begins a chain; ``last`` is the hash of
+    left. ``first`` is the hash that the first receipt refers to, None if it begins a chain; ``last`` is the hash of
     the last receipt. ``problems`` says in one line each what is wrong. With a store ``found`` counts the batches whose
     bytes are there.
     """

@@ -11,7 +11,7 @@ class Answer:
     """A status, its content and further header fields.
 
     An object as ``content`` becomes JSON, text becomes an HTML page unless ``fields`` has a ``Content-Type``.
-    ``refused`` is the reason of a refusal for the journal, and empty where nothing was refused.
+    ``refused`` is the reason of a refusal for the journal, and empty if nothing was refused.
     """
 
     status: int

@@ -19,7 +19,7 @@ _GZIP_FORMAT = 16 + zlib.MAX_WBITS
 
 
 def is_gzip(content_encoding: str) -> bool:
-    """Whether a Content-Encoding says gzip. Raises RefusedError (415) for any but gzip and none."""
+    """Whether a Content-Encoding is gzip. Raises RefusedError (415) for other encodings."""
     encoding = content_encoding.strip().lower()
     if encoding in ("", "identity"):
         return False

@@ -262,7 +262,10 @@ class _Connection:
         return data
 
     async def write(self, data: bytes) -> None:
-        """Send; return when most of it is on its way. Raises ConnectionError, also where the client does not read."""
+        """Send, and return when most bytes are in the kernel.
+
+        Raises ConnectionError, also for a client that does not read.
+        """
         self._writer.write(data)
         try:
             async with asyncio.timeout(self.options.body_timeout_s):

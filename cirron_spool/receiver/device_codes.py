@@ -93,7 +93,7 @@ class DeviceCodes:
         self._by_user_code: dict[str, SignIn] = {}
 
     def start(self, address: str) -> SignIn | None:
-        """A new sign-in of a client at ``address``; None where there are too many."""
+        """A new sign-in of a client at ``address``; None if there are too many."""
         now = self._clock()
         for old in [each for each in self._by_device_code.values() if each.expires <= now]:
             self._forget(old)

@@ -24,7 +24,7 @@ _DECISIONS = {"approve": Decision.APPROVED, "deny": Decision.DENIED}
 
 
 class _Form(NamedTuple):
-    """What the user has sent. ``decision`` is NONE where neither button was pressed."""
+    """The submitted form. ``decision`` is NONE if no button was pressed."""
 
     user_code: str
     token: str
@@ -33,7 +33,7 @@ class _Form(NamedTuple):
 
 
 class DevicePage:
-    """Shows the form, and carries out what the user decides. Wrong codes and wrong tokens are limited."""
+    """Shows the form, and executes the decision of the user. Wrong codes and tokens are limited."""
 
     def __init__(self, codes: DeviceCodes, tokens: Tokens, journal: Journal) -> None:
         self._codes = codes
@@ -115,7 +115,7 @@ async def _read_form(request: Request) -> _Form:
 
 
 def _fields(text: str) -> dict[str, str]:
-    """The fields of a form or query. Raises RefusedError (400) where one is given twice, or there are too many."""
+    """The fields of a form or query. Raises RefusedError (400) if one is given twice, or there are too many."""
     try:
         parsed = parse_qs(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError:

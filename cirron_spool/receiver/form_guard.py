@@ -28,7 +28,7 @@ class FormGuard:
         return hmac.new(self._key, cookie.encode(), hashlib.sha256).hexdigest()
 
     def is_own_form(self, request: Request, form_token: str) -> bool:
-        """Whether the request came from the page: by its token and cookie, and by what the browser says of it."""
+        """Whether the request came from the page, by its token, its cookie and the browser's headers."""
         cookie = _cookie(request)
         fits = hmac.compare_digest(
             form_token.encode("utf-8", "surrogatepass"), self.form_token(cookie or "").encode()
@@ -50,7 +50,7 @@ def _cookie(request: Request) -> str | None:
 
 
 def _same_origin(request: Request) -> bool:
-    """Whether the browser calls the request one of the page's own; True where it says nothing.
+    """Whether the browser reports a request from the same origin; True without a report.
 
     Sec-Fetch-Site goes first: behind a proxy, Host can differ from the Origin that the browser knows.
     """

@@ -19,7 +19,7 @@ class Health:
         self._journal = journal
 
     async def get(self, request: Request) -> Answer:
-        """The counts. Raises RefusedError (503) where nothing can be stored."""
+        """The counts. Raises RefusedError (503) if nothing can be stored."""
         del request
         try:
             batches = await self._intake.run(self._store.count)

@@ -111,7 +111,7 @@ class JsonCheck:
             place = self._string_part(text, place) if self._in_string else self._step(text, place, final)
 
     def _step(self, text: str, place: int, final: bool) -> int | None:
-        """Check the next value or token; the place behind it, or None where the next piece must go on."""
+        """Check the next value or token. Returns the position after it, or None if it continues in the next piece."""
         place = _end(_BLANKS, text, place)
         if place == len(text):
             return None
@@ -137,7 +137,7 @@ class JsonCheck:
         return end if self._in_string else self._following_values(text, end)
 
     def _whole(self, text: str, place: int) -> int | None:
-        """The end of the array or object at ``place``; None where it is cut or wrong, which its tokens will show."""
+        """The end of the array or object at ``place``; None if it is cut or invalid. Its tokens then show the fault."""
         if self._patience <= 0 or self._expect is _Expect.OBJECT:
             return None
         try:

@@ -96,7 +96,7 @@ it shows the same code. {who}</p>
 
 
 def outcome_page(title: str, text: str, *, again: bool = False) -> str:
-    """A page that says how it ended. ``again``: with a link back to the form."""
+    """A page with the result. With ``again`` it has a link back to the form."""
     link = '<p><a href="/device">Enter another code</a></p>' if again else ""
     return _page(
         title,

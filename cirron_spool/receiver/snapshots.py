@@ -32,7 +32,7 @@ class Snapshots:
         self._max_bytes = max_bytes
 
     async def put(self, request: Request) -> Answer:
-        """Acknowledge a snapshot once it is durable: 201, or 200 where the same bytes were there before."""
+        """Acknowledge a snapshot when it is durable: 201, or 200 for a duplicate."""
         fields = request.head.fields
         if self._tokens.bearer(fields.get("authorization", "")) is None:
             raise unauthorized()

@@ -107,7 +107,7 @@ class Store:
             return self._find(batch_id)
 
     def count(self) -> int:
-        """How many batches are there. Raises OSError where nothing could be stored: the folder is gone or replaced."""
+        """The number of batches. Raises OSError if the folder was removed or replaced."""
         self.check_directory()
         with os.scandir(self.directory) as entries:
             return sum(
@@ -116,7 +116,7 @@ class Store:
             )
 
     def check_directory(self) -> None:
-        """Raise OSError where the folder was removed or replaced."""
+        """Raise OSError if the folder was removed or replaced."""
         if self._folder is not None and not os.path.samestat(os.fstat(self._folder), os.stat(self.directory)):
             raise FileNotFoundError(errno.ENOENT, "the folder was replaced by another one")
 
@@ -127,7 +127,7 @@ class Store:
     def commit(self, temporary: str, batch_id: str, created_ns: int, size: int) -> Stored:
         """Give a synced temporary file its batch's name, durably, unless the batch is already there.
 
-        Raises OSError, or RefusedError (409) where another batch has the identifier; then nothing is stored. Of two at
+        Raises OSError, or RefusedError (409) if another batch has the identifier; then nothing is stored. Of two at
         once with the same identifier, the second waits for the first: it can only be a duplicate of something durable.
         """
         with self.exclusive(batch_id):
@@ -185,12 +185,12 @@ class Store:
         return names
 
     def _is_there(self, name: str) -> bool:
-        """Whether a batch is there under this name. Raises OSError where that cannot be seen."""
+        """Whether a batch with this name is stored. Raises OSError if that is unknown."""
         try:
             found = os.lstat(self.path(name))
         except FileNotFoundError:
             return False
-        # The SDK does not sync its files: after a power cut, one that was copied here can be empty.
+        # The SDK does not sync its files: after a power cut, a copied file can be empty.
         return stat.S_ISREG(found.st_mode) and found.st_size > 0
 
     def _clean_and_index(self) -> None:

@@ -78,7 +78,7 @@ def _read_entry(path: Path) -> str | None:
 
 
 def _tokens_in(text: str) -> Document | None:
-    """The tokens in an entry; None where it is no login."""
+    """The tokens in an entry; None if it is no login."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):

@@ -21,7 +21,7 @@ _MOST_S = 0.2
 
 
 class Snapshots(NamedTuple):
-    """The snapshot files of a run in ``folder``. ``all_counted`` is False where there are more than ``files``."""
+    """The snapshot files of a run in ``folder``. ``all_counted`` is False if there are more than ``files``."""
 
     folder: Path
     files: int

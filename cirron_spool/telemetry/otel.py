@@ -97,7 +97,7 @@ def is_used() -> bool:
 
 @contextmanager
 def flush_telemetry(directory: Path) -> Iterator[FlushTelemetry | None]:
-    """The telemetry of a flush of ``directory``; None where the application does not use OpenTelemetry.
+    """The telemetry of a flush of ``directory``; None without OpenTelemetry in the application.
 
     Its span is the current one within the block. An application that uses OpenTelemetry has imported it: nothing is
     imported for others.

@@ -50,7 +50,7 @@ class Loaded(NamedTuple):
 
 @contextmanager
 def working_database() -> Iterator[sqlite3.Connection]:
-    """An empty database, which is gone at the end of the block. Raises SpoolError where it has no room."""
+    """A temporary database that is deleted at the end of the block. Raises SpoolError without disk space."""
     try:
         connection = sqlite3.connect("", isolation_level=None)
         try:

@@ -17,7 +17,7 @@ _PIECE_BYTES = 1 << 20
 
 
 def load_pyarrow() -> tuple[Any, Any]:
-    """Pyarrow and its module for Parquet. Raises ConfigError where it is not installed."""
+    """Pyarrow and its module for Parquet. Raises ConfigError if it is not installed."""
     try:
         return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:
