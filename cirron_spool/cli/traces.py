@@ -8,10 +8,12 @@ import os
 from cirron_spool.cli import traces_export, traces_list, traces_snapshots, traces_view
 from cirron_spool.cli.console import Console
 from cirron_spool.cli.offline_steps import warn_of
+from cirron_spool.cli.render import existence
 from cirron_spool.cli.signals import Signals
 from cirron_spool.errors import EXIT_OK
 from cirron_spool.settings.paths import spool_directory
 from cirron_spool.text import count, printable
+from cirron_spool.traces.forms import document
 from cirron_spool.traces.records import KINDS
 from cirron_spool.traces.trace import Trace, read_trace
 
@@ -35,7 +37,7 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     with read_trace(path, warnings.tell, _DETAILED[options.action]) as trace:
         warnings.finish()
         _tell_of(trace, console)
-        if not trace.sessions and options.action != "export":
+        if not trace.sessions:
             return _empty(trace, options, console)
         return _ACTIONS[options.action](trace, options, console)
 
@@ -73,8 +75,10 @@ def _empty(trace: Trace, options: argparse.Namespace, console: Console) -> int:
     exists = trace.path.exists()
     if not trace.loaded.broken:
         warn_of(trace.path, options, console, exists=exists)
+    if options.action == "export":
+        return traces_export.export(trace, options, console)
     if options.json:
-        document = {"dir": str(trace.path), "sessions": [], "batches": trace.loaded.batches}
-        return console.end(EXIT_OK, document if exists else {**document, "exists": False})
+        name = "snapshots" if options.action == "snapshots" else "sessions"
+        return console.end(EXIT_OK, document(trace, name, []) | existence(exists=exists))
     console.line(f"No traces found in {printable(str(trace.path))}")
     return EXIT_OK

@@ -9,7 +9,7 @@ from cirron_spool.cli.console import Console
 from cirron_spool.cli.grid import grid
 from cirron_spool.errors import EXIT_OK
 from cirron_spool.text import count, duration, human_size, iso_utc, printable
-from cirron_spool.traces.forms import reading_form, session_form
+from cirron_spool.traces.forms import document, session_form
 from cirron_spool.traces.sessions import Session
 from cirron_spool.traces.trace import Trace
 
@@ -22,8 +22,7 @@ def show(trace: Trace, options: argparse.Namespace, console: Console) -> int:
     """Print the chosen sessions; return the exit code."""
     chosen = [trace.sessions[number] for number in trace.choose(options.session, options.last)]
     if options.json:
-        document = {"dir": str(trace.path), "sessions": [session_form(each) for each in chosen]}
-        return console.end(EXIT_OK, {**document, **reading_form(trace)})
+        return console.end(EXIT_OK, document(trace, "sessions", [session_form(each) for each in chosen]))
     console.data(_lines(trace, chosen, console.columns))
     return EXIT_OK
 

@@ -15,7 +15,7 @@ from cirron_spool.errors import EXIT_OK, ConfigError
 from cirron_spool.html.trace_page import trace_page
 from cirron_spool.text import printable
 from cirron_spool.traces.exports.rows import Rows
-from cirron_spool.traces.forms import reading_form
+from cirron_spool.traces.forms import document
 from cirron_spool.traces.series import gather_series
 from cirron_spool.traces.timeline import draw
 from cirron_spool.traces.trace import Trace
@@ -36,8 +36,8 @@ def write_page(
 ) -> int:
     """Write the page of the chosen sessions, and open it if that is asked for; return the exit code."""
     plotly = _load_plotly()
-    document = _document(trace, chosen, views, options.name)
-    parts = (part.encode("utf-8", "backslashreplace") for part in trace_page(document, plotly))
+    page = _document(trace, chosen, views, options.name)
+    parts = (part.encode("utf-8", "backslashreplace") for part in trace_page(page, plotly))
     write_file(options.html, parts, option="--html")
     path = os.path.abspath(options.html)
     console.line(f"Success: The page is {printable(path)}.")
@@ -65,6 +65,7 @@ def _document(
     sessions = []
     for number, each, folded in zip(chosen, views, by_name, strict=True):
         series, left_out = gather_series(rows, number)
+        epochs = list(_epochs(rows, number))
         sessions.append(
             {
                 **each.form(),
@@ -73,10 +74,11 @@ def _document(
                 "timeline": draw(rows, number).form(),
                 "series": [one.form() for one in series],
                 "seriesLeftOut": left_out,
-                "epochs": list(_epochs(rows, number))[:_MOST_EPOCHS],
+                "epochs": epochs[:_MOST_EPOCHS],
+                "epochsLeftOut": len(epochs[_MOST_EPOCHS:]),
             }
         )
-    return {"dir": str(trace.path), "sessions": sessions, **reading_form(trace)}
+    return document(trace, "sessions", sessions)
 
 
 def _epochs(rows: Rows, number: int) -> Iterator[tuple[int, int | None]]:

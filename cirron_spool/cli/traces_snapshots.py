@@ -11,6 +11,7 @@ from cirron_spool.cli.grid import grid
 from cirron_spool.errors import EXIT_OK
 from cirron_spool.text import count, iso_utc, printable, sparkline
 from cirron_spool.traces.exports.rows import Rows
+from cirron_spool.traces.forms import document
 from cirron_spool.traces.tensor import TensorSnapshot, read_tensor
 from cirron_spool.traces.trace import Trace
 
@@ -30,7 +31,7 @@ def show(trace: Trace, options: argparse.Namespace, console: Console) -> int:
     ]
     if options.json:
         forms = [{"session": session, **tensor.form()} for session, tensor in found]
-        return console.end(EXIT_OK, {"dir": str(trace.path), "snapshots": forms})
+        return console.end(EXIT_OK, document(trace, "snapshots", forms))
     console.data(_lines(trace, [tensor for _, tensor in found], console.columns))
     return EXIT_OK
 

@@ -9,7 +9,7 @@ from cirron_spool.cli.console import Console
 from cirron_spool.errors import EXIT_OK, ConfigError
 from cirron_spool.text import count, duration, human_size, iso_utc, printable
 from cirron_spool.traces.forest import DETACHED, OPEN, STAND_IN, Forest
-from cirron_spool.traces.forms import reading_form
+from cirron_spool.traces.forms import document
 from cirron_spool.traces.marks import MarkGroup, Value
 from cirron_spool.traces.sessions import Session
 from cirron_spool.traces.trace import Trace
@@ -42,8 +42,7 @@ def show(trace: Trace, options: argparse.Namespace, console: Console) -> int:
 
         return write_page(trace, chosen, views, options, console)
     if options.json:
-        document = {"dir": str(trace.path), "sessions": [each.form() for each in views]}
-        return console.end(EXIT_OK, {**document, **reading_form(trace)})
+        return console.end(EXIT_OK, document(trace, "sessions", [each.form() for each in views]))
     console.data(_lines(trace, views, console.columns))
     return EXIT_OK
 
@@ -85,7 +84,8 @@ def _facts(session: Session) -> Iterator[str]:
         yield f"rank {session.rank}"
     if session.pid is not None:
         yield f"pid {session.pid}"
-    yield f"{session.spans:,} spans, {session.marks:,} marks, {session.snapshots:,} snapshots"
+    for number, what in ((session.spans, "span"), (session.marks, "mark"), (session.snapshots, "snapshot")):
+        yield f"{number:,} {what}{'' if number == 1 else 's'}"
     yield human_size(session.size)
 
 

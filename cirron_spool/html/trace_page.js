@@ -17,6 +17,7 @@
     return element;
   };
   const time = (ns) => {
+    if (ns < 0) return `-${time(-ns)}`;  // a clock that was set back
     for (const [unit, size] of [["s", 1e9], ["ms", 1e6], ["µs", 1e3]]) {
       if (ns >= size) return `${Number((ns / size).toPrecision(4))} ${unit}`;
     }
@@ -76,11 +77,15 @@
       actions[event.key][1]();
     });
   };
+  // More rows would slow the page down.
+  const MOST_ROWS = 500;
   const table = (parent, title, heads, rows) => {
     const body = make("tbody");
-    for (const row of rows) body.append(make("tr", {}, ...row.map((cell) => make("td", {}, String(cell)))));
+    for (const row of rows.slice(0, MOST_ROWS)) body.append(make("tr", {}, ...row.map((cell) => make("td", {}, String(cell)))));
     const head = make("thead", {}, make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text))));
-    parent.append(make("details", {}, make("summary", {}, title), make("div", { class: "wide" }, make("table", {}, head, body))));
+    const part = make("details", {}, make("summary", {}, title), make("div", { class: "wide" }, make("table", {}, head, body)));
+    if (rows.length > MOST_ROWS) part.append(make("p", { class: "note" }, `Not in this table: the last ${number(rows.length - MOST_ROWS)} of ${count(rows.length, "row")}.`));
+    parent.append(part);
   };
 
   const overTime = (parent, session) => {
@@ -101,7 +106,7 @@
         const shown = `${name}${index === null ? "" : ` ${index}`}`;
         const text = `${plain(shown)}<br>${open ? "open, " : ""}${time(took)}<br>at ${time(start)}`;
         add(label(line), start, took, name, text, colour(name));
-        if (rows.length < 500) rows.push([label(line), shown, time(start), open ? "open" : time(took)]);
+        rows.push([label(line), shown, time(start), open ? "open" : time(took)]);
       }
       for (const [start, end, folded] of line.folds) {
         add(label(line), start, end - start, "", count(folded, "shorter span"), "#999999");
@@ -207,9 +212,9 @@
       const notes = [];
       if (series.odd) notes.push(`Without a finite number, and not drawn: ${number(series.odd)}.`);
       if (series.thinned) notes.push("The lowest and the highest point of each part of the time are drawn.");
-      if (session.epochs.length) notes.push("A dotted line is the begin of an epoch.");
+      if (epochs.length) notes.push(`A dotted line is the begin of an epoch.${session.epochsLeftOut ? ` Later epochs have none: ${number(session.epochsLeftOut)}.` : ""}`);
       if (notes.length) part.append(make("p", { class: "note" }, notes.join(" ")));
-      table(part, "The points as a table", ["At", "Value"], series.points.slice(0, 500).map(([at, value]) => [time(at), value]));
+      table(part, "The points as a table", ["At", "Value"], series.points.map(([at, value]) => [time(at), value]));
     }
     if (session.seriesLeftOut) parent.append(make("p", { class: "note" }, `Not drawn: ${count(session.seriesLeftOut, "further name")} of marks.`));
   };

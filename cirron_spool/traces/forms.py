@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from cirron_spool.text import iso_utc
@@ -33,9 +34,11 @@ def session_form(session: Session) -> dict[str, Any]:
     }
 
 
-def reading_form(trace: Trace) -> dict[str, Any]:
-    """The batches that were read, and the records that do not fit, as each ``--json`` has them."""
+def document(trace: Trace, name: str, forms: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The object of each ``--json``: ``forms`` under their ``name``, and the batches and records that do not fit."""
     return {
+        "dir": str(trace.path),
+        name: forms,
         "batches": trace.loaded.batches,
         "totalBytes": trace.loaded.size,
         "brokenBatches": trace.loaded.broken,

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple, TypeVar
 
-from cirron_spool.text import count, printable
+from cirron_spool.text import count
 
 T = TypeVar("T")
 
@@ -97,21 +97,36 @@ def parse_batch(text: bytes, detailed: Collection[str] = KINDS) -> Batch:
     if not text:
         raise BrokenBatchError("it is empty")
     try:
-        document = json.loads(text)
+        document = _parsed(text)
     except json.JSONDecodeError as error:
         raise BrokenBatchError(f"it is no JSON: {error.msg} at character {error.pos}") from None
     except UnicodeDecodeError as error:
         raise BrokenBatchError(f"it is not UTF-8 at byte {error.start}") from None
     except RecursionError:
         raise BrokenBatchError("its JSON is nested too deep") from None
-    except ValueError as error:  # a number of thousands of digits
-        raise BrokenBatchError(f"it is no JSON: {printable(str(error))}") from None
     if not isinstance(document, dict):
         raise BrokenBatchError("it is no JSON object")
     try:
         return _batch(document, detailed)
     except RecursionError:
         raise BrokenBatchError("its JSON is nested too deep") from None
+
+
+def _parsed(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError:  # a number with more digits than Python reads
+        return json.loads(text, parse_int=_whole_number)
+
+
+def _whole_number(digits: str) -> int | str:
+    """The number, or its digits where they are too many, as for each other number that no float can hold."""
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
 
 
 def _batch(document: dict[str, Any], detailed: Collection[str]) -> Batch:

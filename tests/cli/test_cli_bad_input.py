@@ -132,7 +132,7 @@ def test_help_and_version() -> None:
         (["flush", "--in-flight", "zero"], "for example --in-flight 8. It cannot be 'zero'."),
         (["flush", "--chunk-bytes", "0"], "--chunk-bytes needs a size of 1 or more, with a unit"),
         (["flush", "--quiet", "--verbose"], "--quiet and --verbose exclude each other. Choose one."),
-        (["receive"], "cirron-spool receive needs --store received."),
+        (["receive"], "cirron-spool receive needs --store, for example --store received."),
         (["receive", "--store", "x", "--port", "65536"], "--port needs a whole number from 0 to 65535"),
         (["receive", "--store", "x", "--bandwidth", "8Mbit"], "for example --bandwidth 1M. It cannot be '8Mbit'."),
     ],

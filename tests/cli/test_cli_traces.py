@@ -130,6 +130,25 @@ def test_ranks_of_one_run_are_shown_together_and_sessions_are_chosen(tmp_path: P
         assert f"begin{'' if wrong == '03' else 's'} with '{wrong}'" in done.stderr
 
 
+@pytest.mark.parametrize("action", ["list", "view", "snapshots"])
+def test_an_empty_spool_has_the_same_keys(tmp_path: Path, action: str) -> None:
+    lay(tmp_path / "full", 1, {"spans": [span("r", None, "cirron.session", 0, 9)]})
+    (tmp_path / "empty").mkdir()
+    full, empty = (
+        run_cli("traces", action, "--json", "--dir", tmp_path / each) for each in ("full", "empty")
+    )
+    assert isinstance(ours := empty.json(), dict)
+    assert isinstance(theirs := full.json(), dict)
+    assert list(ours) == list(theirs)
+    assert ours["snapshots" if action == "snapshots" else "sessions"] == []
+
+
+def test_an_export_of_no_place_warns(tmp_path: Path) -> None:
+    done = run_cli("traces", "export", "--format", "csv", "--dir", tmp_path / "gone")
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1)
+    assert "does not exist" in done.stderr
+
+
 def test_no_traces_and_no_place(tmp_path: Path) -> None:
     for action in ("list", "view"):
         done = run_cli("traces", action, cwd=tmp_path)

@@ -57,6 +57,46 @@ def test_the_page_of_a_run(tmp_path: Path, width: int, dark: bool) -> None:
         assert browser.get_log("browser") == []
 
 
+def test_a_cut_table_says_so_and_times_have_a_sign(tmp_path: Path) -> None:
+    spans = [
+        span("r", None, "cirron.session", 2_000_000_000, 9_000_000_000),
+        span("b", "r", "early", 500_000_000, 600_000_000),
+    ]
+    spans += [
+        span(f"s{number}", "r", f"step{number}", 3_000_000_000 + number, 3_000_000_000 + number)
+        for number in range(600)
+    ]
+    spans += [
+        span(f"e{number}", "r", "epoch", 5_000_000_000 + number, 5_000_000_000 + number)
+        for number in range(310)
+    ]
+    marks = [mark(f"m{number}", "r", "loss", float(number), 3_000_000_000 + number) for number in range(501)]
+    lay(tmp_path / "spool", 1, {"spans": spans, "marks": marks})
+    page = tmp_path / "page.html"
+    done = run_cli("traces", "view", "--dir", tmp_path / "spool", "--html", page)
+    assert done.returncode == 0, done.stderr
+    with chromium(tmp_path / "profile") as browser:
+        browser.get(page.as_uri())
+        tables = browser.execute_script(
+            "return [...document.querySelectorAll('details')]"
+            ".filter((each) => each.querySelector(':scope > .wide table'))"
+            ".map((each) => [each.querySelectorAll('tbody tr').length, each.querySelector('.note')?.textContent])"
+        )
+        assert tables == [
+            [500, "Not in this table: the last 412 of 912 rows."],
+            [500, "Not in this table: the last 103 of 603 rows."],
+            [500, "Not in this table: the last 1 of 501 rows."],
+        ]
+        cells = browser.execute_script("return document.querySelector('tbody tr').textContent")
+        assert "early" in cells
+        assert "-1.5 s" in cells
+        notes = browser.execute_script(
+            "return [...document.querySelectorAll('.note')].map((each) => each.textContent).join(' ')"
+        )
+        assert "Later epochs have none: 10." in notes
+        assert browser.get_log("browser") == []
+
+
 def test_no_text_of_a_run_is_markup(tmp_path: Path) -> None:
     spans = [span("r", None, "cirron.session", 0, 9), span("e", "r", EVIL, 1, 5)]
     lay(

@@ -13,6 +13,7 @@ import pytest
 from cirron_spool.traces.lanes import Lanes
 from support.cli import run_cli
 from support.runs import lay, mark, span, traced_run
+from support.spools import FIRST_NS
 
 ROOT = "5f2c81aa" + "0" * 24
 
@@ -85,6 +86,54 @@ def test_spans_that_begin_and_end_together_are_nested_on_one_track(tmp_path: Pat
     assert found == [("cirron.session", 1), ("epoch", 1), ("step", 1), ("forward", 1)]
 
 
+def test_chrome_has_no_time_before_zero(tmp_path: Path) -> None:
+    """Perfetto drops negative times. A clock that is set back during a run makes records before its session."""
+    spans = [span("r", None, "cirron.session", 100, 900), span("a", "r", "epoch", 50, 60)]
+    lay(tmp_path / "spool", 1, {"spans": spans, "marks": [mark("m", "a", "loss", 1.0, 20)]})
+    lay(tmp_path / "spool", 2, {"spans": [span("q", None, "cirron.session", 1000, 1900)]})
+    document = json.loads(export(tmp_path / "spool", "chrome"))
+    times = [event["ts"] * 1000 for event in document["traceEvents"] if "ts" in event]
+    assert times == [30, 80, 980, 0]
+    assert document["otherData"]["startNs"] == str(FIRST_NS + 20)
+    later = json.loads(export(tmp_path / "spool", "chrome", "--last", "1"))
+    assert later["otherData"]["startNs"] == str(FIRST_NS + 1000)
+
+
+def test_otlp_has_no_circle_of_parents(tmp_path: Path) -> None:
+    spans = [
+        span("r", None, "cirron.session", 0, 9),
+        span("a", "b", "a", 1, 9),
+        span("b", "a", "b", 2, 8),
+        span("c", "c", "c", 3, 4),
+        span("d", "lost", "d", 5, 6),
+    ]
+    lay(tmp_path / "spool", 1, {"spans": spans})
+    found = {
+        each["name"]: each
+        for resource in json.loads(export(tmp_path / "spool", "otlp"))["resourceSpans"]
+        for each in resource["scopeSpans"][0]["spans"]
+    }
+    by_id = {each["spanId"]: each for each in found.values()}
+    for lowest in by_id:
+        above = [lowest]
+        while (parent := by_id[above[-1]].get("parentSpanId")) in by_id:
+            assert parent not in above
+            above.append(parent)
+    assert "parentSpanId" not in found["a"]
+    assert found["b"]["parentSpanId"] == found["a"]["spanId"]
+    assert "parentSpanId" in found["d"]  # a later batch may have that span
+
+
+def test_otlp_has_the_marks_of_a_session_without_spans(tmp_path: Path) -> None:
+    lay(tmp_path / "spool", 1, {"marks": [mark("m", "gone", "loss", 1.5, 5)]})
+    lay(tmp_path / "spool", 2, {"spans": [span("r", None, "cirron.session", 20, 90)]})
+    resources = json.loads(export(tmp_path / "spool", "otlp"))["resourceSpans"]
+    (stand_in,), (root,) = (resource["scopeSpans"][0]["spans"] for resource in resources)
+    assert [event["name"] for event in stand_in["events"]] == ["loss"]
+    assert {"key": "cirron.missing", "value": {"boolValue": True}} in stand_in["attributes"]
+    assert root["events"] == []
+
+
 def test_a_part_and_nothing(spool: Path, tmp_path: Path) -> None:
     empty = tmp_path / "spool"
     empty.mkdir()
@@ -104,7 +153,10 @@ def test_a_part_and_nothing(spool: Path, tmp_path: Path) -> None:
     ("args", "line"),
     [
         (("--format", "xml"), "--format needs one of json, csv, parquet, otlp, chrome"),
-        ((), "cirron-spool traces export needs --format"),
+        (
+            (),
+            "cirron-spool traces export needs --format (one of json, csv, parquet, otlp, chrome), for example ",
+        ),
         (("--format", "otlp", "--table", "marks"), "--table is for csv and parquet."),
         (("--format", "json", "--output", "no/such/folder"), "Cannot write no/such/folder: "),
     ],

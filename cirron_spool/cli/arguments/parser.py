@@ -181,7 +181,7 @@ class Parser(argparse.ArgumentParser):
             for argument in arguments:
                 if argument.startswith("-") and argument.partition("=")[0] not in self.options:
                     return self._unknown(argument)
-            needed = [_with_value(name, action) for name, action in self.options.items() if action.required]
+            needed = [_requirement(name, action) for name, action in self.options.items() if action.required]
             return usage_error(self, f"{self.prog} needs {' and '.join(needed)}." if needed else f"{error}.")
         if isinstance(action, Value):
             return usage_error(
@@ -250,6 +250,13 @@ def _quoted(text: str) -> str:
 
 def _with_value(name: str, action: argparse.Action) -> str:
     return f"{name} {getattr(action, 'example', '') or action.metavar or ''}".rstrip()
+
+
+def _requirement(name: str, action: argparse.Action) -> str:
+    """A missing option: the values that it takes, and an example."""
+    read = getattr(action, "read", None)
+    wants = f" ({read.wants})" if read is not None else ""
+    return f"{name}{wants}, for example {_with_value(name, action)}"
 
 
 def listed(names: Sequence[str]) -> str:

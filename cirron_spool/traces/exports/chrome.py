@@ -1,7 +1,8 @@
 """Chrome's trace event format, which Perfetto and speedscope open: a process for each session, tracks for its threads.
 
-Times are microseconds since the first span: those since the epoch have too many digits for a JavaScript number. Spans
-of one thread that overlap without nesting get tracks of their own. Numbers are counters, other marks are instants.
+Times are microseconds since the first record: those since the epoch have too many digits for a JavaScript number, and
+Perfetto drops negative ones. Spans of one thread that overlap without nesting get tracks of their own. Numbers are
+counters, other marks are instants.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _FORMAT = "Trace Event Format"
 
 def chrome_pieces(rows: Rows) -> Iterator[str]:
     """The document in pieces."""
-    first = min((rows.session(number).start_ns for number in rows.chosen), default=0)
+    first = rows.first_ns()
     other = {"format": _FORMAT, "startNs": str(first), "start": iso_utc(first), "dir": str(rows.trace.path)}
     yield f'{{"displayTimeUnit":"ms","otherData":{encode(other)},"traceEvents":['
     before = "\n"

@@ -1,7 +1,8 @@
 """OTLP JSON: one ``TracesData`` of the OpenTelemetry protocol on one line, with a resource for each session.
 
-Marks are events of their span. OTLP identifiers have 16 and 8 bytes. An identifier of another form is hashed, and the
-attribute ``cirron.id`` has it. Times and whole numbers are texts, as protobuf's JSON has them.
+Marks are events of their span. A circle of parents is cut, as in the tree. OTLP identifiers have 16 and 8 bytes. An
+identifier of another form is hashed, and the attribute ``cirron.id`` has it. Times and whole numbers are texts, as
+protobuf's JSON has them.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from cirron_spool.traces.exports.rows import MarkRow, Rows, SpanRow
 from cirron_spool.traces.records import encode
-from cirron_spool.traces.sessions import Session
+from cirron_spool.traces.sessions import LOOP, SESSION, Session
 
 _INTERNAL = 1  # SpanKind: nothing is sent to or taken from another process
+_NO_SPANS: tuple[int, Iterator[SpanRow]] = (-1, iter(()))
 # Attributes nest less deep in practice; protobuf's readers refuse a hundred levels.
 _DEEPEST = 20
 
@@ -23,19 +27,32 @@ _DEEPEST = 20
 def otlp_pieces(rows: Rows) -> Iterator[str]:
     """The document in pieces."""
     yield '{"resourceSpans":['
-    number, spans = -1, 0
-    for span in rows.spans():
-        if span.number != number:
-            if number >= 0:
-                yield "]}]},"
-            number, spans = span.number, 0
-            yield from _begin(rows, number)
-        marks: Iterable[MarkRow] = rows.marks_of(span)
-        if not spans:  # of spans that are not there
-            marks = (*marks, *rows.lost_marks(number))
-        yield ("," if spans else "") + encode(_span(rows.session(number), span, marks))
-        spans += 1
-    yield "]}]}]}\n" if number >= 0 else "]}\n"
+    before = ""
+    groups = groupby(rows.spans(), key=attrgetter("number"))
+    number, own = next(groups, _NO_SPANS)
+    for chosen in rows.chosen:
+        spans = _spans(rows, chosen, own if number == chosen else iter(()))
+        for place, span in enumerate(spans):
+            if not place:
+                yield before
+                yield from _begin(rows, chosen)
+            yield ("," if place else "") + encode(span)
+            before = "]}]},"
+        if number == chosen:
+            number, own = next(groups, _NO_SPANS)
+    yield f"{before.removesuffix(',')}]}}\n"
+
+
+def _spans(rows: Rows, number: int, own: Iterator[SpanRow]) -> Iterator[dict[str, Any]]:
+    """The spans of a session. The first one also has the marks of spans that are not there."""
+    session = rows.session(number)
+    lost: tuple[MarkRow, ...] = tuple(rows.lost_marks(number))
+    for span in own:
+        is_cut = rows.trace.found.parents[span.row] == LOOP
+        yield _span(session, span, None if is_cut else span.parent_id, (*rows.marks_of(span), *lost))
+        lost = ()
+    if lost:
+        yield _stand_in(session, lost)
 
 
 def _begin(rows: Rows, number: int) -> Iterator[str]:
@@ -53,7 +70,7 @@ def _begin(rows: Rows, number: int) -> Iterator[str]:
     yield f'{encode({"name": "cirron", "version": version})},"spans":['
 
 
-def _span(session: Session, span: SpanRow, marks: Iterable[MarkRow]) -> dict[str, Any]:
+def _span(session: Session, span: SpanRow, parent_id: str | None, marks: Iterable[MarkRow]) -> dict[str, Any]:
     more = dict(span.more)
     found = more.pop("attrs", None)
     attributes = dict(found) if isinstance(found, dict) else {}
@@ -76,9 +93,23 @@ def _span(session: Session, span: SpanRow, marks: Iterable[MarkRow]) -> dict[str
         "attributes": _attributes(attributes),
         "events": [_event(mark) for mark in marks],
     }
-    if span.parent_id is not None:
-        form["parentSpanId"] = _hex(span.parent_id, 8)
+    if parent_id is not None:
+        form["parentSpanId"] = _hex(parent_id, 8)
     return form
+
+
+def _stand_in(session: Session, marks: Iterable[MarkRow]) -> dict[str, Any]:
+    """The root span of a session without any span: OTLP has no other place for its marks."""
+    return {
+        "traceId": _hex(session.id, 16),
+        "spanId": _hex(session.id, 8),
+        "name": SESSION,
+        "kind": _INTERNAL,
+        "startTimeUnixNano": str(session.start_ns),
+        "endTimeUnixNano": str(max(session.start_ns, session.last_ns)),
+        "attributes": _attributes({"cirron.id": session.id, "cirron.missing": True}),
+        "events": [_event(mark) for mark in marks],
+    }
 
 
 def _event(mark: MarkRow) -> dict[str, Any]:

@@ -85,6 +85,14 @@ class Rows:
         """The session with this number."""
         return self.trace.sessions[number]
 
+    def first_ns(self) -> int:
+        """The earliest time of all records; 0 without any. A clock that was set back puts it before the sessions."""
+        found = self.trace.connection.execute(
+            "SELECT min(ns) FROM (SELECT min(start_ns) AS ns FROM span WHERE span_session(n) >= 0 "
+            "UNION ALL SELECT min(ts_ns) FROM mark WHERE mark_session(n) >= 0)"
+        ).fetchone()[0]
+        return int(found or 0)
+
     def sdk_version(self, number: int) -> str:
         """The version of the SDK that wrote the session's first batch."""
         batch = min(self.trace.sessions[number].batches, default=0)
