@@ -159,7 +159,8 @@ def test_a_pickle_and_a_copy_are_not_started(spool: Path) -> None:
                 assert other.finish() is None
             write_batch(spool, 1, "a1")
         assert delivery.result is not None and delivery.result.uploaded == 1
-        pickle.loads(pickle.dumps(delivery)).start()  # the options came along
+        with pickle.loads(pickle.dumps(delivery)):  # the options came along
+            pass
 
 
 def test_ctrl_c_in_the_last_wait_is_raised_and_keeps_the_batch(
