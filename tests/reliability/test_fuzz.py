@@ -19,6 +19,6 @@ def deletes() -> Iterator[DeleteWatch]:
 
 
 def test_every_target(tmp_path: Path) -> None:
-    tried = fuzz.run(tmp_path, 400)
+    tried = fuzz.run(tmp_path, 200)
     print(tried)
     assert set(tried) == {"names", "configuration", "retry-after", "verdict", "answers"}
