@@ -104,6 +104,16 @@ def opening(gate: Gate) -> Callable[[int], None]:
     return lambda _: gate.open()
 
 
+def stopping(server: ScriptedServer) -> Callable[[int], str]:
+    """Ctrl-C at the terminal, once the server has a batch: its name is on the screen before its request is sent."""
+
+    def press(_: int) -> str:
+        server.wait_for(1)
+        return CTRL_C
+
+    return press
+
+
 def settled(screen: Screen) -> list[str]:
     """What stands on the screen in the end; a line of bytes, seconds and destination stands below the summary."""
     *lines, sent = screen.lines
@@ -304,7 +314,7 @@ def test_ctrl_c_lets_the_batch_in_flight_arrive_and_restores_the_terminal(tmp_pa
     gate = Gate()
     with ScriptedServer(ok(stall_before=gate)) as server:
         answers: list[Exchange] = [
-            (written[0].name[:24], CTRL_C),
+            (written[0].name[:24], stopping(server)),
             ("Warning: Stopping: ", opening(gate)),
         ]
         done = flush(tmp_path, server, columns=200, answers=answers)

@@ -27,8 +27,8 @@ _TAKE_TERMINAL = (
     "os.execvp(sys.argv[2], sys.argv[2:])\n"
 )
 
-# What to wait for on the screen, and what to type then; or what to do, with the process id.
-Exchange = tuple[str | bytes, str | bytes | Callable[[int], None]]
+# The text to wait for on the screen, and the text to type then, or a function of the process id that may return it.
+Exchange = tuple[str | bytes, str | bytes | Callable[[int], str | None]]
 
 
 @dataclass(frozen=True)
@@ -123,10 +123,9 @@ def _converse(
         while waiting and (found := screen.find(_bytes(waiting[0][0]), seen)) >= 0:
             expected, reply = waiting.pop(0)
             seen = found + len(_bytes(expected))
-            if callable(reply):
-                reply(process.pid)
-            else:
-                os.write(fd, _bytes(reply))
+            typed = reply(process.pid) if callable(reply) else reply
+            if typed:
+                os.write(fd, _bytes(typed))
         left = deadline - time.monotonic()
         assert left > 0, f"{list(argv)} still runs after {SAFETY_NET:g} s; screen {screen!r}"
         if not select.select([fd], [], [], left)[0]:
