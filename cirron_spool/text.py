@@ -85,6 +85,37 @@ def duration(ns: int) -> str:
     return f"{minutes} m {seconds:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} m"
 
 
+def display_width(text: str) -> int:
+    """The columns of ``text`` on a terminal: two for a wide East Asian character or emoji, none for a combining mark.
+
+    A sequence of emoji that a terminal joins counts each of them: too wide is a gap, too narrow a broken line.
+    """
+    if text.isascii():
+        return len(text)
+    return sum(map(_width_of, text))
+
+
+def _width_of(character: str) -> int:
+    if character.isascii():
+        return 1
+    import unicodedata  # rarely needed: the start of a command is measured
+
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
+
+
+def beginning(text: str, columns: int) -> str:
+    """As much of ``text`` from its start as fits in ``columns``."""
+    if text.isascii():
+        return text[: max(0, columns)]
+    for place, character in enumerate(text):
+        columns -= _width_of(character)
+        if columns < 0:
+            return text[:place]
+    return text
+
+
 def printable(text: str) -> str:
     r"""``text`` with escapes for all characters that could control a terminal (``\x1b``, ``\n``, ``\u202e``)."""
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cirron_spool.cli.render import shorten
+from cirron_spool.cli.render import cell
 from cirron_spool.settings.description import Description
 from cirron_spool.settings.origin import Origin
-from cirron_spool.text import printable
+from cirron_spool.text import display_width, printable
 
 _HEADS = ("Setting", "Value", "Origin", "Overrides")
 # Shortest column on a narrow terminal. If that is not enough, the last columns are left out.
@@ -99,7 +99,9 @@ def _table(rows: Sequence[Sequence[str]], heads: Sequence[str], columns: int) ->
 
 
 def _widths(rows: Sequence[Sequence[str]], heads: Sequence[str]) -> list[int]:
-    return [max(len(head), *(len(row[column]) for row in rows)) for column, head in enumerate(heads)]
+    return [
+        max(len(head), *(display_width(row[column]) for row in rows)) for column, head in enumerate(heads)
+    ]
 
 
 def _room(columns: int, cells: int) -> int:
@@ -112,5 +114,4 @@ def _rule(left: str, middle: str, right: str, widths: Sequence[int]) -> str:
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    shown = (f"{shorten(cell, width):{width}}" for cell, width in zip(cells, widths, strict=False))
-    return f"│ {' │ '.join(shown)} │"
+    return f"│ {' │ '.join(map(cell, cells, widths))} │"

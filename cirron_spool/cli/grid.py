@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cirron_spool.cli.render import shorten
+from cirron_spool.cli.render import cell
+from cirron_spool.text import display_width
 
 
 def grid(
@@ -15,7 +16,9 @@ def grid(
     On a terminal with ``width`` columns, cells of columns to the left are shortened to ``shortest`` characters, the
     first column first. Where that is not enough, the frame and then columns from the right are left out.
     """
-    widths = [max(len(head), *(len(row[column]) for row in rows)) for column, head in enumerate(heads)]
+    widths = [
+        max(len(head), *(display_width(row[column]) for row in rows)) for column, head in enumerate(heads)
+    ]
     framed = True
     if columns:
         for column, side in enumerate(sides):
@@ -26,16 +29,14 @@ def grid(
         while len(widths) > 1 and not framed and _width(widths, framed=False) > columns:
             widths.pop()
     shown = len(widths)
-    pattern = [f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=False)]
-    line = f"│ {' │ '.join(pattern)} │" if framed else "  ".join(pattern)
     rules = ["─" * (width + 2) for width in widths]
     if framed:
         yield f"┌{'┬'.join(rules)}┐"
-    yield _row(line, heads[:shown], widths)
+    yield _row(heads[:shown], widths, sides, framed=framed)
     if framed:
         yield f"├{'┼'.join(rules)}┤"
     for row in rows:
-        yield _row(line, row[:shown], widths)
+        yield _row(row[:shown], widths, sides, framed=framed)
     if framed:
         yield f"└{'┴'.join(rules)}┘"
 
@@ -44,5 +45,6 @@ def _width(widths: Sequence[int], *, framed: bool) -> int:
     return sum(widths) + (3 * len(widths) + 1 if framed else 2 * (len(widths) - 1))
 
 
-def _row(line: str, cells: Sequence[str], widths: Sequence[int]) -> str:
-    return line.format(*(shorten(cell, width) for cell, width in zip(cells, widths, strict=True))).rstrip()
+def _row(cells: Sequence[str], widths: Sequence[int], sides: str, *, framed: bool) -> str:
+    shown = map(cell, cells, widths, sides)
+    return f"│ {' │ '.join(shown)} │" if framed else "  ".join(shown).rstrip()

@@ -75,7 +75,7 @@ def _summary(
 
         page = summary_page(inventory, figures, options.last, iso_utc(time.time_ns()))
         if options.html == "-":
-            console.data(b"".join(page).decode().splitlines())
+            console.parts(page)
         else:
             write_file(options.html, page, option="--html")
             console.line(f"Success: The page is {printable(os.path.abspath(options.html))}.")

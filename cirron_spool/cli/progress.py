@@ -171,7 +171,7 @@ class Bar(FlushView):
         first.truncate(width, overflow="ellipsis")
         second = Text(self._meter.now(), style="yellow" if self._meter.waits else "dim", no_wrap=True)
         second.truncate(width, overflow="ellipsis")
-        self._lengths = [len(first.plain), len(second.plain)]
+        self._lengths = [first.cell_len, second.cell_len]
         return Group(first, second)
 
 

@@ -33,7 +33,9 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
 def _lines(check: ReceiptsCheck, options: argparse.Namespace) -> list[str]:
     lines = [f"Receipts: {check.receipts}  Batches: {check.batches}  Problems: {len(check.problems)}"]
     if check.torn:
-        lines.append(f"Torn lines: {check.torn} (a crash left them; their batches were not deleted)")
+        lines.append(
+            f"Torn lines: {check.torn} (left by a crash before the delete of their batches, or the file was cut)"
+        )
     if check.first is not None:
         lines.append(f"The first receipt continues the file whose last one is {check.first}")
     if check.last is not None:

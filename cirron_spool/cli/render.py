@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cirron_spool.offline import Inventory
 from cirron_spool.spool.listing import Entry
 from cirron_spool.spool.quarantine import Rejection
-from cirron_spool.text import count, human_size, iso_utc, printable
+from cirron_spool.text import beginning, count, display_width, human_size, iso_utc, printable
 
 if TYPE_CHECKING:
     from cirron_spool.events import BatchFailure, FlushResult, FlushSpoolsResult, SnapshotCounts
@@ -83,10 +83,17 @@ def _frame(cells: int) -> int:
 
 def shorten(text: str, room: int) -> str:
     """``text`` with at most ``room`` columns (1 or more). A longer text loses its middle."""
-    if len(text) <= room:
+    if display_width(text) <= room:
         return text
     tail = (room - 1) // 2
-    return f"{text[: room - 1 - tail]}…{text[len(text) - tail :]}"
+    return f"{beginning(text, room - 1 - tail)}…{beginning(text[::-1], tail)[::-1]}"
+
+
+def cell(text: str, width: int, side: str = "<") -> str:
+    """``text`` in ``width`` columns, at the left (``<``) or the right (``>``)."""
+    shown = shorten(text, width)
+    space = " " * (width - display_width(shown))
+    return space + shown if side == ">" else shown + space
 
 
 def inventory_lines(

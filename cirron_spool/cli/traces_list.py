@@ -14,7 +14,7 @@ from cirron_spool.traces.sessions import Session
 from cirron_spool.traces.trace import Trace
 
 _HEADS = ("Session", "Start", "Duration", "Rank", "Spans", "Marks", "Snapshots", "Bytes")
-_SIDES = "<<>>>>>>"
+_SIDES = "<>>>>>>>"
 SHORT_ID = 8
 
 

@@ -38,6 +38,9 @@ def write_page(
     plotly = _load_plotly()
     page = _document(trace, chosen, views, options.name)
     parts = (part.encode("utf-8", "backslashreplace") for part in trace_page(page, plotly))
+    if options.html == "-":
+        console.parts(parts)
+        return EXIT_OK
     write_file(options.html, parts, option="--html")
     path = os.path.abspath(options.html)
     console.line(f"Success: The page is {printable(path)}.")

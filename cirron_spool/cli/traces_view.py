@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from cirron_spool.cli.console import Console
 from cirron_spool.errors import EXIT_OK, ConfigError
-from cirron_spool.text import count, duration, human_size, iso_utc, printable
+from cirron_spool.text import beginning, count, display_width, duration, human_size, iso_utc, printable
 from cirron_spool.traces.forest import DETACHED, OPEN, STAND_IN, Forest
 from cirron_spool.traces.forms import document
 from cirron_spool.traces.marks import MarkGroup, Value
@@ -24,7 +24,7 @@ def show(trace: Trace, options: argparse.Namespace, console: Console) -> int:
     """Print the trees of the chosen sessions; return the exit code."""
     if options.html is not None and options.json:
         raise ConfigError("--json and --html exclude each other. Choose one.")
-    if options.open and options.html is None:
+    if options.open and options.html in (None, "-"):
         raise ConfigError("--open is for a page. Add --html FILE, or leave it out.")
     if options.session is None and options.last is None:
         chosen = trace.newest_run()
@@ -57,7 +57,7 @@ def _lines(trace: Trace, views: Sequence[SessionView], columns: int) -> Iterator
 
 
 def _cut(line: str, columns: int) -> str:
-    return f"{line[: columns - 1]}…" if 0 < columns < len(line) else line
+    return f"{beginning(line, columns - 1)}…" if 0 < columns < display_width(line) else line
 
 
 def _session_lines(each: SessionView) -> Iterator[str]:

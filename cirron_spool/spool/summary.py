@@ -10,6 +10,8 @@ from cirron_spool.spool.names import created_ns_of
 
 # The rate of the last ten minutes, since a spool may have batches of an earlier run.
 _RATE_SPAN_S = 600
+# The SDK writes a batch each second: those of a shorter time, as at the end of a run, tell no rate.
+_SHORTEST_RATE_NS = 10**9
 # A run writes a batch each second. After this time without one, it has probably ended.
 _SILENCE_S = 120
 # The columns of the sparkline.
@@ -20,10 +22,10 @@ class Summary(NamedTuple):
     """The figures of a spool with batches.
 
     ``span_s`` is the time from the oldest to the newest batch in seconds. ``rate`` is bytes a second over the
-    ``rate_s`` seconds before the newest batch; both are 0 if all batches have the same time. ``cap`` is the SDK's limit
-    in bytes, or None. ``silent_s`` is the time since the newest batch. ``full_in_s`` is the time in seconds until the
-    SDK deletes the oldest batch at this rate. It is 0 at the limit, and None if no run writes. ``bytes_over_time`` has
-    the bytes of equal parts of the time range.
+    ``rate_s`` seconds before the newest batch. It is 0 for less than a second. ``cap`` is the SDK's limit in bytes, or
+    None. ``silent_s`` is the time since the newest batch. ``full_in_s`` is the time in seconds until the SDK deletes
+    the oldest batch at this rate. It is 0 at the limit, and None if no run writes or there is no rate.
+    ``bytes_over_time`` has the bytes of equal parts of the time range.
     """
 
     span_s: float
@@ -48,7 +50,7 @@ def summarise(entries: Sequence[Entry], *, cap: int | None, now_ns: int) -> Summ
     rate_ns = min(last - first, _RATE_SPAN_S * 10**9)
     # The batch at the start of that time has records of the time before.
     recent = sum(entry.size for entry, at in zip(entries, times, strict=True) if last - rate_ns < at)
-    rate = recent * 1e9 / rate_ns if rate_ns else 0.0
+    rate = recent * 1e9 / rate_ns if rate_ns >= _SHORTEST_RATE_NS else 0.0
     silent_s = (now_ns - last) / 1e9
     full_in_s = None
     if cap is not None and total >= cap:

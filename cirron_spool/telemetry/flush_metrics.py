@@ -25,19 +25,24 @@ from cirron_spool.telemetry.families import Family, Kind
 _CAUSES = ("outage", "token")
 
 
-class FlushMetrics:
-    """Counts the events of the flushes of one command. ``before`` has the values of an earlier command.
+_Values = dict[Family, dict[str, float]]
 
-    Not thread-safe, but another thread may call :meth:`values`, which reads single numbers.
+
+class FlushMetrics:
+    """Counts the events of the flushes of one command, on top of the values ``before`` of other commands.
+
+    Not thread-safe, but another thread may call the other methods than :meth:`note`: they read single numbers.
     """
 
-    def __init__(self, before: dict[Family, dict[str, float]]) -> None:
-        self._values: dict[Family, dict[str, float]] = {
+    def __init__(self, before: _Values | None = None) -> None:
+        self._before = before or {}
+        self._values: _Values = {
             family: {"": 0.0} if family.kind is Kind.COUNTER and not family.label else {}
             for family in of.KEPT
         }
-        for family, values in before.items():
-            self._values[family].update(values)
+        # The own counts that the present ``before`` has already, and those of the last call of values().
+        self._included: _Values = {}
+        self._read: _Values = {}
         self._spools: dict[Path, None] = {}
         self._held_up = dict.fromkeys(_CAUSES, 0.0)
 
@@ -92,8 +97,26 @@ class FlushMetrics:
             of.HELD_UP: dict(self._held_up),
             of.UPDATED: {"": now},
         }
-        known = {family: dict(values) for family, values in self._values.items()} | moment
+        self._read = {family: dict(values) for family, values in self._values.items()}
+        known = {family: self._continued(family) for family in of.KEPT} | moment
         return {family: known[family] for family in of.OF_A_FLUSH}
+
+    def include(self, written: _Values) -> None:
+        """The values of the last call of :meth:`values` are ``written``: later values begin with them."""
+        self._before, self._included = written, self._read
+
+    def continue_from(self, before: _Values) -> None:
+        """Later values begin with ``before``, which other commands may have written since."""
+        self._before = before
+
+    def _continued(self, family: Family) -> dict[str, float]:
+        """The values of a family: a counter adds the new own counts, a gauge has the own value if there is one."""
+        before, own = self._before.get(family, {}), self._read[family]
+        if family.kind is Kind.GAUGE:
+            return {**before, **own}
+        included = self._included.get(family, {})
+        new = {label: number - included.get(label, 0.0) for label, number in own.items()}
+        return {label: before.get(label, 0.0) + new.get(label, 0.0) for label in {**before, **new}}
 
     def _count(self, family: Family, number: float = 1.0, label: str = "") -> None:
         values = self._values[family]

@@ -6,18 +6,19 @@ import asyncio
 import os
 import stat
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cirron_spool.concurrency.threads import in_thread
 from cirron_spool.errors import CirronSpoolError, ConfigError
+from cirron_spool.spool.lock import FileLock, HeldError, lock_file
 from cirron_spool.telemetry.families import KEPT, Family
 from cirron_spool.telemetry.flush_metrics import FlushMetrics
 from cirron_spool.text import printable, reason
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from cirron_spool.events import FlushEvent
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 _INTERVAL_S = 15.0
 # Largest share of the time for writes, which read each spool.
 _MOST_WORK = 0.02
+# Another command holds the lock for a few milliseconds.
+_LOCK_TRIES = 100
+_LOCK_RETRY_S = 0.01
 # The first line of a file of this command.
 _BEGINNING = b"# HELP cirron_spool_"
 _LARGEST_BYTES = 1024 * 1024
@@ -35,8 +39,9 @@ class MetricsFile:
 
     It shows the state of the spools in ``directories``, and of those that :meth:`note` and :meth:`add_spool` name.
 
-    Counters continue from the existing file. ``warn`` is called with a line for a person. Blocking. Raises
-    ConfigError for a file that cannot be replaced, and where prometheus-client is not installed.
+    Counters continue from the existing file, which other commands may write, too. ``warn`` is called with a line for
+    a person. Blocking. Raises ConfigError for a file that cannot be replaced, and where prometheus-client is not
+    installed.
     """
 
     def __init__(
@@ -56,7 +61,7 @@ class MetricsFile:
         self._warn = warn
         self._has_warned = False
         self._began = time.monotonic()
-        self._metrics = FlushMetrics(self._read())
+        self._metrics = FlushMetrics()
         for directory in directories:
             self.add_spool(directory)
         self._write()
@@ -103,13 +108,39 @@ class MetricsFile:
                 self._warn(f"{error} The flush goes on without it.")
 
     def _write(self) -> None:
+        """Add the new counts to those in the file: a flush of cron may overlap with the one before it."""
+        with self._exclusive():
+            if before := self._read():
+                self._metrics.continue_from(before)
+            values = self._metrics.values(time.time())
+            try:
+                self._format.write_file(self._path, values, self._labels)
+            except OSError as error:
+                raise ConfigError(f"Cannot write metrics to {self._shown}: {reason(error)}.") from None
+            self._metrics.include(values)
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Exclude other commands with this file. Without locks, two that end together may lose counts."""
+        folder, name = os.path.split(self._path)
+        lock: FileLock | None = None
+        for _ in range(_LOCK_TRIES):
+            try:
+                lock = lock_file(os.path.join(folder, f".{name[:100]}.lock"))
+            except HeldError:
+                time.sleep(_LOCK_RETRY_S)
+                continue
+            except OSError:  # no locks here, or no such folder, which the write says
+                pass
+            break
         try:
-            self._format.write_file(self._path, self._metrics.values(time.time()), self._labels)
-        except OSError as error:
-            raise ConfigError(f"Cannot write metrics to {self._shown}: {reason(error)}.") from None
+            yield
+        finally:
+            if lock is not None:
+                lock.release()
 
     def _read(self) -> dict[Family, dict[str, float]]:
-        """The values of an earlier command. Raises ConfigError for a file that is no metrics file."""
+        """The values in the file, also of other commands. Raises ConfigError for a file that is no metrics file."""
         try:
             with open(os.open(self._path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
                 is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+from unicodedata import combining, east_asian_width
 
 import pytest
 
 from support.cli import Prog, run_cli
 from support.runs import lay, mark, span, traced_run
-from support.spools import snapshot
+from support.spools import FIRST_NS, snapshot
 from support.terminal import run_cli_pty
 
 ROOT = "5f2c81aa" + "0" * 24
@@ -178,3 +180,37 @@ def test_nothing_from_a_batch_controls_the_terminal_and_no_line_wraps(spool: Pat
             assert not set(done.text) & {"\x1b", "\x07", "\u202e"}
             _note, place, *lines = done.text.replace("\r\n", "\n").splitlines()
             assert max(map(len, lines)) <= columns, (place, lines)
+
+
+def test_wide_characters_take_two_columns(tmp_path: Path) -> None:
+    wide, marks = "学習率" * 20, "e\u0301" * 20
+    lay(
+        tmp_path / "spool",
+        1,
+        {
+            "spans": [span("r", None, "cirron.session", 0, 9), span("a", "r", wide, 1, 2)],
+            "marks": [mark("m", "a", marks, 1.0, 1)],
+            "snapshots": [
+                {"id": name, "span_id": "r", "tensor_name": name, "ts_ns": FIRST_NS}
+                for name in (wide, marks, "w")
+            ],
+        },
+    )
+
+    def width(text: str) -> int:
+        return sum(2 if east_asian_width(each) == "W" else not combining(each) for each in text)
+
+    rows: list[str] = []
+    for columns in (40, 80):
+        shown = run_cli_pty("traces", "view", "--dir", "spool", cwd=tmp_path, columns=columns)
+        assert [width(line) for line in shown.text.splitlines()][-1] in (columns - 1, columns)
+        table = run_cli_pty("traces", "snapshots", "--dir", "spool", cwd=tmp_path, columns=columns)
+        _place, _head, *rows = table.text.splitlines()
+        assert max(map(width, rows)) <= columns
+    assert len({width(row.partition("2026-")[0]) for row in rows}) == 1
+
+
+def test_the_start_of_a_session_is_whole_at_80_columns(tmp_path: Path) -> None:
+    lay(tmp_path / "spool", 1, {"spans": [span(ROOT, None, "cirron.session", 0, 9)]})
+    shown = run_cli_pty("traces", "list", "--dir", "spool", cwd=tmp_path, columns=80)
+    assert re.search(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", shown.text)

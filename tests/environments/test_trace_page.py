@@ -119,7 +119,17 @@ def test_wrong_arguments_are_one_line(tmp_path: Path) -> None:
     for args, line in (
         (("--json", "--html", "x.html"), "--json and --html exclude each other. Choose one."),
         (("--open",), "--open is for a page. Add --html FILE, or leave it out."),
+        (("--open", "--html", "-"), "--open is for a page. Add --html FILE, or leave it out."),
     ):
         lay(tmp_path / "spool", 1, {"spans": [span("r", None, "cirron.session", 0, 9)]})
         done = run_cli("traces", "view", "--dir", "spool", *args, cwd=tmp_path)
         assert (done.returncode, f"Error: {line}\n" in done.stderr) == (2, True)
+
+
+def test_a_page_on_standard_output(tmp_path: Path) -> None:
+    lay(tmp_path / "spool", 1, {"spans": [span("r", None, "cirron.session", 0, 9)]})
+    done = run_cli("traces", "view", "--dir", "spool", "--html", "-", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("<!doctype html>")
+    assert done.stdout.endswith("</html>\n")
+    assert [each.name for each in tmp_path.iterdir()] == ["spool"]

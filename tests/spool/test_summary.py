@@ -45,6 +45,13 @@ def test_the_time_until_the_sdk_deletes(cap: int | None, now_s: int, full_in_s: 
     assert summarise(batches, cap=cap, now_ns=now_s * S).full_in_s == full_in_s
 
 
+def test_batches_of_a_part_of_a_second_have_no_rate() -> None:
+    """Two batches of 0.2 s, as at the end of a run, are no hundred MB a minute, and the spool is not full soon."""
+    figures = summarise(spool((5, 100_000), (5.2, 400_000)), cap=1_000_000, now_ns=6 * S)
+    assert (figures.rate, figures.full_in_s) == (0, None)
+    assert summarise(spool((5, 1000), (6, 4000)), cap=1_000_000, now_ns=6 * S).rate == 4000
+
+
 def test_batches_of_one_moment_have_no_rate() -> None:
     figures = summarise(spool((5, 10), (5, 30)), cap=1000, now_ns=6 * S)
     assert (figures.span_s, figures.rate, figures.full_in_s) == (0, 0, None)

@@ -60,7 +60,7 @@ def test_the_events_of_flushes_are_counted(events: list[FlushEvent], counted: di
 
 
 def test_the_end_and_the_success_before_it_are_told_apart() -> None:
-    metrics = FlushMetrics({})
+    metrics = FlushMetrics()
     metrics.end(0, 2.5, NOW)
     metrics.end(4, 1.5, NOW + 60)
     values = metrics.values(NOW + 60)
@@ -157,6 +157,52 @@ def test_the_page_lists_every_metric_and_the_alerts_use_no_other() -> None:
     used = re.findall(r"cirron_spool_\w+_\w+", "".join(re.findall(r"expr: (.*)", alerts)))
     assert len(used) > 8
     assert set(used) <= set(families)
+
+
+def test_commands_that_overlap_add_to_one_file(tmp_path: Path) -> None:
+    """A flush of cron begins while the one before it runs, finds the spool locked, and ends."""
+    path, warnings = tmp_path / "cirron.prom", list[str]()
+    earlier = MetricsFile(str(path), "/spool", [], warnings.append)
+    earlier.note(Uploaded("1-ab.json", 500, 100))
+    earlier.write()
+    later = MetricsFile(str(path), "/spool", [], warnings.append)
+    earlier.note(Uploaded("2-ab.json", 500, 100))
+    later.note(Retrying("3-ab.json", 503, "why", 1.0, 2))
+    later.end(4)
+    earlier.write()
+
+    def read() -> dict[Family, dict[str, float]]:
+        text = path.read_text(encoding="utf-8")
+        found: dict[Family, dict[str, float]] = text_format.read_values(text, of.KEPT, {"spool": "/spool"})
+        return found
+
+    between = read()
+    assert (between[of.LAST_EXIT_CODE], between[of.FLUSHES]) == ({"": 4}, {"4": 1})
+    path.unlink()  # the counts of the last write stay known
+    earlier.note(Uploaded("3-ab.json", 500, 100))
+    earlier.end(0)
+    values = read()
+    assert [values[each][""] for each in (of.UPLOADED, of.UPLOADED_BYTES, of.RETRIES, of.LAST_EXIT_CODE)] == [
+        3,
+        1500,
+        1,
+        0,
+    ]
+    assert (values[of.FLUSHES], warnings) == ({"0": 1, "4": 1}, [])
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_failed_write_loses_no_count(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    file = MetricsFile(str(folder / "cirron.prom"), "/spool", [], lambda _: None)
+    folder.rename(tmp_path / "away")
+    file.note(Uploaded("1-ab.json", 500, 100))
+    file.write()
+    (tmp_path / "away").rename(folder)
+    file.end(0)
+    text = (folder / "cirron.prom").read_text(encoding="utf-8")
+    assert text_format.read_values(text, [of.UPLOADED], {}) == {of.UPLOADED: {"": 1}}
 
 
 def test_a_file_that_cannot_be_written_any_more_is_one_warning(tmp_path: Path) -> None:

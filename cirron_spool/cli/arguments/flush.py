@@ -51,6 +51,7 @@ def add_flush(group: Parser) -> None:
         "--token-file",
         metavar="FILE",
         place="file",
+        takes_dash=True,
         example="token.txt",
         help="read the token from FILE, - for standard input (default: CIRRON_API_KEY)",
     )

@@ -45,6 +45,7 @@ class Value(argparse.Action):
 
     It is given at most once, or collects its values in the list ``several``. ``example`` is a valid value for error
     messages. ``place`` is the kind of path for completions, ``words`` are words for completions.
+    ``takes_dash``: the file ``-`` is a standard stream.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Value(argparse.Action):
         place: Literal["", "file", "directory"] = "",
         words: Sequence[str] = (),
         several: str = "",
+        takes_dash: bool = False,
         **more: Any,
     ) -> None:
         super().__init__(option_strings, dest, **more)
@@ -64,6 +66,7 @@ class Value(argparse.Action):
         self.read = read
         self.example = example
         self.place = place
+        self.takes_dash = takes_dash
         self.words = words or getattr(read, "words", ())
 
     def __call__(
@@ -82,6 +85,9 @@ class Value(argparse.Action):
         if self.place and values == "":  # an unset variable in a script
             name = option_string or str(self.metavar)
             raise usage_error(parser, f"{name} needs the path of a {self.place}, and it is empty.")
+        if self.place == "file" and values == "-" and not self.takes_dash:
+            name = option_string or str(self.metavar)
+            raise usage_error(parser, f"{name} needs the path of a file. A file of the name - is ./- here.")
         value = values
         if self.read is not None and values is not None:
             try:

@@ -28,6 +28,7 @@ def add_inspect(group: Parser) -> None:
         "--html",
         metavar="FILE",
         place="file",
+        takes_dash=True,
         example="spool.html",
         help="write a page with both into FILE (- is standard output)",
     )

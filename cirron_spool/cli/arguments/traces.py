@@ -83,6 +83,7 @@ def _add_view(group: Parser) -> None:
         "--html",
         metavar="FILE",
         place="file",
+        takes_dash=True,
         example="trace.html",
         help="write a page with flame graphs and marks into FILE (with the extra [html])",
     )
@@ -119,6 +120,7 @@ def _add_export(group: Parser) -> None:
         "--output",
         metavar="FILE",
         place="file",
+        takes_dash=True,
         example="trace.json",
         default="-",
         help="the file to write (default: -, standard output)",
