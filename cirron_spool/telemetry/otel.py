@@ -5,9 +5,10 @@ The application's SDK exports them. This module exports nothing.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 _SCOPE = "cirron_spool"
+_LOGGER = logging.getLogger("cirron_spool")
 
 
 class _Instruments(NamedTuple):
@@ -32,15 +34,36 @@ class _Instruments(NamedTuple):
     duration: Histogram
 
 
+@contextmanager
+def _tolerated() -> Iterator[list[Exception]]:
+    """Log an exception of the application's providers, processors and samplers, and add it to the list.
+
+    Some releases of the SDK let one through. It must not end a flush, nor replace its result.
+    """
+    failures: list[Exception] = []
+    try:
+        yield failures
+    except Exception as error:  # a processor raises whatever its author wrote
+        failures.append(error)
+        _LOGGER.warning("OpenTelemetry failed in this application. The flush goes on.", exc_info=error)
+
+
 class FlushTelemetry:
     """The span of one flush, and the metrics of its events."""
 
     def __init__(self, span: Span, instruments: _Instruments) -> None:
         self._span = span
         self._instruments = instruments
+        self._has_failed = False
 
     def note(self, event: FlushEvent) -> None:
-        """Count an event; Ended completes the span."""
+        """Count an event; Ended completes the span. After a failure no event is counted."""
+        if not self._has_failed:
+            with _tolerated() as failures:
+                self._note(event)
+            self._has_failed = bool(failures)
+
+    def _note(self, event: FlushEvent) -> None:
         instruments = self._instruments
         match event:
             case Uploaded():
@@ -105,16 +128,39 @@ def flush_telemetry(directory: Path) -> Iterator[FlushTelemetry | None]:
     if not is_used():
         yield None
         return
-    from opentelemetry import metrics, trace
+    with ExitStack() as outer:
+        telemetry: FlushTelemetry | None = None
+        with _tolerated():
+            span = outer.enter_context(_span_of(directory))
+            telemetry = FlushTelemetry(span, _new_instruments())
+        yield telemetry
+
+
+@contextmanager
+def _span_of(directory: Path) -> Iterator[Span]:
+    """The span of a flush of ``directory``. It is ended also if its end raises, and the flush's exception stays."""
+    from opentelemetry import trace
 
     tracer = trace.get_tracer(_SCOPE, __version__)
     attributes = {"file.directory": str(directory).encode("utf-8", "replace").decode()}
-    with tracer.start_as_current_span("flush spool", attributes=attributes) as span:
-        try:
-            yield FlushTelemetry(span, _instruments(metrics.get_meter_provider()))
-        except CirronSpoolError as error:
-            span.set_attribute("error.type", type(error).__name__)
-            raise
+    current = tracer.start_as_current_span("flush spool", attributes=attributes)
+    span = current.__enter__()
+    try:
+        yield span
+    except BaseException as error:
+        with _tolerated():
+            if isinstance(error, CirronSpoolError):
+                span.set_attribute("error.type", type(error).__name__)
+            current.__exit__(type(error), error, error.__traceback__)
+        raise
+    with _tolerated():
+        current.__exit__(None, None, None)
+
+
+def _new_instruments() -> _Instruments:
+    from opentelemetry import metrics
+
+    return _instruments(metrics.get_meter_provider())
 
 
 @lru_cache(maxsize=1)  # each instrument is made once

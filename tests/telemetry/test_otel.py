@@ -90,6 +90,26 @@ def test_each_flush_has_a_span_and_is_counted(tmp_path: Path) -> None:
     assert sum(point["count"] for point in points(metrics["cirron.spool.flush.duration"])) == 3
 
 
+@pytest.mark.skipif(
+    find_spec("opentelemetry.sdk") is None if find_spec("opentelemetry") else True, reason="no SDK"
+)
+@pytest.mark.parametrize("broken", ["on_start", "on_end", "should_sample", "get_meter", "add", ""])
+def test_a_broken_telemetry_ends_no_flush(tmp_path: Path, broken: str) -> None:
+    sdk_batches(tmp_path / "spool", 2, spans=TINY)
+    with ScriptedServer() as platform:
+        done = subprocess.run(
+            [sys.executable, HERE / "otel_broken.py", platform.url, tmp_path / "spool", broken],
+            env=clean_environment(tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (0, "2 uploaded, then SpoolError\n"), done.stderr
+    # One warning for each flush with a failure.
+    assert done.stderr.count("OpenTelemetry failed") == {"": 0, "add": 1}.get(broken, 2), done.stderr
+
+
 def points(metric: dict[str, Any]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = metric["data"]["data_points"]
     return found
