@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cirron_spool.errors import EXIT_OK
-from cirron_spool.text import count, human_size, printable
+from cirron_spool.text import bounded_repr, count, human_size, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,9 @@ class FlushResult:
     verified: bool = False
     planned: tuple[tuple[str, int], ...] = ()
     snapshots: SnapshotCounts | None = None
+
+    def __repr__(self) -> str:
+        return bounded_repr(self)
 
     def _repr_html_(self) -> str:
         """The counts in a notebook's cell."""
@@ -293,6 +296,9 @@ class FlushSpoolsResult:
     warnings: tuple[str, ...] = ()
     destination: str = ""
     verified: bool = False
+
+    def __repr__(self) -> str:
+        return bounded_repr(self)
 
     @property
     def uploaded(self) -> int:

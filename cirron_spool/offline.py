@@ -17,7 +17,7 @@ from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.file_identity import Removal
 from cirron_spool.spool.listing import Entry
 from cirron_spool.spool.names import is_batch_name
-from cirron_spool.text import count, reason
+from cirron_spool.text import bounded_repr, count, reason
 
 if TYPE_CHECKING:
     from cirron_spool.spool.selection import Selected, Selection
@@ -44,6 +44,9 @@ class Inventory(NamedTuple):
         """The sizes of all batches together."""
         return sum(entry.size for entry in self.entries)
 
+    def __repr__(self) -> str:
+        return bounded_repr(self)
+
     def _repr_html_(self) -> str:
         """The table in a notebook's cell."""
         from cirron_spool.html.fragments import inventory_html
@@ -64,6 +67,9 @@ class ClearResult(NamedTuple):
     failures: tuple[tuple[str, str], ...] = ()
     exists: bool = True
     left_out: int = 0
+
+    def __repr__(self) -> str:
+        return bounded_repr(self)
 
     @property
     def failed(self) -> int:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from reprlib import Repr
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # The Gregorian calendar repeats after 400 years, so times beyond the year 9999 can be shown.
 _CYCLE_MS = 146_097 * 86_400_000
 _NS_IN_MS = 1_000_000
+
+# The first items and levels of a value, with whole texts.
+_REPR = Repr()
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = 4
+_REPR.maxlevel = 3
+_REPR.maxstring = _REPR.maxother = 500
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -124,6 +131,17 @@ def printable(text: str) -> str:
 def reason(error: OSError) -> str:
     """The reason of an OSError, without its path."""
     return printable(error.strerror or str(error) or type(error).__name__)
+
+
+def bounded_repr(value: object) -> str:
+    """The ``repr()`` of a dataclass or a named tuple with the first items of long sequences.
+
+    A notebook keeps it beside the HTML of a cell, and a full spool has 20,000 batches.
+    """
+    names: Iterable[str] = getattr(value, "_fields", ()) or getattr(value, "__dataclass_fields__", ())
+    return (
+        f"{type(value).__name__}({', '.join(f'{name}={_REPR.repr(getattr(value, name))}' for name in names)})"
+    )
 
 
 def redact(text: str, *secrets: str | None) -> str:

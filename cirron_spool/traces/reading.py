@@ -10,6 +10,7 @@ from typing import Any
 
 from cirron_spool.html.fragments import traces_html
 from cirron_spool.settings.paths import spool_directory
+from cirron_spool.text import bounded_repr
 from cirron_spool.traces.trace import read_trace
 from cirron_spool.traces.tree import Folding
 from cirron_spool.traces.view import view
@@ -25,6 +26,9 @@ class Traces:
     directory: Path
     sessions: Sequence[dict[str, Any]]
     warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return bounded_repr(self)
 
     def _repr_html_(self) -> str:
         """The sessions and their trees in a notebook's cell."""

@@ -5,7 +5,14 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from pathlib import Path
 
-from cirron_spool import BatchFailure, FlushResult, Inventory, read_traces
+from cirron_spool import (
+    BatchFailure,
+    ClearResult,
+    FlushResult,
+    FlushSpoolsResult,
+    Inventory,
+    read_traces,
+)
 from cirron_spool.html.fragments import progress_html
 from cirron_spool.spool.listing import Entry
 from cirron_spool.spool.names import format_batch_name
@@ -97,3 +104,25 @@ def test_traces_are_a_table_with_trees(tmp_path: Path) -> None:
     assert "is skipped" in read.words
     (tmp_path / "none").mkdir()
     assert "No traces found in " in read_traces(tmp_path / "none")._repr_html_()
+
+
+def test_the_text_beside_the_html_is_short(tmp_path: Path) -> None:
+    """A notebook keeps the repr() of a value beside its HTML."""
+    spans = [span("r", None, "cirron.session", 0, 20_000)]
+    spans += [span(f"s{number}", "r", f"name {number}", number, number + 1) for number in range(2000)]
+    lay(tmp_path / "spool", 1, {"spans": spans})
+    failures = tuple(BatchFailure(entry.name, 500, "why") for entry in batches(2000))
+    result = FlushResult(Path("/spool"), uploaded=3, failures=failures, warnings=("x" * 200,) * 500)
+    values = (
+        Inventory(Path("/spool"), batches(2000)),
+        read_traces(tmp_path / "spool"),
+        result,
+        FlushSpoolsResult((result,) * 500),
+        ClearResult(Path("/spool"), 1, 2, tuple((failure.name, "why") for failure in failures)),
+    )
+    for value in values:
+        assert repr(value).startswith(f"{type(value).__name__}(")
+        assert len(repr(value)) < 5000
+        assert "..." in repr(value)
+    assert "directory=PosixPath('/spool'), uploaded=3, failed=0, " in repr(result)
+    assert repr(FlushResult(Path("/spool"))).endswith("planned=(), snapshots=None)")
