@@ -153,7 +153,8 @@ class Layers:
                 f"Set {TOKEN.variable}, or HOME."
             )
         files = [printable(str(path)) for path in (self.json_path, self.toml_path) if path is not None]
-        places = [TOKEN.variable, *files]
+        keyring = ["the keyring"] if self._uses_keyring else []
+        places = [TOKEN.variable, *keyring, *files]
         return f"There is no token in {', '.join(places[:-1])} or {places[-1]}."
 
     def values(self, key: Key) -> Iterator[Setting[object]]:
@@ -196,11 +197,16 @@ class Layers:
     def _argument(self, key: Key) -> Origin:
         return Origin("argument", self._names.get(key.argument, key.argument))
 
+    @property
+    def _uses_keyring(self) -> bool:
+        """Whether the login is in the keyring. Raises ConfigError for an unusable file."""
+        return self.json_path is not None and keyring_store.is_used(self._json, self.json_path)
+
     @cached_property
     def _keyring(self) -> Document | ConfigError:
         """The tokens in the keyring, or its error. Cached, since a read may ask a person to unlock the keyring."""
         try:
-            if self.json_path is None or not keyring_store.is_used(self._json, self.json_path):
+            if self.json_path is None or not self._uses_keyring:
                 return {}
             return keyring_store.read_tokens(self.json_path)
         except ConfigError as error:

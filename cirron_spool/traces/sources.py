@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from cirron_spool.errors import CirronSpoolError, SpoolError, resource_error
+from cirron_spool.errors import SpoolError, resource_error
 from cirron_spool.settings.paths import is_quarantine_name
 from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.file_identity import GONE, NotABatch, Vanished
@@ -26,6 +26,8 @@ from cirron_spool.text import human_size, printable, reason
 
 # The largest batches of the SDK are tens of MB. A packed one may unpack to a thousand times its size.
 _MOST_BYTES = 1 << 30
+# The errors of a broken archive, or of one with an unknown method.
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 _GZIP_MAGIC = b"\x1f\x8b"
 _PACKED = ".gz"
 
@@ -141,20 +143,32 @@ def _content(name: str, size: int, file: IO[bytes]) -> BatchText | UnreadableBat
 
 
 def _in_file(path: Path) -> Source:
-    """The batches in a tar or zip file."""
+    """The batches in a tar or zip file. Those before a broken part are worth more than none."""
+    has_batches = False
     try:
         if zipfile.is_zipfile(path):
-            yield from _in_zip(path)
+            batches = _in_zip(path)
         elif tarfile.is_tarfile(path):
-            yield from _in_tar(path)
+            batches = _in_tar(path)
         else:
             raise SpoolError(
                 f"{printable(str(path))} is no directory, and no tar or zip file. Pass --dir a spool or an archive."
             )
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise _broken(path, printable(str(error))) from None
-    except OSError as error:
-        raise resource_error(error) or _broken(path, reason(error)) from None
+        for batch in batches:
+            has_batches = True
+            yield batch
+    except (*_BROKEN, OSError) as error:
+        if isinstance(error, OSError) and (lacking := resource_error(error)):
+            raise lacking from None
+        why = _reason(error)
+        if not has_batches:
+            raise SpoolError(f"Cannot read {printable(str(path))}: {why}. Check the file.") from None
+        yield UnreadableBatch(f"The rest of {printable(path.name)}", why)
+
+
+def _reason(error: Exception) -> str:
+    """The reason of an error in the words of the system or of the library."""
+    return (reason(error) if isinstance(error, OSError) else printable(str(error))).rstrip(".")
 
 
 def _in_tar(path: Path) -> Source:
@@ -177,15 +191,15 @@ def _in_zip(path: Path) -> Source:
                 if member.flag_bits & 1:
                     yield UnreadableBatch(printable(member.filename), "it is encrypted")
                     continue
-                with archive.open(member) as file:
-                    yield _content(printable(member.filename), member.file_size, file)
+                try:
+                    with archive.open(member) as file:
+                        batch = _content(printable(member.filename), member.file_size, file)
+                except _BROKEN as error:
+                    batch = UnreadableBatch(printable(member.filename), _reason(error))
+                yield batch
 
 
 def _is_batch(member: str) -> bool:
     """Whether a member of an archive is a batch, and none of a quarantine."""
     *folders, name = member.split("/")
     return is_batch_name(_plain(name)) and not any(is_quarantine_name(folder) for folder in folders)
-
-
-def _broken(path: Path, why: str) -> CirronSpoolError:
-    return SpoolError(f"Cannot read {printable(str(path))}: {why}. Check the file.")

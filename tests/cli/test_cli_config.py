@@ -747,6 +747,14 @@ def test_the_way_back_from_a_keyring_that_fails(tmp_path: Path) -> None:
     assert stored(tmp_path) == {"auth": {"store": "file"}}
 
 
+def test_a_missing_token_names_the_keyring_that_was_searched(tmp_path: Path) -> None:
+    write_config(tmp_path, auth={"store": "keyring"})
+    env = {"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"}
+    done = run_cli("auth", "status", home=tmp_path, cwd=tmp_path, env=env)
+    assert done.returncode == 3
+    assert "There is no token in CIRRON_API_KEY, the keyring, " in done.stderr
+
+
 # -- in this process: a lock that stays held, and a user without a home
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from cirron_spool.errors import SpoolError
 from cirron_spool.traces.forest import NOT_THERE
-from cirron_spool.traces.sources import BatchText, read_batches
+from cirron_spool.traces.sources import BatchText, UnreadableBatch, read_batches
 from cirron_spool.traces.statistics import summarize
 from cirron_spool.traces.trace import Trace, read_trace
 from cirron_spool.traces.tree import Folding, Node
@@ -193,6 +193,30 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     for name in ("notes.txt", "cut.tar.gz"):
         with pytest.raises(SpoolError, match=name):
             list(read_batches(tmp_path / name))
+
+
+def test_a_broken_archive_shows_what_can_be_read(tmp_path: Path) -> None:
+    batches = [
+        lay(tmp_path / "spool", number, {"marks": [mark(f"m{number}", "r", "x" * 3000, 1.0, number)]})
+        for number in range(3)
+    ]
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as zipped:
+        for path in batches:
+            zipped.write(path, path.name)
+        second = zipped.getinfo(batches[1].name).header_offset
+    data = bytearray((tmp_path / "some.zip").read_bytes())
+    data[second + 500] ^= 0xFF
+    (tmp_path / "some.zip").write_bytes(data)
+    found = list(read_batches(tmp_path / "some.zip"))
+    assert [type(each) for each in found] == [BatchText, UnreadableBatch, BatchText]
+    assert found[1] == UnreadableBatch(batches[1].name, f"Bad CRC-32 for file {batches[1].name!r}")
+
+    with tarfile.open(tmp_path / "cut.tar", "w") as archive:
+        for path in batches:
+            archive.add(path, path.name)
+    (tmp_path / "cut.tar").write_bytes((tmp_path / "cut.tar").read_bytes()[:6000])
+    first, rest = read_batches(tmp_path / "cut.tar")
+    assert (first.name, type(rest), rest.name) == (batches[0].name, UnreadableBatch, "The rest of cut.tar")
 
 
 def test_batches_that_a_flush_deletes_meanwhile_are_passed_by(spool: Path) -> None:
