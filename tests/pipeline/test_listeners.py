@@ -183,7 +183,10 @@ async def test_a_listener_has_the_context_variables_of_its_flush(tmp_path: Path,
         async with Client(api_url=server.url, token=TOKEN) as client:
             await asyncio.gather(*(flush_as(run, client) for run in heard))
     for run, events in heard.items():
-        assert events == {(name, run) for name in ("Started", "Sending", "Uploaded", "Ended")}
+        # A busy machine adds Progress.
+        assert events - {("Progress", run)} == {
+            (name, run) for name in ("Started", "Sending", "Uploaded", "Ended")
+        }
 
 
 @pytest.mark.anyio
