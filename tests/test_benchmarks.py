@@ -13,7 +13,8 @@ import sys
 import time
 import zlib
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,24 +31,27 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """``python -m benchmarks`` with ``arguments`` ends with the exit code ``code``."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", *arguments],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
-    return done
+def run(*arguments: str, code: int = 0) -> tuple[str, str]:
+    """Both streams of ``python -m benchmarks``, in this process: each contender has a process of its own."""
+    from benchmarks import cli
+
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            ended: object = cli.main(arguments)
+        except SystemExit as usage:
+            ended = usage.code
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+    assert ended == code, err.getvalue()
+    return out.getvalue(), err.getvalue()
 
 
 def measured(place: Path, *arguments: str) -> dict[str, Any]:
     """The document of ``--json``; the run leaves nothing in ``place``."""
-    done = run(*arguments, "--where", str(place), "--json", "-")
+    out, _ = run(*arguments, "--where", str(place), "--json", "-")
     assert list(place.iterdir()) == []
-    document: dict[str, Any] = json.loads(done.stdout)
+    document: dict[str, Any] = json.loads(out)
     return document
 
 
@@ -58,7 +62,11 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    from benchmarks import spools
+
+    # Where it is a disk, each copy of a spool would wait until all disks of the machine are written.
+    monkeypatch.setattr(spools, "file_system", lambda _: "tmpfs")
     folder = tmp_path / "place"
     folder.mkdir()
     return folder
@@ -73,12 +81,12 @@ def errors(document: dict[str, Any]) -> list[str]:
 
 
 def test_throughput_has_both_strategies_beside_the_floor_and_node(place: Path) -> None:
-    found = measured(place, "--batches", "4", "--repeat", "1", "--latency-ms", "1")
+    found = measured(place, "--spool", "tiny", "--batches", "4", "--repeat", "1", "--latency-ms", "1")
     assert set(found) == {"schema", "command", "machine", "options", "figures", "goals", "cells"}
     assert found["command"] == "throughput"
     assert {"cpus", "python", "libraries", "system", "node"} <= set(found["machine"])
     assert errors(found) == []
-    assert [(cell["spool"], cell["latency_ms"]) for cell in found["cells"]] == [("typical", 1), ("tiny", 1)]
+    assert [(cell["spool"], cell["latency_ms"]) for cell in found["cells"]] == [("tiny", 1)]
     for cell in found["cells"]:
         assert cell["batches"] == 4
         assert names(cell) == ["floor", "thread", "inline", *(["node"] if shutil.which("node") else [])]
@@ -101,19 +109,26 @@ def test_throughput_measures_three_latencies_by_default() -> None:
 
 
 def test_the_document_has_no_path_and_no_host(place: Path) -> None:
-    found = measured(
-        place,
-        "--spool",
-        "tiny",
-        "--batches",
-        "1",
-        "--repeat",
-        "2",
-        "--latency-ms",
-        "0",
-        "--contenders",
-        "floor",
+    options = ("--spool", "tiny", "--batches", "1", "--repeat", "2", "--latency-ms", "0")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "benchmarks",
+            *options,
+            "--contenders",
+            "floor",
+            "--where",
+            place,
+            "--json",
+            "-",
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        check=False,
     )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
     assert [len(each["runs"]) for each in found["cells"][0]["contenders"]] == [2]
     text = json.dumps(found)
     assert str(place) not in text
@@ -150,57 +165,55 @@ def test_lateness_has_the_flush_and_the_first_flush_of_a_process(place: Path) ->
 
 
 def test_memory_of_many_batches(place: Path) -> None:
-    found = measured(place, "memory", "--counts", "3,12", "--no-large", "--repeat", "1")
-    assert [(cell["spool"], cell["batches"]) for cell in found["cells"]] == [
-        ("3 typical", 3),
-        ("12 typical", 12),
-    ]
-    assert all(names(cell) == ["thread", "inline"] for cell in found["cells"])
+    found = measured(place, "memory", "--counts", "3", "--no-large", "--repeat", "1")
+    (cell,) = found["cells"]
+    assert (cell["spool"], cell["batches"]) == ("3 typical", 3)
+    assert names(cell) == ["thread", "inline"]
     assert errors(found) == []
 
 
 def test_startup_shows_inspect_beside_bare_commands(place: Path) -> None:
-    shown = run("startup", "--files", "20", "--repeat", "1", "--where", str(place)).stdout
+    shown = run("startup", "--files", "20", "--repeat", "1", "--where", str(place))[0]
     for command in ("inspect, an empty spool", "python -c pass", "inspect --json", "scandir, stat, sort"):
         assert command in shown
 
 
-def test_window_has_requests_in_flight_and_strict_order(place: Path) -> None:
+def test_window_has_requests_in_flight_and_strict_order(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import compare
+
+    assert compare.STRATEGIES == ("thread", "inline")
+    monkeypatch.setattr(compare, "STRATEGIES", ("inline",))
     found = measured(
         place,
         *("window", "--spool", "tiny", "--batches", "6", "--in-flight", "3"),
         *("--repeat", "1", "--latency-ms", "20"),
     )
-    assert [names(cell) for cell in found["cells"]] == [["thread", "thread-3"], ["inline", "inline-3"]]
-    for cell in found["cells"]:
-        strict, three = cell["contenders"]
-        assert strict["runs"][0]["open_most"] == 1
-        assert 1 <= three["runs"][0]["open_most"] <= 3
+    (cell,) = found["cells"]
+    assert names(cell) == ["inline", "inline-3"]
+    strict, three = cell["contenders"]
+    assert strict["runs"][0]["open_most"] == 1
+    assert 1 <= three["runs"][0]["open_most"] <= 3
 
 
 def test_many_has_one_at_a_time_beside_several(place: Path) -> None:
     options = ("--spools", "2", "--batches", "2", "--at-once", "2", "--archive", "3", "--latency-ms", "1")
-    shown = run("many", *options, "--repeat", "1", "--where", str(place)).stdout
+    shown = run("many", *options, "--repeat", "1", "--where", str(place))[0]
     assert "2 spools of 2 batches at 1 ms a request" in shown
     assert "3 spools of 3 batches: os.walk" in shown
 
 
-def test_tune_suggests_flags(place: Path) -> None:
-    found = measured(
-        place,
-        "tune",
-        "--spool",
-        "tiny",
-        "--batches",
-        "8",
-        "--repeat",
-        "1",
-        "--factors",
-        "in-flight",
-    )
+def test_tune_suggests_flags(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.commands import tune
+
+    assert [setting.name for setting in tune.settings("in-flight")] == [
+        f"--in-flight {count}" for count in (2, 4, 8, 16)
+    ]
+    monkeypatch.setitem(tune._FACTORS, "in-flight", ("in_flight", (4,)))
+    options = ("--spool", "tiny", "--batches", "8", "--repeat", "1", "--factors", "in-flight")
+    found = measured(place, "tune", *options)
     (tuned,) = found["tune"]
     assert [set(factor) for factor in tuned["factors"]] == [{"factor", "best", "times_as_fast", "noise"}]
-    assert names(found["cells"][0]) == ["default", *(f"--in-flight {count}" for count in (2, 4, 8, 16))]
+    assert names(found["cells"][0]) == ["default", "--in-flight 4"]
     for suggestion in tuned["suggestions"]:
         assert suggestion["flags"].startswith("--disk-work") and "--in-flight" in suggestion["flags"]
         assert suggestion["call"]
@@ -247,7 +260,6 @@ def test_the_goals_are_figures_that_the_commands_record(place: Path, monkeypatch
     monkeypatch.setattr(memory, "SHAPES", shapes)
     monkeypatch.setattr(memory, "LARGE", large)
     monkeypatch.setattr(spools.Workspace, "multiply", lambda self, spool, _: multiply(self, spool, 2))
-    monkeypatch.setattr(spools, "file_system", lambda _: "tmpfs")
     late = {part: {"ticks": 1.0, "p50": 0.1, "p99": 0.2, "worst": 0.3} for part in ("alone", "flush")}
     monkeypatch.setattr(sink_client, "running_sink", lambda *_: nullcontext())
     monkeypatch.setattr(compare, "run_once", lambda *_, proof: compare.Run(1.0, 1.0, 2, 1, 1, 1.0, 1, late))
@@ -294,9 +306,9 @@ def test_an_impossible_measurement_is_one_line(
     place: Path, arguments: Sequence[str], code: int, says: str
 ) -> None:
     where = () if "--where" in arguments else ("--where", str(place))
-    done = run(*arguments, *where, code=code)
-    assert says in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    _, said = run(*arguments, *where, code=code)
+    assert says in said.splitlines()[-1]
+    assert "Traceback" not in said
 
 
 class TestDeliveryCheck:
