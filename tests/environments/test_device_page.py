@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from support.answers import html
-from support.browser import SAFETY_NET_S, chromium
+from support.browser import SAFETY_NET_S, look
 from support.cli import Running, run_cli, spawn_cli
 from support.scripted import ScriptedServer
 from support.spools import TINY, sdk_batches
@@ -71,6 +71,11 @@ def place(tmp_path: Path) -> Iterator[Place]:
         assert running.finish().returncode == 0
 
 
+@pytest.fixture
+def page(browser: Any) -> Any:
+    return browser
+
+
 def press(page: Any, *keys: str) -> None:
     """Press keys where the focus is."""
     page.switch_to.active_element.send_keys(*keys)
@@ -94,13 +99,12 @@ def faults(page: Any) -> list[str]:
     return [entry["message"] for entry in page.get_log("browser") if "status of 4" not in entry["message"]]
 
 
-def test_sign_in_from_the_command_approve_by_keyboard_and_flush(place: Place, tmp_path: Path) -> None:
+def test_sign_in_from_the_command_approve_by_keyboard_and_flush(
+    place: Place, page: Any, tmp_path: Path
+) -> None:
     home = tmp_path / "home"
     sdk_batches(home / ".cirron/spool", 2, spans=TINY)
-    with (
-        chromium(tmp_path / "profile") as page,
-        spawn_cli("auth", "login", "--url", place.url, "--no-browser", cwd=home, home=home) as login,
-    ):
+    with spawn_cli("auth", "login", "--url", place.url, "--no-browser", cwd=home, home=home) as login:
         found = re.search(r"Code: (\S+)\nOpen (\S+) ", login.wait_for_text("Waiting"))
         assert found is not None
         page.get(found[2])
@@ -119,74 +123,72 @@ def test_sign_in_from_the_command_approve_by_keyboard_and_flush(place: Place, tm
     assert flushed.stdout == "Uploaded: 2  Failed: 0  Skipped: 0\n"
 
 
-def test_enter_approves_and_deny_needs_no_token(place: Place, tmp_path: Path) -> None:
-    with chromium(tmp_path / "profile") as page:
-        code = place.begin()
-        page.get(code["verificationUrlComplete"])
-        assert focused(page) == "token"
-        press(page, TOKEN, ENTER)
-        title(page, "Approved")
-        assert place.poll(code) == (200, None)
-        code = place.begin()
-        page.get(code["verificationUrlComplete"])
-        press(page, TAB)
-        press(page, TAB)
-        assert focused(page) == "Deny"
-        press(page, ENTER)
-        assert "You can close this page." in title(page, "Denied")
-        assert place.poll(code) == (400, "access_denied")
+def test_enter_approves_and_deny_needs_no_token(place: Place, page: Any) -> None:
+    code = place.begin()
+    page.get(code["verificationUrlComplete"])
+    assert focused(page) == "token"
+    press(page, TOKEN, ENTER)
+    title(page, "Approved")
+    assert place.poll(code) == (200, None)
+    code = place.begin()
+    page.get(code["verificationUrlComplete"])
+    press(page, TAB)
+    press(page, TAB)
+    assert focused(page) == "Deny"
+    press(page, ENTER)
+    assert "You can close this page." in title(page, "Denied")
+    assert place.poll(code) == (400, "access_denied")
 
 
-def test_what_is_wrong_has_the_focus_and_a_message(place: Place, tmp_path: Path) -> None:
-    with chromium(tmp_path / "profile") as page:
-        code = place.begin()
-        page.get(code["verificationUrlComplete"])
-        press(page, "wrong", ENTER)
-        assert "not the token" in title(page, "Error: ")
-        assert focused(page) == "token"
+def test_what_is_wrong_has_the_focus_and_a_message(place: Place, page: Any) -> None:
+    code = place.begin()
+    page.get(code["verificationUrlComplete"])
+    press(page, "wrong", ENTER)
+    assert "not the token" in title(page, "Error: ")
+    assert focused(page) == "token"
+    page.get(f"{place.url}/device?user_code=ZZZZ-ZZZZ")
+    press(page, TOKEN, ENTER)
+    assert "unknown or expired" in title(page, "Error: ")
+    assert focused(page) == "user_code"
+    assert page.switch_to.active_element.get_attribute("aria-invalid") == "true"
+    for _ in range(4):
         page.get(f"{place.url}/device?user_code=ZZZZ-ZZZZ")
         press(page, TOKEN, ENTER)
-        assert "unknown or expired" in title(page, "Error: ")
-        assert focused(page) == "user_code"
-        assert page.switch_to.active_element.get_attribute("aria-invalid") == "true"
-        for _ in range(4):
-            page.get(f"{place.url}/device?user_code=ZZZZ-ZZZZ")
-            press(page, TOKEN, ENTER)
-            title(page, "Error: ")
-        page.get(code["verificationUrlComplete"])
-        press(page, TOKEN, ENTER)
-        assert "Wait" in title(page, "Too many attempts")
-        assert faults(page) == []
+        title(page, "Error: ")
+    page.get(code["verificationUrlComplete"])
+    press(page, TOKEN, ENTER)
+    assert "Wait" in title(page, "Too many attempts")
+    assert faults(page) == []
 
 
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_the_page_fits_and_can_be_read(place: Place, tmp_path: Path, width: int, dark: bool) -> None:
-    with chromium(tmp_path / "profile", width=width, dark=dark) as page:
-        code = place.begin()
-        page.get(code["verificationUrlComplete"])
-        for end in ("Approve a sign-in", "Error: ", "Approved"):
-            title(page, end)
-            assert page.execute_script("return document.documentElement.scrollWidth") == width
-            for element, contrast in page.execute_script(_TEXTS):
-                assert contrast >= CONTRAST, element
-            for element in page.find_elements("css selector", "input:not([type=hidden]), button"):
-                assert element.size["height"] >= FINGER_PX
-            red, green, blue = re.findall(
-                r"\d+", page.execute_script("return getComputedStyle(document.body).backgroundColor")
-            )
-            assert (int(red) + int(green) + int(blue) < 3 * 128) is dark
-            if end != "Approved":
-                press(page, TOKEN if end == "Error: " else "wrong", ENTER)
-        assert faults(page) == []
+def test_the_page_fits_and_can_be_read(place: Place, page: Any, width: int, dark: bool) -> None:
+    look(page, width=width, dark=dark)
+    code = place.begin()
+    page.get(code["verificationUrlComplete"])
+    for end in ("Approve a sign-in", "Error: ", "Approved"):
+        title(page, end)
+        assert page.execute_script("return document.documentElement.scrollWidth") == width
+        for element, contrast in page.execute_script(_TEXTS):
+            assert contrast >= CONTRAST, element
+        for element in page.find_elements("css selector", "input:not([type=hidden]), button"):
+            assert element.size["height"] >= FINGER_PX
+        red, green, blue = re.findall(
+            r"\d+", page.execute_script("return getComputedStyle(document.body).backgroundColor")
+        )
+        assert (int(red) + int(green) + int(blue) < 3 * 128) is dark
+        if end != "Approved":
+            press(page, TOKEN if end == "Error: " else "wrong", ENTER)
+    assert faults(page) == []
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"], ids=["same site", "another site"])
 def test_another_origin_can_neither_send_the_form_nor_frame_the_page(
-    place: Place, tmp_path: Path, host: str
+    place: Place, page: Any, host: str
 ) -> None:
     code = place.begin()
-    with ScriptedServer() as evil, chromium(tmp_path / "profile") as page:
+    with ScriptedServer() as evil:
         page.get(f"{place.url}/device")
         # More than another origin can know: the token that belongs to this browser's cookie.
         form_token = page.find_element("name", "form_token").get_attribute("value")

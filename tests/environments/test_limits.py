@@ -28,7 +28,7 @@ def test_from_one_task_to_enough_every_flush_delivers_or_is_for_later(
     codes = []
     with ScriptedServer() as server:
         write_config(tmp_path, apiUrl=server.url, token=TOKEN)
-        for limit in range(1, 8):
+        for limit in range(1, 11, 3 if form else 1):
             with pids_cgroup(limit) as limited:
                 argv = [*limited, *command_line(["flush", *form])]
                 with spawn(argv, home=tmp_path, cwd=tmp_path) as running:

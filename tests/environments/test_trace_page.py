@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from support.browser import SAFETY_NET_S, chromium
+from support.browser import SAFETY_NET_S, look
 from support.cli import run_cli
 from support.runs import lay, mark, span, traced_run
 
@@ -20,44 +21,44 @@ EVIL = "</script><img src=x onerror=alert(1)>\u2028<!--"
 
 
 @pytest.mark.parametrize(("width", "dark"), [(360, True), (1280, False)])
-def test_the_page_of_a_run(tmp_path: Path, width: int, dark: bool) -> None:
+def test_the_page_of_a_run(browser: Any, tmp_path: Path, width: int, dark: bool) -> None:
     spool = traced_run(tmp_path / "run", epochs=3, steps=25)
     page = tmp_path / "page.html"
     done = run_cli("traces", "view", "--dir", spool, "--html", page)
     assert (done.returncode, done.stdout) == (0, f"Success: The page is {page}.\n"), done.stderr
     viewed = json.loads(run_cli("traces", "view", "--dir", spool, "--json").stdout)["sessions"]
-    with chromium(tmp_path / "profile", width=width, dark=dark) as browser:
-        browser.get(page.as_uri())
-        assert browser.execute_script("return document.documentElement.dataset.drawn") == "1"
-        data = browser.execute_script("return JSON.parse(document.getElementById('trace').textContent)")
-        for ours, theirs in zip(data["sessions"], viewed, strict=True):
-            assert {key: ours[key] for key in theirs} == theirs
-        (session,) = data["sessions"]
-        assert session["timeline"]["shown"] == session["spans"]
-        bars = browser.execute_script("return document.querySelector('.chart').data[0].x")
-        assert len(bars) == session["spans"]
-        names = [each.text for each in browser.find_elements("css selector", ".tree .name")]
-        assert names[:2] == ["cirron.session", "epoch 0"]
-        browser.find_element("id", "search").send_keys("epoch")
-        hits = "return document.getElementById('hits').textContent"
-        found = WebDriverWait(browser, SAFETY_NET_S).until(lambda each: each.execute_script(hits))
-        assert found == "3 lines of the tree"
-        span_of = "const r = document.querySelector('.chart')._fullLayout.xaxis.range; return r[1] - r[0]"
-        before = browser.execute_script(span_of)
-        browser.find_element("css selector", ".chart").send_keys("+")
-        assert browser.execute_script(span_of) == pytest.approx(before / 2)
-        browser.execute_script("window.dispatchEvent(new Event('beforeprint'))")
-        assert browser.execute_script("return document.querySelectorAll('details:not([open])').length") == 0
-        card = "return getComputedStyle(document.querySelector('.chart')).backgroundColor"
-        assert browser.execute_script(card) == "rgb(255, 255, 255)"
-        browser.execute_script("window.dispatchEvent(new Event('afterprint'))")
-        assert (browser.execute_script(card) == "rgb(255, 255, 255)") == (not dark)
-        root = "document.documentElement"
-        assert browser.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
-        assert browser.get_log("browser") == []
+    look(browser, width=width, dark=dark)
+    browser.get(page.as_uri())
+    assert browser.execute_script("return document.documentElement.dataset.drawn") == "1"
+    data = browser.execute_script("return JSON.parse(document.getElementById('trace').textContent)")
+    for ours, theirs in zip(data["sessions"], viewed, strict=True):
+        assert {key: ours[key] for key in theirs} == theirs
+    (session,) = data["sessions"]
+    assert session["timeline"]["shown"] == session["spans"]
+    bars = browser.execute_script("return document.querySelector('.chart').data[0].x")
+    assert len(bars) == session["spans"]
+    names = [each.text for each in browser.find_elements("css selector", ".tree .name")]
+    assert names[:2] == ["cirron.session", "epoch 0"]
+    browser.find_element("id", "search").send_keys("epoch")
+    hits = "return document.getElementById('hits').textContent"
+    found = WebDriverWait(browser, SAFETY_NET_S).until(lambda each: each.execute_script(hits))
+    assert found == "3 lines of the tree"
+    span_of = "const r = document.querySelector('.chart')._fullLayout.xaxis.range; return r[1] - r[0]"
+    before = browser.execute_script(span_of)
+    browser.find_element("css selector", ".chart").send_keys("+")
+    assert browser.execute_script(span_of) == pytest.approx(before / 2)
+    browser.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+    assert browser.execute_script("return document.querySelectorAll('details:not([open])').length") == 0
+    card = "return getComputedStyle(document.querySelector('.chart')).backgroundColor"
+    assert browser.execute_script(card) == "rgb(255, 255, 255)"
+    browser.execute_script("window.dispatchEvent(new Event('afterprint'))")
+    assert (browser.execute_script(card) == "rgb(255, 255, 255)") == (not dark)
+    root = "document.documentElement"
+    assert browser.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
+    assert browser.get_log("browser") == []
 
 
-def test_a_cut_table_says_so_and_times_have_a_sign(tmp_path: Path) -> None:
+def test_a_cut_table_says_so_and_times_have_a_sign(browser: Any, tmp_path: Path) -> None:
     spans = [
         span("r", None, "cirron.session", 2_000_000_000, 9_000_000_000),
         span("b", "r", "early", 500_000_000, 600_000_000),
@@ -75,29 +76,28 @@ def test_a_cut_table_says_so_and_times_have_a_sign(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     done = run_cli("traces", "view", "--dir", tmp_path / "spool", "--html", page)
     assert done.returncode == 0, done.stderr
-    with chromium(tmp_path / "profile") as browser:
-        browser.get(page.as_uri())
-        tables = browser.execute_script(
-            "return [...document.querySelectorAll('details')]"
-            ".filter((each) => each.querySelector(':scope > .wide table'))"
-            ".map((each) => [each.querySelectorAll('tbody tr').length, each.querySelector('.note')?.textContent])"
-        )
-        assert tables == [
-            [500, "Not in this table: the last 412 of 912 rows."],
-            [500, "Not in this table: the last 103 of 603 rows."],
-            [500, "Not in this table: the last 1 of 501 rows."],
-        ]
-        cells = browser.execute_script("return document.querySelector('tbody tr').textContent")
-        assert "early" in cells
-        assert "-1.5 s" in cells
-        notes = browser.execute_script(
-            "return [...document.querySelectorAll('.note')].map((each) => each.textContent).join(' ')"
-        )
-        assert "Later epochs have none: 10." in notes
-        assert browser.get_log("browser") == []
+    browser.get(page.as_uri())
+    tables = browser.execute_script(
+        "return [...document.querySelectorAll('details')]"
+        ".filter((each) => each.querySelector(':scope > .wide table'))"
+        ".map((each) => [each.querySelectorAll('tbody tr').length, each.querySelector('.note')?.textContent])"
+    )
+    assert tables == [
+        [500, "Not in this table: the last 412 of 912 rows."],
+        [500, "Not in this table: the last 103 of 603 rows."],
+        [500, "Not in this table: the last 1 of 501 rows."],
+    ]
+    cells = browser.execute_script("return document.querySelector('tbody tr').textContent")
+    assert "early" in cells
+    assert "-1.5 s" in cells
+    notes = browser.execute_script(
+        "return [...document.querySelectorAll('.note')].map((each) => each.textContent).join(' ')"
+    )
+    assert "Later epochs have none: 10." in notes
+    assert browser.get_log("browser") == []
 
 
-def test_no_text_of_a_run_is_markup(tmp_path: Path) -> None:
+def test_no_text_of_a_run_is_markup(browser: Any, tmp_path: Path) -> None:
     spans = [span("r", None, "cirron.session", 0, 9), span("e", "r", EVIL, 1, 5)]
     lay(
         tmp_path / EVIL.partition("/")[0] / "spool",
@@ -107,12 +107,11 @@ def test_no_text_of_a_run_is_markup(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     done = run_cli("traces", "view", "--dir", tmp_path / EVIL.partition("/")[0] / "spool", "--html", page)
     assert done.returncode == 0, done.stderr
-    with chromium(tmp_path / "profile") as browser:
-        browser.get(page.as_uri())
-        names = [each.text for each in browser.find_elements("css selector", ".tree .name")]
-        assert [name.replace("\u2028", "") for name in names][1].startswith("</script><img src=x")
-        assert browser.find_elements("tag name", "img") == []
-        assert browser.get_log("browser") == []
+    browser.get(page.as_uri())
+    names = [each.text for each in browser.find_elements("css selector", ".tree .name")]
+    assert [name.replace("\u2028", "") for name in names][1].startswith("</script><img src=x")
+    assert browser.find_elements("tag name", "img") == []
+    assert browser.get_log("browser") == []
 
 
 def test_wrong_arguments_are_one_line(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ _PHONE = 500
 
 
 @contextmanager
-def chromium(profile: Path, *, width: int = 1280, dark: bool = False) -> Iterator[Any]:
-    """A browser with a window of ``width`` pixels: selenium's driver. Skips where there is no browser."""
+def chromium(profile: Path) -> Iterator[Any]:
+    """A browser: selenium's driver. Skips where there is none."""
     selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if browser is None or driver is None:
@@ -38,15 +38,27 @@ def chromium(profile: Path, *, width: int = 1280, dark: bool = False) -> Iterato
         "no-first-run",
         "disable-background-networking",
     )
-    for flag in (*flags, f"user-data-dir={profile}", f"window-size={width},800"):
+    for flag in (*flags, f"user-data-dir={profile}", "window-size=1280,800"):
         options.add_argument(f"--{flag}")
     service = selenium.ChromeService(executable_path=driver)
     with selenium.Chrome(options=options, service=service) as page:
         page.set_page_load_timeout(SAFETY_NET_S)
-        page.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < _PHONE},
-        )
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         yield page
+
+
+def as_new(page: Any) -> None:
+    """Forget what the browser has of the test before: its page, cookies and log, a width, the dark."""
+    page.get("about:blank")
+    page.execute_cdp_cmd("Network.clearBrowserCookies", {})
+    page.get_log("browser")
+    look(page)
+
+
+def look(page: Any, *, width: int = 1280, dark: bool = False) -> None:
+    """Have a window of ``width`` pixels: below 500 that of a phone."""
+    page.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < _PHONE},
+    )
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
