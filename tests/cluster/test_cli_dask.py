@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,26 +14,24 @@ pytest.importorskip("distributed")
 pytest.importorskip("trustme")
 
 from support.answers import ok
-from support.cli import run_cli, spawn_cli
+from support.cli import spawn_cli
 from support.dask_cluster import DaskCluster, dask_cluster
+from support.fork_server import run_cli
 from support.scripted import Gate, ScriptedServer
 from support.spools import TINY, sdk_batches, snapshot
 
 TOKEN = "sk-sent-0123456789abcdefWXYZ"
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
-    """Two workers of two threads. Their login is for another platform than that of a test."""
-    with dask_cluster(tmp_path_factory.mktemp("dask"), config={"token": "access-0"}, threads=2) as running:
-        yield running
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Five spools of three batches."""
-    root = tmp_path / "runs"
-    for number in range(5):
+    return spools(tmp_path, 5)
+
+
+def spools(folder: Path, count: int) -> Path:
+    root = folder / "runs"
+    for number in range(count):
         sdk_batches(root / f"{number}" / ".cirron" / "spool", 3, spans=TINY, seed=number)
     return root
 
@@ -64,12 +61,13 @@ def test_flush_with_a_scheduler(cluster: DaskCluster, tmp_path: Path, root: Path
     assert again.stdout == "No spool files to flush in 5 spools\n"
 
 
-def test_ctrl_c_ends_cleanly(cluster: DaskCluster, tmp_path: Path, root: Path) -> None:
+def test_ctrl_c_ends_cleanly(cluster: DaskCluster, tmp_path: Path) -> None:
+    root = spools(tmp_path, 10)
     gate = Gate()
-    with ScriptedServer(*[ok(stall_before=gate)] * 4) as server:
+    with ScriptedServer(*[ok(stall_before=gate)] * 8) as server:
         words = ["flush", "--discover", root, "--scheduler", cluster.address, "--api-url", server.url]
         with spawn_cli(*words, home=tmp_path) as flush:
-            server.wait_for(4)
+            server.wait_for(8)  # one of each thread
             flush.send_signal(signal.SIGINT)
             flush.wait_for_text("Stopping: waiting up to 4 s", "stderr")
             gate.open()
@@ -77,8 +75,8 @@ def test_ctrl_c_ends_cleanly(cluster: DaskCluster, tmp_path: Path, root: Path) -
     assert done.returncode == 130
     assert "Traceback" not in done.stderr
     uploaded = int(re.findall(r"Uploaded: (\d+)", done.stdout)[0])
-    assert uploaded >= 4
-    assert left(root) == 15 - uploaded
+    assert uploaded >= 8
+    assert left(root) == 30 - uploaded
     assert left(root) > 0
 
 

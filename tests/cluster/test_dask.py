@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,6 @@ from support.background import closed_port
 from support.dask_cluster import DaskCluster, dask_cluster, kill
 from support.scripted import Answer, Gate, Request, ScriptedServer
 from support.spools import TINY, Sealed, sdk_batches, snapshot
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
-    """Two workers of four threads, with a login of their own. The tests say which platform."""
-    with dask_cluster(tmp_path_factory.mktemp("dask"), config={"token": "access-0"}) as running:
-        yield running
 
 
 def many_spools(folder: Path, count: int, batches: int) -> dict[Path, list[Sealed]]:
