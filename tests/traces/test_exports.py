@@ -124,6 +124,20 @@ def test_otlp_has_no_circle_of_parents(tmp_path: Path) -> None:
     assert "parentSpanId" in found["d"]  # a later batch may have that span
 
 
+def test_otlp_has_no_parent_in_another_trace(tmp_path: Path) -> None:
+    spans = [
+        span("r", None, "cirron.session", 0, 99),
+        span("q", "r", "cirron.session", 10, 50),
+        span("x", "q", "x", 20, 30),
+    ]
+    lay(tmp_path / "spool", 1, {"spans": spans})
+    resources = json.loads(export(tmp_path / "spool", "otlp"))["resourceSpans"]
+    (outer,), (inner, below) = (resource["scopeSpans"][0]["spans"] for resource in resources)
+    assert outer["traceId"] != inner["traceId"] == below["traceId"]
+    assert "parentSpanId" not in inner
+    assert below["parentSpanId"] == inner["spanId"]
+
+
 def test_otlp_has_the_marks_of_a_session_without_spans(tmp_path: Path) -> None:
     lay(tmp_path / "spool", 1, {"marks": [mark("m", "gone", "loss", 1.5, 5)]})
     lay(tmp_path / "spool", 2, {"spans": [span("r", None, "cirron.session", 20, 90)]})

@@ -46,9 +46,12 @@ def otlp_pieces(rows: Rows) -> Iterator[str]:
 def _spans(rows: Rows, number: int, own: Iterator[SpanRow]) -> Iterator[dict[str, Any]]:
     """The spans of a session. The first one also has the marks of spans that are not there."""
     session = rows.session(number)
+    found = rows.trace.found
     lost: tuple[MarkRow, ...] = tuple(rows.lost_marks(number))
     for span in own:
-        is_cut = rows.trace.found.parents[span.row] == LOOP
+        parent = found.parents[span.row]
+        # A trace is one session. A parent that is not there may be in a later batch.
+        is_cut = parent == LOOP or (parent > 0 and found.of_span[parent] != number)
         yield _span(session, span, None if is_cut else span.parent_id, (*rows.marks_of(span), *lost))
         lost = ()
     if lost:

@@ -1,0 +1,1 @@
+"""Tests on odd machines and of other programs: users, limits, browsers, notebooks."""
