@@ -61,6 +61,7 @@ def no_other_cirron(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("no_other_cirron")
 @pytest.mark.parametrize("command", ALL, ids=lambda command: command.prog)
 def test_each_command_and_group_tells_its_version(command: Parser, capfd: pytest.CaptureFixture[str]) -> None:

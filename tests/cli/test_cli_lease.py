@@ -90,6 +90,7 @@ def test_the_second_is_refused_and_told_whom_to_wait_for(
     assert os.listdir(spool) == []
 
 
+@pytest.mark.thorough
 def test_a_killed_owner_is_followed_at_once_on_its_machine_and_later_on_another(
     tmp_path: Path, spool: Path, batches: list[Sealed]
 ) -> None:
@@ -113,6 +114,7 @@ def test_a_killed_owner_is_followed_at_once_on_its_machine_and_later_on_another(
     assert os.listdir(spool) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("is_followed", "is_reset"), [(True, False), (True, True), (False, False)], ids=["", "reset", "alone"]
 )

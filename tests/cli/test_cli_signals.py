@@ -255,6 +255,7 @@ def test_a_disk_that_hangs_does_not_keep_a_flush_from_ending(tmp_path: Path, bat
     assert snapshot(tmp_path / ".cirron/spool") == batches
 
 
+@pytest.mark.thorough
 def test_a_reader_that_does_not_read_cannot_hold_up_a_second_signal(
     tmp_path: Path, batches: list[Sealed]
 ) -> None:

@@ -217,6 +217,7 @@ def test_snapshots_that_stay_behind(home: Path, run_dir: Path) -> None:
     assert f"Snapshots: 1 file in {place.parent}\n" in done.stdout
 
 
+@pytest.mark.thorough
 def test_a_flush_that_is_at_work(home: Path, run_dir: Path) -> None:
     write_config(home, token="sk-long-lived")
     with ScriptedServer(Answer(hang=True)) as platform:

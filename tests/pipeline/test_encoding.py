@@ -202,6 +202,7 @@ def one_member(body: bytes) -> bytes:
     return data
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("library", LIBRARIES)
 @given(
     level=st.integers(0, 8),

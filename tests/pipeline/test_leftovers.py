@@ -56,6 +56,7 @@ def _folder(path: Path) -> None:
     (path / "something").touch()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "make", [_folder, os.mkfifo, lambda path: path.symlink_to("/etc/passwd")], ids=["folder", "pipe", "link"]
 )

@@ -234,6 +234,7 @@ async def test_a_listener_that_raises_a_cancellation_ends_the_flush(spool: Path,
     assert left == [batch.name for batch in batches[len(heard) :]] != []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("raised", ["SystemExit(7)", "KeyboardInterrupt"])
 def test_a_listener_that_exits_ends_the_process(spool: Path, tmp_path: Path, raised: str) -> None:
     """A second Ctrl-C may come there, too."""

@@ -370,6 +370,7 @@ async def test_a_vanished_one_is_no_failure(spool: Path) -> None:
     assert (result.exit_code, counts(result).uploaded, counts(result).vanished) == (0, 1, 1)
 
 
+@pytest.mark.thorough
 async def test_a_huge_one_is_streamed_in_flat_memory(spool: Path) -> None:
     make(spool)
     key, path = lay(spool, A, data=b"", raw=True)

@@ -67,6 +67,7 @@ def test_takes_all_that_json_writes_however_it_is_cut(
     assert (checker.created_ns is None) == ("created_ns" not in document)
 
 
+@pytest.mark.thorough
 @given(documents, st.data())
 def test_agrees_with_json_on_damaged_documents(document: dict[str, Any], data: st.DataObject) -> None:
     text = bytearray(json.dumps({"": [[document, document]]}).encode())

@@ -209,6 +209,7 @@ def test_numbers_that_do_not_last_keep_no_batch_from_being_deleted(
     assert snapshot(spool) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["each", "look-up", "mounts"])
 def test_a_large_batch_goes_out_whose_numbers_do_not_last(spool: Path, kind: str) -> None:
     body = b'{"spans": "%s"}' % random.Random(1).randbytes(10 * 1024 * 1024).hex().encode()
