@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from _thread import start_new_thread
+from _thread import get_ident, start_new_thread
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -20,6 +20,8 @@ _SIGNALLED = 128
 _STOPPED_WITHIN_S = 5.0
 # The longest wait of a second signal for the handler of the main thread.
 _HANDLED_WITHIN_S = 0.5
+# The wait for the handler of the main thread before the signal is repeated.
+_REPEATED_AFTER_S = 0.05
 
 
 def _interrupt() -> None:
@@ -78,7 +80,7 @@ class Signals:
         with suppress(OSError, RuntimeError, MemoryError):
             reader, writer = os.pipe()
             os.set_blocking(writer, False)
-            start_new_thread(self._watch, (reader,))
+            start_new_thread(self._watch, (reader, get_ident()))
             signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
             self._watched = True
 
@@ -145,7 +147,7 @@ class Signals:
         finally:
             os._exit(self.exit_code)
 
-    def _watch(self, reader: int) -> None:
+    def _watch(self, reader: int, main: int) -> None:
         while (first := os.read(reader, 1)[0]) not in self._ours:
             pass
         import select  # seldom needed
@@ -157,9 +159,19 @@ class Signals:
         poll = select.poll()
         poll.register(reader, select.POLLIN)
         latest = time.monotonic() + _STOPPED_WITHIN_S + self._longer_s
-        while poll.poll(max(0.0, (latest - time.monotonic()) * 1000)):
-            if os.read(reader, 1)[0] in self._ours:
-                latest = min(latest, time.monotonic() + _HANDLED_WITHIN_S)
+        repeated = False
+        while (wait_s := latest - time.monotonic()) > 0:
+            is_unhandled = not (self.number or repeated)
+            if poll.poll((min(wait_s, _REPEATED_AFTER_S) if is_unhandled else wait_s) * 1000):
+                number = os.read(reader, 1)[0]
+                if repeated and number == first:
+                    repeated = False
+                elif number in self._ours:
+                    latest = min(latest, time.monotonic() + _HANDLED_WITHIN_S)
+            elif is_unhandled and not self.number:
+                # It came just before a blocking system call, which it did not interrupt.
+                repeated = True
+                signal.pthread_kill(main, first)
         self.number = self.number or first
         try:
             self._last_words()

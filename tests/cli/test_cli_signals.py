@@ -44,6 +44,15 @@ SIGNAL_IN_A_WRITE = (
     "    return write(stream, data)\n"
     "stdio._Stream.write = interrupted\n"
 )
+# A signal that has no effect on a read from the terminal, as one that comes just before the system call.
+SIGNAL_BEFORE_A_READ = (
+    "import os, signal, threading\n"
+    "main = f'/proc/self/task/{os.getpid()}/syscall'\n"
+    "def interrupt():\n"
+    "    while open(main).read().split()[1:2] != ['0x0']: pass\n"
+    "    signal.pthread_kill(threading.get_ident(), signal.SIGINT)\n"
+    "threading.Thread(target=interrupt, daemon=True).start()\n"
+)
 RUN = "from cirron_spool.cli.main import cirron_spool; sys.exit(cirron_spool())\n"
 
 
@@ -114,6 +123,15 @@ def test_a_signal_that_was_blocked_at_the_start_stays_blocked(tmp_path: Path, ba
             answer.open()
             done = running.finish()
     assert (done.returncode, done.stdout) == (0, "Uploaded: 3  Failed: 0  Skipped: 0\n")
+
+
+@pytest.mark.skipif(not Path("/proc/self/syscall").exists(), reason="the kernel does not show system calls")
+def test_a_signal_just_before_the_read_of_an_answer(tmp_path: Path, batches: list[Sealed]) -> None:
+    spool = tmp_path / ".cirron/spool"
+    done = run_pty(program(SIGNAL_BEFORE_A_READ, "clear", "--dir", str(spool)))
+    assert done.returncode == 130
+    assert done.text.endswith("(y/N) \r\n")  # the command ended its line: it was not ended from outside
+    assert snapshot(spool) == batches
 
 
 @pytest.mark.parametrize("form", ["--json", "--json-events", "--verbose"])
