@@ -14,11 +14,15 @@ from cirron_spool.text import bounded_repr, count, human_size, printable
 
 @dataclass(frozen=True, slots=True)
 class BatchFailure:
-    """The failure of one batch or snapshot. ``status`` is the HTTP status, None when no answer came."""
+    """The failure of one batch or snapshot. ``status`` is the HTTP status, None when no answer came.
+
+    ``is_common`` is True if all others would fail the same way, as with a refused token.
+    """
 
     name: str
     status: int | None
     message: str
+    is_common: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +155,16 @@ class Retrying:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """``name`` was not delivered and stays. ``hint`` is one more line for a person, or empty."""
+    """``name`` was not delivered and stays. ``hint`` is one more line for a person, or empty.
+
+    ``is_common`` is True if all others would fail the same way, as with a refused token.
+    """
 
     name: str
     status: int | None
     message: str
     hint: str = ""
+    is_common: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,12 +204,16 @@ class SnapshotUploaded:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotFailed:
-    """A snapshot was not delivered and stays. ``name`` is its key, ``hint`` one more line for a person."""
+    """A snapshot was not delivered and stays. ``name`` is its key, ``hint`` one more line for a person.
+
+    ``is_common`` is that of :class:`Failed`.
+    """
 
     name: str
     status: int | None
     message: str
     hint: str = ""
+    is_common: bool = False
 
 
 @dataclass(frozen=True, slots=True)

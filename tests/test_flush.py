@@ -460,7 +460,7 @@ async def test_events_in_order(spool: Path) -> None:
         Retrying(batches[1].name, 503, said % batches[1].name, retrying.delay_s, 2, "HTTP 503 Busy"),
         Sending(batches[2].name, sizes[2]),
         Uploaded(batches[1].name, sizes[1], sizes[1]),  # deleted while the next is on its way
-        Failed(batches[2].name, 404, missing, failed.hint),
+        Failed(batches[2].name, 404, missing, failed.hint, is_common=True),
         Ended(result),
     ]
 

@@ -13,7 +13,7 @@ from cirron_spool.cli.places import no_spools
 from cirron_spool.cli.render import existence, result_json, sent_line, snapshot_line, summary, totals_json
 from cirron_spool.cli.selection import dry_run_json, left_out_json, snapshot_plan_json
 from cirron_spool.errors import EXIT_OK, EXIT_TEMPFAIL, CirronSpoolError
-from cirron_spool.events import FlushResult, FlushSpoolsResult, SnapshotCounts, SpoolEvent
+from cirron_spool.events import BatchFailure, FlushResult, FlushSpoolsResult, SnapshotCounts, SpoolEvent
 from cirron_spool.fleet.coordinator import Coordinator
 from cirron_spool.fleet.flush_spools import make_coordinator
 from cirron_spool.pipeline.options import WatchOptions
@@ -161,17 +161,33 @@ def _needs_look(spool: FlushResult) -> bool:
 
 
 def _looks(spools: list[FlushResult]) -> Iterator[str]:
-    for spool in spools[:_MOST_NAMED]:
+    # One spool represents those that ended with the same answer of the platform.
+    common: set[int | None] = set()
+    named, alike = [], 0
+    for spool in spools:
+        failure = _last_failure(spool)
+        if failure is not None and failure.is_common:
+            if failure.status in common:
+                alike += 1
+                continue
+            common.add(failure.status)
+        named.append(spool)
+    for spool in named[:_MOST_NAMED]:
         yield f"{printable(str(spool.directory))}: {summary(spool)}  {_reason(spool)}".rstrip()
-    if len(spools) > _MOST_NAMED:
-        yield f"{count(len(spools) - _MOST_NAMED, 'further spool')} need a look; --json lists all."
+    if alike:
+        yield f"{count(alike, 'further spool')} ended with the same answer; --json lists all."
+    if len(named) > _MOST_NAMED:
+        yield f"{count(len(named) - _MOST_NAMED, 'further spool')} need a look; --json lists all."
+
+
+def _last_failure(spool: FlushResult) -> BatchFailure | None:
+    failures = spool.failures or (spool.snapshots.failures if spool.snapshots is not None else ())
+    return failures[-1] if failures else None
 
 
 def _reason(spool: FlushResult) -> str:
-    if spool.failures:
-        return spool.failures[-1].message
-    if spool.snapshots is not None and spool.snapshots.failures:
-        return spool.snapshots.failures[-1].message
+    if (failure := _last_failure(spool)) is not None:
+        return failure.message
     return spool.warnings[-1] if spool.warnings else ""
 
 

@@ -53,6 +53,7 @@ class FlushView:
         self._began = time.monotonic()
         self.tally = Tally(Path())
         self._begun = False
+        self._common: set[int | None] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -74,6 +75,11 @@ class FlushView:
             self.console.note(f"{place}{describe(event)}")
         if spool is None:
             self.tally.note(event)
+        elif isinstance(event, Failed | SnapshotFailed) and event.is_common:
+            if event.status in self._common:  # the other spools under way get the same answer
+                self.console.note(f"{place}{describe(event)}")
+                return
+            self._common.add(event.status)
         match event:
             case Started():
                 self._begun = True

@@ -5,8 +5,6 @@ from __future__ import annotations
 from cirron_spool.cluster.task import SpoolReport
 from cirron_spool.errors import EXIT_TEMPFAIL, AuthError, ConfigError, TokenRenewalError
 
-# Answers about one batch: the next one may do better.
-_ABOUT_A_BATCH = frozenset({400, 409, 413, 422})
 # So many spools in a row, with no acknowledgement between them.
 _MOST_OUTAGES = 3
 _MOST_REJECTIONS = 10
@@ -19,8 +17,7 @@ def is_common(report: SpoolReport) -> bool:
     """Whether the trouble of ``report`` would be that of each spool."""
     if report.error is not None:
         return isinstance(report.error, COMMON)
-    statuses = {failure.status for failure in report.result.failures} - {None}
-    return bool(statuses - _ABOUT_A_BATCH) and report.exit_code != EXIT_TEMPFAIL
+    return any(failure.is_common for failure in report.result.failures)
 
 
 class RunHealth:

@@ -25,7 +25,7 @@ class PlatformHealth:
         if result.uploaded:
             self._outages = self._rejections = 0
         action = verdict.action if verdict is not None else None
-        if verdict is not None and (action in (Action.STOP, Action.REFRESH) or verdict.later_s):
+        if verdict is not None and verdict.is_common:
             return "The answer is the same for each spool, so no further spool is started."
         if action is Action.RETRY:
             self._outages += 1

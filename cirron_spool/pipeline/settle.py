@@ -111,7 +111,8 @@ class Settlement:
         elif result.action is Action.REJECTED and self._quarantine:
             await self._set_aside(batch, result)
         else:
-            self._fail(batch.name, result.status, result.message, result.exit_code, result.hint)
+            failure = BatchFailure(batch.name, result.status, result.message, result.is_common)
+            self._fail(failure, result.exit_code, result.hint)
             if result.exit_code == EXIT_AUTH:
                 self.auth_error = AuthRejectedError(result.message)
             if result.action is not Action.RETRY or not self._keep_going:
@@ -134,7 +135,8 @@ class Settlement:
             else:
                 hint = ReceiptError.hint if isinstance(removal, ReceiptError) and not self.ended else ""
                 self.ended = True  # a delete that failed would fail again
-                self._fail(batch.name, None, self._delete_failure(batch, removal), EXIT_ATTENTION, hint)
+                failure = BatchFailure(batch.name, None, self._delete_failure(batch, removal))
+                self._fail(failure, EXIT_ATTENTION, hint)
         except BaseException as error:  # noqa: BLE001  # raised by check_listener()
             self._listener_error = self._listener_error or error
             self.ended = True
@@ -190,7 +192,7 @@ class Settlement:
                 f"The quarantine {needed} must be a writable folder on the spool's file system, without a batch of "
                 "that name. Correct that, or move the batch away."
             )
-            self._fail(batch.name, verdict.status, why, EXIT_ATTENTION, remedy)
+            self._fail(BatchFailure(batch.name, verdict.status, why), EXIT_ATTENTION, remedy)
             self.ended = True
             return
         self._tally.set_aside()
@@ -207,11 +209,13 @@ class Settlement:
             self.ended = True
 
     def _fail_to_read(self, name: str, why: str) -> None:
-        self._fail(name, None, f"Cannot read {name}: {why}. It stays in the spool.", EXIT_ATTENTION)
+        self._fail(
+            BatchFailure(name, None, f"Cannot read {name}: {why}. It stays in the spool."), EXIT_ATTENTION
+        )
 
-    def _fail(self, name: str, status: int | None, message: str, exit_code: int, hint: str = "") -> None:
-        self._tally.fail(BatchFailure(name, status, message), exit_code)
-        self._emit(Failed(name, status, message, hint))
+    def _fail(self, failure: BatchFailure, exit_code: int, hint: str = "") -> None:
+        self._tally.fail(failure, exit_code)
+        self._emit(Failed(failure.name, failure.status, failure.message, hint, failure.is_common))
 
 
 def remove_acknowledged(spool: SpoolDirectory, process: int, batch: Prepared) -> Removal:

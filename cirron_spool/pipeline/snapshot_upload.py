@@ -229,10 +229,10 @@ class SnapshotUpload:
             self._has_route = False  # no snapshot is the cause
             self._warn(verdict.message)
             return
-        failure = BatchFailure(key, verdict.status, verdict.message)
+        failure = BatchFailure(key, verdict.status, verdict.message, verdict.is_common)
         self._counts = replace(self._counts, failures=(*self._counts.failures, failure))
         self._count(failed=1, left=-1)
-        self._emit(SnapshotFailed(key, verdict.status, verdict.message, verdict.hint))
+        self._emit(SnapshotFailed(key, verdict.status, verdict.message, verdict.hint, verdict.is_common))
 
     def _report_left(self) -> None:
         if self._incomplete:

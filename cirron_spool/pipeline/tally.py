@@ -85,7 +85,8 @@ class Tally:
             case Quarantined():
                 self.set_aside()
             case Failed():
-                self.fail(BatchFailure(event.name, event.status, event.message), EXIT_ATTENTION)
+                failure = BatchFailure(event.name, event.status, event.message, event.is_common)
+                self.fail(failure, EXIT_ATTENTION)
 
     def result(self, seconds: float) -> FlushResult:
         """The totals so far as a frozen result."""

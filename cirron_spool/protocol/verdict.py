@@ -57,6 +57,11 @@ class Verdict:
     reason: str = ""
     later_s: float | None = None
 
+    @property
+    def is_common(self) -> bool:
+        """Whether the answer is about the platform or the token: it would be the same for each batch."""
+        return self.action in (Action.STOP, Action.REFRESH) or self.later_s is not None
+
     def retry_line(self, delay_s: float, number: int) -> str:
         """One line for a person before attempt ``number``, which follows in ``delay_s`` seconds."""
         return f"{self.message}. Attempt {number} in {delay_s:.1f} s."

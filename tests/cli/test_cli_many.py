@@ -11,7 +11,7 @@ import pytest
 
 from cirron_spool import Ended, FlushResult, Sending, SpoolsFound, Started, Uploaded
 from cirron_spool.display.meter import Meter
-from support.answers import Answer, ok
+from support.answers import Answer, Gate, ok
 from support.cli import CliResult, spawn_cli, write_config
 from support.fork_server import run_cli
 from support.scripted import Request, ScriptedServer
@@ -96,6 +96,32 @@ def test_a_refused_token_ends_all_with_its_code(tmp_path: Path, root: Path) -> N
     document = json.loads(done.stdout)
     assert done.returncode == document["exitCode"] == 3
     assert (document["skipped"], document["error"]["type"]) == (6, "AuthInvalidError")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "words", "code"),
+    [(401, "Auth rejected (401)", 3), (404, "Ingest route", 1), (302, "Unexpected HTTP 302", 1)],
+)
+def test_the_same_answer_to_several_spools_is_printed_once(
+    tmp_path: Path, root: Path, refusal: int, words: str, code: int
+) -> None:
+    all_sent = Gate()
+    with ScriptedServer() as server:
+        server.on("POST", "/api/traces", default=Answer(refusal, stall_before=all_sent))
+        write_config(tmp_path, apiUrl=server.url, token=TOKEN)
+        arguments = ("flush", "--discover", root, "--spools", "3", "--log-file", "flush.log", "--json-events")
+        with spawn_cli(*arguments, home=tmp_path, cwd=tmp_path) as running:
+            server.wait_for(3)
+            all_sent.open()
+            done = running.finish()
+    assert done.returncode == code
+    assert done.stderr.count(f": {words}") == 1
+    events = [json.loads(line) for line in done.lines]
+    assert sum(event["event"] == "failed" for event in events) == 3
+    log = (tmp_path / "flush.log").read_text()
+    assert log.count("Failed: 1  Skipped: 1") == 1
+    assert "2 further spools ended with the same answer" in log
+    assert log.count(f"spool: {words}") == 3
 
 
 def test_a_watch_serves_spools_that_appear(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_an_option_that_cannot_travel(option: str, words: str) -> None:
     [
         Started(Path("/a"), 1, 2, 3),
         Uploaded("1-a.json", 5, 4),
-        Failed("1-a.json", None, "why", "what to do"),
+        Failed("1-a.json", None, "why", "what to do", is_common=True),
         Quarantined("1-a.json", 400, "why", Path("/q")),
         SnapshotsStarted(Path("/s"), 1, 2),
     ],
@@ -108,7 +108,7 @@ def test_an_option_that_cannot_travel(option: str, words: str) -> None:
 def test_an_event_travels_as_plain_values(event: FlushEvent) -> None:
     packed = pack(event)
     assert packed is not None
-    assert {type(value) for value in packed} <= {str, int, type(None)}
+    assert {type(value) for value in packed} <= {str, int, bool, type(None)}
     assert unpack(packed) == event
 
 

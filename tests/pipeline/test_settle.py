@@ -260,8 +260,9 @@ async def test_what_is_not_delivered_stays_and_is_told(
     await flush.settle(verdict)
     assert flush.left == [NAME]
     assert flush.handed_over == []
-    assert flush.events == [Failed(NAME, verdict.status, verdict.message, verdict.hint)]
-    assert flush.tally.failures == [BatchFailure(NAME, verdict.status, verdict.message)]
+    is_common = verdict is not RETRY
+    assert flush.events == [Failed(NAME, verdict.status, verdict.message, verdict.hint, is_common)]
+    assert flush.tally.failures == [BatchFailure(NAME, verdict.status, verdict.message, is_common)]
     assert counts(flush) == {"failed": 1, "exit_code": verdict.exit_code}
     assert flush.settlement.ended is not (keep_going and verdict is RETRY)
     error = flush.settlement.auth_error
