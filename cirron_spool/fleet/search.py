@@ -113,7 +113,8 @@ class Changes:
         try:
             names = list_names(path, None).names
         except CirronSpoolError:
-            names = []  # the flush reports the error
+            self._times.pop(path, None)  # listed again at the next poll
+            return None
         given = self._given.get(path, frozenset())
         new = [name for name in names if name not in given]
         if names:
