@@ -103,11 +103,16 @@ class Kills:
         self._fixed_s, self._each_s, self._audits, self._events = 0.0, 0.0, 0.0, 0.0
         self.report = Report(seed)
 
-    def run(self, kills: int) -> Report:
-        """Kill so often, then let the last flush end."""
+    def run(self, kills: int, until_seen: int = 0) -> Report:
+        """Kill ``kills`` flushes, then let the last one end.
+
+        Up to ten times as many are killed until one leaves ``until_seen`` batches that the server has seen.
+        """
         clock = Clock(kills, "kills")
         self._measure()
-        while self.report.kills < kills:
+        while self.report.kills < kills or (
+            self.report.most_seen_on_disk < until_seen and self.report.kills < 10 * kills
+        ):
             if not self._books.open:
                 self._fill(self._rng.randint(*FILL))
             self._one()
@@ -215,10 +220,10 @@ class Kills:
         return left
 
 
-def run(folder: Path, kills: int, seed: int, in_flight: int = 1) -> Report:
-    """Kill ``kills`` flushes of a spool below ``folder``. Raises ``AssertionError`` at the first thing lost."""
+def run(folder: Path, kills: int, seed: int, in_flight: int = 1, until_seen: int = 0) -> Report:
+    """Kill flushes of a spool below ``folder``; see `Kills.run`. Raises ``AssertionError`` at the first loss."""
     with Vault() as vault, Zygote() as zygote:
-        return Kills(folder, zygote, vault, seed, in_flight).run(kills)
+        return Kills(folder, zygote, vault, seed, in_flight).run(kills, until_seen)
 
 
 def main() -> int:

@@ -8,12 +8,12 @@ import answers
 from harness import new_seed
 
 
-def test_200_broken_answers(tmp_path: Path) -> None:
-    report = answers.run(tmp_path, 200, new_seed())
+def test_300_broken_answers(tmp_path: Path) -> None:
+    report = answers.run(tmp_path, 300, new_seed())
     print(report)
-    assert report.run == 200
-    assert report.acknowledged > 7
-    assert all(report.by_ending[ending] > 20 for ending in answers.ENDINGS)
+    assert report.run == 300
+    assert report.acknowledged > 12
+    assert all(report.by_ending[ending] > 30 for ending in answers.ENDINGS)
 
 
 def test_what_may_acknowledge_is_what_the_contract_says() -> None:

@@ -12,7 +12,7 @@ from zygote import Zygote
 
 
 def test_120_kills_lose_nothing(tmp_path: Path) -> None:
-    report = kills.run(tmp_path, 120, new_seed())
+    report = kills.run(tmp_path, 120, new_seed(), until_seen=2)
     print(report)
     # It did not only kill flushes that had not started, or were over.
     assert report.seen_on_disk[1] > 6 and report.seen_on_disk[2] > 0
@@ -20,7 +20,7 @@ def test_120_kills_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_kills_with_several_in_flight(tmp_path: Path) -> None:
-    report = kills.run(tmp_path, 60, new_seed(), in_flight=3)
+    report = kills.run(tmp_path, 60, new_seed(), in_flight=3, until_seen=3)
     print(report)
     assert report.most_seen_on_disk > 2
 
