@@ -122,8 +122,9 @@ class BatchReader:
                 between()
                 parts.append(part)
                 length += len(part)
-                # The ratio so far shows early that the body will be too large for memory.
-                estimate = int(length * (size / chunks.read))
+                # The ratio so far shows early that the body will be too large for memory. One part is one chunk:
+                # the chunks that were read ahead would make the decision depend on the helper thread.
+                estimate = int(length * (size / min(size, len(parts) * self._chunk_bytes)))
                 if length > HELD_BYTES or (length > HELD_BYTES // 8 and estimate > HELD_BYTES * 1.25):
                     return Prepared(name, fingerprint, True, (), None, estimate, digest)
         if chunks.read != size:
