@@ -18,16 +18,16 @@ def add_auth(group: Parser) -> None:
     _add_login(auth)
     status = auth.add_command(
         "status",
-        help="ask the platform whose token is in use",
+        help="show the account of the token in use",
         description=(
-            "Ask the platform about the token in use: the account, the address, the origin of the token and its end. "
-            "Exit code 3: signed out or refused. Exit code 4: the platform cannot be asked."
+            "Ask the platform about the token in use. Print the account, the address, and the token's origin and "
+            "expiry. Exit code 3: signed out or refused. Exit code 4: the platform does not answer."
         ),
     )
     refresh = auth.add_command(
         "refresh",
         help="renew the token of the login now",
-        description="Renew the token of the login now. A flush does so by itself.",
+        description="Renew the token of the login now. A flush renews it automatically.",
     )
     token = auth.add_command(
         "token",
@@ -54,7 +54,7 @@ def _add_login(auth: Parser) -> None:
         help="sign in with a code, or with a token",
         description=(
             "Sign in: show a code and an address, wait until the code is approved there, verify the token and save it. "
-            "The browser may be on another machine. Until the end the former login stays."
+            "The browser may be on another machine. The former login stays until the new one is saved."
         ),
         epilog=EXIT_CODES,
     )
@@ -69,7 +69,7 @@ def _add_login(auth: Parser) -> None:
         dest="api_url",
         metavar="URL",
         example="https://cirron.example.com",
-        help="the API of a self-hosted platform, which is saved (default: CIRRON_API_ENDPOINT or apiUrl)",
+        help="the API of a self-hosted platform; it is saved (default: CIRRON_API_ENDPOINT or apiUrl)",
     )
     login.add_argument("--no-browser", action="store_true", help="never open a browser")
     login.add_argument(

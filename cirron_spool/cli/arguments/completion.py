@@ -14,8 +14,8 @@ def add_completion(group: Parser) -> None:
         "completion",
         help="print the completion of a shell",
         description=(
-            "Print a script that completes commands, options and paths in a shell. An install from a wheel brings it "
-            "to the places where the shells look."
+            "Print a script that completes commands, options and paths in a shell. A wheel installs the scripts in "
+            "the folders that the shells search."
         ),
     )
     parser.add_argument(

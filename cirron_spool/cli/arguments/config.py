@@ -6,7 +6,7 @@ import argparse
 
 from cirron_spool.cli.arguments.parser import Parser
 
-# Those of settings/, which is not imported here.
+# Copies of names in settings/: the parser imports only the standard library.
 CHANGEABLE = ("apiUrl", "timeout", "retries", "allowHttp", "auth.store", "token")
 SETTINGS = (
     *("apiUrl", "timeout", "retries", "allowHttp", "token"),
@@ -14,8 +14,7 @@ SETTINGS = (
     *("output_dir", "ingest_path", "spool_max_bytes", "api_endpoint", "api_key"),
 )
 _CAN_BE_CHANGED = (
-    f"settings that can be changed: {', '.join(CHANGEABLE)}. The others are shown; set says for each "
-    "how it is changed."
+    f"settings that can be changed: {', '.join(CHANGEABLE)}. For any other setting, set prints how to change it."
 )
 
 
@@ -37,7 +36,7 @@ def add_config(group: Parser) -> None:
         "get",
         usage="%(prog)s [-h] [--json] KEY",
         help="print one value, for a script",
-        description="Print the value in use. A secret is masked: see cirron auth token. Exit code 1: no value.",
+        description="Print the value in use. A secret is masked: see cirron auth token. Exit code 1: not set.",
         epilog=_CAN_BE_CHANGED,
     )
     set_parser = config.add_command(
@@ -46,8 +45,8 @@ def add_config(group: Parser) -> None:
         help="change a setting in config.json",
         description=(
             "Change a setting in ~/.cirron/config.json, and keep every other key. The value is checked. A token is "
-            "read from standard input: cirron config set token < token.txt. It is not verified, unlike that of "
-            "cirron auth login --with-token."
+            "read from standard input: cirron config set token < token.txt. It is not verified. Use cirron auth login "
+            "--with-token to verify it."
         ),
         epilog=_CAN_BE_CHANGED,
     )
@@ -61,7 +60,7 @@ def add_config(group: Parser) -> None:
     config.add_command(
         "path", help="print the path of config.json", description="Print the path of config.json."
     )
-    # A wrong number of words is refused by the command: it knows the keys, and which words may be a token.
+    # The command checks the number of words: its error must not show a word that may be a token.
     for command in (get, set_parser, unset):
         command.add_argument(
             "key",

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from cirron_spool.cli.arguments.parser import Example, Parser
 
-# By the words of the command. {prog} is the program with these words: "cirron-spool flush", "cirron spool flush".
+# Keys: the words of a command. {prog}: the program with these words, such as "cirron spool flush".
 _EXAMPLES = {
     "inspect": (
         Example("{prog}", "list the spool of the run in this folder"),
-        Example("{prog} --dir runs/42/.cirron/spool", "list another one"),
-        Example("{prog} --json", "list it for a script"),
-        Example("{prog} --discover runs", "list every spool below a folder, a line each"),
+        Example("{prog} --dir runs/42/.cirron/spool", "list another spool"),
+        Example("{prog} --json", "print JSON for a script"),
+        Example("{prog} --discover runs", "print a line for each spool below a folder"),
         Example("{prog} --summary", "see the rate, and when the SDK will delete batches"),
-        Example("{prog} --older-than 3d", "list the batches of more than three days ago"),
+        Example("{prog} --older-than 3d", "list the batches older than three days"),
     ),
     "flush": (
         Example("{prog}", "send the spool of the run in this folder"),
-        Example("{prog} --dry-run", "verify the token, and see what would go"),
+        Example("{prog} --dry-run", "verify the token, and list the batches to send"),
         Example("{prog} --max-bytes 500M", "send the oldest 500 MB"),
         Example("{prog} --dir runs/42/.cirron/spool --quarantine", "set rejected batches aside"),
         Example("{prog} --watch --until-pid 4242", "send each batch while the run goes on"),
         Example("{prog} --discover runs --spools 8", "send every spool below a folder, eight at a time"),
         Example("{prog} --snapshots", "send the snapshots first, then the batches"),
-        Example("{prog} --in-flight auto", "send as many at a time as the link needs"),
-        Example("{prog} --deadline 90s", "send what fits before a job ends"),
-        Example("{prog} --bandwidth 2M --nice", "leave the link and the machine to the run"),
-        Example("{prog} --json > result.json", "keep the result for a script"),
+        Example("{prog} --in-flight auto", "choose the number of parallel uploads by the link"),
+        Example("{prog} --deadline 90s", "stop sending before a job ends"),
+        Example("{prog} --bandwidth 2M --nice", "send slowly beside a run"),
+        Example("{prog} --json > result.json", "write the result to a file"),
         Example("{prog} --receipts receipts.jsonl", "keep a receipt of each batch"),
         Example("{prog} --token-file - < token.txt", "read the token from standard input"),
     ),
@@ -41,7 +41,7 @@ _EXAMPLES = {
     "quarantine clear": (Example("{prog} --force", "delete all of them without a question"),),
     "traces list": (
         Example("{prog}", "see which runs are in the spool of this folder"),
-        Example("{prog} --dir runs.tar.gz --json", "list those of an archive for a script"),
+        Example("{prog} --dir runs.tar.gz --json", "list the runs in an archive as JSON"),
     ),
     "traces export": (
         Example("{prog} --format chrome --output trace.json", "open the run in Perfetto or speedscope"),
@@ -50,7 +50,7 @@ _EXAMPLES = {
     ),
     "traces snapshots": (
         Example("{prog} --name '*.weight'", "see the statistics of the weights"),
-        Example("{prog} --last 1 --json", "read those of the newest session in a script"),
+        Example("{prog} --last 1 --json", "print those of the newest session as JSON"),
     ),
     "traces view": (
         Example("{prog}", "see where the newest run spent its time"),
@@ -59,28 +59,28 @@ _EXAMPLES = {
     ),
     "receipts verify": (
         Example("{prog} receipts.jsonl", "check that no receipt was changed"),
-        Example("{prog} receipts.jsonl --against received", "check the bytes in a receiver's store, too"),
+        Example("{prog} receipts.jsonl --against received", "also compare the bytes in a receiver's store"),
     ),
     "receive": (
         Example("{prog} --store received", "receive on this machine"),
         Example("{prog} --store received --host 0.0.0.0 --token sk-try-it", "receive from other machines"),
     ),
     "status": (
-        Example("{prog}", "see where you stand"),
-        Example("{prog} --offline --json", "read it in a script, without a request"),
+        Example("{prog}", "show the spool, the login and the next step"),
+        Example("{prog} --offline --json", "print JSON, without a request"),
     ),
     "auth login": (
         Example("{prog}", "sign in with a code"),
         Example("{prog} --with-token < token.txt", "save a long-lived token"),
         Example("{prog} --url https://cirron.example.com", "sign in to a self-hosted platform"),
     ),
-    "auth status": (Example("{prog} --json", "ask the platform whose token it is"),),
+    "auth status": (Example("{prog} --json", "print the account of the token as JSON"),),
     "auth refresh": (Example("{prog}", "renew the token before a long run"),),
     "auth logout": (Example("{prog}", "remove the tokens from a shared machine"),),
     "auth token": (Example('CIRRON_API_KEY="$({prog})" python train.py', "give the token to a run"),),
     "config list": (
-        Example("{prog}", "see which variable or file a setting comes from"),
-        Example("{prog} --json", "read all settings in a script"),
+        Example("{prog}", "show the origin of each setting"),
+        Example("{prog} --json", "print all settings as JSON"),
     ),
     "config get": (Example("{prog} apiUrl", "print one value"),),
     "config set": (
@@ -98,13 +98,13 @@ _EXAMPLES = {
 
 
 def add_examples(parser: Parser, words: str = "") -> None:
-    """Give each command below ``parser`` its examples. ``words`` are those before it."""
+    """Set the examples of ``parser`` and of each command below it. ``words`` are the words of its command."""
     parser.examples = tuple(
         Example(example.command.format(prog=parser.prog), example.purpose)
         for example in _EXAMPLES.get(words, ())
     )
     for name, command in parser.commands.items():
-        # The commands for the spool are the same below "cirron spool" and below "cirron-spool".
+        # "cirron spool flush" and "cirron-spool flush" have the same examples.
         add_examples(command, "" if name == "spool" else f"{words} {name}".lstrip())
     if parser.commands:
         # A group shows the first example of each of its commands.

@@ -14,7 +14,7 @@ def add_flush(group: Parser) -> None:
         help="upload buffered batches to the platform",
         description=(
             "Upload every batch, oldest first, and delete each one after its own acknowledgement. A batch that cannot "
-            "be delivered ends the flush and stays; running it again goes on where it ended."
+            "be delivered stays and ends the flush. The next flush starts with this batch."
         ),
         epilog=EXIT_CODES,
     )
@@ -24,10 +24,10 @@ def add_flush(group: Parser) -> None:
         metavar="N",
         read=Whole(1, 64),
         example="8",
-        help="spools flushed at the same time, each strictly in its own order (default: 4)",
+        help="number of spools to flush at the same time, each in its own order (default: 4)",
     )
     _add_cluster(parser)
-    add_dry_run(parser, "verify the token and list the batches that would go; send and delete nothing")
+    add_dry_run(parser, "verify the token and list the batches to send; send and delete nothing")
     add_selection(parser)
     snapshots = parser.add_argument_group("snapshots")
     snapshots.add_argument(
@@ -61,7 +61,7 @@ def add_flush(group: Parser) -> None:
         read=time_value(1),
         example="30s",
         dest="timeout_ms",
-        help="silence limit, such as 30s or 2m; a number alone is in ms (default: 30000)",
+        help="longest time without progress, such as 30s or 2m; a number alone is in ms (default: 30000)",
     )
     server.add_argument(
         "--retries",
@@ -85,19 +85,19 @@ def add_flush(group: Parser) -> None:
         metavar="TIME",
         read=End(),
         example="90s",
-        help="send what fits until TIME, such as 90s from now or 04:30, then end with exit code 4",
+        help="end before TIME, such as 90s from now or 04:30, with exit code 4 if batches are left",
     )
     limits.add_argument(
         "--bandwidth",
         metavar="SIZE",
         read=size_value(1, suffix="/s"),
         example="2M",
-        help="bytes of request bodies sent in a second, such as 2M (default: no limit)",
+        help="most bytes of request bodies a second, such as 2M (default: no limit)",
     )
     limits.add_argument(
         "--nice",
         action="store_true",
-        help="give way to other processes: lowest priority for the processor and the disk",
+        help="run with the lowest CPU and disk priority",
     )
     failures = parser.add_argument_group("failures")
     failures.add_argument(
@@ -110,14 +110,14 @@ def add_flush(group: Parser) -> None:
     watch.add_argument(
         "--watch",
         action="store_true",
-        help="follow a run: send each batch once it is sealed, and wait for the spool, the platform and a new login",
+        help="follow a run: send each new batch, and wait for a missing spool, platform or login",
     )
     watch.add_argument(
         "--until-pid",
         metavar="PID",
         read=Whole(1, 2**31 - 1),
         example="4242",
-        help="end the watch with the process PID, and send what it left",
+        help="end the watch when the process PID has ended and its batches are sent",
     )
     watch.add_argument(
         "--idle-exit",
@@ -125,7 +125,7 @@ def add_flush(group: Parser) -> None:
         read=time_value(1),
         example="5m",
         dest="idle_exit_ms",
-        help="end the watch after so long without a batch (default: never)",
+        help="end the watch after TIME without a new batch (default: never)",
     )
     watch.add_argument(
         "--grace",
@@ -133,7 +133,7 @@ def add_flush(group: Parser) -> None:
         read=time_value(0),
         example="30s",
         dest="grace_ms",
-        help="after the first signal, send sealed batches for so long (default: 10s)",
+        help="after the first signal, send the remaining batches for TIME at most (default: 10s)",
     )
     speed = parser.add_argument_group("speed")
     speed.add_argument(
@@ -142,8 +142,8 @@ def add_flush(group: Parser) -> None:
         read=WholeOr("auto", 1, 64),
         example="8",
         default=1,
-        help="batches uploaded at the same time, or auto for as many as the link needs; with more than 1, a newer one "
-        "may arrive first (default: 1)",
+        help="batches uploaded at the same time, or auto for as many as the link needs; with more than 1, batches may "
+        "arrive out of order (default: 1)",
     )
     speed.add_argument(
         "--prefetch",
@@ -172,7 +172,7 @@ def add_flush(group: Parser) -> None:
         metavar="PLACE",
         read=OneOf("inline", "thread"),
         example="thread",
-        help="inline reads and deletes small files in the event loop, thread all in a thread (default: inline)",
+        help="inline: small files are read and deleted in the event loop; thread: all in a thread (default: inline)",
     )
     speed.add_argument(
         "--gzip-library",
@@ -194,19 +194,19 @@ def add_flush(group: Parser) -> None:
         metavar="FILE",
         place="file",
         example="cirron_spool.prom",
-        help="write metrics for Prometheus to FILE, whole, at the end and every 15 s (needs the extra metrics)",
+        help="write metrics for Prometheus to FILE, every 15 s and at the end (needs the extra metrics)",
     )
     output.add_argument(
         "--receipts",
         metavar="FILE",
         place="file",
         example="receipts.jsonl",
-        help="append a chained line to FILE for each acknowledged batch, before the batch is deleted",
+        help="append a receipt to FILE for each acknowledged batch, before the batch is deleted",
     )
     forms = output.add_mutually_exclusive_group()  # as in _EXCLUSIVE
     forms.add_argument("--json", action="store_true", help="print one JSON object at the end")
     forms.add_argument(
-        "--json-events", action="store_true", help="print one JSON object a line as things happen"
+        "--json-events", action="store_true", help="print a line with a JSON object for each event"
     )
     loudness = output.add_mutually_exclusive_group()
     loudness.add_argument("-q", "--quiet", action="store_true", help="print nothing but warnings and errors")
@@ -218,7 +218,7 @@ def add_flush(group: Parser) -> None:
         metavar="FILE",
         place="file",
         example="flush.log",
-        help="append a line with a time for each event and message to FILE",
+        help="append each event and message to FILE, with a time stamp",
     )
     parser.set_defaults(run="flush")
 
@@ -226,13 +226,13 @@ def add_flush(group: Parser) -> None:
 def _add_cluster(parser: Parser) -> None:
     """Add the options of a flush on many machines."""
     cluster = parser.add_argument_group(
-        "many machines", "With --discover or --dir: a Dask cluster (cirron-spool[dask])."
+        "many machines", "Flush on a Dask cluster, with --discover or --dir (needs cirron-spool[dask])."
     )
     cluster.add_argument(
         "--scheduler",
         metavar="ADDRESS",
         example="tcp://HOST:8786",
-        help="flush on the workers of the Dask scheduler at ADDRESS, or of a scheduler file",
+        help="the Dask scheduler whose workers flush the spools: an address, or a scheduler file",
     )
     cluster.add_argument(
         "--send-credentials",
@@ -245,5 +245,5 @@ def _add_cluster(parser: Parser) -> None:
         read=time_value(1),
         example="30s",
         dest="scheduler_ms",
-        help="longest wait for the scheduler, and for a worker (default: 30s)",
+        help="longest wait for the scheduler or a worker (default: 30s)",
     )

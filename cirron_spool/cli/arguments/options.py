@@ -1,4 +1,4 @@
-"""Options and texts that several commands have."""
+"""Options and texts of several commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXIT_CODES = (
 
 
 def add_directory(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """Add ``--dir``. With ``several`` it may be given again: ``dirs`` has all of them, ``dir`` the last."""
+    """Add ``--dir``. With ``several`` it may be repeated: ``dirs`` has all values, and ``dir`` the last."""
     if several:
         parser.set_defaults(dirs=[])
     parser.add_argument(
@@ -39,7 +39,7 @@ def add_places(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         several="discover",
         dest="discover",
         default=[],
-        help="every spool at and below the folder ROOT; links are not followed; may be given again",
+        help="every spool at and below the folder ROOT; links are not followed; may be repeated",
     )
     group.add_argument(
         "--cross-file-systems",
@@ -50,9 +50,9 @@ def add_places(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
-    """Add the options that take a part of the spool."""
+    """Add the options that select a part of the spool."""
     selection = parser.add_argument_group(
-        "selection", "Take less than all. Batches are counted from the oldest."
+        "selection", "Select a part of the batches, counted from the oldest."
     )
     selection.add_argument(
         "--limit", metavar="N", read=Whole(1), example="100", help="at most N batches, the oldest"

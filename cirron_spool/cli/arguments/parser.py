@@ -87,7 +87,7 @@ class Value(argparse.Action):
             raise usage_error(parser, f"{name} needs the path of a {self.place}, and it is empty.")
         if self.place == "file" and values == "-" and not self.takes_dash:
             name = option_string or str(self.metavar)
-            raise usage_error(parser, f"{name} needs the path of a file. A file of the name - is ./- here.")
+            raise usage_error(parser, f"{name} needs the path of a file. For a file named -, give ./-.")
         value = values
         if self.read is not None and values is not None:
             try:
@@ -178,12 +178,12 @@ class Parser(argparse.ArgumentParser):
         return [action for action in self._actions if isinstance(action, Value)]
 
     def _explain(self, error: argparse.ArgumentError, arguments: Sequence[str]) -> UsageError:
-        """The error as a sentence. The kind of the option decides, not the text of argparse."""
+        """The error as a sentence, made from the kind of the option, not from argparse's text."""
         names = (error.argument_name or "").split("/")
         typed = [each.partition("=")[0] for each in arguments]
         name = max([each for each in names if each in typed and each.startswith("--")] or names, key=len)
         action = self.options.get(name)
-        if action is None:  # an option is missing, perhaps since its name was mistyped
+        if action is None:  # an option is missing, or its name is mistyped
             for argument in arguments:
                 if argument.startswith("-") and argument.partition("=")[0] not in self.options:
                     return self._unknown(argument)
@@ -235,7 +235,7 @@ class Parser(argparse.ArgumentParser):
             below = next((parser for parser in self._below() if option in parser.options), None)
             if below is not None:
                 shown = _with_value(option, below.options[option])
-                return usage_error(self, f"{option} stands behind the command, as in {below.prog} {shown}.")
+                return usage_error(self, f"{option} goes after the command, as in {below.prog} {shown}.")
             return self._unknown(word)
         names = list(self.commands)
         meant = did_you_mean(word, [*self.options, "help", *names]) or did_you_mean(" ".join(rest[:1]), names)

@@ -14,7 +14,7 @@ def add_quarantine(group: Parser) -> None:
         description="Handle the batches that the platform rejected and that flush --quarantine set aside.",
     )
     parser.make_group("action", "ACTION")
-    list_parser = parser.add_command("list", help="show them and why they were rejected")
+    list_parser = parser.add_command("list", help="list them with the reasons")
     add_directory(list_parser)
     list_parser.add_argument("--json", action="store_true", help="print one JSON object")
     retried = parser.add_command("retry", help="move them back into the spool for the next flush")

@@ -17,8 +17,8 @@ def add_receipts(group: Parser) -> None:
         "verify",
         help="check that no line was changed, and that a store has the same bytes",
         description=(
-            "Check that each receipt follows the one before it, so that none was changed, added or removed between "
-            "the first and the last. With --against, also check each batch in a receiver's store. Works offline."
+            "Check that no receipt between the first and the last was changed, added or removed. With --against, also "
+            "check each batch in a receiver's store. Works offline."
         ),
     )
     verify.add_argument(

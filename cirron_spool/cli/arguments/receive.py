@@ -10,11 +10,11 @@ def add_receive(group: Parser) -> None:
     """Add ``receive``."""
     parser = group.add_command(
         "receive",
-        help="run a small platform, for a try or in a closed network",
+        help="run a small platform, for trials and closed networks",
         description=(
-            "Be the platform, for a try or in a closed network: receive batches and snapshots, acknowledge each once "
-            "it is durable, and store it as the SDK wrote it. Sign-in works too: a page, /device, approves the codes "
-            "of auth login. The store is itself a spool, which inspect and flush accept."
+            "Run a small platform, for trials and closed networks. It receives batches and snapshots, stores them as "
+            "the SDK wrote them, and acknowledges each one once it is durable. Sign-in works too: the page /device "
+            "approves the codes of auth login. The store is itself a spool for inspect and flush."
         ),
     )
     parser.add_argument(
@@ -23,7 +23,7 @@ def add_receive(group: Parser) -> None:
         place="directory",
         example="received",
         required=True,
-        help="where to store the batches",
+        help="the folder for the batches",
     )
     parser.add_argument(
         "--host",
@@ -71,7 +71,7 @@ def add_receive(group: Parser) -> None:
         metavar="SIZE",
         read=size_value(1, suffix="/s"),
         example="1M",
-        help="bytes of request bodies read in a second, such as 1M (default: no limit)",
+        help="most bytes of request bodies a second, such as 1M (default: no limit)",
     )
     parser.add_argument(
         "-v",

@@ -22,7 +22,7 @@ def add_inspect(group: Parser) -> None:
     parser.add_argument(
         "--summary",
         action="store_true",
-        help="show the span of time, the rate and the room left in place of the batches",
+        help="show the time span, the rate and the space left, instead of the batches",
     )
     parser.add_argument(
         "--html",
@@ -30,7 +30,7 @@ def add_inspect(group: Parser) -> None:
         place="file",
         takes_dash=True,
         example="spool.html",
-        help="write a page with both into FILE (- is standard output)",
+        help="write an HTML page with the summary and the batches to FILE (- is standard output)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.set_defaults(run="inspect")

@@ -12,7 +12,7 @@ def add_status(group: Parser) -> None:
         "status",
         help="show the spool, the login and the platform on one screen",
         description=(
-            "Show the spool, its quarantine and snapshots, the login, whether the platform answers, and the next step. "
+            "Show the spool, its quarantine and snapshots, the login, the platform's answer, and the next step. "
             "Nothing is changed or sent, but a login's token that is about to expire is renewed."
         ),
         epilog=(

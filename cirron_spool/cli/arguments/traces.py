@@ -5,7 +5,7 @@ from __future__ import annotations
 from cirron_spool.cli.arguments.parser import Parser
 from cirron_spool.cli.arguments.values import Measure, OneOf, Whole
 
-# The actions that are ours. Any other word behind ``cirron traces`` is the official tool's.
+# The actions of this package. The official tool gets any other word after ``cirron traces``.
 ACTIONS = ("list", "view", "export", "snapshots")
 
 FORMATS = ("json", "csv", "parquet", "otlp", "chrome")
@@ -39,7 +39,8 @@ def _add_list(group: Parser) -> None:
     parser = group.add_command(
         "list",
         help="list the sessions",
-        description="List the sessions in the spool, the oldest first: each run of a process under ci.profile().",
+        description="List the sessions in the spool, oldest first. A session is a run of one process under "
+        "ci.profile().",
     )
     _add_place(parser)
     _add_sessions(parser, "all")
@@ -55,7 +56,7 @@ def _add_view(group: Parser) -> None:
     )
     _add_place(parser)
     _add_sessions(parser, "the newest run with all its ranks")
-    folding = parser.add_argument_group("folding", "What is not shown span by span is folded by name.")
+    folding = parser.add_argument_group("folding", "Spans that are not shown one by one are folded by name.")
     folding.add_argument(
         "--depth", metavar="N", read=Whole(0, 100), example="3", help="unfold N levels below the session"
     )
@@ -77,7 +78,7 @@ def _add_view(group: Parser) -> None:
         "--name",
         metavar="NAME",
         example="epoch",
-        help="only spans of this name or pattern, with those above and below",
+        help="only spans of this name or pattern, with their ancestors and descendants",
     )
     parser.add_argument(
         "--html",
@@ -85,7 +86,7 @@ def _add_view(group: Parser) -> None:
         place="file",
         takes_dash=True,
         example="trace.html",
-        help="write a page with flame graphs and marks into FILE (with the extra [html])",
+        help="write an HTML page with flame graphs and marks to FILE (needs the extra html)",
     )
     parser.add_argument("--open", action="store_true", help="open that page in the browser")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -96,7 +97,7 @@ def _add_export(group: Parser) -> None:
         "export",
         help="write the records for another tool",
         description="Write the spans and marks in the format of another tool: otlp for OpenTelemetry, chrome for "
-        "Perfetto and speedscope, csv and parquet (with the extra [parquet]) for tables, json for all records.",
+        "Perfetto and speedscope, csv and parquet (needs the extra parquet) for tables, json for all records.",
     )
     _add_place(parser)
     _add_sessions(parser, "all")
@@ -132,7 +133,7 @@ def _add_snapshots(group: Parser) -> None:
     parser = group.add_command(
         "snapshots",
         help="show the statistics of tensors",
-        description="Show the statistics of each tensor that a sampled or full run has recorded, with its histogram.",
+        description="Show the statistics and the histogram of each tensor that a sampled or full run has recorded.",
     )
     _add_place(parser)
     _add_sessions(parser, "all")
@@ -156,7 +157,7 @@ def _add_place(parser: Parser) -> None:
 
 def _add_sessions(parser: Parser, default: str) -> None:
     parser.add_argument(
-        "--session", metavar="ID", example="5f2c81aa", help="the session whose identifier begins so"
+        "--session", metavar="ID", example="5f2c81aa", help="the session whose identifier begins with ID"
     )
     parser.add_argument(
         "--last", metavar="N", read=Whole(1), example="1", help=f"the newest N sessions (default: {default})"

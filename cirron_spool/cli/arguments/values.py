@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 class Reader(Protocol):
-    """Makes a value of an option's text.
+    """Converts the text of an option into a value.
 
-    Raises ValueError for a text that is none. ``wants`` describes a right text.
+    Raises ValueError for an invalid text. ``wants`` describes the valid texts.
     """
 
     wants: str
@@ -23,7 +23,7 @@ class Reader(Protocol):
 
 
 class OneOf:
-    """Reads one of several words. A shell completes the ``words``."""
+    """Reads one of ``words``. Completions offer them."""
 
     def __init__(self, *words: str) -> None:
         self.words = words
@@ -54,7 +54,7 @@ class Whole:
 
 
 class WholeOr:
-    """Reads a whole number within bounds, or a ``word``, which stays a text."""
+    """Reads a whole number within bounds, or the text ``word``."""
 
     def __init__(self, word: str, least: int, most: int) -> None:
         self._word = word
@@ -67,7 +67,7 @@ class WholeOr:
 
 
 class Measure:
-    """Reads a number with one of ``units``, down to the whole; a number alone is in the first unit."""
+    """Reads a number with one of ``units``, and rounds it down. A number alone has the unit ``""``."""
 
     def __init__(
         self, units: Mapping[str, int], wants: str, *, least: int, most: int = 2**63, suffix: str = ""
@@ -105,7 +105,7 @@ _LONGEST_AGE_MS = 36_525 * _AGES["d"]
 
 
 class Age:
-    """Reads a time before now, with a unit, or an ISO 8601 date or time. Without an offset that is in UTC."""
+    """Reads a time before now, with a unit, or an ISO 8601 date or time. Without an offset, it is in UTC."""
 
     wants = "a time before now, such as 30m, 2h or 3d, or a date, such as 2026-04-18 or 2026-04-18T04:30Z"
 
@@ -113,8 +113,8 @@ class Age:
         self._measure = Measure(_AGES, self.wants, least=0, most=_LONGEST_AGE_MS)
 
     def __call__(self, text: str) -> timedelta | datetime:
-        """The time before now, or the aware moment."""
-        from datetime import UTC, datetime, timedelta  # the start of a command without it is measured
+        """The time before now, or an aware datetime."""
+        from datetime import UTC, datetime, timedelta  # late, for a fast start of a command
 
         if re.match("[0-9]{4}-", text) is None:
             return timedelta(milliseconds=self._measure(text))
@@ -123,7 +123,7 @@ class Age:
 
 
 class End:
-    """Reads the end of a command: a time from now with a unit, a time of day, or a date as ISO 8601 has it."""
+    """Reads the end of a command: a time from now with a unit, a time of day, or an ISO 8601 date."""
 
     wants = "a time from now, such as 90s or 2h, or a time of day, such as 04:30"
 
@@ -131,7 +131,7 @@ class End:
         self._measure = Measure(_AGES, self.wants, least=1, most=_LONGEST_AGE_MS)
 
     def __call__(self, text: str) -> timedelta | datetime:
-        """The time from now, or the aware moment. A time of day is the next one by the local clock."""
+        """The time from now, or an aware datetime. A time of day is the next one by the local clock."""
         from datetime import datetime, time, timedelta  # as above
 
         if re.fullmatch("[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?", text):
@@ -145,7 +145,7 @@ class End:
         return timedelta(milliseconds=self._measure(text))
 
 
-# As sizes are shown: 1024-based. "Mb" is left out: it may mean bits.
+# 1024-based, like printed sizes. "Mb" is left out: it may mean bits.
 _SIZES = {"": 1, "B": 1} | {
     prefix + unit: 1024**power
     for power, letter in enumerate("kmgt", start=1)
