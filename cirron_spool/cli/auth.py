@@ -64,14 +64,14 @@ def _status(console: Console, signals: Signals) -> int:
         console.warning(refused.hint)
         return console.end(EXIT_AUTH, document, Fault.of(refused))
     if account.problem:
-        fault = Fault("PlatformError", f"{settings.api_url} could not be asked: {account.problem}.")
+        fault = Fault("PlatformError", f"{settings.api_url} did not verify the token: {account.problem}.")
         console.error(fault.message)
         return console.end(EXIT_TEMPFAIL, document, fault)
     return console.end(EXIT_ATTENTION if account.unsaved else EXIT_OK, document)
 
 
 def _refresh(console: Console, signals: Signals) -> int:
-    # The command is about the login, even if a key in the environment overrides it.
+    # Renew the login, even if a key in the environment overrides it.
     settings = _load(console, without_key=True)
     credentials = settings.credentials
     if credentials is None:
@@ -112,7 +112,7 @@ def _token(console: Console, signals: Signals) -> int:
 
 
 async def _fresh_token(settings: Settings, credentials: Credentials, console: Console) -> str:
-    """The token, renewed if it is about to expire. No request is made for any other."""
+    """The token, renewed if it is about to expire. Otherwise no request is made."""
     async with Transport(timeout_ms=settings.timeout_ms) as transport:
         tokens = TokenManager(settings, credentials, transport)
         await tokens.renew_if_due(console.warning)

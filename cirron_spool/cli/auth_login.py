@@ -33,15 +33,15 @@ from cirron_spool.text import printable, reason, time_span
 if TYPE_CHECKING:
     from webbrowser import BaseBrowser
 
-# Bytes. A terminal in line mode passes no more at once.
+# Longest line of a terminal in line mode, in bytes.
 _LONGEST_LINE = 4096
 _TERMINAL_BROWSERS = ("browsh", "elinks", "links", "links2", "lynx", "w3m", "www-browser")
 _PIPE_IT = "Pipe it: cirron auth login --with-token < token.txt."
-_WAYS = "Set HOME, or set CIRRON_API_KEY to a token and sign in nowhere."
+_WAYS = "Set HOME, or set CIRRON_API_KEY to a token in place of a login."
 
 
 def login(options: argparse.Namespace, console: Console, signals: Signals) -> int:
-    """Sign in as the arguments say; return the exit code. The former login stays until the end."""
+    """Sign in as the arguments say; return the exit code. The former login stays until the new one is saved."""
     settings = load_settings(
         os.environ,
         api_url=options.api_url,
@@ -51,7 +51,7 @@ def login(options: argparse.Namespace, console: Console, signals: Signals) -> in
     )
     path = settings.config_path
     if str(path) == os.devnull:
-        raise ConfigError(f"There is no home directory that could hold a login. {_WAYS}")
+        raise ConfigError(f"There is no home directory for the login. {_WAYS}")
     _check_store(path)
     for warning in (*settings.warnings, *_warnings_of_root(path)):
         console.warning(warning)
@@ -98,7 +98,7 @@ def _conclude(settings: Settings, identity: Identity, console: Console) -> int:
     origin = settings.origins["api_url"]
     if origin.kind == "environment":
         console.warning(
-            f"The login is for {settings.api_url}, an address from {origin.place}. "
+            f"The login is for {settings.api_url}, which {origin.place} sets. "
             "Keep it set, or sign in with --url."
         )
     document = {"signedIn": True, "apiUrl": settings.api_url, **identity_json(identity), "savedIn": saved_in}

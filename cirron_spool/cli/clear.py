@@ -21,7 +21,7 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     """Clear the spool as the arguments say; return the exit code."""
     del signals
     if are_several(options):
-        from cirron_spool.cli.clear_many import ClearMany  # seldom needed
+        from cirron_spool.cli.clear_many import ClearMany  # late import: rarely needed
 
         return ClearMany(options, console).run()
     inventory = inspect_spool(options.dir, selection=selection_of(options))

@@ -1,4 +1,4 @@
-"""``completion``: the script with which a shell completes the programs."""
+"""``completion``: print the completion script of a shell."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
 
 
 def script(program: str, shell: str) -> str:
-    """The script with which ``shell`` completes ``program``."""
+    """The script that completes ``program`` in ``shell``."""
     parser = build_parser(program)
     _prepare(parser)
     return shtab.complete(parser, shell).rstrip()
 
 
 def _prepare(parser: Parser) -> None:
-    """Say in shtab's documented way which values are files, directories or words; describe commands in one line."""
+    """Set shtab's documented attributes: the values that are files, directories or words, and one line a command."""
     for action in parser.values:
         if action.place:
             action.complete = _PLACES[action.place]  # type: ignore[attr-defined]  # shtab's attribute

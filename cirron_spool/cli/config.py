@@ -62,7 +62,7 @@ def _list(console: Console) -> int:
 def _get(key: str, console: Console) -> int:
     layers = _layers()
     setting = describe_one(layers, key)
-    # An unreadable file may have a value with a higher priority.
+    # The unreadable file may have a value that overrides this one.
     if layers.unusable and setting.origin.kind not in ("argument", "environment"):
         raise ConfigError(str(layers.unusable[0]))
     if setting.problem:
@@ -93,7 +93,7 @@ def _set(key: str, values: list[str], console: Console, signals: Signals) -> int
         console.warning(f"{setting.origin} is set, and overrides this value.")
     elif setting.origin.name != key:
         remedy = "Run cirron auth login --with-token to replace it."
-        console.warning(f"{setting.origin} comes before this token. {remedy}")
+        console.warning(f"{setting.origin} overrides this token. {remedy}")
     return _end_change(key, console)
 
 
@@ -139,13 +139,13 @@ def _change(path: Path, key: str, value: object, console: Console, signals: Sign
     try:
         if key != "auth.store" or value == "keyring":
             if key == "auth.store":
-                keyring_store.read_replaceable(path)  # a failing keyring cannot store a login
+                keyring_store.read_replaceable(path)  # raises if the keyring fails
             update(with_tokens=key in ("auth.store", "token"))
             return was_there
         try:
             update(with_tokens=True)
         except ConfigError as error:
-            # Leave a failing keyring. With an unusable file this fails again.
+            # The keyring fails: change only the file. An unusable file raises again.
             update(with_tokens=False)
             console.warning(f"{error} Tokens in the keyring stay there.")
     except OSError as error:
@@ -177,7 +177,7 @@ def _put(document: Document, key: str, value: object, path: Path) -> bool:
 
 
 def _is_http_allowed() -> bool:
-    with suppress(ConfigError):  # a wrong allowHttp allows nothing
+    with suppress(ConfigError):  # an invalid allowHttp counts as false
         return _layers().flag(ALLOW_HTTP).value
     return False
 
@@ -189,5 +189,5 @@ def _layers() -> Layers:
 def _path() -> Path:
     path = home_file(CONFIG_NAME)
     if path is None:
-        raise ConfigError("There is no home directory that could hold a configuration. Set HOME.")
+        raise ConfigError("There is no home directory for the configuration. Set HOME.")
     return path

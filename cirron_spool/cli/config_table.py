@@ -13,12 +13,12 @@ from cirron_spool.text import display_width, printable
 _HEADS = ("Setting", "Value", "Origin", "Overrides")
 # Shortest column on a narrow terminal. If that is not enough, the last columns are left out.
 _NARROWEST = 8
-# Keys of the SDK's file that other settings stand for. They are shown where they are set.
+# Keys of the SDK's file with a setting of another name. They are shown only if they are set.
 _ALIASES = ("api_endpoint", "api_key")
 
 
 def lines(settings: Sequence[Description], json_path: Path | None, columns: int = 0) -> Iterator[str]:
-    """The settings for a person: the file, and a table. Never cut and never wrapped where ``columns`` is 0.
+    """The settings as text: the file, and a table. Without ``columns``, nothing is cut or wrapped.
 
     On a terminal that is too narrow for the table, the overridden values are lines below it.
     """
@@ -36,7 +36,7 @@ def lines(settings: Sequence[Description], json_path: Path | None, columns: int 
 
 
 def setting_json(setting: Description) -> dict[str, object]:
-    """A setting for a program. A secret is masked."""
+    """A setting as JSON. A secret is masked."""
     return {
         "key": setting.key,
         "value": setting.shown(setting.value),
@@ -73,7 +73,7 @@ def _row(setting: Description) -> tuple[str, ...]:
 
 
 def _place(origin: Origin, key: str) -> str:
-    """``config.json``, with the name of the key where it is not that of the setting; a variable; ``default``."""
+    """The file, variable or ``default`` of a value. The name of its key is added if it differs from ``key``."""
     if origin.kind == "file" and origin.file is not None:
         file = origin.file.name
         return file if origin.name == key else f"{origin.name} in {file}"

@@ -31,7 +31,7 @@ class _Settable(NamedTuple):
     example: str
 
 
-# A flush also takes values beyond these bounds from the file. The official tool shares the file and has these.
+# The bounds of the official tool, which shares the file. A flush accepts wider ones.
 _TIMEOUT = Measure(
     {"": 1, "ms": 1, "s": 1000, "m": 60_000},
     "a time from 1000 to 300000 ms, with a unit (ms, s or m; milliseconds without one)",
@@ -50,8 +50,8 @@ _OF_SDK = {
     "output_dir": "or set CIRRON_OUTPUT_DIR",
     "ingest_path": "or set CIRRON_INGEST_PATH",
     "spool_max_bytes": "or set CIRRON_SPOOL_MAX_BYTES",
-    "api_endpoint": f"or set apiUrl, which comes before it: cirron config set apiUrl {DEFAULT_API_URL}",
-    "api_key": "or give a token that comes before it: cirron auth login --with-token < token.txt",
+    "api_endpoint": f"or override it with apiUrl: cirron config set apiUrl {DEFAULT_API_URL}",
+    "api_key": "or override it with a token: cirron auth login --with-token < token.txt",
 }
 
 
@@ -66,7 +66,7 @@ def check_key(key: str | None) -> str:
         raise UsageError(NOT_AN_ARGUMENT)
     word, is_pair, _ = key.partition("=")
     if is_pair and word in ENTRIES:
-        raise UsageError(f"A blank stands between a setting and its value: cirron config set {word} VALUE.")
+        raise UsageError(f"Put a blank between a setting and its value: cirron config set {word} VALUE.")
     raise UsageError(
         f"There is no setting {_shown(word)}.{did_you_mean(word, names) or f' There are: {listed(names)}.'}"
     )
@@ -79,7 +79,7 @@ def refuse_further(action: str, key: str, values: Sequence[str]) -> None:
 
 
 def refuse_unchangeable(key: str, command: str) -> None:
-    """Raise UsageError for a key that is changed elsewhere: by ``command``, or in the SDK's file."""
+    """Raise UsageError for a key that only ``command`` or the SDK's file can change."""
     if key in _OF_LOGIN:
         raise UsageError(f"{key} belongs to the login. Run {command} to change it.")
     if key in _OF_SDK:
@@ -91,7 +91,7 @@ def refuse_unchangeable(key: str, command: str) -> None:
 
 
 def read_value(key: str, values: Sequence[str], *, http_allowed: bool) -> object:
-    """The value for ``key`` of the arguments, for ``token`` from standard input. Raises UsageError and ConfigError."""
+    """The value for ``key``. A ``token`` is read from standard input. Raises UsageError and ConfigError."""
     if (key == "token" and values) or any(value.startswith(LONG_LIVED) for value in values):
         raise UsageError(NOT_AN_ARGUMENT)
     if key == "token":

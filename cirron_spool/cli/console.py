@@ -1,6 +1,6 @@
-"""Standard output for data, standard error for messages. A closed pipe is no crash.
+"""Standard output for data, standard error for messages. A closed pipe is not an error.
 
-Each command ends through this module, so that the forms for programs have the error, the warnings and the exit code.
+Each command ends through this module, which adds the error, the warnings and the exit code to JSON.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LONGEST_ANSWER = 1000
 
 
 class Fault(NamedTuple):
-    """The failure of a command: a stable word for a program, and a line for a person."""
+    """The failure of a command: a stable word for programs, and a message."""
 
     type: str
     message: str
@@ -48,34 +48,32 @@ INTERRUPTED = "Interrupted"
 
 
 class Console:
-    """Prints. Data goes to standard output; errors, warnings and progress go to standard error.
+    """Prints data to standard output, and errors, warnings and progress to standard error.
 
-    ``arguments`` are the command's: ``--json`` and ``--json-events`` among them ask for a form that a program reads,
-    even if they cannot be parsed. ``above`` prints a line in place of standard error, while a bar is drawn there.
-    ``output_is_the_job`` says that a command has failed whose output cannot be written; else that is a warning.
-    ``log`` gets errors, warnings and notes, too. ``whole`` is entered for each write, which is not to be cut off in its
-    midst.
+    ``--json`` or ``--json-events`` in ``arguments`` selects JSON, even if the arguments are invalid. ``above`` prints
+    lines above a progress bar. With ``output_required``, a failed write to standard output is an error, else a
+    warning. ``log`` also gets errors, warnings and notes. ``uninterrupted`` protects each write against signals.
     """
 
     def __init__(
         self,
         arguments: Sequence[str] = (),
-        whole: Callable[[], AbstractContextManager[None]] = nullcontext,
+        uninterrupted: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         names = {argument.partition("=")[0] for argument in arguments}
         self.json_events = "--json-events" in names
         self.json = "--json" in names and not self.json_events
-        self.whole = whole
+        self.uninterrupted = uninterrupted
         self.warnings = WarningLines()
         self.above: Callable[[str], None] | None = None
-        self.output_is_the_job = True
+        self.output_required = True
         self.log: LogFile | None = None
         self._open = True
-        self._in_a_hurry = False
+        self._unbuffered = False
 
-    def hurry(self) -> None:
-        """The process ends: from now on print without buffers, and only as much as the streams accept at once."""
-        self._in_a_hurry = True
+    def write_unbuffered(self) -> None:
+        """Print without buffers from now on, and only as much as the streams accept at once."""
+        self._unbuffered = True
         self.above = None
 
     def data(self, lines: Iterable[str]) -> None:
@@ -102,7 +100,7 @@ class Console:
         self.say(f"Error: {message}")
 
     def warning(self, message: str) -> None:
-        """``Warning: …`` on standard error, also an event and a part of the last object."""
+        """``Warning: …`` on standard error, also in the JSON output."""
         # The event first, since the reader of the line may end the process.
         self.event("warning", {"message": message})
         self.warnings.append(message)
@@ -124,25 +122,25 @@ class Console:
         if self.above is not None:
             self.above(text)
             return
-        if self._in_a_hurry:
+        if self._unbuffered:
             write_now(sys.stderr, f"{text}\n")
             return
-        with self.whole(), suppress(OSError, ValueError, AttributeError):
+        with self.uninterrupted(), suppress(OSError, ValueError, AttributeError):
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
 
     def event(self, name: str, fields: Mapping[str, object]) -> None:
-        """One line of ``--json-events``; nothing in the other forms."""
+        """One line of ``--json-events``, if that is selected."""
         if self.json_events:
             self.line(json.dumps({"event": name, "time": iso_utc(time.time_ns()), **fields}))
 
     def ending(self, exit_code: int, fault: Fault | None = None) -> dict[str, object]:
-        """The last keys of each form for a program: the error, the warnings and the exit code."""
+        """The last keys of the JSON output: the error, the warnings and the exit code."""
         why: dict[str, object] = {} if fault is None else {"error": fault._asdict()}
         return {**why, "warnings": list(self.warnings.lines()), "exitCode": exit_code}
 
     def end(self, exit_code: int, document: Mapping[str, object], fault: Fault | None = None) -> int:
-        """End with ``document`` in the requested form, if any; returns ``exit_code``."""
+        """Print ``document`` if JSON is selected; return ``exit_code``."""
         whole = {**document, **self.ending(exit_code, fault)}
         if self.json:
             self.line(json.dumps(whole, indent=2))
@@ -178,7 +176,7 @@ class Console:
 
     @property
     def is_for_person(self) -> bool:
-        """Whether standard output is a terminal, without a form for a program."""
+        """Whether standard output is a terminal, and JSON is not selected."""
         return is_terminal(sys.stdout) and not (self.json or self.json_events)
 
     @property
@@ -196,7 +194,7 @@ class Console:
         self._write("")
 
     def _write(self, text: str) -> None:
-        if self._in_a_hurry:
+        if self._unbuffered:
             write_now(sys.stdout, text)
             return
         if self._open:
@@ -204,7 +202,7 @@ class Console:
 
     def _put(self, stream: IO[T], part: T) -> None:
         try:
-            with self.whole():
+            with self.uninterrupted():
                 stream.write(part)
                 stream.flush()
         except (BrokenPipeError, ValueError, AttributeError):  # the reader has left; closed, or never there
@@ -212,13 +210,13 @@ class Console:
         except OSError as error:
             self._open = False
             message = f"Cannot write to standard output: {reason(error)}."
-            if self.output_is_the_job:
+            if self.output_required:
                 raise OutputError(message) from None
-            self.warning(f"{message} The exit code tells how the command ended.")
+            self.warning(f"{message} The exit code has the result of the command.")
 
 
 def is_terminal(stream: IO[str] | None) -> bool:
-    """Whether ``stream`` is there and is a terminal."""
+    """Whether ``stream`` is a terminal."""
     try:
         return stream is not None and stream.isatty()
     except ValueError:  # closed
@@ -226,13 +224,13 @@ def is_terminal(stream: IO[str] | None) -> bool:
 
 
 def dimension(variable: str, index: int, stream: IO[str] | None) -> int:
-    """The value of the environment, else that of the terminal ``stream``; 0 when neither does.
+    """The value of the environment variable, else that of the terminal ``stream``, else 0.
 
-    The library's own function for it imports much.
+    The standard library's function has slow imports.
     """
-    said = os.environ.get(variable, "")
-    if said.isascii() and said.isdigit() and int(said[:6]) > 0:
-        return int(said[:6])
+    value = os.environ.get(variable, "")
+    if value.isascii() and value.isdigit() and int(value[:6]) > 0:
+        return int(value[:6])
     try:
         return os.get_terminal_size(stream.fileno())[index] if stream is not None else 0
     except (OSError, ValueError, AttributeError):
@@ -247,4 +245,4 @@ def _write(stream: IO[str] | None, text: str) -> None:
 
 
 class OutputError(CirronSpoolError):
-    """Standard output cannot be written: a full disk, say."""
+    """Standard output cannot be written, for example because the disk is full."""

@@ -1,4 +1,4 @@
-"""A warning for the person who named a directory that is no spool, though one is near."""
+"""A warning about a directory without batches, with the spool near it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cirron_spool.text import printable
 
 
 def warn_of_directory(named: str | None, directory: Path, console: Console, *, exists: bool) -> None:
-    """Warn when there are no batches in ``directory`` since it does not exist, or since they are in one near it.
+    """Warn if ``directory`` does not exist, or if another directory near it has the batches.
 
     ``named`` is the value of ``--dir``. A default place gets no hint.
     """

@@ -1,4 +1,4 @@
-"""From the arguments to the command that they name, and the endings that all commands share."""
+"""Run the command in the arguments, and handle the errors of all commands."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from cirron_spool.errors import (
 )
 from cirron_spool.text import printable
 
-# Commands with an effect: a failed write of their messages is not their failure.
-_DEEDS = {"flush", "receive", "clear"}
+# Commands with another effect than output: a failed write of their output is only a warning.
+_WITH_EFFECT = {"flush", "receive", "clear"}
 _LISTING = {"inspect", "clear", "quarantine", "traces"}
-# Of the commands with actions, those whose job is their output.
+# Actions whose only effect is their output.
 _READING = {"list", "get", "path", "status", "token", "view", "export", "snapshots"}
 
 Command = Callable[[argparse.Namespace, Console, Signals], int]
@@ -36,9 +36,9 @@ Command = Callable[[argparse.Namespace, Console, Signals], int]
 def run(prog: str, arguments: Sequence[str], signals: Signals) -> int:
     """Run ``prog`` with its arguments; returns the exit code.
 
-    For ``cirron``, ``spool`` is ours; any other word is the next ``cirron``'s on PATH, with all its options.
+    ``cirron`` hands the commands of other packages over to the next ``cirron`` on PATH.
     """
-    console = Console(arguments, signals.whole)
+    console = Console(arguments, signals.uninterrupted)
     try:
         try:
             return _run(prog, arguments, console, signals)
@@ -77,18 +77,20 @@ def _is_foreign(arguments: Sequence[str]) -> bool:
     if words[:1] == ["help"]:
         words = words[1:]
     if words[:1] == ["traces"] and words[1:] and words[1] not in (*ACTIONS, "help"):
-        # The official tool has further actions. Where there is none, the error names ours.
+        # The official tool has further actions. Without that tool, the error lists the actions of this one.
         from cirron_spool.cli.handover import next_cirron
 
         return next_cirron() is not None
-    # Options alone are the other's, too, unless they are ours.
+    # Options without a command are handed over, too, except help and version.
     ours = {"help", "-h", "--help", "-V", "--version"}
     return words[0] not in OWN_WORDS if words else not set(arguments) <= ours
 
 
 def _command(prog: str, arguments: Sequence[str], console: Console, signals: Signals) -> int:
     options = parse(prog, arguments, _other_program)
-    console.output_is_the_job = options.run not in _DEEDS and getattr(options, "action", "list") in _READING
+    console.output_required = (
+        options.run not in _WITH_EFFECT and getattr(options, "action", "list") in _READING
+    )
     if options.run == "help":
         console.data([options.text])
         return EXIT_OK
@@ -97,7 +99,7 @@ def _command(prog: str, arguments: Sequence[str], console: Console, signals: Sig
     if options.run == "flush":
         return _flush(options, console, signals)
     if options.run in _LISTING:
-        # Garbage collection would examine a list of 100,000 entries again and again.
+        # Garbage collection would scan a list of 100,000 entries repeatedly.
         gc.disable()
     return _load(options.run)(options, console, signals)
 
@@ -109,7 +111,7 @@ def _load(command: str) -> Command:
 
 
 def _unloadable(error: ImportError) -> CirronSpoolError:
-    """A library in machine code needs memory to be loaded; any other that cannot be is missing or broken."""
+    """The error for a failed import. A shared library may lack memory; any other module is missing or broken."""
     if isinstance(error.__cause__, OSError):
         return ConfigError(f"{error}. Correct or unset OPENSSL_CONF, or install OpenSSL again.")
     kind = ResourceError if (error.path or "").endswith((".so", ".pyd", ".dylib")) else CirronSpoolError
@@ -127,7 +129,7 @@ def _flush(options: argparse.Namespace, console: Console, signals: Signals) -> i
             lower_priority(console.warning)
         return _load_flush()(options, console, signals)
     except (KeyboardInterrupt, ResourceError, ImportError):
-        # It ended before it began, and its summary is always printed.
+        # The summary is printed even if the flush could not start.
         if not (console.json or console.json_events or options.quiet):
             console.line("Uploaded: 0  Failed: 0  Skipped: 0")
         raise
@@ -135,7 +137,7 @@ def _flush(options: argparse.Namespace, console: Console, signals: Signals) -> i
 
 def _load_flush() -> Command:
     """The flush command. Raises ResourceError or ImportError; the latter's cause is an OSError if TLS fails."""
-    # When it is imported, aiohttp makes TLS contexts that open this file. Those of a flush write no keys.
+    # The import of aiohttp makes TLS contexts that open this file. A flush uses other contexts.
     os.environ.pop("SSLKEYLOGFILE", None)
     try:
         with resource_errors():
@@ -152,7 +154,7 @@ def _hand_over(arguments: Sequence[str], console: Console, signals: Signals) -> 
     if program is None:
         words = [argument for argument in arguments if not argument.startswith("-")]
         if not words:
-            return _command("cirron", arguments, console, signals)  # which says what is wrong with them
+            return _command("cirron", arguments, console, signals)  # raises the usage error
         raise UsageError(
             f"'cirron {words[0]}' is not implemented here, and no other cirron is on PATH. This one has: "
             f"{listed([f'cirron {word}' for word in OWN_WORDS])}.{suggestion(words)}"
@@ -164,7 +166,7 @@ def _hand_over(arguments: Sequence[str], console: Console, signals: Signals) -> 
 
 
 def _other_program() -> str:
-    """For the help of ``cirron``: where its other words go."""
+    """The line about the next ``cirron`` in the help of ``cirron``."""
     from cirron_spool.cli.handover import next_cirron
 
     program = next_cirron()
@@ -172,7 +174,7 @@ def _other_program() -> str:
 
 
 def _versions(prog: str, console: Console) -> int:
-    """Print the version; for ``cirron`` alone also that of the tool that has its other commands."""
+    """Print the version. For ``cirron``, also print that of the next ``cirron`` on PATH."""
     console.line(f"cirron-spool {__version__}")
     if prog == "cirron":
         from cirron_spool.cli.handover import hand_over, next_cirron

@@ -25,17 +25,17 @@ from cirron_spool.settings.model import Settings
 from cirron_spool.spool.survey import Survey
 from cirron_spool.text import count, human_size
 
-# From this part of the SDK's cap on, a person has little time left.
+# A fuller spool is a finding. The limit is the SDK's.
 _NEARLY_FULL_PERCENT = 80
 # With less free space the SDK may not be able to seal its next batches.
 _LITTLE_SPACE_BYTES = 256 * 1024 * 1024
-# The most serious first: a flush ends with the first that holds.
+# The most serious first. A flush ends with the first one that applies.
 _SEVERITY = (EXIT_USAGE, EXIT_AUTH, EXIT_ATTENTION, EXIT_TEMPFAIL, EXIT_OK)
 
 
 @dataclass
 class Findings:
-    """The exit codes, the fault that decides, and the next commands."""
+    """The exit codes, the problems, and the next commands."""
 
     codes: list[int] = field(default_factory=lambda: [EXIT_OK])
     faults: list[tuple[int, Fault]] = field(default_factory=list)
@@ -55,14 +55,14 @@ class Findings:
 
     @property
     def fault(self) -> Fault | None:
-        """The first problem with that exit code."""
+        """The first problem with the most serious exit code."""
         return next((fault for code, fault in self.faults if code == self.exit_code), None)
 
 
 def conclude(document: dict[str, object], console: Console, findings: Findings) -> int:
     """Show the next steps and the problems, and end with ``document``; return the exit code."""
     if not console.json:
-        # The message of a problem without a step of its own has the remedy.
+        # Without a step, the message of the problem has the remedy.
         rest = "Correct the problem below." if findings.faults else "Nothing is left to do."
         console.data(f"Next: {step}" for step in findings.steps or [rest])
     for code, fault in findings.faults:
@@ -84,15 +84,13 @@ def judge_spool(found: Survey, options: argparse.Namespace, findings: Findings) 
     if found.unwritable:
         findings.add(EXIT_ATTENTION, "SpoolError", found.unwritable)
     if found.empty:
-        message = (
-            f"{count(len(found.empty), 'batch')} without a byte, such as {found.empty[0]}, cannot be sent."
-        )
+        message = f"{count(len(found.empty), 'empty batch', 'empty batches')} cannot be sent, such as {found.empty[0]}."
         findings.add(
-            EXIT_ATTENTION, "EmptyBatch", message, "Delete the empty files: a power cut leaves them."
+            EXIT_ATTENTION, "EmptyBatch", message, "Delete the empty files. A power cut can leave them."
         )
     if found.irregular:
         entries = count(len(found.irregular), "entry", "entries")
-        message = f"{entries} with a batch's name, such as {found.irregular[0]}, is no regular file."
+        message = f"{entries} with a batch's name, such as {found.irregular[0]}, is not a regular file."
         findings.add(EXIT_ATTENTION, "NotABatch", message, "Move it out of the spool.")
     if found.quarantine or found.quarantine_problem:
         message = found.quarantine_problem or (
@@ -113,10 +111,10 @@ def judge_spool(found: Survey, options: argparse.Namespace, findings: Findings) 
         )
     if found.snapshots is not None:
         findings.steps.append(
-            f"Run {next_command('flush --snapshots', options)} to send each snapshot that is not sent yet."
+            f"Run {next_command('flush --snapshots', options)} to send the snapshots that were not sent before."
         )
     if found.is_locked:
-        findings.steps.append("Wait for the flush or clear that is at work.")
+        findings.steps.append("Wait until the running flush or clear ends.")
 
 
 def spool_json(found: Survey) -> dict[str, object]:
@@ -211,7 +209,7 @@ def _ask(
         refused = AuthInvalidError(hint=settings.refusal_hint(account.credentials))
         findings.add(EXIT_AUTH, Fault.of(refused).type, str(refused), refused.hint)
     if account.problem:
-        message = f"{settings.api_url} could not be asked: {account.problem}."
+        message = f"{settings.api_url} did not verify the token: {account.problem}."
         findings.add(EXIT_TEMPFAIL, "PlatformError", message, "Check the network and the address.")
     if account.unsaved:
         findings.codes.append(EXIT_ATTENTION)

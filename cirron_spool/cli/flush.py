@@ -1,4 +1,4 @@
-"""``flush``: run the upload under signals, show it, and end with its exit code."""
+"""``flush``: upload one spool, show the progress, and stop at a signal."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     selection = selection_of(options)
     watching = watch_options(options)
     if options.scheduler is not None or options.send_credentials or options.scheduler_ms is not None:
-        from cirron_spool.cli.flush_dask import check_scheduler_options  # seldom needed
+        from cirron_spool.cli.flush_dask import check_scheduler_options  # late import: rarely needed
 
         check_scheduler_options(options)
     if options.delete_snapshots and not options.snapshots:
@@ -66,12 +66,11 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     token = None
     if options.token_file is not None:
         token = read_token(options.token_file, remedy="Check the file.", option="--token-file")
-    # The event loop is the command's own, so that nothing else waits for the disk.
     given = _given(options, *(field.name for field in fields(Tuning)))
     metrics = open_metrics(options, console) if options.metrics_file is not None else None
     on_dask = options.scheduler is not None
     many = are_several(options) or on_dask
-    # A slow disk of one spool must not hold the event loop of the others. On Dask each has its own.
+    # Several spools share one event loop, so none may block it with a slow disk. On Dask, each has its own loop.
     tuning = Tuning(**{"disk_work": "thread" if many and not on_dask else "inline", **given})
     view = _choose_view(options, console)
     flush = _session(many, view, options, signals, watching)
@@ -102,9 +101,9 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
             if not (isinstance(error, ResourceError) or signals.number):
                 end_metrics(metrics, error.exit_code)
                 raise
-            result = flush.nothing_done()
+            result = flush.empty_result()
         fault = Fault.of(error)
-        # The failure of the batch was shown when it happened.
+        # An event has already shown this error.
         if not isinstance(error, AuthRejectedError):
             console.error(fault.message)
             if error.hint:
@@ -125,16 +124,16 @@ def _session(
     if not many:
         return _Flush(view, options, signals, watching)
     if options.scheduler is not None:
-        from cirron_spool.cli.flush_dask import ManyOnDask  # seldom needed
+        from cirron_spool.cli.flush_dask import ManyOnDask  # late import: rarely needed
 
         return ManyOnDask(view, options, signals, watching)
-    from cirron_spool.cli.flush_many import ManyFlush  # seldom needed
+    from cirron_spool.cli.flush_many import ManyFlush  # late import: rarely needed
 
     return ManyFlush(view, options, signals, watching)
 
 
 def _choose_view(options: argparse.Namespace, console: Console) -> FlushView:
-    """The view that the arguments and the terminal call for."""
+    """The view for the arguments and the terminal."""
     if options.json_events:
         return JsonEvents(console)
     if options.verbose:
@@ -151,8 +150,8 @@ def _choose_view(options: argparse.Namespace, console: Console) -> FlushView:
 
 
 def _is_notebook() -> bool:
-    """Whether a cell of a notebook started the command (``!cirron-spool flush``): its terminal redraws nothing."""
-    # The Jupyter server, and the kernel, set them for all that a kernel starts.
+    """Whether a cell of a notebook started the command (``!cirron-spool flush``). Its output cannot be redrawn."""
+    # The Jupyter server and the kernel set these variables.
     return "JPY_PARENT_PID" in os.environ or os.environ.get("MPLBACKEND", "").startswith("module://")
 
 
@@ -163,7 +162,7 @@ class _Flush(FlushSession[FlushResult]):
         """Flush, or follow the spool."""
         flush = watch if self._watching else flush_spool
         options |= self._watching
-        return await flush(self._options.dir, on_event=self.hear, stop=stop, **options)
+        return await flush(self._options.dir, on_event=self.handle_event, stop=stop, **options)
 
     def conclude(self, result: FlushResult, exit_code: int, fault: Fault | None) -> int:
         """Print the result."""
@@ -191,7 +190,7 @@ class _Flush(FlushSession[FlushResult]):
                 if result.uploaded and result.destination and console.is_for_person:
                     console.line(sent_line(result))
         if exit_code != EXIT_OK and fault is None:
-            fault = Fault("BatchesLeft", _last_words(result))
+            fault = Fault("BatchesLeft", _reason_left(result))
         return console.end(exit_code, self._document(result), fault)
 
     def _document(self, result: FlushResult) -> dict[str, object]:
@@ -211,7 +210,7 @@ class _Flush(FlushSession[FlushResult]):
         """The result in the error."""
         return error.result
 
-    def nothing_done(self) -> FlushResult:
+    def empty_result(self) -> FlushResult:
         """A result with the batches in the spool as untried."""
         try:
             inventory = inspect_spool(self._options.dir, selection=selection_of(self._options))
@@ -226,17 +225,17 @@ class _Flush(FlushSession[FlushResult]):
             left_out=inventory.left_out,
         )
 
-    def so_far(self) -> FlushResult:
+    def partial_result(self) -> FlushResult:
         """The counts of the view."""
-        return self._view.so_far() or FlushResult(Path(self._options.dir or ""))
+        return self._view.partial_result() or FlushResult(Path(self._options.dir or ""))
 
 
 def _plan(result: FlushResult, console: Console, *, verify: bool) -> Iterator[str]:
-    """The result of a dry run for a person."""
+    """The result of a dry run as text."""
     entries = [Entry(name, size) for name, size in result.planned]
     unknown = "did not say whether the token is valid" if verify else "was not asked about the token"
     token = "accepts the token" if result.verified else unknown
-    ending = f"would go to {printable(result.destination)}. The platform {token}."
+    ending = f"would be sent to {printable(result.destination)}. The platform {token}."
     inventory = Inventory(result.directory, entries, left_out=result.left_out)
     yield from dry_run_lines(inventory, ending, console.columns, console.rows)
     if result.snapshots is not None:
@@ -250,8 +249,8 @@ def _has_snapshots(result: FlushResult) -> bool:
     )
 
 
-def _last_words(result: FlushResult) -> str:
-    """Why a flush has left batches, in one line."""
+def _reason_left(result: FlushResult) -> str:
+    """The reason for batches left in the spool, in one line."""
     if result.failures:
         return result.failures[-1].message
     if result.snapshots is not None and result.snapshots.failures:

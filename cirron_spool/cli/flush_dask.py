@@ -14,13 +14,13 @@ from cirron_spool.cluster.dask_flush import SCHEDULER_TIMEOUT_S, DaskFlush
 from cirron_spool.errors import ConfigError
 from cirron_spool.events import FlushSpoolsResult
 
-# Beside the four seconds of the batches in flight: the messages to the workers and their reports.
-_LONGER_S = 5.0
+# Extra time of a graceful stop for the messages to the workers and their reports.
+_EXTRA_S = 5.0
 _NOT_ON_DASK = {"watch": "--watch", "spools": "--spools", "receipts": "--receipts"}
 
 
 def check_scheduler_options(options: argparse.Namespace) -> None:
-    """Raise ConfigError for arguments that contradict ``--scheduler``, or that lack it."""
+    """Raise ConfigError for arguments that exclude ``--scheduler``, or need it."""
     if options.scheduler is None:
         for name, flag in (
             ("send_credentials", "--send-credentials"),
@@ -50,7 +50,7 @@ class ManyOnDask(ManyFlush):
 
     def stopping(self) -> AbstractContextManager[None]:
         """While the block runs, the first signal ends the flush gracefully."""
-        return self._signals.stopping(self.stop, self.last_words, self._view.close, longer_s=_LONGER_S)
+        return self._signals.stopping(self.stop, self.print_final_output, self._view.close, extra_s=_EXTRA_S)
 
     async def deliver(self, stop: asyncio.Event, **options: Any) -> FlushSpoolsResult:
         """Flush."""
@@ -71,9 +71,9 @@ class ManyOnDask(ManyFlush):
         )
         return await self._flush.run()
 
-    def so_far(self) -> FlushSpoolsResult:
+    def partial_result(self) -> FlushSpoolsResult:
         """The result so far."""
-        return self._flush.result() if self._flush is not None else self.nothing_done()
+        return self._flush.result() if self._flush is not None else self.empty_result()
 
 
 def _silence_dask() -> None:

@@ -1,4 +1,4 @@
-"""``flush`` of several spools: one display, one summary with a line for each spool that needs a look."""
+"""``flush`` of several spools: one display, and one summary with a line for each failed spool."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cirron_spool.fleet.flush_spools import make_coordinator
 from cirron_spool.pipeline.options import WatchOptions
 from cirron_spool.text import count, human_size, printable
 
-# Spools that need a look are named up to this many; ``--json`` has all.
+# Most failed spools in the summary. ``--json`` has all.
 _MOST_NAMED = 50
 
 
@@ -54,19 +54,19 @@ class ManyFlush(FlushSession[FlushSpoolsResult]):
         return await self._coordinator.run()
 
     def _show(self, event: SpoolEvent) -> None:
-        self.hear(event.event, event.directory)
+        self.handle_event(event.event, event.directory)
 
     def result_in(self, error: CirronSpoolError) -> FlushSpoolsResult | None:
         """The result in the error."""
         return error.spools
 
-    def nothing_done(self) -> FlushSpoolsResult:
-        """A result without a spool: none was searched for."""
+    def empty_result(self) -> FlushSpoolsResult:
+        """A result without a spool."""
         return FlushSpoolsResult(())
 
-    def so_far(self) -> FlushSpoolsResult:
+    def partial_result(self) -> FlushSpoolsResult:
         """The result of the coordinator so far."""
-        return self._coordinator.result() if self._coordinator is not None else self.nothing_done()
+        return self._coordinator.result() if self._coordinator is not None else self.empty_result()
 
     def conclude(self, result: FlushSpoolsResult, exit_code: int, fault: Fault | None) -> int:
         """Print the result."""
@@ -132,7 +132,7 @@ def _summary(result: FlushSpoolsResult) -> str:
 
 
 def _snapshots(result: FlushSpoolsResult) -> SnapshotCounts | None:
-    """The snapshots of all spools together; None for a flush that was not asked to upload them."""
+    """The snapshots of all spools together; None for a flush without ``--snapshots``."""
     counted = [spool.snapshots for spool in result.spools if spool.snapshots is not None]
     if not counted:
         return None
@@ -154,7 +154,7 @@ def _listed(result: FlushSpoolsResult) -> bool:
 
 
 def _needs_look(spool: FlushResult) -> bool:
-    """Whether a person must look at the spool. One that the flush did not come to only waits for the next flush."""
+    """Whether a person must look at the spool. A spool that was not started only needs the next flush."""
     return spool.exit_code not in (EXIT_OK, EXIT_TEMPFAIL) or bool(
         spool.exit_code and (spool.failures or spool.warnings)
     )
@@ -192,7 +192,7 @@ def _reason(spool: FlushResult) -> str:
 
 
 def _plan(result: FlushSpoolsResult, console: Console, *, verify: bool) -> Iterator[str]:
-    """The result of a dry run for a person: a line for each spool with batches."""
+    """The result of a dry run as text: a line for each spool with batches."""
     planned = [(spool, sum(size for _, size in spool.planned)) for spool in result.spools if spool.planned]
     files = sum(len(spool.planned) for spool, _ in planned)
     rows = [
@@ -209,4 +209,4 @@ def _plan(result: FlushSpoolsResult, console: Console, *, verify: bool) -> Itera
         return
     unknown = "did not say whether the token is valid" if verify else "was not asked about the token"
     token = "accepts the token" if result.verified else unknown
-    yield f"Dry run: {what} would go to {printable(result.destination)}. The platform {token}."
+    yield f"Dry run: {what} would be sent to {printable(result.destination)}. The platform {token}."

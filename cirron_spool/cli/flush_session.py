@@ -1,4 +1,4 @@
-"""One run of a flush command under signals: the graceful stop, Ctrl-Z, and the ending."""
+"""One run of a flush command: the graceful stop, Ctrl-Z, and the output at the end."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ R = TypeVar("R")
 
 
 class FlushSession(ABC, Generic[R]):
-    """One run under signals, shown in ``view``. ``watching`` are the options of a watch, empty without one.
+    """One run of a flush command, shown in ``view``. ``watching`` are the options of a watch, or empty.
 
-    ``metrics`` is set where a file of metrics was asked for.
+    ``metrics`` is the metrics file, or None.
     """
 
     metrics: MetricsFile | None = None
@@ -50,29 +50,29 @@ class FlushSession(ABC, Generic[R]):
 
     @abstractmethod
     def conclude(self, result: R, exit_code: int, fault: Fault | None) -> int:
-        """Print ``result`` in the form that was asked for; return ``exit_code``."""
+        """Print ``result`` as text or JSON; return ``exit_code``."""
 
     @abstractmethod
     def result_in(self, error: CirronSpoolError) -> R | None:
         """The result so far that ``error`` holds; None if no flush had started."""
 
     @abstractmethod
-    def nothing_done(self) -> R:
-        """The result of a flush that ended before it began."""
+    def empty_result(self) -> R:
+        """The result of a flush that could not start."""
 
     @abstractmethod
-    def so_far(self) -> R:
+    def partial_result(self) -> R:
         """The result so far, for a process that ends at once."""
 
     @property
     def watched(self) -> str:
-        """What is watched, in words."""
+        """The name of the watched place in messages."""
         return "the spool"
 
     def stopping(self) -> AbstractContextManager[None]:
         """While the block runs, the first signal ends the flush gracefully."""
-        longer_s = self._watching.get("grace_s", 0.0)
-        return self._signals.stopping(self.stop, self.last_words, self._view.close, longer_s=longer_s)
+        extra_s = self._watching.get("grace_s", 0.0)
+        return self._signals.stopping(self.stop, self.print_final_output, self._view.close, extra_s=extra_s)
 
     async def run(self, **options: Any) -> R:
         """Flush until the end or a signal."""
@@ -94,30 +94,30 @@ class FlushSession(ABC, Generic[R]):
             async with self.metrics.kept_written() if self.metrics is not None else nullcontext():
                 return await self.deliver(stopped, **options)
 
-    def hear(self, event: FlushEvent | SpoolsFound, spool: Path | None = None) -> None:
+    def handle_event(self, event: FlushEvent | SpoolsFound, spool: Path | None = None) -> None:
         """Show an event, and count it. ``spool`` is the directory of one of several spools."""
         if self.metrics is not None and not isinstance(event, SpoolsFound):
             self.metrics.note(event, spool)
         self._view.show(event, spool)
 
     def end(self, result: R, exit_code: int, fault: Fault | None = None) -> int:
-        """Conclude in the form that was asked for; returns the flush's exit code, or the signal's if one ended it."""
+        """Print the result; return the exit code of the flush, or that of the signal that ended it."""
         self._ended = True
         if self._signals.number:
             exit_code = self._signals.exit_code
             fault = fault or Fault(INTERRUPTED, f"Stopped by {self._signals.name}.")
         return self.conclude(result, exit_code, fault)
 
-    def last_words(self) -> None:
-        """Write the ending with the counts so far, for a process that ends at once."""
+    def print_final_output(self) -> None:
+        """Print the counts so far, for a process that ends at once."""
         if not self._ended:
-            self._view.console.hurry()
-            self.end(self.so_far(), EXIT_TEMPFAIL)
+            self._view.console.write_unbuffered()
+            self.end(self.partial_result(), EXIT_TEMPFAIL)
 
     @contextmanager
     def _suspending(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-        """While the block runs, Ctrl-Z leaves the terminal as it was found."""
-        # Ignored where there is no shell that could continue us: then it stays so.
+        """While the block runs, Ctrl-Z restores the terminal before the process is suspended."""
+        # SIGTSTP is ignored without a shell that could continue the process. It stays ignored.
         if not hasattr(signal, "SIGTSTP") or signal.getsignal(signal.SIGTSTP) is not signal.SIG_DFL:
             yield
             return
@@ -141,7 +141,7 @@ class FlushSession(ABC, Generic[R]):
 
 
 def _in_foreground() -> bool:
-    """Whether the terminal is ours to draw on: after ``bg`` it is the shell's."""
+    """Whether this process may draw on the terminal. After ``bg`` it may not."""
     try:
         return os.tcgetpgrp(sys.stderr.fileno()) == os.getpgrp()
     except (OSError, ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""A table of any number of columns, which fits the terminal."""
+"""A table that fits the terminal."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from cirron_spool.text import display_width
 def grid(
     rows: Sequence[Sequence[str]], heads: Sequence[str], sides: str, columns: int = 0, *, shortest: int = 8
 ) -> Iterator[str]:
-    """Rows in a box; ``sides`` has ``<`` or ``>`` for each column. Never cut and never wrapped where ``columns`` is 0.
+    """Rows in a box. ``sides`` aligns each column: ``<`` left, ``>`` right. A ``width`` of 0 means no limit.
 
-    On a terminal with ``width`` columns, cells of columns to the left are shortened to ``shortest`` characters, the
-    first column first. Where that is not enough, the frame and then columns from the right are left out.
+    A table wider than ``width`` gets narrower in three steps. Its columns shrink to ``shortest`` characters, the first
+    column first. Then the frame is left out. Then columns from the right are left out.
     """
     widths = [
         max(len(head), *(display_width(row[column]) for row in rows)) for column, head in enumerate(heads)

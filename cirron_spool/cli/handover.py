@@ -1,4 +1,4 @@
-"""Hand a word that we do not implement over to the next ``cirron`` on PATH: the official tool has the same name."""
+"""Hand a command of another package over to the next ``cirron`` on PATH, such as the official tool."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-# The programs that have handed over already, so that two of us on PATH do not call each other for ever.
+# The programs that have handed over already. Two copies of this program must not call each other endlessly.
 _VISITED = "CIRRON_SPOOL_HANDED_OVER"
 
 
@@ -38,7 +38,7 @@ def hand_over(program: str, arguments: Sequence[str]) -> int:
             stream.flush()
     if os.name == "nt":
         return subprocess.run([program, *arguments], check=False).returncode  # noqa: S603  # the user's own command
-    # The interpreter ignores these signals, and the next program would inherit that.
+    # Python ignores these signals. The next program must not inherit that.
     for name in ("SIGPIPE", "SIGXFSZ"):
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     return os.execv(program, [program, *arguments])  # noqa: S606  # as above

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
         if one in given and other in given:
             raise ConfigError(f"{one} and {other} exclude each other. Choose one.")
     if are_several(options):
-        from cirron_spool.cli.inspect_many import InspectMany  # seldom needed
+        from cirron_spool.cli.inspect_many import InspectMany  # late import: rarely needed
 
         if used := [flag for flag in given if flag != "--json"]:
             raise ConfigError(f"{used[0]} is for one spool. Leave it out, or pass one --dir.")
@@ -63,7 +63,7 @@ def _summary(
         summary_json,
         summary_lines,
         summary_page,
-    )  # the start of inspect is measured
+    )  # late import: inspect must start fast
     from cirron_spool.spool.summary import summarise
 
     figures = None
@@ -95,6 +95,6 @@ def _listing(aside: Sequence[Rejection], options: argparse.Namespace) -> str:
 
 
 def _ending(inventory: Inventory, options: argparse.Namespace, console: Console) -> dict[str, object]:
-    """The keys behind those that the reference page fixes."""
+    """Further keys, after those of the reference page."""
     ending = {**left_out_json(options, inventory.left_out), **render.existence(exists=inventory.exists)}
     return ending | console.ending(EXIT_OK) if console.warnings.lines() else ending

@@ -75,7 +75,7 @@ class InspectMany:
         return (place, str(len(entries)), human_size(inventory.total_bytes), oldest, str(aside or ""))
 
     def _json(self) -> Iterator[str]:
-        """The document, a line for each spool, made as it is printed."""
+        """The document: one line for each spool, created at the output."""
         yield "{"
         yield '  "spools": ['
         before = ""

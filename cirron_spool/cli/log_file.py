@@ -10,7 +10,7 @@ from cirron_spool.text import iso_utc, printable, reason
 
 
 class LogFile:
-    """A log that this user alone can read. ``path`` is created when it is missing, else appended to.
+    """A log that only this user can read. A missing file is created.
 
     Raises ConfigError for a path that cannot be written.
     """
@@ -19,15 +19,15 @@ class LogFile:
         self.problem = ""
         self._path = printable(path)
         try:
-            # A named pipe without a reader is refused, where it would wait for one.
+            # O_NONBLOCK: a named pipe without a reader is an error, not a wait.
             fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o600)
         except (OSError, ValueError) as error:
-            why = reason(error) if isinstance(error, OSError) else "it is no path"
+            why = reason(error) if isinstance(error, OSError) else "it is not a path"
             raise ConfigError(f"Cannot write to {self._path}: {why}. Correct --log-file.") from None
         self._fd = fd
 
     def write(self, text: str) -> None:
-        """Append one line. After a failure nothing more is written, and ``problem`` says why."""
+        """Append one line. After a failure nothing more is written, and ``problem`` has the reason."""
         if self.problem:
             return
         line = f"{iso_utc(time.time_ns())} {printable(text)}\n".encode()

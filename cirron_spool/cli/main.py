@@ -1,6 +1,6 @@
 """The two programs: ``cirron-spool``, and ``cirron`` with the same commands below ``cirron spool``.
 
-Here is the life of the process. Almost nothing is imported before its signals and its streams are safe.
+Signal handlers and safe standard streams come first. Other imports follow them.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from contextlib import suppress
 
 from cirron_spool.cli.signals import Signals
 
-# As in cirron_spool.errors: that module may be the one that cannot be loaded.
+# A copy of the code in cirron_spool.errors, since the import of that module may fail.
 _EXIT_TEMPFAIL = 4
 
 
 def cirron_spool(arguments: Sequence[str] | None = None) -> int:
-    """Run ``cirron-spool`` and return its exit code. Without ``arguments`` the process is the program's own."""
+    """Run ``cirron-spool`` and return its exit code. Without ``arguments``, take those of the process."""
     return _run("cirron-spool", arguments)
 
 
 def cirron(arguments: Sequence[str] | None = None) -> int:
-    """Run ``cirron`` and return its exit code; as :func:`cirron_spool`."""
+    """Run ``cirron`` and return its exit code. ``arguments`` as for :func:`cirron_spool`."""
     return _run("cirron", arguments)
 
 
@@ -35,7 +35,7 @@ def _run(prog: str, arguments: Sequence[str] | None) -> int:
         except KeyboardInterrupt:  # outside of the command proper
             exit_code = signals.exit_code
         if signals.number:
-            # A thread that hangs must not delay an end that a signal asked for.
+            # A blocked thread must not delay the exit after a signal.
             os._exit(exit_code)
         return exit_code
     from cirron_spool.cli.dispatch import run

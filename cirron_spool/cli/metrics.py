@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 def open_metrics(options: argparse.Namespace, console: Console) -> MetricsFile | None:
-    """The metrics file of a flush that sends something. Raises ConfigError."""
+    """The metrics file of a flush; None for a dry run. Raises ConfigError."""
     if options.dry_run:
         return None
-    from cirron_spool.telemetry.metrics_file import MetricsFile  # few flushes need it
+    from cirron_spool.telemetry.metrics_file import MetricsFile  # late import: rarely needed
 
     named = [*options.discover, *options.dirs] or [None]
     places = [find_spool(place, os.environ, file_needed=False).path for place in named]
     more = f" and {len(places) - 1} more" if len(places) > 1 else ""
-    # Of a root only the spools below it count, once they are found.
+    # Spools below a root are added when they are found.
     spools = places[len(options.discover) :]
     return MetricsFile(options.metrics_file, f"{places[0]}{more}", spools, console.warning)
 

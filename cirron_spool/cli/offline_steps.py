@@ -1,4 +1,4 @@
-"""Steps that the offline commands share: asking, hints about the directory, the next command."""
+"""Steps of several offline commands: the confirmation, hints about the directory, the next command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FINE: Ending = (EXIT_OK, None)
 
 
 def refusal(question: str, console: Console) -> Ending | None:
-    """Ask; the ending of a command that the answer refuses, None for a yes."""
+    """Ask for confirmation. Returns None for a yes, else the exit code and the fault of the command."""
     answer = console.ask(question, on=sys.stdout if console.is_for_person else sys.stderr)
     if answer is not None and answer.strip().lower() in ("y", "yes"):
         return None
@@ -35,7 +35,7 @@ def refusal(question: str, console: Console) -> Ending | None:
 
 def warn_of(directory: Path, options: argparse.Namespace, console: Console, *, exists: bool) -> None:
     """Warn of a directory without batches, and name a spool near it."""
-    # Rarely needed: the start of inspect is measured.
+    # Late imports: rarely needed, and inspect must start fast.
     from cirron_spool.cli.directory_hints import warn_of_directory
 
     warn_of_directory(options.dir, directory, console, exists=exists)
@@ -45,7 +45,7 @@ def next_command(words: str, options: argparse.Namespace) -> str:
     """The command line of a next command on the same spool."""
     if options.dir is None:
         return f"cirron-spool {words}"
-    import shlex  # rarely needed: the start of inspect is measured
+    import shlex  # late import: rarely needed
 
     option = "--dir=" if options.dir.startswith("-") else "--dir "
     return f"cirron-spool {words} {option}{printable(shlex.quote(options.dir))}"

@@ -1,4 +1,4 @@
-"""Write the output of a command into a file, whole or not at all."""
+"""Write the output of a command to a file atomically."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from cirron_spool.text import printable, reason
 def write_file(path: str, parts: Iterable[bytes], *, option: str) -> None:
     """Replace the file ``path`` by ``parts``. A device or a named pipe is written to in place.
 
-    After a failure or a cancellation the former file is there still. Raises ConfigError, which names ``option``, for a
-    path that cannot be written; the errors of ``parts``.
+    After a failure or a cancellation the former file stays. Raises ConfigError, which names ``option``, for a path that
+    cannot be written. Also raises the errors of ``parts``.
     """
     try:
         if os.path.exists(path) and not os.path.isfile(
@@ -37,5 +37,5 @@ def write_file(path: str, parts: Iterable[bytes], *, option: str) -> None:
                 os.unlink(temporary)
             raise
     except (OSError, ValueError) as error:
-        why = reason(error) if isinstance(error, OSError) else "it is no path"
+        why = reason(error) if isinstance(error, OSError) else "it is not a path"
         raise ConfigError(f"Cannot write {printable(path)}: {why}. Correct {option}.") from None

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 # The exit codes of the offline commands, the most serious first.
 _SEVERITY = (EXIT_USAGE, EXIT_AUTH, EXIT_ATTENTION, EXIT_TEMPFAIL, EXIT_OK)
 
-# Folders that were skipped, and spools with a problem, are named up to this many.
+# Most skipped folders, and most spools with a problem, that are named.
 MOST_NAMED = 50
 
 
 def are_several(options: argparse.Namespace) -> bool:
-    """Whether the arguments name more than one spool. Raises ConfigError for options of several that lack them."""
+    """Whether the arguments name several spools. Raises ConfigError if an option needs several spools and has one."""
     several = bool(options.discover) or len(options.dirs) > 1
     if not several and getattr(options, "spools", None) is not None:
         _lacks("--spools")
@@ -38,11 +38,11 @@ def are_several(options: argparse.Namespace) -> bool:
 
 
 def find_spools(options: argparse.Namespace, console: Console) -> list[Path]:
-    """The spools at and below each ``--discover``, and each ``--dir``; a warning for each folder skipped.
+    """The spools at and below each ``--discover``, and each ``--dir``. Warns of each skipped folder.
 
     Raises SpoolError for a root that cannot be searched.
     """
-    from cirron_spool.settings.paths import spool_directory  # the start of inspect is measured
+    from cirron_spool.settings.paths import spool_directory  # late import: inspect must start fast
     from cirron_spool.spool.discovery import discover, distinct
 
     passed: list[SkippedFolder] = []
@@ -65,13 +65,13 @@ def more_serious(one: int, other: int) -> int:
 
 
 def no_spools(options: argparse.Namespace) -> str:
-    """The line of a command that has found no spool."""
+    """The message of a command that found no spool."""
     return f"No spools found below {', '.join(printable(root) for root in options.discover)}"
 
 
 def next_command_on_several(words: str, options: argparse.Namespace) -> str:
     """The command line of a next command on the same spools."""
-    import shlex  # rarely needed
+    import shlex  # late import: rarely needed
 
     given = [f"--discover {shlex.quote(root)}" for root in options.discover]
     given += [f"--dir {shlex.quote(directory)}" for directory in options.dirs]

@@ -33,7 +33,7 @@ def lower_priority(warn: Callable[[str], None]) -> None:
 
 
 def _lower_disk_priority(warn: Callable[[str], None]) -> None:
-    # Python has no such call, and the number of the system call differs from machine to machine.
+    # Python has no function for it, and the number of the system call depends on the processor.
     command = ["ionice", "-c", "3", "-p", str(os.getpid())]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # in no fixed place

@@ -47,7 +47,7 @@ class Bar(FlushView):
         self._meter = Meter()
         self._widest = 0
         self._lengths: list[int] = []
-        # soft_wrap: the terminal wraps a long line; nothing is cut here.
+        # soft_wrap: rich cuts no line, and the terminal wraps it.
         self._rich = RichConsole(file=sys.stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
         self._live = self._new_live()
         self._next: asyncio.TimerHandle | None = None
@@ -104,17 +104,17 @@ class Bar(FlushView):
 
     def _start(self) -> None:
         self._fit()
-        with self.console.whole():
+        with self.console.uninterrupted():
             self._live.start()
         self._redraw_later()
 
     def _redraw_later(self) -> None:
-        # From the event loop: rich's thread may fail to start, and holds a lock that a signal handler needs.
+        # The event loop redraws. rich's own thread may fail to start, and its lock can block a signal handler.
         self._next = asyncio.get_running_loop().call_later(_REDRAW_S, self._redraw)
 
     def _redraw(self) -> None:
         self._fit()
-        with self.console.whole():
+        with self.console.uninterrupted():
             self._live.refresh()
         self._redraw_later()
 
@@ -124,7 +124,7 @@ class Bar(FlushView):
         if width < self._rich.width and self._live.is_started and _wraps_again():
             # A line that is too long now takes several rows, but rich wipes only one.
             rows = sum(max(0, (length - 1) // width) for length in self._lengths)
-            with self.console.whole():
+            with self.console.uninterrupted():
                 self._rich.file.write(_WIPE_AND_GO_UP * rows)
         self._rich.width = width
 
@@ -132,13 +132,13 @@ class Bar(FlushView):
         if self._next is not None:
             self._next.cancel()
         self._fit()
-        with self.console.whole():
+        with self.console.uninterrupted():
             self._live.stop()
 
     def _print(self, line: str) -> None:
         """One line above the bar."""
         self._fit()
-        with self.console.whole():
+        with self.console.uninterrupted():
             self._rich.print(Text(line), soft_wrap=True)
 
     def _new_live(self) -> Live:
@@ -153,13 +153,13 @@ class Bar(FlushView):
     def _lines(self) -> Group:
         width = max(1, self._rich.width - _MARGIN)
         parts = self._meter.parts()
-        # A narrow terminal loses the last parts first, and never the count.
+        # A narrow terminal drops the last parts first, and always keeps the count.
         numbers = "  ".join(parts)
         while len(numbers) > width and len(parts) > 1:
             parts.pop()
             numbers = "  ".join(parts)
         first = Text(no_wrap=True, overflow="ellipsis")
-        # A fixed width for the widest numbers, so that the end does not jump.
+        # A fixed width for the widest numbers, so that the end of the line does not move.
         self._widest = max(self._widest, len(numbers))
         room = min(_WIDEST_BAR, width - self._widest - 2)
         if room >= 8:
@@ -176,5 +176,5 @@ class Bar(FlushView):
 
 
 def _wraps_again() -> bool:
-    """Whether the terminal rewraps its lines when it becomes narrower. Others cut them."""
+    """Whether the terminal rewraps its lines when it becomes narrower. Other terminals cut them."""
     return any(map(os.environ.get, _WRAPPING)) or os.environ.get("TERM_PROGRAM") in _WRAPPING_PROGRAMS

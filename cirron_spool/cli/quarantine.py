@@ -104,7 +104,7 @@ def _chosen(options: argparse.Namespace, console: Console) -> list[str]:
 
 
 def _warn_if_missing(spool: Path, options: argparse.Namespace, console: Console) -> bool:
-    """Whether the spool of an empty quarantine is there; warns if not."""
+    """Whether the spool of an empty quarantine exists; warns if not."""
     exists = os.path.isdir(spool)
     if not exists:
         warn_of(spool, options, console, exists=False)

@@ -10,7 +10,7 @@ from cirron_spool.errors import EXIT_ATTENTION, EXIT_OK
 from cirron_spool.receipts.check import ReceiptsCheck, check_receipts
 from cirron_spool.text import count, printable
 
-# Further problems are counted.
+# Most problems that are printed. Further ones are counted.
 _SHOWN_PROBLEMS = 20
 
 

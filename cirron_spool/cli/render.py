@@ -34,7 +34,7 @@ class Times:
 
     def of(self, name: str) -> tuple[str, str]:
         """Nanoseconds since the epoch, and ISO 8601 as in :func:`cirron_spool.text.iso_utc`."""
-        # Twenty digits, as the SDK writes them, or any other number.
+        # The SDK writes twenty digits. Other writers may use any number.
         digits = name[:20] if name[20:21] == "-" else name.partition("-")[0].zfill(10)
         second = int(digits[:-9])
         since_midnight = second - self._midnight
@@ -50,10 +50,10 @@ class Times:
 def table(
     rows: Sequence[tuple[str, str, str]], heads: tuple[str, str, str], columns: int = 0
 ) -> Iterator[str]:
-    """Rows in a box, the middle column to the right. Never cut and never wrapped where ``columns`` is 0.
+    """Rows in a box, with the middle column aligned right. Without ``columns``, nothing is cut or wrapped.
 
-    On a terminal with ``columns`` columns, the last cells are shortened in the middle. On a very narrow one the first
-    column is left out.
+    On a terminal with ``columns`` columns, the last cells are shortened in the middle. A very narrow terminal does not
+    get the first column.
     """
     widths = [max(len(head), *(len(row[column]) for row in rows)) for column, head in enumerate(heads)]
     shown = slice(None)
@@ -104,7 +104,7 @@ def inventory_lines(
     height: int = 0,
     last: int | None = None,
 ) -> Iterator[str]:
-    """``inspect`` for a person; ``listing`` is the command that lists the quarantine.
+    """``inspect`` as text. ``listing`` is the command that lists the quarantine.
 
     ``columns`` and ``height`` are those of the terminal, or 0. If the first line leaves the screen, the last line
     repeats it. ``last`` limits the list to the newest batches.
@@ -199,7 +199,7 @@ def existence(*, exists: bool) -> dict[str, object]:
 def quarantine_lines(
     place: str, aside: Sequence[Rejection], columns: int = 0, height: int = 0
 ) -> Iterator[str]:
-    """``quarantine list`` for a person; ``columns`` and ``height`` as for :func:`inventory_lines`."""
+    """``quarantine list`` as text. ``columns`` and ``height`` are as for :func:`inventory_lines`."""
     total = f"{count(len(aside), 'file')}, {human_size(sum(rejection.size for rejection in aside))}"
     yield f"Quarantine: {place}  ({total})"
     rows = [(_when(rejection), human_size(rejection.size), rejection.name) for rejection in aside]
@@ -232,14 +232,14 @@ def quarantine_json(place: str, aside: Sequence[Rejection]) -> dict[str, object]
 
 
 def summary(result: FlushResult | FlushSpoolsResult) -> str:
-    """``Uploaded: 2  Failed: 0  Skipped: 0``, and how many were set aside or left out, if any were."""
+    """``Uploaded: 2  Failed: 0  Skipped: 0``, and the counts of quarantined and left-out batches above 0."""
     line = f"Uploaded: {result.uploaded}  Failed: {result.failed}  Skipped: {result.skipped}"
     further = {"Quarantined": result.quarantined, "Left out": result.left_out}
     return line + "".join(f"  {name}: {number}" for name, number in further.items() if number)
 
 
 def sent_line(result: FlushResult | FlushSpoolsResult) -> str:
-    """``Sent: 12.50 MB (of 42.10 MB) in 34.2 s, 374 KB/s, to https://…``: below the summary on a terminal."""
+    """``Sent: 12.50 MB (of 42.10 MB) in 34.2 s, 374 KB/s, to https://…``, for a terminal."""
     rate = human_size(int(result.bytes_sent / result.seconds)) if result.seconds > 0 else "?"
     read = f" (of {human_size(result.bytes_read)})" if result.bytes_sent != result.bytes_read else ""
     sent = human_size(result.bytes_sent)
@@ -247,7 +247,7 @@ def sent_line(result: FlushResult | FlushSpoolsResult) -> str:
 
 
 def snapshot_line(counts: SnapshotCounts) -> str:
-    """``Snapshots uploaded: 2  Failed: 0  Left: 0  Sent before: 1``, and how many were deleted, if any were."""
+    """``Snapshots uploaded: 2  Failed: 0  Left: 0  Sent before: 1``, and the count of deleted ones above 0."""
     line = f"Snapshots uploaded: {counts.uploaded}  Failed: {counts.failed}  Left: {counts.left}"
     further = {"Sent before": counts.sent_before, "Deleted": counts.deleted}
     return line + "".join(f"  {name}: {number}" for name, number in further.items() if number)

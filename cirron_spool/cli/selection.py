@@ -1,4 +1,4 @@
-"""The selection that the arguments ask for, and the forms of a dry run."""
+"""The selection in the arguments, and the output of a dry run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def selection_of(options: argparse.Namespace) -> Selection | None:
     given = _given(options)
     if not given:
         return None
-    from cirron_spool.spool.selection import Selection  # the start of inspect is measured
+    from cirron_spool.spool.selection import Selection  # late import: inspect must start fast
 
     try:
         return Selection(**given)
@@ -33,7 +33,7 @@ def selection_of(options: argparse.Namespace) -> Selection | None:
 
 
 def left_out_json(options: argparse.Namespace, left_out: int) -> dict[str, object]:
-    """``leftOut``, for the form of a command with a selection."""
+    """``leftOut``, if the arguments have a selection."""
     return {"leftOut": left_out} if _given(options) else {}
 
 
@@ -42,7 +42,7 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def dry_run_lines(inventory: Inventory, ending: str, columns: int, rows: int) -> Iterator[str]:
-    """A dry run for a person: the table of ``inspect``, and the sentence that ends in ``ending``."""
+    """A dry run as text: the table of ``inspect``, and a sentence that ends in ``ending``."""
     yield from inventory_lines(inventory, (), "", columns, rows)
     if inventory.entries:
         files = f"{count(len(inventory.entries), 'file')} ({human_size(inventory.total_bytes)})"
@@ -50,7 +50,7 @@ def dry_run_lines(inventory: Inventory, ending: str, columns: int, rows: int) ->
 
 
 def dry_run_json(entries: Sequence[tuple[str, int]]) -> dict[str, object]:
-    """The keys that a dry run adds to a form; those of the batches are as in ``inspect --json``."""
+    """The JSON keys of a dry run. Batches have the keys of ``inspect --json``."""
     total = sum(size for _, size in entries)
     return {
         "dryRun": True,
@@ -61,7 +61,7 @@ def dry_run_json(entries: Sequence[tuple[str, int]]) -> dict[str, object]:
 
 
 def entries_json(entries: Sequence[tuple[str, int]]) -> Iterator[dict[str, object]]:
-    """Each batch as ``inspect --json`` has it."""
+    """Each batch with the keys of ``inspect --json``."""
     times = Times()
     for name, size in entries:
         created_ns, iso = times.of(name)
@@ -69,12 +69,12 @@ def entries_json(entries: Sequence[tuple[str, int]]) -> Iterator[dict[str, objec
 
 
 def snapshot_plan_lines(files: Sequence[tuple[str, int]]) -> Iterator[str]:
-    """The snapshots of a dry run for a person: each with its size, then how many would go."""
+    """The snapshots of a dry run as text: each one with its size, then the totals."""
     yield from (f"{key}  {human_size(size)}" for key, size in files)
     total = human_size(sum(size for _, size in files))
-    yield f"Dry run: {count(len(files), 'snapshot')} ({total}) would go before the batches."
+    yield f"Dry run: {count(len(files), 'snapshot')} ({total}) would be sent before the batches."
 
 
 def snapshot_plan_json(files: Sequence[tuple[str, int]]) -> dict[str, object]:
-    """The keys that a dry run with snapshots adds to a form."""
+    """The JSON keys of a dry run with snapshots."""
     return {"snapshotEntries": [{"name": key, "size": size} for key, size in files]}

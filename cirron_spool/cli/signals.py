@@ -14,11 +14,11 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
-# A shell's exit code of a program that a signal ended.
+# Shells add the number of the signal to this code.
 _SIGNALLED = 128
-# The longest time of a command to stop.
+# Longest time of a graceful stop.
 _STOPPED_WITHIN_S = 5.0
-# The longest wait of a second signal for the handler of the main thread.
+# Longest wait for the main thread's handler after a second signal.
 _HANDLED_WITHIN_S = 0.5
 # The wait for the handler of the main thread before the signal is repeated.
 _REPEATED_AFTER_S = 0.05
@@ -28,12 +28,12 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     pass
 
 
 class Signals:
-    """The present effect of the signals: interrupt the command, ask it to stop, or end the process.
+    """The current effect of the signals: interrupt the command, stop it gracefully, or end the process.
 
     ``number`` is the first signal, or 0.
     """
@@ -42,10 +42,10 @@ class Signals:
         self.number = 0
         self._ours: set[int] = set()
         self._on_first: Callable[[], None] = _interrupt
-        self._last_words: Callable[[], None] = _nothing
-        self._tidy: Callable[[], None] = _nothing
+        self._final_output: Callable[[], None] = _do_nothing
+        self._cleanup: Callable[[], None] = _do_nothing
         self._watched = False
-        self._longer_s = 0.0
+        self._extra_s = 0.0
         self._writing = 0
         self._postponed = False
 
@@ -60,7 +60,7 @@ class Signals:
         return signal.Signals(self.number or signal.SIGINT).name
 
     def install(self) -> None:
-        """Install the handlers until the end of the process. First they raise KeyboardInterrupt."""
+        """Install the handlers until the end of the process. At first they raise KeyboardInterrupt."""
         for name in _NAMES:
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) in (
@@ -73,7 +73,7 @@ class Signals:
     def watch(self) -> None:
         """Start a thread that ends the process if the main thread hangs, for example on a dead mount.
 
-        Without a thread or a pipe, only this case is missing.
+        If the thread cannot start, a hung process does not end.
         """
         if os.name == "nt":  # cannot wait for a pipe
             return
@@ -88,17 +88,18 @@ class Signals:
     def stopping(
         self,
         stop: Callable[[], None],
-        last_words: Callable[[], None] = _nothing,
-        tidy: Callable[[], None] = _nothing,
+        final_output: Callable[[], None] = _do_nothing,
+        cleanup: Callable[[], None] = _do_nothing,
         *,
-        longer_s: float = 0.0,
+        extra_s: float = 0.0,
     ) -> Iterator[None]:
-        """While the block runs, the first signal calls ``stop``, also a second time, from another thread.
+        """While the block runs, the first signal calls ``stop``, possibly twice and from another thread.
 
-        A process that is ended at once calls ``tidy`` if its main thread can, and ``last_words``. This happens after
-        five seconds and ``longer_s`` at the latest. After the block the first signal ends the process, too.
+        A second signal ends the process at once. So does a stop that takes longer than five seconds plus ``extra_s``.
+        The end calls ``cleanup`` if the main thread responds, and then ``final_output``. After the block, the first
+        signal also ends the process at once.
         """
-        self._last_words, self._tidy, self._longer_s = last_words, tidy, longer_s
+        self._final_output, self._cleanup, self._extra_s = final_output, cleanup, extra_s
         self._on_first = stop
         if self.number:  # it came before, and its exception was lost
             stop()
@@ -108,10 +109,10 @@ class Signals:
             self.ending()
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
-        """While the block writes, an end at once waits for it, for half a second at most.
+    def uninterrupted(self) -> Iterator[None]:
+        """Delay an immediate end until the block has finished its write, by half a second at most.
 
-        A stream cannot be written by a handler that has interrupted its writing, nor a bar be wiped that is half drawn.
+        A handler that interrupts a write cannot use the same stream.
         """
         self._writing += 1
         try:
@@ -141,16 +142,16 @@ class Signals:
             return
         try:
             try:
-                self._tidy()
+                self._cleanup()
             finally:
-                self._last_words()
+                self._final_output()
         finally:
             os._exit(self.exit_code)
 
-    def _watch(self, reader: int, main: int) -> None:
+    def _watch(self, reader: int, main_thread: int) -> None:
         while (first := os.read(reader, 1)[0]) not in self._ours:
             pass
-        import select  # seldom needed
+        import select  # late import: rarely needed
         import time
 
         if self._on_first not in (_interrupt, self._leave):
@@ -158,7 +159,7 @@ class Signals:
             self._on_first()
         poll = select.poll()
         poll.register(reader, select.POLLIN)
-        latest = time.monotonic() + _STOPPED_WITHIN_S + self._longer_s
+        latest = time.monotonic() + _STOPPED_WITHIN_S + self._extra_s
         repeated = False
         while (wait_s := latest - time.monotonic()) > 0:
             is_unhandled = not (self.number or repeated)
@@ -171,20 +172,20 @@ class Signals:
             elif is_unhandled and not self.number:
                 # It came just before a blocking system call, which it did not interrupt.
                 repeated = True
-                signal.pthread_kill(main, first)
+                signal.pthread_kill(main_thread, first)
         self.number = self.number or first
         try:
-            self._last_words()
+            self._final_output()
         finally:
             os._exit(self.exit_code)
 
 
 class StopRequest:
-    """A request of a signal handler to stop, before, during or after the run of the event loop."""
+    """A stop request of a signal handler, before, during or after the run of the event loop."""
 
     def __init__(self) -> None:
         self._asked = False
-        self._on_request: Callable[[], None] = _nothing
+        self._on_request: Callable[[], None] = _do_nothing
 
     def __call__(self) -> None:
         """Request the stop, from any thread, any number of times."""
@@ -192,8 +193,8 @@ class StopRequest:
         self._on_request()
 
     def bind(self, on_request: Callable[[], None]) -> None:
-        """Have the running event loop call ``on_request`` at the request, or at once after an earlier one."""
-        import asyncio  # these commands import it anyway
+        """Let the running event loop call ``on_request`` once: at the request, or now if it came before."""
+        import asyncio  # late import: not every command needs it
 
         loop = asyncio.get_running_loop()
         done = False

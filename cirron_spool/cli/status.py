@@ -27,7 +27,7 @@ from cirron_spool.text import count, human_size, printable
 def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     """Show the status as the arguments say; return the exit code."""
     if are_several(options):
-        from cirron_spool.cli.status_many import run_many  # seldom needed
+        from cirron_spool.cli.status_many import run_many  # late import: rarely needed
 
         return run_many(options, console, signals)
     found = survey(spool_directory(options.dir, os.environ))
@@ -49,7 +49,7 @@ def _spool_lines(found: Survey, options: argparse.Namespace) -> Iterator[str]:
     times = render.Times()
     entries = found.entries
     what = f"{count(len(entries), 'batch')}, {human_size(found.total_bytes)}" if entries else "empty"
-    yield f"Spool: {printable(str(found.directory))}  ({what if found.exists else 'not there yet'})"
+    yield f"Spool: {printable(str(found.directory))}  ({what if found.exists else 'does not exist yet'})"
     if entries:
         oldest, newest = (times.of(entry.name)[1] for entry in (entries[0], entries[-1]))
         yield f"Oldest: {oldest}   Newest: {newest}"
@@ -64,4 +64,4 @@ def _spool_lines(found: Survey, options: argparse.Namespace) -> Iterator[str]:
     if found.free_bytes is not None:
         yield f"Free disk: {human_size(found.free_bytes)}"
     if found.is_locked:
-        yield "At work: another flush or clear holds this spool"
+        yield "Locked: another flush or clear uses this spool"

@@ -58,7 +58,7 @@ def run_many(options: argparse.Namespace, console: Console, signals: Signals) ->
 
 
 class _Problems:
-    """The problems of the spools; beyond some they are counted."""
+    """The problems of the spools. Beyond a limit they are only counted."""
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
@@ -73,7 +73,7 @@ class _Problems:
             self._further += 1
 
     def finish(self) -> None:
-        """Say how many were not named."""
+        """Print the count of the problems that were not shown."""
         if self._further:
             message = f"{count(self._further, 'further problem')}; --json lists all."
             self._findings.add(EXIT_ATTENTION, "SpoolError", message)

@@ -1,4 +1,4 @@
-"""The standard streams of a command. A closed, full or blocked stream is no crash.
+"""The standard streams of a command. A closed, full or blocked stream does not crash it.
 
 :func:`prepare` is the first step of a command. It opens missing streams, so that no other file gets their
 descriptors.
@@ -23,7 +23,7 @@ _PATIENCE_S = 0.2
 def prepare() -> None:
     """Make the standard streams safe.
 
-    A closed stream becomes the null device: otherwise the next file or socket would get its descriptor and the output.
+    A closed stream becomes the null device. Otherwise the next file or socket would get its descriptor.
     Output is UTF-8 in every locale. Writes wait for a non-blocking stream.
     """
     if None in (sys.stdin, sys.stdout, sys.stderr):
@@ -40,9 +40,9 @@ def prepare() -> None:
 
 
 def write_now(stream: TextIO, text: str) -> None:
-    """Write ``text`` without buffers, as far as the stream accepts it at once. Never raises.
+    """Write ``text`` without buffers, and only the part that the stream accepts at once. Never raises.
 
-    For a signal handler, which may have interrupted a write of the stream's object.
+    A signal handler needs it, since it may have interrupted a write of the stream's object.
     """
     import select
 
@@ -59,7 +59,7 @@ def write_now(stream: TextIO, text: str) -> None:
 class _Stream(io.FileIO):
     """A standard stream that waits if it is non-blocking. After an error it drops the output.
 
-    Otherwise the interpreter would end with exit code 120 if it cannot flush the stream.
+    Otherwise a failed flush of the stream would end Python with exit code 120.
     """
 
     _failed = False
@@ -80,7 +80,7 @@ class _Stream(io.FileIO):
             self._wait()
         return read
 
-    # None says that a non-blocking file is not ready, which the declared types leave out.
+    # None means that a non-blocking file is not ready. The declared types do not have it.
 
     def _write(self, data: ReadableBuffer) -> int | None:
         return super().write(data)

@@ -12,7 +12,7 @@ from cirron_spool.text import count, human_size, printable, sparkline, time_span
 
 
 def summary_lines(inventory: Inventory, figures: Summary) -> Iterator[str]:
-    """``figures`` for a person."""
+    """``figures`` as text."""
     total = f"{count(len(inventory.entries), 'file')}, {human_size(inventory.total_bytes)}"
     yield f"Spool: {printable(str(inventory.directory))}  ({total})"
     oldest, newest = _ends(inventory)

@@ -11,15 +11,15 @@ from cirron_spool.settings.sources import check_token
 from cirron_spool.text import printable
 
 _LARGEST_BYTES = 64 * 1024
-# Linux cuts a longer line of terminal input. The rest would look like the token.
+# Linux cuts a longer line of terminal input. The first part would look like a token.
 _LONGEST_TYPED = 4095
 
 
 def read_token(path: str, *, remedy: str, option: str = "") -> str:
-    """The token in the file ``path``; ``-`` is standard input; a terminal does not echo it.
+    """The token in the file ``path``. ``-`` is standard input, where a terminal does not echo it.
 
-    ``remedy`` is the end of each error, and ``option`` is the name of the file in it. Raises ConfigError for an
-    unreadable file, a missing or second token, and a token that is invalid in a header.
+    Each error names ``option`` and ends with ``remedy``. Raises ConfigError for an unreadable file, a missing or second
+    token, and a token that is invalid in a header.
     """
     where = "standard input" if path == "-" else f"{option} {printable(path)}".lstrip()
     is_typed = path == "-" and is_terminal(sys.stdin)

@@ -1,4 +1,4 @@
-"""``traces``: read the batches, and show the run in them. Nothing is changed."""
+"""``traces``: read the batches, and show their sessions. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cirron_spool.traces.forms import document
 from cirron_spool.traces.records import KINDS
 from cirron_spool.traces.trace import Trace, read_trace
 
-# The kinds of records whose further fields an action shows.
+# The kinds of records that an action shows with all their fields.
 _DETAILED: dict[str, tuple[str, ...]] = {"list": (), "view": (), "export": KINDS, "snapshots": ("snapshots",)}
 _ACTIONS = {
     "list": traces_list.show,
@@ -25,7 +25,7 @@ _ACTIONS = {
     "export": traces_export.export,
     "snapshots": traces_snapshots.show,
 }
-# Most broken batches that are named.
+# Most warnings about single batches.
 _MOST_WARNINGS = 50
 
 
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
 
 
 class _Warnings:
-    """The warnings about single batches; beyond fifty they are counted."""
+    """The warnings about single batches. Beyond fifty they are only counted."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -56,11 +56,13 @@ class _Warnings:
 
     def finish(self) -> None:
         if self._number > _MOST_WARNINGS:
-            self._console.warning(f"The same holds for {self._number - _MOST_WARNINGS} more.")
+            self._console.warning(
+                f"{count(self._number - _MOST_WARNINGS, 'further warning')} about single batches."
+            )
 
 
 def _tell_of(trace: Trace, console: Console) -> None:
-    """Warn of records that do not fit together."""
+    """Print a note about inconsistent records."""
     notes = (
         (trace.orphans, "span", "without a parent here. It is open, was lost, or went with an earlier flush"),
         (trace.found.cycles, "span", "in a circle of parents, which is cut"),

@@ -15,7 +15,7 @@ from cirron_spool.text import printable
 from cirron_spool.traces.exports.rows import Rows
 from cirron_spool.traces.trace import Trace
 
-# The module and the function of a format. Those of tables also take the table's name.
+# The module and the function of a format. The functions of tables also take the table's name.
 _FORMATS = {
     "json": ("json_records", "json_pieces"),
     "otlp": ("otlp", "otlp_pieces"),
@@ -31,7 +31,7 @@ def export(trace: Trace, options: argparse.Namespace, console: Console) -> int:
     if options.table != "spans" and options.format not in _OF_TABLES:
         raise ConfigError(f"--table is for csv and parquet. {options.format} has all records: leave it out.")
     if options.format == "parquet" and options.output == "-" and is_terminal(sys.stdout):
-        raise ConfigError("Parquet is no text for a terminal. Pass --output FILE.")
+        raise ConfigError("Parquet is binary, and a terminal shows only text. Pass --output FILE.")
     rows = Rows(trace, trace.choose(options.session, options.last))
     if options.output == "-":
         console.parts(_parts(rows, options))

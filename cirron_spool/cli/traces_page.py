@@ -34,7 +34,7 @@ def write_page(
     options: argparse.Namespace,
     console: Console,
 ) -> int:
-    """Write the page of the chosen sessions, and open it if that is asked for; return the exit code."""
+    """Write the page of the chosen sessions, and open it with ``--open``; return the exit code."""
     plotly = _load_plotly()
     page = _document(trace, chosen, views, options.name)
     parts = (part.encode("utf-8", "backslashreplace") for part in trace_page(page, plotly))
@@ -85,7 +85,7 @@ def _document(
 
 
 def _epochs(rows: Rows, number: int) -> Iterator[tuple[int, int | None]]:
-    """The begins of the run's epochs, in ns since its start, with their indexes."""
+    """The starts of the run's epochs, in ns since its start, with their indexes."""
     start_ns = rows.session(number).start_ns
     for span in rows.spans():
         if span.number == number and span.name == _EPOCH:

@@ -90,7 +90,7 @@ def _facts(session: Session) -> Iterator[str]:
 
 
 def _tree_lines(each: SessionView) -> Iterator[str]:
-    """The nodes from the session down, each with the lines that lead to it."""
+    """The nodes from the session down, each with its branch lines."""
     pending: list[tuple[Node, str, str]] = [(each.tree.root, "", "")]
     while pending:
         node, before, below = pending.pop()

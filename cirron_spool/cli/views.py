@@ -1,4 +1,4 @@
-"""The views of a running flush: a bar on a terminal, lines of JSON, lines for a log, or only errors."""
+"""The views of a running flush: a progress bar, JSON lines, log lines, or only errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 # An event's name and its fields.
 _Described = tuple[str, dict[str, Any]]
 
-# Seconds between two lines about the progress, and before the first.
+# Seconds between two progress lines, and before the first one.
 _PERIOD_S = 10.0
 
 
@@ -92,7 +92,7 @@ class FlushView:
         if warning := warning_in(event):
             self.console.warning(f"{place}{warning}")
 
-    def so_far(self) -> FlushResult | None:
+    def partial_result(self) -> FlushResult | None:
         """The result so far; None before the flush began."""
         return self.tally.result(time.monotonic() - self._began) if self._begun else None
 
@@ -187,7 +187,7 @@ class JsonEvents(FlushView):
 
 
 def _event_json(event: FlushEvent) -> _Described | None:
-    """An event's name and its fields. The console writes the warnings and the end."""
+    """An event's name and its fields; None for the warnings and the end, which the console writes."""
     match event:
         case Started():
             return "start", {

@@ -1,4 +1,4 @@
-"""``flush --watch``: its options, and the flush that follows the spool."""
+"""``flush --watch``: its options, and the start of the watch."""
 
 from __future__ import annotations
 

@@ -30,9 +30,9 @@ _WorkerReport = tuple[str, list[str], tuple[tuple[int, int] | None, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """The workers at the beginning of a run: those ``with_roots`` see the roots, those ``without`` do not.
+    """The addresses of the workers that see the roots (``with_roots``), and of the others (``without``).
 
-    They are addresses such as ``tcp://10.0.0.7:40123``. ``threads`` counts the threads of the former.
+    An address is a text such as ``tcp://10.0.0.7:40123``. ``threads`` counts the threads of the workers with roots.
     """
 
     with_roots: tuple[str, ...]
@@ -86,16 +86,16 @@ async def connected(
                 client = dask.Client(
                     **where, asynchronous=True, timeout=timeout_s, set_as_default=False, name="cirron-spool"
                 )
-                # Dask's own limit does not count a handshake that stalls.
+                # Dask's own timeout does not cover a stalled handshake.
                 await asyncio.wait_for(client, timeout_s + _CLOSE_S)
-            # The greeting of another kind of server, taken for a length, asks for exabytes.
+            # MemoryError, OverflowError: Dask reads the greeting of another server as a huge length.
             except (OSError, TimeoutError, MemoryError, OverflowError) as error:
                 raise ClusterError(_unreachable(shown, timeout_s, error)) from None
             except (TypeError, ValueError, KeyError, RuntimeError, AssertionError) as error:
                 raise ConfigError(
-                    f"{shown or 'An empty text'} cannot be used as a scheduler: {first_line(error)}. It is an address "
-                    "such as tcp://HOST:8786 or tls://HOST:8786, with certificates in Dask's configuration, or a "
-                    "scheduler file."
+                    f"{shown or 'An empty text'} is not a scheduler: {first_line(error)}. Give a scheduler file, or an "
+                    "address such as tcp://HOST:8786. For tls://HOST:8786, set the certificates in Dask's "
+                    "configuration."
                 ) from None
         if any(issubclass(one.category, dask.versions.VersionMismatchWarning) for one in caught):
             warn(
@@ -111,9 +111,9 @@ async def connected(
 
 
 async def find_workers(client: Client, roots: Sequence[str], *, timeout_s: float, encrypted: bool) -> Workers:
-    """The workers, all of this version. Waits up to ``timeout_s`` seconds for a first one.
+    """The workers, all of this version. Waits up to ``timeout_s`` seconds for the first one.
 
-    Raises ClusterError without a worker, with a worker of another version, and where none sees ``roots``.
+    Raises ClusterError if there is no worker, if one has another version, or if none sees ``roots``.
     """
     probe = _make_probe(list(roots))
     if not await client.nthreads():
@@ -156,7 +156,7 @@ async def find_workers(client: Client, roots: Sequence[str], *, timeout_s: float
 
 
 async def _await_worker(client: Client, probe: Callable[[], Awaitable[object]], timeout_s: float) -> None:
-    """Wait for a first worker. A task waits with us, since a cluster may start workers only for tasks."""
+    """Wait for the first worker. A task is submitted, since a cluster may start workers only for tasks."""
     waiting = client.submit(probe, key=f"cirron-spool-probe-{client.id}", pure=False)
     try:
         await client.wait_for_workers(1, timeout=timeout_s)
@@ -172,10 +172,10 @@ async def _await_worker(client: Client, probe: Callable[[], Awaitable[object]], 
 def _make_probe(roots: list[str]) -> Callable[[], Awaitable[_WorkerReport]]:
     """A function that a worker runs as a probe.
 
-    It returns the version of this package, the roots that the worker does not see, and marks of the other folders.
+    It returns the version of this package, the missing roots, and the inode and mtime of the other roots.
     """
 
-    # A function within a function travels by its code, so a worker without this package can run it.
+    # An inner function is pickled with its code, so a worker without this package can run it.
     async def probe() -> _WorkerReport:
         import asyncio
         import os
@@ -221,7 +221,7 @@ def _unreachable(shown: str, timeout_s: float, error: Exception) -> str:
     cause = first_line(error)
     if isinstance(error, MemoryError | OverflowError):
         cause = "another kind of server is there"
-    # Dask's own text for the usual case says no more.
+    # Dask's text for the usual error adds nothing.
     why = "" if isinstance(error, TimeoutError) or "Timed out" in cause else f" ({cause})"
     return (
         f"No Dask scheduler answers at {shown} within {timeout_s:g} s{why}. Start it, or correct the address."
@@ -236,6 +236,6 @@ def _unencrypted(shown: str) -> ConfigError:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, without a full stop; its type where there is none."""
+    """The first line of an error's text, without a full stop. An error without text gives its type."""
     lines = printable(str(error).partition("\n")[0]).strip().removesuffix(".")
     return lines or type(error).__name__

@@ -48,8 +48,8 @@ async def flush_on_dask(
 ) -> FlushSpoolsResult:
     """Flush the spools below ``roots``, and those in ``directories``, on the workers of a Dask cluster.
 
-    ``scheduler`` is the address of its scheduler, or a scheduler file. Paths are those of the workers; a worker
-    searches the roots. Each spool is a task, the one with the oldest batch first. ``options`` are those of
+    ``scheduler`` is the address of its scheduler, or a scheduler file. Paths are those on the workers. A worker
+    searches the roots. Each spool is a task, and the spool with the oldest batch is first. ``options`` are those of
     :func:`~cirron_spool.flush_spool` that can be pickled; the threads of the workers share ``bandwidth`` evenly. A
     temporary failure of the platform holds back all workers. A refused token and a missing route end the run. A spool
     whose worker is lost goes to another one.
@@ -171,8 +171,8 @@ class DaskFlush:
             workers = await find_workers(client, self._roots, timeout_s=timeout_s, encrypted=encrypted)
             if workers.without:
                 self._warn(
-                    f"{count(len(workers.without), 'worker')} without {printable(self._roots[0])} cannot help, such "
-                    f"as {workers.without[0]}."
+                    f"{count(len(workers.without), 'worker')} without {printable(self._roots[0])} will not be used, "
+                    f"such as {workers.without[0]}."
                 )
             if len(workers.views) > 1:
                 self._warn(
@@ -233,7 +233,7 @@ class DaskFlush:
         )
 
     def _secret(self) -> Secret:
-        """The token of this machine; the options then name the platform that it is for. Blocking."""
+        """The token of this machine. Also puts its platform into the options. Blocking."""
         options = self._options
         settings = load_settings(
             os.environ,

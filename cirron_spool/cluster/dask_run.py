@@ -1,4 +1,4 @@
-"""One run on Dask: a task for each spool, the news of the workers, and the end."""
+"""One run on Dask: a task for each spool, the messages of the workers, and the end."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
 
 # Tasks that are submitted together. A submit blocks the event loop.
 _TASKS_A_BATCH = 200
-# Further tries of a task that raised: the next worker may have the package that this one lacks.
+# Retries of a task that raised. Another worker may have the missing package.
 _RETRIES = 2
-# Further tasks for a spool whose workers were lost, or do not see it.
+# Most further tasks for a spool that a lost worker held, or that a worker does not see.
 _MOST_TASKS = 3
-# The process of a lost worker may outlive its connection; its lease, seen from another machine, outlives both.
+# A lost worker's process may live on. Its lease lasts even longer for another machine.
 _BUSY_S = 2.0
 _MOST_TRIES = int(LEASE_S / _BUSY_S) + 8
 # Seconds between two polls of the workers.
 _POLL_S = 1.0
-# Longest time of one message to all workers.
+# Longest wait for a message to all workers.
 _TOLD_WITHIN_S = 1.0
 
 
@@ -56,9 +56,9 @@ async def find_spools(
     *,
     cross_file_systems: bool,
 ) -> tuple[list[DaskSpool], list[str]]:
-    """The spools that the workers find, the one with the oldest batch first, and the warnings of the search.
+    """The spools that the workers find, and the warnings of the search. The spool with the oldest batch is first.
 
-    One worker searches for all that see the same folders. Raises SpoolError for a root that cannot be searched, and
+    Of the workers that see the same folders, one searches. Raises SpoolError for a root that cannot be searched, and
     ClusterError.
     """
     several = len(workers.views) > 1
@@ -92,9 +92,9 @@ async def find_spools(
 
 
 class DaskRun:
-    """The flush of ``spools`` on the workers of ``client``, each as ``task`` says. Events go to ``show``.
+    """The flush of ``spools`` on the workers of ``client``. ``task`` has the options. ``show`` gets the events.
 
-    Without a worker for ``timeout_s`` seconds the run ends.
+    After ``timeout_s`` seconds without a worker the run ends.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class DaskRun:
             replace(self._task, directory=spool.directory),
             self._name,
             number,
-            # The common first part makes them one group, which waits at the scheduler until a thread is free.
+            # Dask groups keys by their first part. The tasks of a group wait at the scheduler for a free thread.
             key=(f"cirron-spool-flush-{self._name}", number, spool.tries, printable(spool.directory)),
             workers=hosts or None,
             pure=False,
@@ -205,7 +205,7 @@ class DaskRun:
         if report is None or spool.tries >= _MOST_TRIES:
             return None
         if isinstance(report.error, SpoolBusyError) and len(spool.attempts) > spool.tries + 1:
-            await asyncio.sleep(_BUSY_S)  # the lost worker holds it, or its record does
+            await asyncio.sleep(_BUSY_S)  # the lost worker or its lease holds the spool
             return hosts
         if spool.tries >= _MOST_TASKS:
             return None
@@ -224,11 +224,11 @@ class DaskRun:
             if self._is_stopping:
                 return None
             raise ClusterError(
-                f"The scheduler has dropped the tasks: {first_line(error)}. {self._left()}"
+                f"The scheduler dropped the tasks: {first_line(error)}. {self._left()}"
             ) from None
         except KilledWorker:
             why = "each worker that flushed it was lost. Look at the logs of the workers, then run this again"
-        except Exception as error:  # noqa: BLE001  # whatever a task raised on a worker
+        except Exception as error:  # noqa: BLE001  # from the task
             why = f"its task failed on the workers with {type(error).__name__}: {first_line(error)}"
         else:
             return report
@@ -249,7 +249,7 @@ class DaskRun:
             self._tell(None, Warned(reason))
             self._ending.set()
 
-    # -- news from the workers ---------------------------------------------------------------------------------------
+    # -- messages from the workers -----------------------------------------------------------------------------------
 
     def _take_message(self, message: tuple[float, dict[str, Any]]) -> None:
         _, news = message
@@ -267,7 +267,7 @@ class DaskRun:
     def _note_progress(self, news: dict[str, Any]) -> None:
         spool, attempt = self._spools[news["spool"]], news["attempt"]
         if spool.begin(attempt) and len(spool.attempts) > 1 and spool.report is None:
-            lost = f"A worker was lost, and {printable(spool.directory)} goes to another one."
+            lost = f"A worker was lost. Another one continues with {printable(spool.directory)}."
             self._tell(spool.directory, Warned(lost))
         for packed in news["events"]:
             event = unpack(packed)
@@ -277,7 +277,7 @@ class DaskRun:
 
     def _tell(self, directory: str | None, event: FlushEvent) -> None:
         if isinstance(event, Warned):
-            # The same words about each spool, such as those about a wait, are said once.
+            # Several spools can have the same warning, such as one about a wait. It is emitted once.
             if event.message in self._said:
                 return
             self._said.add(event.message)
@@ -301,7 +301,7 @@ class DaskRun:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     async def _watch_workers(self) -> None:
-        """Raise ClusterError when the scheduler is lost, or all workers have been away for a while."""
+        """Raise ClusterError if the scheduler is lost, or if there was no worker for too long."""
         loop = asyncio.get_running_loop()
         alive_at = loop.time()
         hosts = set(self._workers.hosts)
@@ -314,7 +314,7 @@ class DaskRun:
                 if any(not hosts or host_of(address) in hosts for address in found):
                     alive_at = loop.time()
             if loop.time() - alive_at > self._timeout_s:
-                raise ClusterError(f"No worker has been there for {self._timeout_s:g} s. {self._left()}")
+                raise ClusterError(f"There was no worker for {self._timeout_s:g} s. {self._left()}")
 
     def _left(self) -> str:
         done = sum(spool.report is not None for spool in self._spools)
@@ -332,7 +332,7 @@ class DaskRun:
                 signal.cancel()
 
     async def _stop(self, following: asyncio.Task[None], watching: asyncio.Task[None]) -> None:
-        """Cancel the tasks that wait, and give those that run the time of the batch in flight."""
+        """Cancel the waiting tasks, and let the running ones finish their batch in flight."""
         self._is_stopping = True
         await self._call_all(worker_run.stop, self._name)
         await self._cancel([spool for spool in self._spools if not spool.attempts])
@@ -344,7 +344,7 @@ class DaskRun:
             await asyncio.wait_for(self._client.cancel(futures), _TOLD_WITHIN_S)
 
     async def _release(self) -> None:
-        """Leave nothing of this run on the cluster."""
+        """Remove the tasks and states of this run from the cluster."""
         if self._client.status != "running":
             return
         with suppress(ValueError, OSError):
@@ -353,6 +353,6 @@ class DaskRun:
         if not running and not self._is_stopping:
             await self._call_all(worker_run.forget, self._name)
             return
-        # The state stays: a task may begin in the moment in which it is cancelled.
+        # The state stays, since a cancelled task may have started already.
         await self._call_all(worker_run.stop, self._name)
         await self._cancel(running)

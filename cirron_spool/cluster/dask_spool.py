@@ -1,4 +1,4 @@
-"""One spool of a run on Dask: its task of the moment, the news of its attempts, and its result."""
+"""One spool of a run on Dask: its current task, the messages of its attempts, and its result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class DaskSpool:
 
     @property
     def directory(self) -> str:
-        """Its path on the workers."""
+        """The path of the spool on the workers."""
         return str(self.found.path)
 
     def note(self, attempt: str, event: Uploaded) -> None:
@@ -47,7 +47,7 @@ class DaskSpool:
         )
 
     def begin(self, attempt: str) -> bool:
-        """Note the first news of an attempt; False if it is known."""
+        """Note the first message of an attempt; False for a known attempt."""
         if attempt in self.attempts:
             return False
         self.attempts[attempt] = FlushResult(self.found.path, exit_code=EXIT_TEMPFAIL)

@@ -28,7 +28,7 @@ from cirron_spool.spool.discovery import FoundSpool
 TOPIC = "cirron-spool"
 # Seconds of uploads that are reported together.
 _TELL_S = 0.25
-# One semaphore a worker for all runs: each has a timer that renews its leases.
+# All runs share one semaphore a worker, since each semaphore runs a timer.
 _SEMAPHORES: WeakKeyDictionary[Worker, Semaphore] = WeakKeyDictionary()
 _SEMAPHORES_LOCK = threading.Lock()
 
@@ -36,7 +36,7 @@ _SEMAPHORES_LOCK = threading.Lock()
 def flush_on_worker(task: SpoolTask, run: str, spool: int) -> tuple[str, SpoolReport | None]:
     """Flush the spool number ``spool`` of ``run``. Returns the name of this attempt, and the report.
 
-    The report is None in a run that is to stop.
+    The report is None if the run is stopping.
     """
     attempt = uuid.uuid4().hex
     state = run_of(run)
@@ -45,11 +45,11 @@ def flush_on_worker(task: SpoolTask, run: str, spool: int) -> tuple[str, SpoolRe
     worker = get_worker()
     control = _DaskControl(state, worker, {"run": run, "spool": spool, "attempt": attempt})
     worker.log_event(TOPIC, {"run": run, "spool": spool, "attempt": attempt, "events": []})
-    if state.verified:  # once a process
+    if state.verified:  # one check of the token a process
         task = replace(task, options={**task.options, "verify": False})
     report = replace(flush_one(task, control), where=worker.address)
     state.verified = state.verified or report.result.verified
-    if is_common(report):  # before the news has gone round
+    if is_common(report):  # do not wait for the message from the scheduler
         state.stop()
     return attempt, report
 
@@ -57,7 +57,7 @@ def flush_on_worker(task: SpoolTask, run: str, spool: int) -> tuple[str, SpoolRe
 def search_on_worker(
     roots: Sequence[str], directories: Sequence[str], cross_file_systems: bool
 ) -> tuple[list[FoundSpool], list[str]]:
-    """The spools below ``roots`` and those in ``directories``, as this worker sees them, and the search's warnings.
+    """The spools below ``roots`` and in ``directories`` on this worker, and the warnings of the search.
 
     Raises SpoolError for a root that cannot be searched.
     """
@@ -69,7 +69,7 @@ def search_on_worker(
 
 
 class _DaskControl:
-    """Dask's hold on one task. ``ids`` are the first keys of each message about it."""
+    """The control of one task. ``ids`` are the first keys of each message about the task."""
 
     def __init__(self, state: WorkerRun, worker: Worker, ids: dict[str, Any]) -> None:
         self.stop: StopSignal = state
@@ -84,7 +84,7 @@ class _DaskControl:
         return SharedThrottle(self._state, _DaskTurn(self._worker), self._tell_hold)
 
     def show(self, event: FlushEvent) -> None:
-        """Tell the event, uploads a few times a second."""
+        """Report an event. Uploads are reported together, a few times a second."""
         if message := pack(event):
             self._untold.append(message)
         is_urgent = isinstance(event, Ended) or (message and not isinstance(event, Uploaded))
@@ -98,13 +98,13 @@ class _DaskControl:
 
 
 class _DaskTurn:
-    """The lease that one attempt over all workers has while the platform fails."""
+    """A lease over all workers: while the platform fails, one attempt at a time has it."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
 
     def acquire(self, timeout: float) -> bool:
-        """Wait for the lease. Without a scheduler the processes no longer wait for each other."""
+        """Wait for the lease. Without a scheduler, every process gets it."""
         try:
             return bool(self._semaphore().acquire(timeout=timeout))
         except OSError:
@@ -114,12 +114,12 @@ class _DaskTurn:
         """Give the lease back."""
         try:
             self._semaphore().release()
-        except (OSError, RuntimeError):  # there was no scheduler to grant it
+        except (OSError, RuntimeError):  # the lease came without a scheduler
             return
 
     def _semaphore(self) -> Any:
         worker = self._worker
-        with _SEMAPHORES_LOCK:  # another object could not release the lease
+        with _SEMAPHORES_LOCK:  # one object a worker: only the acquiring object can release the lease
             if worker not in _SEMAPHORES:
                 _SEMAPHORES[worker] = Semaphore(
                     max_leases=1, name="cirron-spool", scheduler_rpc=worker.scheduler, loop=worker.loop

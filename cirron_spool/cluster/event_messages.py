@@ -1,4 +1,4 @@
-"""The events of a flush as plain values, such as every engine and its scheduler can carry."""
+"""The events of a flush as plain values, which every engine can transmit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from cirron_spool import events
 from cirron_spool.events import FlushEvent
 
-# The counts of a task come with its report, and the rest would be many messages.
+# Other events are not sent: the report of a task has its counts.
 _KINDS: dict[str, Callable[..., FlushEvent]] = {
     kind.__name__: kind
     for kind in (

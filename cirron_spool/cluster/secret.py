@@ -1,4 +1,4 @@
-"""A token that travels to another machine. Only a pickle takes it along."""
+"""A token for another machine. Only a pickle contains it in clear."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A throttle that the tasks of a run share, over all machines."""
+"""A throttle that all tasks of a run share, on all machines."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from cirron_spool.concurrency.threads import call_from_thread, in_daemon_thread,
 from cirron_spool.http.attempts import Throttle
 from cirron_spool.protocol.retry import SHORTEST_PAUSE_S, Waitable, pause_after
 
-# Seconds of one try for the turn: a run that stops is noticed in between.
+# Seconds of one wait for the turn. Between two waits, the thread checks whether the run stops.
 _TRY_S = 1.0
 
 
 class Turn(Protocol):
-    """A lease that one holder over all machines has, such as ``distributed.Semaphore(max_leases=1)``. Blocking."""
+    """A lease with one holder on all machines, such as ``distributed.Semaphore(max_leases=1)``. Blocking."""
 
     def acquire(self, timeout: float) -> bool:
-        """Wait up to ``timeout`` seconds for the lease; whether it is held now."""
+        """Wait up to ``timeout`` seconds for the lease. Returns whether it is held now."""
 
     def release(self) -> object:
-        """Give it back."""
+        """Release the lease."""
 
 
 class SharedThrottle(Throttle):
-    """As :class:`Throttle`, with the state of ``run`` in place of its own.
+    """A :class:`Throttle` that shares the state of ``run``.
 
-    ``tell`` takes news for the other processes: the seconds of a hold, or None once the platform answers. While the
-    platform fails, ``turn`` is held for a second by each attempt that begins.
+    ``tell`` informs the other processes: it gets the seconds of a hold, or None when the platform answers again. While
+    the platform fails, each new attempt holds ``turn`` for a second.
     """
 
     def __init__(self, run: WorkerRun, turn: Turn, tell: Callable[[float | None], None]) -> None:
@@ -51,27 +51,27 @@ class SharedThrottle(Throttle):
         def begin() -> None:
             call_from_thread(loop, resolve, began, None)
 
-        # A thread waits: the lease of an engine is taken by a blocking call. It gives the lease back on its own.
+        # The call for the lease blocks, so a thread makes it. The thread also releases the lease.
         waiting = asyncio.ensure_future(in_daemon_thread(lambda: self._take_turn(begin), "cirron-spool turn"))
         await asyncio.wait([waiting, began], return_when=asyncio.FIRST_COMPLETED)
         if not began.done():
             waiting.result()
-            await asyncio.get_running_loop().create_future()  # the run stops, and cancels this
+            await asyncio.get_running_loop().create_future()  # the stopping run cancels this wait
 
     def failed(self, outcome: Waitable) -> None:
-        """Record a temporary failure, for all."""
+        """Record a temporary failure for all tasks."""
         seconds = pause_after(outcome)
         self._run.hold(seconds)
         self._tell(seconds)
 
     def succeeded(self) -> None:
-        """Record an answer that is no temporary failure, for all."""
+        """Record any other answer for all tasks."""
         if self._run.failing:
             self._run.recover()
             self._tell(None)
 
     def _take_turn(self, begin: Callable[[], None]) -> None:
-        """Call ``begin`` when the turn has come, and keep the others waiting for a second. Blocking."""
+        """Call ``begin`` with the lease held, and keep the lease for a second. Blocking."""
         run = self._run
         while run.failing or run.wait_s:
             if run.is_stopped:

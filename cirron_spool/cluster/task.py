@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cirron_spool.http.attempts import Throttle
     from cirron_spool.pipeline.deadline import StopSignal
 
-# They belong to one process.
+# Options that belong to one process.
 _NOT_PICKLABLE = ("session", "client", "on_event", "stop", "watch")
 
 
@@ -40,7 +40,7 @@ class SpoolTask:
     def __post_init__(self) -> None:
         for option in _NOT_PICKLABLE:
             if self.options.get(option) is not None:
-                raise ConfigError(f"{option} belongs to one process. A task cannot take it along.")
+                raise ConfigError(f"{option} belongs to one process. A task cannot have it.")
         if self.options.get("token") is not None:
             raise ConfigError("The token of a task is a Secret: SpoolTask(directory, token=Secret(…)).")
 
@@ -67,7 +67,7 @@ class SpoolReport:
 
     @property
     def is_missing(self) -> bool:
-        """Whether there was no such directory on the machine of the task."""
+        """Whether the machine of the task has no such directory."""
         return self.error is None and not self.result.exists
 
     @property
@@ -76,14 +76,14 @@ class SpoolReport:
         if self.error is not None:
             return str(self.error)
         if self.is_missing:
-            return f"{printable(self.directory)} is not there on {self.where}."
+            return f"{printable(self.directory)} does not exist on {self.where}."
         if self.result.failures:
             return self.result.failures[-1].message
         return self.result.warnings[-1] if self.exit_code and self.result.warnings else ""
 
 
 class Control(Protocol):
-    """The engine's hold on a running task."""
+    """The engine's control of a running task."""
 
     @property
     def stop(self) -> StopSignal:
@@ -97,9 +97,9 @@ class Control(Protocol):
 
 
 def flush_one(task: SpoolTask, control: Control | None = None) -> SpoolReport:
-    """Flush the spool of ``task``, in an event loop of its own, and return what became of it.
+    """Flush the spool of ``task`` in a new event loop, and return a report.
 
-    An error of the flush is in the report. Other exceptions are raised. ``control`` is for an engine.
+    The report has the error of the flush. Other exceptions are raised. An engine gives ``control``.
     """
     where = f"{socket.gethostname()}:{os.getpid()}"
     flush: Callable[..., Any] = partial(_flush, task) if control is None else partial(_steered, task, control)
@@ -118,7 +118,7 @@ async def _flush(task: SpoolTask) -> FlushResult:
 
 
 async def _steered(task: SpoolTask, control: Control) -> FlushResult:
-    """As :func:`_flush`, through a client whose throttle is the engine's."""
+    """As :func:`_flush`, with the engine's stop signal, throttle and events."""
     from cirron_spool.flush import flush_spool
     from cirron_spool.pipeline.client import Client
 

@@ -1,4 +1,4 @@
-"""The state of one run in one worker process. The tasks of the run in that process share it, each in its thread."""
+"""The state of one run in one worker process. The tasks of the run share it, each in its own thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _POLL_S = 0.2
 
 
 class WorkerRun:
-    """Whether the run is to stop, and whether the platform fails.
+    """Whether the run is stopping, and whether the platform fails.
 
     ``failing``: the last attempt anywhere ended with a temporary failure. ``verified``: the platform has accepted the
     token. The methods may be called in any thread.
@@ -29,12 +29,12 @@ class WorkerRun:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether the run is to stop."""
+        """Whether the run is stopping."""
         return self._stopped.is_set()
 
     @property
     def wait_s(self) -> float:
-        """The seconds in which no attempt begins."""
+        """The remaining seconds of a hold. Until then no attempt begins."""
         return max(0.0, self._not_before - time.monotonic())
 
     def stop(self) -> None:
@@ -46,17 +46,17 @@ class WorkerRun:
             resolve_from_thread(future, None)
 
     def hold(self, seconds: float) -> None:
-        """The platform fails: no attempt begins within ``seconds``."""
+        """Let no attempt begin within ``seconds``, since the platform fails."""
         self.failing = True
         with self._lock:
             self._not_before = max(self._not_before, time.monotonic() + seconds)
 
     def recover(self) -> None:
-        """The platform has answered."""
+        """End the hold, since the platform answers."""
         self.failing = False
 
     async def wait(self) -> None:
-        """Return once the run is to stop: the stop signal of a flush, in the event loop of that flush."""
+        """Return when the run is stopping. The flush uses it as its stop signal."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with self._lock:
             if self._stopped.is_set():
@@ -69,7 +69,7 @@ class WorkerRun:
                 self._waiting.discard(future)
 
     def pause(self, seconds: float = 0.0) -> bool:
-        """Block for this time and until an attempt may begin. False at once when the run stops."""
+        """Block for ``seconds``, and until an attempt may begin. Returns False at once if the run stops."""
         end = time.monotonic() + seconds
         while (left := max(end - time.monotonic(), self.wait_s)) > 0:
             if self._stopped.wait(min(left, _POLL_S)):

@@ -62,7 +62,7 @@ def cell_display() -> CellDisplay | None:
 
 
 def _publisher() -> _Show | None:
-    # A program whose IPython is not even imported is no kernel.
+    # A process that has not imported IPython is not a kernel.
     ipython: Any = sys.modules.get("IPython")
     get_shell = getattr(ipython, "get_ipython", None)
     shell = get_shell() if get_shell is not None else None

@@ -27,7 +27,7 @@ from cirron_spool.events import (
 )
 from cirron_spool.text import human_size, printable
 
-# The rate covers only the last seconds, so that a slower link is visible soon.
+# The rate covers only the last seconds, so it shows a slower link soon.
 _RATE_OVER_S = 10.0
 # Time without progress before the wait for the platform is shown.
 _SILENCE_S = 3.0

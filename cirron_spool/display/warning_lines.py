@@ -37,8 +37,8 @@ class WarningLines:
         return (*self._first, *([LEFT_OUT] if self._left_out else []), *self._last)
 
 
-class SaidOnce:
-    """Whether a line is new. The last 1,000 lines are known."""
+class RecentLines:
+    """The last 1,000 different lines. It tells whether a line is new."""
 
     def __init__(self) -> None:
         self._lines: dict[str, None] = {}
@@ -47,7 +47,7 @@ class SaidOnce:
         """Whether this is the first call with ``line``."""
         is_new = line not in self._lines
         self._lines.pop(line, None)
-        self._lines[line] = None  # the last one now
+        self._lines[line] = None  # now the newest
         if len(self._lines) > 2 * KEPT:
             del self._lines[next(iter(self._lines))]
         return is_new

@@ -18,7 +18,7 @@ from pathlib import Path
 import anyio
 
 from cirron_spool.concurrency.threads import in_thread
-from cirron_spool.display.warning_lines import SaidOnce, WarningLines
+from cirron_spool.display.warning_lines import RecentLines, WarningLines
 from cirron_spool.errors import (
     EXIT_TEMPFAIL,
     AuthError,
@@ -60,7 +60,7 @@ from cirron_spool.spool.directory import SpoolDirectory
 from cirron_spool.spool.discovery import FoundSpool
 from cirron_spool.text import count, printable
 
-# Longest turn of a spool while others wait. It continues in its next turn.
+# Longest turn of a spool while others wait. The rest of the spool follows in its next turn.
 TURN_S = 30.0
 # The first spool starts after this time, even if the search may still find an older one.
 _SEARCH_FIRST_S = 2.0
@@ -72,8 +72,8 @@ _COMMON = (AuthError, TokenRenewalError, ConfigError, ResourceError)
 class Coordinator:
     """The flush of all spools in ``places``, ``at_once`` of them at a time.
 
-    ``options`` apply to each spool; their ``stop`` ends all. With ``is_own``, the coordinator enters ``client`` when a
-    spool has batches. ``watch`` follows the places.
+    ``options`` apply to each spool, and their ``stop`` ends all flushes. With ``is_own``, the coordinator opens and
+    closes ``client``. ``watch`` follows the places.
     """
 
     def __init__(
@@ -94,14 +94,14 @@ class Coordinator:
         self._watch = watch
         self._listener = listener if listener is not None else _log
         self._given_stop = options.stop
-        self._ending = anyio.Event()  # one more poll, then the end
-        self._halt = anyio.Event()  # no further batch
+        self._ending = anyio.Event()  # the poller ends after one more poll
+        self._halt = anyio.Event()  # the runs end after the batch in flight
         self._stop: StopSignal = Deadline(deadline, self._halt) if deadline is not None else self._halt
         self._options = options
         self._began = time.monotonic()
         self._spools: dict[Path, Spool] = {}
         self._queue = SpoolQueue()
-        self._batches = 0  # of all that were found
+        self._batches = 0  # in all found spools
         self._with_batches: set[Path] = set()
         self._active = 0
         self._opening = anyio.CancelScope()
@@ -110,7 +110,7 @@ class Coordinator:
         self._error: CirronSpoolError | None = None
         self._codes: set[int] = set()
         self._warnings = WarningLines()
-        self._said = SaidOnce()
+        self._recent = RecentLines()
         self._destination = ""
         self._verified = False
         self._named = frozenset(places.directories)
@@ -138,7 +138,7 @@ class Coordinator:
             if not isinstance(error, CirronSpoolError):
                 raise error from None
             self._error = error
-        except CirronSpoolError as error:  # of the end of the connection
+        except CirronSpoolError as error:  # from the close of the client
             self._error = error
         if self._error is not None:
             self._error.spools = self.result()
@@ -298,7 +298,7 @@ class Coordinator:
             self._options,
             verify=False,  # the token was checked for all
             platform=platform,
-            on_event=partial(self._hear, spool),
+            on_event=partial(self._handle_event, spool),
             stop=self._stop,
             snapshots=self._options.snapshots if not spool.turns else None,
             patience=patience,
@@ -353,7 +353,7 @@ class Coordinator:
 
     # -- the report ----------------------------------------------------------------------------------------------------
 
-    def _hear(self, spool: Spool, event: FlushEvent) -> None:
+    def _handle_event(self, spool: Spool, event: FlushEvent) -> None:
         if spool.tally is not None:
             spool.tally.note(event)
         if isinstance(event, Warned):
@@ -361,7 +361,7 @@ class Coordinator:
                 self._warn(event.message)
                 return
             # The same warning of several spools, such as the deadline, is emitted once.
-            if not self._said.is_new(event.message):
+            if not self._recent.is_new(event.message):
                 return
         self._emit(spool.path, event)
 
@@ -369,7 +369,7 @@ class Coordinator:
         self._listener(SpoolEvent(directory, event))
 
     def _warn(self, message: str) -> None:
-        if self._said.is_new(message):
+        if self._recent.is_new(message):
             self._warnings.append(message)
             self._emit(None, Warned(message))
 

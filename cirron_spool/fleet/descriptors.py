@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cirron_spool.pipeline.options import InFlight
 
-# Open files of the process itself, of each spool (folder, lock, owner record, listing), and of each batch in flight
-# (file, connection). Each is a little more than was measured.
+# Open files of the process, of a spool (folder, lock, owner record, listing), and of a batch in flight (file,
+# connection). The numbers are a little higher than measured.
 _OF_PROCESS = 48
 _OF_SPOOL = 6
 _OF_BATCH = 2

@@ -58,26 +58,26 @@ async def flush_spools(
     receipts: AnyPath | None = None,
     watch: WatchOptions | None = None,
 ) -> FlushSpoolsResult:
-    """Upload all spools at and below ``roots``, and those in ``directories``: ``spools`` of them at a time.
+    """Upload all spools at and below ``roots``, and the spools ``directories``. Flush ``spools`` of them at a time.
 
-    A spool below a root is a folder ``.cirron/spool``, or a folder whose batches all have names as the SDK writes
-    them. Links below a root are not followed, other file systems only with ``cross_file_systems``. Nothing inside a
-    spool is searched. A folder that cannot be read is a warning. A directory is taken as a spool as it is.
+    The search finds folders ``.cirron/spool``, and folders whose batch names all have the SDK's form. It follows no
+    links, and enters other file systems only with ``cross_file_systems``. It does not search inside a spool. A folder
+    that cannot be read causes a warning.
 
-    Each spool is flushed strictly in its own order, as by :func:`~cirron_spool.flush_spool`, which has the other
-    options. ``selection`` and ``in_flight`` are for each spool, ``receipts`` is one file for all. All spools share one
+    Each spool is flushed in its own order. :func:`~cirron_spool.flush_spool` describes the other options.
+    ``selection`` and ``in_flight`` apply to each spool. ``receipts`` is one file for all spools. All spools share one
     client: connections, token, throttle and bandwidth. The token is verified once, before the first spool with batches.
-    The spool with the oldest batch begins first. One that takes longer than 30 seconds gives its place to a waiting
-    one, and goes on later.
+    The spool with the oldest batch starts first. After 30 seconds, a spool yields to a waiting one, and continues
+    later.
 
-    A failed batch ends the flush of its spool, not of the others. An answer about the platform, such as a refused
-    token or a missing route, ends all. So do three spools in a row that are out of retries. With ``watch`` the places
-    are followed: new spools and new batches are sent until the watch ends. An outage is then waited out.
+    A failed batch ends the flush of its spool only. An answer about the platform ends all flushes, such as a refused
+    token or a missing route. Three spools in a row that run out of retries also end all. ``watch`` follows the places:
+    new spools and new batches are sent until the watch ends. A watch waits for the end of an outage.
 
     ``on_event`` is called in the event loop with each :class:`~cirron_spool.SpoolEvent`. ``stop`` and ``deadline`` end
     all flushes gracefully.
 
-    Returns the results of the spools. A spool that cannot be used has the reason in its ``warnings``. Raises
+    Returns the results of the spools. If a spool cannot be used, the ``warnings`` of its result have the reason. Raises
     ConfigError, SpoolError (a root), ResourceError, and the errors about the token. The error's ``spools`` holds the
     results so far.
     """

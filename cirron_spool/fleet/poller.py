@@ -1,4 +1,4 @@
-"""The poller: one search for a flush; for a watch, repeated searches and listings of the known spools."""
+"""The poller. A flush searches for spools once. A watch also repeats the search, and lists the known spools."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _REST = 200
 class SpoolPoller:
     """Finds spools in ``places``, and with ``watch`` new batches in them, until ``ending`` is set.
 
-    ``found`` gets spools with batches, ``warn`` a line for a person. ``is_idle`` returns True when all batches are
+    ``found`` gets spools with batches, and ``warn`` gets messages. ``is_idle`` returns True when all batches are
     sent. ``searched`` is set after the first search. ``is_over`` is True when nothing more will be found.
     """
 
@@ -73,7 +73,7 @@ class SpoolPoller:
         self._again.append(path)
 
     def note_activity(self) -> None:
-        """A spool was flushed: the watch is not idle."""
+        """Restart the idle time of the watch, since a spool was flushed."""
         self._active_at = time.monotonic()
 
     async def _poll_until_end(self, watch: WatchOptions) -> None:

@@ -19,7 +19,7 @@ _PORTION = 512
 _PORTION_S = 0.25
 # Most skipped folders that are named in warnings.
 _MOST_NAMED = 20
-# Later changes may have the same time as a change this recent.
+# Within this time, a later change of a folder may get the same modification time.
 _RECENT_NS = 2 * 10**9
 
 

@@ -1,4 +1,4 @@
-"""Inventory and result as HTML, for the cell of a notebook. Each text from outside is escaped."""
+"""Inventory and result as HTML for a notebook cell. All external text is escaped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _Row = TypeVar("_Row")
 
-# A longer table shows its two ends.
+# A longer table shows only its first and last rows.
 _MOST_ROWS = 20
 _MOST_LINES = 10
 
@@ -21,7 +21,7 @@ _MOST_LINES = 10
 def inventory_html(
     directory: str, batches: Sequence[tuple[str, int]], left_out: int, warnings: Sequence[str]
 ) -> str:
-    """A table of ``batches``, names with their sizes in bytes, oldest first. A long one shows its two ends."""
+    """A table of ``batches`` (name, size in bytes), oldest first. A long table shows its first and last rows."""
     place = printable(directory)
     if not batches:
         found = "selected" if left_out else "found"
@@ -67,7 +67,7 @@ def result_html(result: FlushResult) -> str:
 
 
 def traces_html(directory: str, sessions: Sequence[dict[str, Any]], warnings: Sequence[str]) -> str:
-    """The ``sessions`` of ``traces view --json``, each with its tree."""
+    """The ``sessions`` of ``traces view --json`` with their trees."""
     place = printable(directory)
     if not sessions:
         return "".join(
@@ -130,7 +130,7 @@ def _ends(rows: Sequence[_Row]) -> list[_Row]:
 
 
 def _table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], total: int) -> Iterator[str]:
-    """A table whose first column heads its rows. Left out are the rows in the middle of ``total`` ones."""
+    """A table of ``total`` rows, of which ``rows`` are shown. The first column has the row headers."""
     yield f'<table><caption style="text-align: left">{escape(caption)}</caption>'
     if heads:
         yield f"<thead><tr>{''.join(f'<th scope=col>{escape(head)}</th>' for head in heads)}</tr></thead>"

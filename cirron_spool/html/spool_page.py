@@ -1,4 +1,4 @@
-"""A spool as one page: its figures, its bytes over time, and its batches. No script, and no resource but the page."""
+"""A spool as one HTML page: figures, bytes over time, and batches. The page has no script and loads nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from cirron_spool.html.style import STYLE, page_head
 from cirron_spool.text import human_size, printable
 
-# Most rows of the table. More would make the page slow.
+# Most rows of the table, so that the page stays fast.
 MOST_ROWS = 1000
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

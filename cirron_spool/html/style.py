@@ -1,4 +1,4 @@
-"""The head and the style that the pages share: light and dark, a phone's width to a wide screen, and paper."""
+"""The shared head and style of the pages: light and dark mode, narrow and wide screens, and print."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STYLE = """
   :root { --back: #0d1117; --card: #161b22; --text: #e6edf3; --soft: #9da7b3; --line: #30363d; --accent: #6cb6ff;
     --found: #f0a35e; }
 }
-/* On paper. A page that draws sets the attribute before it prints. */
+/* For print. A page with drawings sets the attribute before it prints. */
 :root[data-print] { color-scheme: light; --back: #fff; --card: #fff; --text: #1b1f24; --soft: #57606a; --line: #d0d7de;
   --accent: #0b5cad; --found: #b35900; }
 * { box-sizing: border-box; }

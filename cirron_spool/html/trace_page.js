@@ -7,7 +7,7 @@
   const PALETTE = ["#77aadd", "#ee8866", "#eedd88", "#ffaabb", "#99ddff", "#44bb99", "#bbcc33", "#c9a0dc"];
   const INK = "#111";  // on each of the colours, in light and dark
   const accent = () => getComputedStyle(document.documentElement).getPropertyValue("--accent").trim();
-  // A finger on a drawing scrolls the page. The buttons zoom.
+  // Touch scrolls the page. The buttons zoom the drawing.
   const touch = matchMedia("(pointer: coarse)").matches;
 
   const make = (tag, attributes = {}, ...children) => {
@@ -163,7 +163,7 @@
       marker: { colors: shades }, tiling: { orientation: "v" }, pathbar: { visible: true, textfont: { color: INK } }, textfont: { color: INK }, leaf: { opacity: 1 }, sort: false, maxdepth: 12,
     };
     chart(parent, "Flame graph by name: the total time of the spans of each name, below their parents", [data], { height: 360, still: true });
-    parent.append(make("p", { class: "note" }, "Spans of one name below the same parents are one bar. Click a bar to zoom, and the top to go back. A bar is as wide as its total, or as that of its children where they ran side by side."));
+    parent.append(make("p", { class: "note" }, "Spans of one name below the same parents are one bar. Click a bar to zoom, and the top bar to go back. The width of a bar is its total time, or that of its children if they ran in parallel."));
     if (session.aggregatedHidden) parent.append(make("p", { class: "note" }, `Not drawn, for there are too many names: ${count(session.aggregatedHidden, "span")}.`));
     table(parent, "The totals as a table", ["Span", "Count", "Total", "Median", "95th percentile"], rows);
   };
@@ -211,7 +211,7 @@
       }
       const notes = [];
       if (series.odd) notes.push(`Without a finite number, and not drawn: ${number(series.odd)}.`);
-      if (series.thinned) notes.push("The lowest and the highest point of each part of the time are drawn.");
+      if (series.thinned) notes.push("Only the lowest and the highest point of each time interval are drawn.");
       if (epochs.length) notes.push(`A dotted line is the begin of an epoch.${session.epochsLeftOut ? ` Later epochs have none: ${number(session.epochsLeftOut)}.` : ""}`);
       if (notes.length) part.append(make("p", { class: "note" }, notes.join(" ")));
       table(part, "The points as a table", ["At", "Value"], series.points.map(([at, value]) => [time(at), value]));
@@ -271,7 +271,7 @@
     }
   };
   dark.addEventListener("change", () => repaint());
-  // On paper: light colours, everything unfolded, and drawings as wide as a sheet.
+  // For print: light colours, everything unfolded, and drawings as wide as the paper.
   addEventListener("beforeprint", () => {
     document.documentElement.dataset.print = "1";
     for (const details of document.querySelectorAll("details")) {

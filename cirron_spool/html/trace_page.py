@@ -1,4 +1,4 @@
-"""A run as one page that opens from the disk: flame graphs, the scope tree, and its marks over time.
+"""A run as one HTML page: flame graphs, the scope tree, and marks over time. It works as a local file.
 
 Plotly makes the drawings; the page includes its script. Each drawing has a table for screen readers and prints.
 """
@@ -35,7 +35,7 @@ _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
 
 
 def trace_page(document: Mapping[str, Any], plotly: str) -> Iterator[str]:
-    """The page in parts. ``document`` is for the script of the page; ``plotly`` is the script of the drawings."""
+    """The page in parts. ``document`` is the data, and ``plotly`` is the script of the drawings."""
     place = printable(str(document["dir"]))
     yield page_head(f"Traces {place}", _STYLE, _POLICY)
     yield f"""<h1>Traces</h1>
@@ -56,7 +56,7 @@ def trace_page(document: Mapping[str, Any], plotly: str) -> Iterator[str]:
 
 
 def _in_script(document: Mapping[str, Any]) -> str:
-    """JSON without an end of the script and without a start of a comment."""
+    """JSON that cannot end the script element or start a comment in it."""
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -1,1 +1,1 @@
-"""A delivery beside a training loop, and a callback for each training framework."""
+"""A delivery during training, and a callback for each training framework."""

@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 # Seconds between two checks of a spool that another process holds.
 RETRY_S = 5.0
-# A watch ends within its grace. The thread may take this much longer.
+# Extra time for the end of the thread, after the grace of the watch.
 _END_S = 3.0
-# They belong to an event loop of the caller, to a flush, or to a process of its own.
-_NOT_HERE = ("client", "session", "stop", "snapshots", "until_pid", "idle_exit_s")
+# Options that need the caller's event loop, a single flush, or a separate process.
+_FORBIDDEN_OPTIONS = ("client", "session", "stop", "snapshots", "until_pid", "idle_exit_s")
 
 
 class BackgroundDelivery:
-    """The delivery of a spool in a daemon thread beside a training: ``with BackgroundDelivery(): train()``.
+    """The delivery of a spool in a daemon thread during training: ``with BackgroundDelivery(): train()``.
 
     ``options`` are those of :func:`~cirron_spool.watch_spool`, without ``client``, ``session`` and ``stop``.
-    ``on_event`` is called in the thread. Raises ConfigError, or TypeError for an unknown option, when it is made.
-    After that nothing raises: a failure is a RuntimeWarning, and the batches stay in the spool.
+    ``on_event`` is called in the thread. The constructor raises ConfigError, or TypeError for an unknown option.
+    Nothing else raises: a failure is a RuntimeWarning, and the batches stay in the spool.
 
-    Many processes may deliver one spool, such as the ranks of a training. One of them holds the lock of the spool.
-    The others look every five seconds whether they can take over.
+    Several processes may deliver one spool, such as the ranks of a training. One of them holds the lock of the spool.
+    The others try the lock every five seconds.
 
     A pickle or a copy has the options, and is not started. A fork of the process delivers nothing.
     """
@@ -60,7 +60,7 @@ class BackgroundDelivery:
         watch_spool(directory, grace_s=grace_s, **options)
         self._directory = directory
         self._options = {**options, "grace_s": grace_s}
-        self._running: _Running | None = None
+        self._running: _DeliveryThread | None = None
         self._result: FlushResult | None = None
 
     @property
@@ -73,25 +73,25 @@ class BackgroundDelivery:
         if self._running is not None and self._running.is_alive:
             return
         self._result = None
-        with _warned("The delivery could not begin"), resource_errors():
+        with _errors_as_warnings("The delivery could not begin"), resource_errors():
             # Found at the start, since a training may change the working directory.
             directory = find_spool(self._directory, os.environ, file_needed=False).path
-            running = _Running(directory, self._options)
+            running = _DeliveryThread(directory, self._options)
             running.start()
             self._running = running
-            atexit.register(self.finish)  # after an exception, nothing else may call it
+            atexit.register(self.finish)  # an exception may skip every other call
 
     def finish(self) -> FlushResult | None:
         """Deliver the records of the run until now, and end. Returns the result, or None.
 
-        Takes ``grace_s`` and three seconds at most, and no time where an outage is waited out. A KeyboardInterrupt ends
-        the delivery at once, and is raised.
+        Takes ``grace_s`` and three seconds at most. During an outage it does not wait. A KeyboardInterrupt ends the
+        delivery at once, and is raised.
         """
         running, self._running = self._running, None
         if running is None:
             return self._result
         atexit.unregister(self.finish)
-        with _warned("The delivery did not end well"):
+        with _errors_as_warnings("The delivery failed at its end"):
             running.finish(self._options["grace_s"] + _END_S)
             self._result = running.result
         return self._result
@@ -109,7 +109,7 @@ class BackgroundDelivery:
         return {**self.__dict__, "_running": None}
 
 
-class _Running:
+class _DeliveryThread:
     """One thread with one event loop, and the watch in it."""
 
     def __init__(self, directory: Path, options: dict[str, Any]) -> None:
@@ -118,7 +118,7 @@ class _Running:
         self._options = options
         self._thread = threading.Thread(target=self._run, name="cirron-spool delivery", daemon=True)
         self._stop = asyncio.Event()
-        self._is_asked = False
+        self._stop_requested = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -132,13 +132,13 @@ class _Running:
         start(self._thread)
 
     def finish(self, timeout_s: float) -> None:
-        """Ask for the end, and wait for it up to ``timeout_s`` seconds. A KeyboardInterrupt cancels the delivery."""
+        """End the delivery, within ``timeout_s`` seconds. A KeyboardInterrupt cancels it."""
         try:
             if self.is_alive:
-                with _warned("The SDK did not seal its last records"):
+                with _errors_as_warnings("The SDK did not seal its last records"):
                     _seal_records()
-            self._is_asked = True
-            self._tell(self._stop.set)
+            self._stop_requested = True
+            self._call_in_loop(self._stop.set)
             self._thread.join(timeout_s)
         except BaseException:
             self._cancel()
@@ -150,21 +150,21 @@ class _Running:
 
     def _cancel(self) -> None:
         if self._task is not None:
-            self._tell(self._task.cancel)
+            self._call_in_loop(self._task.cancel)
 
-    def _tell(self, change: Callable[[], object]) -> None:
+    def _call_in_loop(self, change: Callable[[], object]) -> None:
         if self._loop is not None:
             call_from_thread(self._loop, change)
 
     def _run(self) -> None:
         subject = f"The delivery of {printable(str(self._directory))} has ended"
-        with _warned(subject), resource_errors(), suppress(asyncio.CancelledError):
+        with _errors_as_warnings(subject), resource_errors(), suppress(asyncio.CancelledError):
             event_loop.run(self._deliver)
 
     async def _deliver(self) -> None:
         self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
-        if self._is_asked:  # before there was a loop to tell
+        if self._stop_requested:  # before the loop existed
             self._stop.set()
         while self.result is None:
             is_last = self._stop.is_set()
@@ -177,9 +177,11 @@ class _Running:
             except CirronSpoolError as error:
                 if error.exit_code != EXIT_TEMPFAIL or is_last:
                     raise
-                _warn(f"The delivery of {printable(str(self._directory))} is tried again: {error}")
+                _warn(
+                    f"The delivery of {printable(str(self._directory))} failed and will be retried: {error}"
+                )
             else:
-                _warn_of_the_rest(self.result)
+                _warn_of_left_batches(self.result)
                 return
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), RETRY_S)
@@ -187,11 +189,9 @@ class _Running:
 
 def _check(options: dict[str, Any]) -> None:
     """Refuse an unknown option, and an option that the thread cannot use."""
-    for option in _NOT_HERE:
+    for option in _FORBIDDEN_OPTIONS:
         if options.get(option) is not None:
-            raise ConfigError(
-                f"{option} is no option of a delivery in the background. Use flush_spool() for it."
-            )
+            raise ConfigError(f"{option} is not an option of BackgroundDelivery. Use flush_spool() for it.")
     if options:  # without options, nothing is imported before the training
         from cirron_spool.flush import flush_spool
 
@@ -199,13 +199,13 @@ def _check(options: dict[str, Any]) -> None:
 
 
 def _seal_records() -> None:
-    """Have the SDK of this process write its records now, not at the end of the second."""
+    """Let the SDK of this process write its records now. By itself it does so once a second."""
     seal = getattr(sys.modules.get("cirron"), "flush", None)
     if callable(seal):
         seal()
 
 
-def _warn_of_the_rest(result: FlushResult) -> None:
+def _warn_of_left_batches(result: FlushResult) -> None:
     left = result.failed + result.skipped
     if left:
         cause = f": {result.failures[0].message.removesuffix('.')}" if result.failures else ""
@@ -216,7 +216,7 @@ def _warn_of_the_rest(result: FlushResult) -> None:
 
 
 @contextmanager
-def _warned(subject: str) -> Iterator[None]:
+def _errors_as_warnings(subject: str) -> Iterator[None]:
     """Turn an exception of the block into a warning: the training must continue."""
     try:
         yield

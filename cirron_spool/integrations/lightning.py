@@ -1,6 +1,6 @@
-"""A callback of PyTorch Lightning that delivers the spool while a ``Trainer`` works.
+"""A callback for PyTorch Lightning that delivers the spool while a ``Trainer`` runs.
 
-It needs the package ``lightning`` or ``pytorch-lightning``, and serves the ``Trainer`` of either.
+It needs the package ``lightning`` or ``pytorch-lightning``, and works with the ``Trainer`` of both.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A callback of Hugging Face transformers that delivers the spool while a ``Trainer`` trains."""
+"""A callback for Hugging Face transformers that delivers the spool while a ``Trainer`` trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chained receipts of acknowledged batches: written before the delete, verified later.
+"""The chained receipts of acknowledged batches. A receipt is written before the delete, and verified later.
 
 Blocking.
 """

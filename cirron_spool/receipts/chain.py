@@ -18,9 +18,9 @@ _BEGINNING = b'{"previous": '
 class Receipt(NamedTuple):
     """The acknowledgement of one batch.
 
-    ``previous`` is the hash of the receipt before it in hex; None for the first of a file. ``time`` is in UTC,
-    ``spool`` the directory of the batch. ``size`` (in bytes) and ``sha256`` (in hex) are those of the batch's file.
-    ``status`` is the HTTP status of the acknowledgement, ``destination`` the origin that gave it.
+    ``previous`` is the hex hash of the preceding receipt, or None for the first one. ``time`` is in UTC. ``spool`` is
+    the directory of the batch. ``size`` (in bytes) and ``sha256`` (in hex) describe the batch's file. ``status`` is the
+    HTTP status of the acknowledgement. ``destination`` is the origin that acknowledged.
     """
 
     previous: str | None
@@ -43,7 +43,7 @@ _TYPES = (str | None, str, str, str, str, int, str, int | None, str)
 
 
 def parse(line: bytes) -> Receipt | None:
-    """Parse a line without its line feed; None if it is no receipt. Other keys are ignored."""
+    """Parse a line without its line feed; None if it is not a receipt. Other keys are ignored."""
     if not line.startswith(_BEGINNING):
         return None
     try:
@@ -58,12 +58,12 @@ def parse(line: bytes) -> Receipt | None:
 
 
 def hash_of(line: bytes) -> str:
-    """The hash of this line in the next receipt."""
+    """The hash of a line, for the next receipt."""
     return sha256(line).hexdigest()
 
 
 def is_torn(line: bytes) -> bool:
-    """Whether ``line`` may be an incomplete receipt of a crash: a part, or zeros."""
+    """Whether ``line`` may be a receipt that a crash left incomplete: a part of one, or zeros."""
     part = line.rstrip(b"\0")
     return part[: len(_BEGINNING)] == _BEGINNING[: len(part)]
 

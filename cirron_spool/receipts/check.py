@@ -17,7 +17,7 @@ from cirron_spool.receipts.chain import Receipt, hash_of, is_torn, parse
 from cirron_spool.spool.names import parse_batch_name
 from cirron_spool.text import printable, reason
 
-# A longer line is no receipt.
+# A longer line is not a receipt.
 _LONGEST_LINE = 1024 * 1024
 
 
@@ -61,10 +61,10 @@ def check_receipts(
             check.receipts += 1
             check.last = hash_of(line)
             if seen.get(receipt.batch_id) == receipt.sha256:
-                continue  # sent again after a crash before its delete
+                continue  # sent twice: a crash came before the delete
             if receipt.batch_id in seen:
                 check.problems.append(
-                    f"Line {number} has other bytes for {_shown(receipt)} than a line before it."
+                    f"Line {number} has a different hash for {_shown(receipt)} than an earlier line."
                 )
             seen[receipt.batch_id] = receipt.sha256
             if there is not None:
@@ -82,7 +82,7 @@ def _receipts(path: str | os.PathLike[str], check: ReceiptsCheck) -> Iterator[tu
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError("it is no regular file")
+            raise OSError("it is not a regular file")
         number = 0
         while line := file.readline(_LONGEST_LINE):
             number += 1
@@ -93,7 +93,7 @@ def _receipts(path: str | os.PathLike[str], check: ReceiptsCheck) -> Iterator[tu
             elif is_torn(line):
                 check.torn += 1
             else:
-                check.problems.append(f"Line {number} is no receipt.")
+                check.problems.append(f"Line {number} is not a receipt.")
 
 
 def _compare(check: ReceiptsCheck, store: _Store, receipt: Receipt, number: int) -> None:
@@ -106,7 +106,7 @@ def _compare(check: ReceiptsCheck, store: _Store, receipt: Receipt, number: int)
     if receipt.sha256 in hashes:
         check.found += 1
     elif hashes:
-        check.problems.append(f"Line {number}: {_shown(receipt)} has other bytes in the store.")
+        check.problems.append(f"Line {number}: {_shown(receipt)} has different bytes in the store.")
     else:
         check.problems.append(f"Line {number}: {_shown(receipt)} is not in the store.")
 

@@ -18,7 +18,7 @@ from cirron_spool.errors import ConfigError, resource_error
 from cirron_spool.receipts.chain import Receipt, hash_of, is_torn, last_receipt
 from cirron_spool.text import printable, reason
 
-# Bytes at the end of the file that are searched for the last receipt.
+# The last receipt is searched in so many bytes at the end of the file.
 _TAIL_BYTES = 1024 * 1024
 # Longest wait for the lock. An append holds it for some milliseconds.
 _LONGEST_WAIT_S = 10.0
@@ -56,7 +56,7 @@ class ReceiptsFile:
     def open(self) -> None:
         """Open the file and find its last receipt. Raises ConfigError for a file that cannot be continued."""
         if self.shown == "-":
-            raise ConfigError("Receipts need a file, and - is none. Name a file.")
+            raise ConfigError("Receipts need a file, not - (standard output). Name a file.")
         try:
             with self._locked():
                 pass
@@ -75,7 +75,7 @@ class ReceiptsFile:
             self._fd = None
 
     def append(self, receipt: Receipt) -> None:
-        """Append ``receipt`` behind the last one, durably; its ``previous`` is set here. Raises ReceiptError.
+        """Append ``receipt`` durably, with its ``previous`` set. Raises ReceiptError.
 
         After an error the file ends as before, where the file system allows it.
         """
@@ -89,7 +89,7 @@ class ReceiptsFile:
                     with suppress(OSError):
                         os.ftruncate(fd, self._end)
                     raise
-                # After the write: a chain that is ahead of its file would be broken.
+                # Only after the write: a hash without its line would break the chain.
                 self._end += len(data)
                 self._previous = hash_of(line)
                 self._is_torn = False
@@ -115,7 +115,7 @@ class ReceiptsFile:
             if _is_in_place(self._fd, self._path):
                 return self._fd
             self.close()  # which unlocks it
-        raise OSError("it is replaced again and again")
+        raise OSError("it is replaced repeatedly")
 
     def _find_end(self, fd: int) -> None:
         """Find the last receipt, unless the file has not changed. Raises OSError for another kind of file."""
@@ -123,7 +123,7 @@ class ReceiptsFile:
         if size == self._end:
             return
         begin = max(0, size - _TAIL_BYTES)
-        # The first line may be a part of a line.
+        # The read may start inside a line.
         lines = os.pread(fd, size - begin, begin).split(b"\n")
         last = last_receipt(lines)
         if last is not None:
@@ -157,7 +157,7 @@ def _open(path: str) -> int:
 
 def _check_regular(fd: int) -> None:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
-        raise OSError("it is no regular file")
+        raise OSError("it is not a regular file")
 
 
 def _is_in_place(fd: int, path: str) -> bool:

@@ -10,7 +10,7 @@ from cirron_spool.receiver.connections import Request
 from cirron_spool.receiver.journal import Journal
 from cirron_spool.receiver.tokens import Tokens
 
-# Bytes of a request's body that holds no more than tokens and codes.
+# Largest body of a request with tokens or codes, in bytes.
 SMALL_BODY = 64 << 10
 
 USER = {"email": "receiver@localhost", "name": "cirron-spool receiver"}
@@ -18,14 +18,14 @@ _ORGANIZATION = {"name": "cirron-spool receiver"}
 
 
 class Account:
-    """Answers for ``tokens``."""
+    """The handlers for the status and the renewal of ``tokens``."""
 
     def __init__(self, tokens: Tokens, journal: Journal) -> None:
         self._tokens = tokens
         self._journal = journal
 
     async def status(self, request: Request) -> Answer:
-        """Tell whether the bearer is accepted, when it expires, and the user."""
+        """The expiry and the user of an accepted bearer token."""
         bearer = self._tokens.bearer(request.head.fields.get("authorization", ""))
         if bearer is None:
             refused = unauthorized()
@@ -46,7 +46,7 @@ class Account:
         )
 
     async def refresh(self, request: Request) -> Answer:
-        """New tokens for a refresh token, which is used up."""
+        """New tokens for a refresh token, which works only once."""
         body = await request.read_all(SMALL_BODY)
         try:
             asked = json.loads(body)

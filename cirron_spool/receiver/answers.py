@@ -1,4 +1,4 @@
-"""Answers to requests, and the error that becomes one."""
+"""Answers to requests, and the error for a refused request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A status, its content and further header fields.
+    """A status, its content and other header fields.
 
     An object as ``content`` becomes JSON, text becomes an HTML page unless ``fields`` has a ``Content-Type``.
     ``refused`` is the reason of a refusal for the journal, and empty if nothing was refused.
@@ -21,7 +21,7 @@ class Answer:
 
 
 class RefusedError(Exception):
-    """The request is answered with ``status``, ``message`` and ``fields``, and nothing of it is kept."""
+    """The request is refused with ``status``, ``message`` and ``fields``. Nothing is stored."""
 
     def __init__(self, status: int, message: str, fields: Mapping[str, str] | None = None) -> None:
         super().__init__(message)

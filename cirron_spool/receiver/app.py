@@ -1,4 +1,4 @@
-"""A receiver's life: ``running`` inside a program's own event loop, ``serve`` as a command until a signal."""
+"""Run a receiver: ``running`` in the event loop of a program, ``serve`` as a command until a signal."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["Receiver", "ReceiverOptions", "running", "serve"]
 # Threads help only while the disk is slow. Decompression and checks keep two cores busy.
 _THREADS = 8
 
-# Connections that the system holds for us while we are busy; more are refused by it.
+# Connections that the system queues. It refuses any more.
 _BACKLOG = 512
 
 # Seconds for cancelled requests to clean up.
@@ -47,9 +47,9 @@ _log.propagate = False
 
 
 class Receiver:
-    """A receiver that takes requests.
+    """A running receiver.
 
-    ``url`` is its origin, with the port it got; ``store`` holds the batches; ``journal`` counts them and the
+    ``url`` is its origin, with the actual port; ``store`` holds the batches; ``journal`` counts them and the
     refusals.
     """
 
@@ -144,12 +144,12 @@ async def serve_until(stop: asyncio.Event, options: ReceiverOptions) -> None:
 
 
 def _started_threads(wanted: int) -> ThreadPoolExecutor:
-    """Up to ``wanted`` threads that run already, so that no request has to start one. Raises ResourceError."""
+    """A pool of up to ``wanted`` started threads, so that no request starts one. Raises ResourceError."""
     threads = ThreadPoolExecutor(wanted, thread_name_prefix="cirron-spool-receive")
     all_started = threading.Event()
     started = 0
     try:
-        # A call that finds no idle thread starts one.
+        # The pool starts a thread for each call without an idle thread.
         for started in range(wanted):  # noqa: B007  # read below
             threads.submit(all_started.wait)
     except (RuntimeError, MemoryError):
@@ -164,7 +164,7 @@ def _started_threads(wanted: int) -> ThreadPoolExecutor:
 
 
 def _listen(options: ReceiverOptions) -> list[socket.socket]:
-    """Sockets that listen on the addresses of the host, one at least. Raises ConfigError, ResourceError."""
+    """Sockets that listen on the addresses of the host, at least one. Raises ConfigError, ResourceError."""
     listening: list[socket.socket] = []
     absent: OSError | None = None
     try:
@@ -175,7 +175,7 @@ def _listen(options: ReceiverOptions) -> list[socket.socket]:
             try:
                 listening.append(socket.create_server(address, family=family, backlog=_BACKLOG))
             except OSError as error:
-                # A machine can have a name for ::1 without having IPv6.
+                # A machine without IPv6 can still resolve a name to ::1.
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     raise
                 absent = error
@@ -185,7 +185,7 @@ def _listen(options: ReceiverOptions) -> list[socket.socket]:
         _close(listening)
         if isinstance(error, OSError) and (lacking := resource_error(error)):
             raise lacking from None
-        # Python's own text for a failed bind repeats the address.
+        # Python's text for a failed bind repeats the address.
         number = (isinstance(error, OSError) and error.errno) or 0
         reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or str(error)
         where = printable(f"{options.host}:{options.port}")
@@ -207,9 +207,8 @@ def _is_loopback(listening: socket.socket) -> bool:
 
 @contextlib.contextmanager
 def _signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM set ``stop`` while the block runs. A second one changes nothing: the grace is short."""
-    # signal.signal and not the loop's own handlers, which Windows does not have. An ignored signal stays ignored, as
-    # for a shell's background job.
+    """SIGINT and SIGTERM set ``stop`` while the block runs. A second signal has no effect."""
+    # Windows has no loop.add_signal_handler(). An ignored signal stays ignored, as for a shell's background job.
     previous = {
         number: signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
         for number in (signal.SIGINT, signal.SIGTERM)
@@ -225,7 +224,7 @@ def _signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Iterator[N
 def _say(line: str, stream: TextIO | None) -> None:
     if stream is None:  # closed before the start; print would choose another one
         return
-    # The reader of the lines may be gone; the batches still come.
+    # The receiver continues without a reader of its lines.
     try:
         print(printable(line), file=stream, flush=True)
     except (OSError, ValueError):
@@ -235,7 +234,7 @@ def _say(line: str, stream: TextIO | None) -> None:
 def _silence(stream: TextIO) -> None:
     """Send the rest of a stream to the null device.
 
-    The interpreter flushes its streams at its end, and makes an exit code of 120 of one that it cannot.
+    Python flushes its streams at the end, and exits with 120 if a flush fails.
     """
     with suppress(OSError, ValueError, AttributeError):
         devnull = os.open(os.devnull, os.O_WRONLY)

@@ -1,4 +1,4 @@
-"""Bytes off the wire become the batch's JSON: decompressed in bounded pieces, counted, checked. No disk, no network."""
+"""Turn a request's body into the batch's JSON: decompress it in bounded pieces, count and check it. Pure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from cirron_spool.receiver.answers import RefusedError
 from cirron_spool.receiver.jsontext import JsonCheck, NotABatchError
 
-# How much is decompressed, checked and written in one go. The check holds the GIL, about 1 ms for this much.
+# Bytes that are decompressed, checked and written together. The check holds the GIL for about 1 ms.
 PIECE_BYTES = 128 << 10
 
 # Input of one decompressor call. zlib copies unused input, so small slices bound the copy.
 _SLICE_BYTES = 32 << 10
 
-# zlib alone reads the gzip format right: faster libraries fail on optional header fields. The JSON check takes longer.
+# Faster libraries than zlib fail on optional gzip header fields. The JSON check takes longer than zlib.
 _GZIP_FORMAT = 16 + zlib.MAX_WBITS
 
 
@@ -31,9 +31,9 @@ def is_gzip(content_encoding: str) -> bool:
 class BodyReader:
     """One request's body: ``feed`` and ``finish`` yield the JSON in checked pieces of about ``PIECE_BYTES``.
 
-    Both raise RefusedError: 413 as soon as the JSON is longer than ``limit`` bytes, 400 when it is no JSON or no
-    gzip. As for gzip itself, several members in a row are one body, and zeros behind a member are padding. Anything
-    else there is refused. The pieces are a valid batch only when ``finish`` has ended.
+    Both raise RefusedError: 413 as soon as the JSON is longer than ``limit`` bytes, 400 for invalid JSON or gzip. A
+    gzip body may have several members. Zeros after a member are padding, and other bytes there are refused. The
+    pieces are a valid batch only after the end of ``finish``.
     """
 
     def __init__(self, *, gzipped: bool, limit: int) -> None:
@@ -48,7 +48,7 @@ class BodyReader:
 
     @property
     def created_ns(self) -> str | None:
-        """The document's own ``created_ns`` as it is written there; None when it has none. Known after ``finish``."""
+        """The ``created_ns`` of the document as text, or None. Known after ``finish``."""
         return self._check.created_ns
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -61,23 +61,23 @@ class BodyReader:
                 yield from self._collect(data[start : start + PIECE_BYTES])
 
     def finish(self) -> Iterator[bytes]:
-        """The last piece, after which the body is known to be complete and valid."""
+        """The last piece. After it, the body is complete and valid."""
         if self._gzipped and (self._member is not None or not self._begun):
             behind = ", or has something else behind its end" if self._begun else ""
             raise RefusedError(400, f"The gzip body ends too early{behind}.")
-        # Checked to its end before the last piece goes out: of a short body that is wrong, nothing is ever written.
+        # Check the end before the last piece is returned, so nothing of a short invalid body is written.
         yield from self._release(last=True)
 
     def _inflate(self, data: bytes) -> Iterator[bytes]:
         more = False
         while data or more:
             if self._member is None:
-                # The zeros are padding behind a member, and no member begins with one.
+                # Zeros after a member are padding. No member begins with a zero.
                 data = data.lstrip(b"\0") if self._begun else data
                 if not data:
                     return
                 self._member = zlib.decompressobj(_GZIP_FORMAT)
-            # Never more than one byte over the limit, which is enough to know.
+            # One byte over the limit is enough to detect a longer body.
             room = min(PIECE_BYTES, self._limit - self._length + 1)
             try:
                 inflated = self._member.decompress(data, room)
@@ -99,7 +99,7 @@ class BodyReader:
             raise RefusedError(413, f"The batch is larger than {self._limit} bytes.")
         self._held.append(piece)
         self._held_bytes += len(piece)
-        # Whatever the size of the members or chunks it came in: the check is slow on crumbs.
+        # Pieces have a fixed size, since the check is slow on small ones.
         if self._held_bytes >= PIECE_BYTES:
             yield from self._release()
 

@@ -34,15 +34,15 @@ _READ_BYTES = 64 << 10
 # Seconds for a client that still sends to read a refusal. A reset would discard the answer.
 _LINGER_S = 2.0
 
-# Connections over the limit that get a 503 at a time. Further ones wait in the system's queue.
+# Connections over the limit that get a 503 at the same time. Further ones wait in the system's queue.
 _REJECTED_AT_ONCE = 32
 
 _TOO_MANY = RefusedError(503, "Too many connections.", {"Retry-After": "1"})
 
-# Descriptors of everything but connections and their uploads: the store, its threads, the event loop, the streams.
+# Descriptors for all but connections and uploads: the store, its threads, the event loop, the streams.
 _OTHER_DESCRIPTORS = 32
 
-# Seconds without accepting after the system could not open a connection.
+# Pause after the system could not open a connection.
 _RECOVERY_S = 1.0
 
 
@@ -70,7 +70,7 @@ class Request:
     async def read(self) -> bytes:
         """The next bytes of the body, empty at its end.
 
-        Raises RefusedError: 408 when it stands still, 400 when it breaks off or its framing is broken.
+        Raises RefusedError: 408 for a stalled body, 400 for a cut body or invalid framing.
         """
         if self._waits_for_continue:
             self._waits_for_continue = False
@@ -85,15 +85,15 @@ class Request:
                 async with asyncio.timeout(seconds):
                     more = await self._connection.read()
             except TimeoutError:
-                raise RefusedError(408, f"The body stood still for {seconds:g} seconds.") from None
+                raise RefusedError(408, f"The body stalled for {seconds:g} seconds.") from None
             except OSError:
                 more = b""
             if not more:
-                raise RefusedError(400, "The body breaks off.")
+                raise RefusedError(400, "The body is cut off.")
         return b""
 
     async def read_all(self, limit: int) -> bytes:
-        """The whole body. Raises RefusedError: 413 when it has more than ``limit`` bytes, and as ``read``."""
+        """The whole body. Raises RefusedError: 413 for more than ``limit`` bytes, and the errors of ``read``."""
         body = bytearray()
         while chunk := await self.read():
             body += chunk
@@ -106,7 +106,7 @@ class Connections:
     """All connections of a receiver. ``accept`` takes them from a listening socket.
 
     ``handler`` answers a request. ``answered`` is called with each answer and its peer. ``trouble`` is called with a
-    line about a fault beside the requests.
+    line about a fault outside requests.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Connections:
     async def accept(self, listening: socket.socket) -> None:
         """Serve the connections of ``listening``, a non-blocking socket, until cancelled.
 
-        asyncio's own servers accept without end, though no descriptor is left to serve a connection with.
+        An asyncio server would accept more connections than it has descriptors for.
         """
         loop = asyncio.get_running_loop()
         waits = False
@@ -180,7 +180,7 @@ class Connections:
 
     @contextlib.contextmanager
     def request(self) -> Iterator[None]:
-        """A request is being answered while the block runs."""
+        """Count a request as active while the block runs."""
         self._busy += 1
         self._idle.clear()
         try:
@@ -191,9 +191,9 @@ class Connections:
                 self._idle.set()
 
     async def drain(self, grace_s: float, cut_s: float) -> None:
-        """End all connections: those without a request at once, the others after it, and all after ``grace_s``.
+        """End idle connections at once, active ones after their request, and all after ``grace_s``.
 
-        A request that is cut has ``cut_s`` more to put its things away.
+        A cancelled request has another ``cut_s`` to clean up.
         """
         self.draining = True
         for connection in self._open:
@@ -225,7 +225,7 @@ class _Connection:
         self._loop = asyncio.get_running_loop()
 
     async def serve(self) -> None:
-        """Answer requests until one of the two sides has enough."""
+        """Answer requests until one side ends the connection."""
         limit = self.options.header_timeout_s
         while True:
             try:
@@ -240,7 +240,7 @@ class _Connection:
             with self._connections.request():
                 self.busy = True
                 answer = await self._handled(request)
-                # Closing is cheaper than reading the rest of an unwanted body.
+                # It is cheaper to close the connection than to read the rest of a refused body.
                 close = not head.keep_alive or not request.is_read or self._connections.draining
                 await self._answer(answer, close=close, with_body=head.method != "HEAD")
                 self.busy = False
@@ -251,12 +251,12 @@ class _Connection:
             limit = self.options.keepalive_s
 
     async def reject(self) -> None:
-        """Say that there are too many connections."""
+        """Answer that there are too many connections."""
         await self._answer(_TOO_MANY.answer, close=True)
         await self._linger()
 
     async def read(self) -> bytes:
-        """Append the client's next bytes to ``received``; empty when it sends no more."""
+        """Append the client's next bytes to ``received``. Empty bytes are the end."""
         data = await self._reader.read(_READ_BYTES)
         self.received += data
         return data
@@ -279,16 +279,16 @@ class _Connection:
         self._writer.close()
 
     async def close(self) -> None:
-        """End the connection, at the latest when the client has had its time to read the last answer."""
+        """End the connection, at the latest after the client's time to read the last answer."""
         self._writer.close()
         with contextlib.suppress(OSError):  # TimeoutError is one
             async with asyncio.timeout(self.options.body_timeout_s):
                 await self._writer.wait_closed()
 
     async def _head(self, limit: float) -> Head | None:
-        """The next request's head; None when none comes within ``limit`` seconds, or the client has left.
+        """The next request's head; None if none comes within ``limit`` seconds, or if the client has left.
 
-        Raises RefusedError for bytes that are no head, and for a head that is too slow.
+        Raises RefusedError for an invalid or a slow head.
         """
         deadline = self._loop.time() + limit
         started = False
@@ -313,14 +313,14 @@ class _Connection:
             if not more:
                 if not self.received or self._connections.draining:
                     return None
-                raise RefusedError(400, "The request breaks off.")
+                raise RefusedError(400, "The request is cut off.")
 
     async def _handled(self, request: Request) -> Answer:
         try:
             return await self._connections.handler(request)
         except RefusedError as refused:
             return refused.answer
-        except Exception as error:  # noqa: BLE001  # one request's mishap is not the others'
+        except Exception as error:  # noqa: BLE001  # other requests continue
             return RefusedError(500, f"The receiver failed at this request: {type(error).__name__}.").answer
 
     async def _answer(self, answer: Answer, *, close: bool, with_body: bool = True) -> None:
@@ -347,8 +347,8 @@ def _endpoint(writer: asyncio.StreamWriter, side: str) -> str:
 
 
 def _connection_limit(wanted: int) -> int:
-    """``wanted``, or as many as the process has descriptors for: a long upload's file takes one beside the socket's."""
-    if sys.platform == "win32":  # sockets are no descriptors there
+    """``wanted``, or fewer if the limit of descriptors is low. An upload takes two: its socket and its file."""
+    if sys.platform == "win32":  # sockets are not descriptors there
         return wanted
     import resource  # not on Windows
 

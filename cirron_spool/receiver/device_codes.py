@@ -1,4 +1,4 @@
-"""The codes of the device flow (RFC 8628) from their start to the tokens. No network."""
+"""The codes of the device flow (RFC 8628), from the start to the tokens. No network."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import NamedTuple
 
 from cirron_spool.receiver.tokens import Issued
 
-# No vowels, so no words, and nothing that looks like a digit (RFC 8628, section 6.1).
+# No vowels, which could form words, and no letters that look like digits (RFC 8628, section 6.1).
 ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"
 _USER_CODE_LETTERS = 8
 
-# Seconds that each too fast poll adds to the interval (section 3.5).
+# Seconds that a poll before its time adds to the interval (section 3.5).
 _SLOWER_S = 5
 _SLOWEST_S = 60
-# Networks deliver two polls at less than their distance.
+# Tolerance for polls: a network can shorten the time between two of them.
 _JITTER_S = 0.5
 
-# Seconds in which a code gives the same tokens again: the first answer can be lost on its way.
+# Time in which a code gives the same tokens again, since the first answer can be lost.
 _REDEEM_AGAIN_S = 60.0
 
-# Codes at a time, and codes from one address that nobody has decided on. They bound memory, and guessing too.
+# Most codes in total, and most undecided codes of one address. The limits bound memory and guessing.
 _MOST_CODES = 1024
 _MOST_PENDING = 32
 
 
 class Decision(Enum):
-    """What the user said about a code."""
+    """The user's decision about a code."""
 
     NONE = auto()
     APPROVED = auto()
@@ -38,14 +38,14 @@ class Decision(Enum):
 
 
 class PollError(NamedTuple):
-    """An error code of RFC 8628, section 3.5, and the seconds to wait where it is ``slow_down``."""
+    """An error code of RFC 8628, section 3.5. ``slow_down`` has the seconds to wait."""
 
     code: str
     wait_s: int = 0
 
 
 class Granted(NamedTuple):
-    """The tokens of an approved sign-in. ``again``: its client has got them before."""
+    """The tokens of an approved sign-in. ``again``: the client has asked for them before."""
 
     issued: Issued
     again: bool
@@ -58,7 +58,7 @@ EXPIRED = PollError("expired_token")
 
 @dataclass(slots=True)
 class SignIn:
-    """One sign-in. ``user_code`` has its hyphen. ``expires`` is a time of the clock, ``interval_s`` is in seconds."""
+    """One sign-in. ``user_code`` includes the hyphen. ``expires`` is a clock time, ``interval_s`` is in seconds."""
 
     device_code: str
     user_code: str
@@ -114,9 +114,9 @@ class DeviceCodes:
         return sign_in
 
     def decide(self, user_code: str, decision: Decision) -> bool:
-        """Approve or deny a code; False when it is unknown, expired or used.
+        """Approve or deny a code. Returns False for an unknown, expired or used code.
 
-        The last decision before the client's poll counts. The same decision again is fine: a page can be sent twice.
+        The last decision before the client's poll counts. The same decision may come twice, as from a form.
         """
         sign_in = self._by_user_code.get(normal_user_code(user_code))
         if sign_in is None or sign_in.expires <= self._clock():
@@ -127,7 +127,7 @@ class DeviceCodes:
         return True
 
     def poll(self, device_code: str) -> Granted | PollError:
-        """The answer to a client's poll: tokens, which it gets again for a short time, or why there are none."""
+        """The answer to a client's poll: the tokens, or an error. For a short time the tokens can be repeated."""
         now = self._clock()
         sign_in = self._by_device_code.get(device_code)
         if sign_in is None or sign_in.expires <= now:
@@ -158,9 +158,9 @@ class DeviceCodes:
 
 
 def normal_user_code(text: str) -> str:
-    """A user code as it is shown, however it was typed: in lower case, without its hyphen, with blanks.
+    """A typed user code in its normal form. It may be in lower case, without the hyphen, or with blanks.
 
-    Of a text that is no code, only letters and digits are left.
+    Of any other text, only letters and digits are left.
     """
     letters = "".join(letter for letter in text.upper() if letter.isascii() and letter.isalnum())
     letters = letters[: 2 * _USER_CODE_LETTERS]

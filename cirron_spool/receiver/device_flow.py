@@ -14,12 +14,12 @@ from cirron_spool.receiver.tokens import Tokens
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
-# Seconds until there is room for another sign-in, as a guess.
+# Retry-After for a sign-in beyond the limit.
 _TOO_MANY_WAIT_S = "60"
 
 
 class DeviceFlow:
-    """Starts sign-ins in ``codes``, and hands out their tokens."""
+    """Starts sign-ins in ``codes``, and returns their tokens."""
 
     def __init__(self, codes: DeviceCodes, tokens: Tokens, journal: Journal, lifetime_s: int) -> None:
         self._codes = codes
@@ -56,7 +56,7 @@ class DeviceFlow:
             raise RefusedError(400, "The query must be device_code=…, once.")
         result = self._codes.poll(given[0])
         if isinstance(result, PollError):
-            # Waiting is no refusal, and the denial is in the journal.
+            # A pending code is not a refusal. The journal already has a denial.
             if result.wait_s:
                 return Answer(429, {"error": result.code}, {"Retry-After": str(result.wait_s)})
             return Answer(400, {"error": result.code})
@@ -76,9 +76,9 @@ class DeviceFlow:
 
 
 def origin(request: Request) -> str:
-    """The origin under which the client reaches the receiver, also through a proxy that ends TLS.
+    """The origin of the receiver for the client, also behind a proxy that ends TLS.
 
-    Raises RefusedError (400) for a Host that is no host.
+    Raises RefusedError (400) for an invalid Host.
     """
     host = request.head.fields.get("host", "") or request.local
     if not _HOST.fullmatch(host):
@@ -87,5 +87,5 @@ def origin(request: Request) -> str:
 
 
 def is_https(request: Request) -> bool:
-    """Whether a proxy says that the client came by https."""
+    """Whether a proxy reports that the client uses https."""
     return request.head.fields.get("x-forwarded-proto", "").strip().lower() == "https"

@@ -17,7 +17,7 @@ from cirron_spool.receiver.pages import HEADERS, FormError, form_page, outcome_p
 from cirron_spool.receiver.tokens import Tokens
 
 _FORM_TYPE = "application/x-www-form-urlencoded"
-# More than the form has.
+# Most fields of a form. The page sends fewer.
 _MOST_FIELDS = 16
 
 _DECISIONS = {"approve": Decision.APPROVED, "deny": Decision.DENIED}
@@ -33,7 +33,7 @@ class _Form(NamedTuple):
 
 
 class DevicePage:
-    """Shows the form, and executes the decision of the user. Wrong codes and tokens are limited."""
+    """Shows the form, and applies the user's decision. The number of wrong codes and tokens is limited."""
 
     def __init__(self, codes: DeviceCodes, tokens: Tokens, journal: Journal) -> None:
         self._codes = codes
@@ -44,7 +44,7 @@ class DevicePage:
         self._wrong_tokens = GuessLimit()
 
     async def show(self, request: Request) -> Answer:
-        """The form. It does not say whether the code in the query exists, so it is no way to guess one."""
+        """The form. It does not show whether the code in the query exists, which would help to guess codes."""
         given = _fields(request.head.query)
         return self._form_page(request, normal_user_code(given.get("user_code", "")))
 
@@ -53,7 +53,7 @@ class DevicePage:
         form = await _read_form(request)
         user_code = normal_user_code(form.user_code)
         if not self._guard.is_own_form(request, form.form_token):
-            error = FormError("The form was not sent from this page, or was too old. Send it once more.")
+            error = FormError("The form was not sent from this page, or was too old. Send it again.")
             return self._form_page(request, user_code, error, 403)
         if form.decision is Decision.NONE:
             return self._form_page(request, user_code, FormError("Choose Approve or Deny."), 400)
@@ -81,9 +81,7 @@ class DevicePage:
                 200, outcome_page("Denied", "The command is not signed in. You can close this page.")
             )
         self._journal.note(f"Sign-in approved from {request.peer}")
-        return _page(
-            200, outcome_page("Approved", "The command signs in by itself. You can close this page.")
-        )
+        return _page(200, outcome_page("Approved", "The command now signs in. You can close this page."))
 
     def _form_page(
         self, request: Request, user_code: str, error: FormError | None = None, status: int = 200
@@ -115,7 +113,7 @@ async def _read_form(request: Request) -> _Form:
 
 
 def _fields(text: str) -> dict[str, str]:
-    """The fields of a form or query. Raises RefusedError (400) if one is given twice, or there are too many."""
+    """The fields of a form or query. Raises RefusedError (400) for a duplicate field or too many fields."""
     try:
         parsed = parse_qs(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Proof that a form was sent from this receiver's own page, and not by another web site (CSRF)."""
+"""Check that a form comes from this receiver's own page, not from another web site (CSRF)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _VALUE = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 class FormGuard:
-    """Binds the token of a form to a cookie that other sites can neither read nor send. It keeps nothing."""
+    """Binds the token of a form to a cookie that other sites can neither read nor send. Stateless."""
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
@@ -24,11 +24,11 @@ class FormGuard:
         return _cookie(request) or secrets.token_urlsafe(32)
 
     def form_token(self, cookie: str) -> str:
-        """The token for a form that is shown to the browser with this cookie."""
+        """The form token for the browser with this cookie."""
         return hmac.new(self._key, cookie.encode(), hashlib.sha256).hexdigest()
 
     def is_own_form(self, request: Request, form_token: str) -> bool:
-        """Whether the request came from the page, by its token, its cookie and the browser's headers."""
+        """Whether token, cookie and browser headers prove that the request comes from the page."""
         cookie = _cookie(request)
         fits = hmac.compare_digest(
             form_token.encode("utf-8", "surrogatepass"), self.form_token(cookie or "").encode()
@@ -52,7 +52,7 @@ def _cookie(request: Request) -> str | None:
 def _same_origin(request: Request) -> bool:
     """Whether the browser reports a request from the same origin; True without a report.
 
-    Sec-Fetch-Site goes first: behind a proxy, Host can differ from the Origin that the browser knows.
+    Sec-Fetch-Site comes first. Behind a proxy, Host can differ from the browser's Origin.
     """
     fields = request.head.fields
     site = fields.get("sec-fetch-site")

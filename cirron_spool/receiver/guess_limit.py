@@ -11,7 +11,7 @@ from collections.abc import Callable
 MOST_GUESSES = 5
 WINDOW_S = 60.0
 
-# Addresses that are remembered. The one whose last guess is the oldest is forgotten first.
+# Most remembered addresses. The one with the oldest last guess is forgotten first.
 _MOST_ADDRESSES = 1024
 
 

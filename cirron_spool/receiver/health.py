@@ -11,7 +11,7 @@ from cirron_spool.text import printable, reason
 
 
 class Health:
-    """Tells everybody whether batches can be stored, with counts."""
+    """Reports the counts, and whether batches can be stored. It needs no token."""
 
     def __init__(self, store: Store, intake: Intake, journal: Journal) -> None:
         self._store = store

@@ -1,7 +1,7 @@
 """HTTP/1.1 as bytes, for a server: the head of a request, the framing of its body, an answer. No sockets, no clock.
 
-Whatever two readers could understand differently is refused: bare line feeds, folded lines, two values for one field,
-a length beside a transfer coding. The limits are exact, so a request has one verdict in whatever segments it comes.
+Any request that two parsers could read differently is refused: bare line feeds, folded lines, two values for one field,
+a length with a transfer coding. The limits are exact, so the segments of a request do not change its verdict.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from http import HTTPStatus
 
 from cirron_spool.receiver.answers import Answer, RefusedError
 
-# Bytes of a request's first line, of the whole head with its last empty line, and of one line between chunks.
+# Most bytes of a request line, of a head with its empty line, and of a line between chunks.
 MAX_REQUEST_LINE = 8 << 10
 MAX_HEAD = 16 << 10
 MAX_CHUNK_LINE = 1 << 10
-# Bytes of all chunk extensions and trailer fields of one body.
+# Most bytes of all chunk extensions and trailer fields of one body.
 MAX_BESIDE_CHUNKS = 8 << 10
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE = re.compile(rb"(%b) ([!-~]+) HTTP/([0-9]\.[0-9])" % _TOKEN)
 _FIELD = re.compile(rb"(%b):([\t -~\x80-\xff]*)" % _TOKEN)
-# Control characters, a carriage return or line feed alone, a line that goes on with the next one.
+# Control characters, a lone carriage return or line feed, or a folded line.
 _NOT_A_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?!\n|\Z)|\r\n[ \t]")
 _LENGTH = re.compile(r"[0-9]{1,4000}")  # Python reads no longer ones
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})([ \t]*;[\t -~\x80-\xff]*)?")
@@ -33,7 +33,7 @@ _CHUNK_LINE_START = re.compile(rb"(?:[0-9A-Fa-f]{1,16}(?:[ \t]*|[ \t]*;[\t -~\x8
 _TRAILER_LINE_START = re.compile(rb"(?:%b(?::[\t -~\x80-\xff]*\r?)?|\r)?" % _TOKEN)
 _ABSOLUTE = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
 
-# Fields that decide how a request is handled: twice, or with a list, they would be ambiguous.
+# Fields that must have one value. A second value or a list would make the request ambiguous.
 _SINGLE = (
     "authorization",
     "content-encoding",
@@ -64,9 +64,9 @@ class Head:
 
 
 def head_length(received: bytearray) -> int | None:
-    """The length of the head that ``received`` begins with; None while it is not complete.
+    """The length of the head at the start of ``received``; None for an incomplete head.
 
-    Raises RefusedError as soon as it cannot become a head. ``received`` has no empty lines at its start.
+    Raises RefusedError as soon as the bytes cannot be a head. ``received`` has no empty lines at its start.
     """
     end = received.find(b"\r\n\r\n", 0, MAX_HEAD)
     head = bytes(received[: MAX_HEAD if end < 0 else end + 4])
@@ -117,7 +117,7 @@ def parse_head(head: bytes) -> Head:
 
 
 def _is_list(name: str, value: str) -> bool:
-    """Whether a field that must have one value has several, with commas between them."""
+    """Whether the field has several values with commas between them."""
     if name == "authorization":  # a token may hold a comma, but no blank
         return "," in value and len(value.split()) > 2
     return "," in value and name != "content-type"
@@ -130,19 +130,19 @@ def _request_line(line: bytes) -> tuple[str, str, str]:
         raise RefusedError(400, "The request line is not METHOD TARGET HTTP/1.1.")
     method, target, version = (part.decode() for part in found.groups())
     if version not in ("1.0", "1.1"):
-        raise RefusedError(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+        raise RefusedError(505, "Only HTTP/1.1 and HTTP/1.0 are supported.")
     return method, target, version
 
 
 def _length(fields: Mapping[str, str], version: str) -> int | None:
-    """How long the body is; None for chunks. Raises RefusedError."""
+    """The length of the body; None for chunks. Raises RefusedError."""
     length = fields.get("content-length")
     if "transfer-encoding" in fields:
         codings = [coding.strip(" \t").lower() for coding in fields["transfer-encoding"].split(",")]
         if length is not None or version == "1.0" or "" in codings or "chunked" in codings[:-1]:
             raise RefusedError(400, "Transfer-Encoding must be chunked, alone, and without Content-Length.")
         if codings != ["chunked"]:
-            raise RefusedError(501, "Only the transfer coding chunked is understood.")
+            raise RefusedError(501, "Only the transfer coding chunked is supported.")
         return None
     if length is None:
         return 0
@@ -152,7 +152,7 @@ def _length(fields: Mapping[str, str], version: str) -> int | None:
 
 
 class Framing:
-    """Removes the framing from a body. ``done`` once the body is complete."""
+    """Removes the framing from a body. ``done`` is set when the body is complete."""
 
     def __init__(self, length: int | None) -> None:
         self.done = length == 0
@@ -163,9 +163,9 @@ class Framing:
         self._beside = 0
 
     def take(self, received: bytearray) -> bytes:
-        """Remove the bytes of the body from the beginning of ``received``; the bytes of the body among it.
+        """Remove framing and body from the start of ``received``. Returns the bytes of the body.
 
-        Raises RefusedError (400) as soon as the framing is broken.
+        Raises RefusedError (400) as soon as the framing is invalid.
         """
         if not self._chunked:
             body = self._bytes(received)
@@ -191,7 +191,7 @@ class Framing:
         return part
 
     def _line(self, received: bytearray) -> bytes | None:
-        """The next line between chunks, None while it is not complete."""
+        """The next line between chunks; None for an incomplete line."""
         end = received.find(b"\n", 0, MAX_CHUNK_LINE)
         line = bytes(received[: MAX_CHUNK_LINE if end < 0 else end])
         if end < 0:
@@ -240,7 +240,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def encode(answer: Answer, *, close: bool, with_body: bool = True) -> bytes:
-    """The bytes of an answer. ``close``: no request is read after it; ``with_body``: False for an answer to HEAD."""
+    """The bytes of an answer. ``close``: the connection ends. ``with_body``: False for an answer to HEAD."""
     is_page = isinstance(answer.content, str)
     body = answer.content.encode() if isinstance(answer.content, str) else json.dumps(answer.content).encode()
     fields = {

@@ -1,4 +1,4 @@
-"""Files on their way into the store: written under a hidden name, synced, renamed."""
+"""The write of a file into the store: under a hidden name, then a sync and a rename."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-# Hidden, and matched neither by a batch's name nor by the SDK's globs for *.json and *.json.tmp.
+# A hidden name that is not a batch's, and that the SDK's globs *.json and *.json.tmp do not match.
 INCOMING_NAME = re.compile(r"\.incoming-[0-9a-f]{16}\.part")
 
-# O_NOFOLLOW and O_CLOEXEC are not everywhere; where they are missing there is nothing to ask for.
+# Some systems have no O_NOFOLLOW and O_CLOEXEC.
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 _Stored = TypeVar("_Stored")
 
 
 class IncomingFile(ABC, Generic[_Stored]):
-    """One file on its way in: ``feed`` its body, then ``finish``; ``discard`` whatever happened.
+    """The write of one file. Call ``feed`` with its body, then ``finish``, and always ``discard`` at the end.
 
-    The calls may come from different threads, one after another; ``discard`` may come at any time, also while another
-    call runs, and waits for it.
+    The calls may come from different threads, one after another. ``discard`` may come at any time, and waits for a
+    running call.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -38,23 +38,23 @@ class IncomingFile(ABC, Generic[_Stored]):
 
     @abstractmethod
     def accept(self, data: bytes) -> Iterable[bytes]:
-        """The pieces to write of the next bytes of the body. Raises RefusedError."""
+        """The pieces to write for the next bytes of the body. Raises RefusedError."""
 
     @abstractmethod
     def accept_end(self) -> Iterable[bytes]:
-        """The last pieces to write, after which the body is known to be valid. Raises RefusedError."""
+        """The last pieces to write. After them, the body is valid. Raises RefusedError."""
 
     @abstractmethod
     def commit(self) -> _Stored:
-        """Give the synced temporary file its name, durably. Raises RefusedError or OSError; then nothing is stored."""
+        """Rename the synced temporary file durably. After a RefusedError or OSError nothing is stored."""
 
     def feed(self, data: bytes) -> None:
-        """Take in the next bytes of the body. Raises RefusedError, or OSError when they cannot be written."""
+        """Write the next bytes of the body. Raises RefusedError and OSError."""
         with self._running:
             self._write(self.accept(data))
 
     def finish(self) -> _Stored:
-        """Take the body for complete and make the file durable. Raises the errors of ``accept_end`` and ``commit``."""
+        """End the body, and make the file durable. Raises the errors of ``accept_end`` and ``commit``."""
         with self._running:
             self._write(self.accept_end())
             file = self._opened()
@@ -66,7 +66,7 @@ class IncomingFile(ABC, Generic[_Stored]):
             return stored
 
     def discard(self) -> None:
-        """Leave nothing half-written behind. After a successful ``finish`` there is nothing to do."""
+        """Remove an unfinished file. After a successful ``finish`` there is none."""
         with self._running:
             if self._file is not None:
                 with contextlib.suppress(OSError):
@@ -78,7 +78,7 @@ class IncomingFile(ABC, Generic[_Stored]):
                 self._exists = False
 
     def store_all(self, data: bytes) -> _Stored:
-        """Take in the last bytes of the body, or all of them, and finish."""
+        """Write the last bytes of the body, or all of them, and finish."""
         try:
             self.feed(data)
             return self.finish()
@@ -94,7 +94,7 @@ class IncomingFile(ABC, Generic[_Stored]):
             self.size += len(piece)
 
     def _opened(self) -> int:
-        # As late as possible: a body that is refused at its first piece never touches the disk.
+        # The file is opened late, so a body that is refused at its first piece needs no disk.
         if self._file is None:
             self._file = os.open(self.temporary, NEW_FILE, 0o600)
             self._exists = True
@@ -116,7 +116,7 @@ def sync_file(path: str | Path, flags: int) -> None:
 
 
 def make_folder(directory: Path) -> None:
-    """Create the folder and the missing ones above it, mode 0700, durably. Raises OSError."""
+    """Create the folder and its missing parents durably, with mode 0700. Raises OSError."""
     if directory.is_dir():
         return
     if directory.parent != directory:

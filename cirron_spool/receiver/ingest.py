@@ -12,7 +12,7 @@ from cirron_spool.receiver.tokens import Tokens
 
 
 class Ingest:
-    """Stores batches in ``store``, and notes them in ``journal``."""
+    """Stores batches in ``store``, and counts them in ``journal``."""
 
     def __init__(self, store: Store, intake: Intake, tokens: Tokens, journal: Journal) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""Bodies on their way to the disk: read in the event loop, stored in a thread."""
+"""Read request bodies in the event loop, and store them in a thread."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from cirron_spool.receiver.incoming import IncomingFile
 from cirron_spool.receiver.shaping import Shaping
 from cirron_spool.text import printable, reason
 
-# A shorter body is collected on the loop and handed to a thread once: a hop costs as much as decompressing a typical
-# batch. A longer one is handed over in parts of this size, which bounds the memory of one upload.
+# A thread gets a longer body in parts of this size, which bounds memory. It gets a shorter body at once, since one call
+# to a thread costs as much as the decompression of a typical batch.
 _HOP_BYTES = 256 << 10
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -31,15 +31,15 @@ class Intake:
         self._shaping = shaping
 
     async def run(self, work: Callable[..., _Result], *arguments: object) -> _Result:
-        """The result of blocking work, done in a thread."""
+        """The result of blocking ``work`` in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     async def store(
         self, request: Request, upload: IncomingFile[_Result], *, noun: str, limit: int, directory: str
     ) -> _Result:
-        """Read the body of at most ``limit`` bytes and store it: in one thread hop if it is short, else in several.
+        """Read the body of at most ``limit`` bytes, and store it in a thread.
 
-        Raises RefusedError: 413 when it is longer, 500 and 507 when ``directory`` cannot take the ``noun``, and the
+        Raises RefusedError: 413 for a longer body, 500 and 507 if ``directory`` cannot store the ``noun``, and the
         errors of ``upload``.
         """
         try:
@@ -67,7 +67,7 @@ class Intake:
             return await self.run(upload.store_all, bytes(held))
         except BaseException as error:
             if started:
-                # The hop that a cancelled request leaves behind may still run: then this comes after it, unawaited.
+                # After a cancellation, a call in a thread may still run. discard() waits for it there.
                 discarding = self._threads.submit(upload.discard)
                 if isinstance(error, Exception):
                     await asyncio.wrap_future(discarding)

@@ -1,4 +1,4 @@
-"""The counts of a receiver, and log lines for its operator."""
+"""The counts of a receiver, and the log lines for its operator."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from cirron_spool.text import count, human_size
 class Journal:
     """Counts batches, snapshots, sign-ins and refusals.
 
-    ``report`` is given the lines: failures always, everything when ``verbose``. ``received`` batches with ``bytes``
-    bytes of JSON are stored, and ``snapshots`` with ``snapshot_bytes`` bytes. ``duplicates`` were stored before.
-    ``sign_ins`` have got their tokens. ``refused`` requests got an error as their answer; ``unauthorized`` of them had
-    a wrong token. ``refused_by_status`` counts them by their HTTP status.
+    ``report`` gets log lines: only failures, or all events with ``verbose``. ``received`` counts stored batches, and
+    ``bytes`` their JSON. ``snapshots`` and ``snapshot_bytes`` count stored snapshots. ``duplicates`` were stored
+    before. ``sign_ins`` counts the sign-ins that got tokens. ``refused`` counts error answers, and ``unauthorized``
+    those for a wrong token. ``refused_by_status`` has the counts by HTTP status.
     """
 
     def __init__(self, report: Callable[[str], None], *, verbose: bool) -> None:
@@ -60,22 +60,22 @@ class Journal:
         self.note(f"Signed in {peer}")
 
     def note(self, line: str) -> None:
-        """Something happened as it should."""
+        """Log a regular event."""
         self._log(line)
 
     def answered(self, answer: Answer, peer: str) -> None:
-        """An answer goes out."""
+        """Count an answer."""
         if not answer.refused:
             return
         self.refused += 1
         self.refused_by_status[answer.status] += 1
         self.unauthorized += answer.status == 401
-        # Another batch under a stored one's identifier, or a disk that fails: a person must look.
+        # A different batch with a stored identifier, or a failing disk: a person must look.
         urgent = answer.status in (409, 500, 507)
         self._log(f"Refused {answer.status} from {peer}: {answer.refused}", always=urgent)
 
     def trouble(self, line: str) -> None:
-        """Something went wrong beside the requests: a person must look."""
+        """Log a fault outside requests. A person must look."""
         self._log(line, always=True)
 
     def counts(self) -> dict[str, object]:
@@ -90,7 +90,7 @@ class Journal:
         }
 
     def totals(self) -> str:
-        """One line about everything."""
+        """All counts in one line."""
         parts = [f"{count(self.received, 'batch')} ({human_size(self.bytes)})"]
         if self.snapshots:
             parts.append(f"{count(self.snapshots, 'snapshot')} ({human_size(self.snapshot_bytes)})")

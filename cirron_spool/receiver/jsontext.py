@@ -1,7 +1,7 @@
 """Check that a document is one JSON object, piece by piece and in bounded memory.
 
-The standard library's decoder checks each value that a piece holds whole, without keeping it. Only a value that the end
-of a piece cuts is checked token by token. The verdict is the same wherever the pieces are cut.
+The standard library's decoder checks each value that is complete in a piece. Only a value across two pieces is checked
+token by token. The verdict does not depend on the pieces.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import cast
 
-# The SDK nests attributes 32 deep at most. Python's own reader gives up near 1000.
+# Most levels. The SDK nests attributes 32 deep at most. Python's decoder fails near 1000.
 MAX_DEPTH = 500
 
-# A token that the end of a piece cuts waits for the next piece, unless it is longer than this.
-# The longest spelling of the key "created_ns", with escapes, and the longest number after `_shorten` both fit.
+# A shorter token at the end of a piece waits for the next piece. The length fits the key "created_ns" in escapes, and
+# the longest number after `_shorten`.
 _LONGEST_HELD = 128
 
-# Characters of consecutive values that one call checks, at first and at most.
+# Characters that one call of the decoder checks: at first, and at most.
 _LEAST_REACH = 1 << 10
 _LONGEST_REACH = 256 << 10
 
-# Failed attempts on whole values may read a piece this many times. Then tokens are faster.
+# Failed attempts on complete values may read a piece this many times. After that, tokens are faster.
 _PATIENCE = 8
 
 _BLANKS = re.compile(r"[ \t\n\r]*")
 _ATOM = re.compile(r"[-+.0-9A-Za-z]*")
-# json.dumps writes the last three for floats that are not finite, and the SDK up to 0.3.0 lets it.
+# The SDK up to 0.3.0 writes the last three, since json.dumps does so for floats that are not finite.
 _VALID_ATOM = re.compile(
     r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|true|false|null|NaN|-?Infinity"
 )
 _MANY_DIGITS = re.compile(r"([0-9]{32})[0-9]+")
-# The repetition is bounded because the engine remembers each one.
+# The repetition is bounded, since the engine stores each iteration.
 _STRING_PART = re.compile(r'(?:[^"\\\x00-\x1f]+|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})){0,500}')
 _CUT_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?")
 _ESCAPE = re.compile(r"\\.", re.DOTALL)
@@ -43,8 +43,8 @@ _NOT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"'))
 
 _CLOSING = {"[": "]", "{": "}"}
 
-# The values are not wanted: ``len`` is the cheapest callable that takes the text of a number.
-# It sets no limit to a number's digits either, as ``int`` would.
+# The values are not needed. ``len`` is the cheapest callable for the text of a number. Unlike ``int``, it accepts any
+# number of digits.
 _decoder = json.JSONDecoder(parse_int=cast("Callable[[str], int]", len), parse_float=len, parse_constant=len)
 
 
@@ -64,7 +64,7 @@ class _Expect(Enum):
 
 
 class JsonCheck:
-    """Takes a document's bytes in order, raises NotABatchError as soon as they cannot be one JSON object in UTF-8.
+    """Checks a document's bytes. Raises NotABatchError as soon as they cannot be one JSON object in UTF-8.
 
     Beyond RFC 8259, ``NaN`` and the infinities pass. Repeated keys pass (the last one counts), and so do numbers of any
     length. Objects and arrays nest ``MAX_DEPTH`` levels at most. A byte order mark is refused.
@@ -90,7 +90,7 @@ class JsonCheck:
         self._take(self._decoded(piece, final=False), final=False)
 
     def finish(self) -> None:
-        """Say that the document is complete. Raises NotABatchError when it is not."""
+        """End the document. Raises NotABatchError if it is incomplete."""
         self._take(self._decoded(b"", final=True), final=True)
         if self._expect is not _Expect.NOTHING:
             raise _not_json("it ends too early" if self._open else "it is empty")
@@ -137,7 +137,7 @@ class JsonCheck:
         return end if self._in_string else self._following_values(text, end)
 
     def _whole(self, text: str, place: int) -> int | None:
-        """The end of the array or object at ``place``; None if it is cut or invalid. Its tokens then show the fault."""
+        """The end of the array or object at ``place``; None if it is cut or invalid. Then its tokens are checked."""
         if self._patience <= 0 or self._expect is _Expect.OBJECT:
             return None
         try:
@@ -149,10 +149,10 @@ class JsonCheck:
         return end
 
     def _following_values(self, text: str, place: int) -> int:
-        """The end of the array items or object members that follow a comma at ``place``, as far as they are whole.
+        """The end of the complete array items or object members after the comma at ``place``.
 
-        The end is a guess, and the reach grows with each right one. Behind a value without brackets it is any comma.
-        Behind an object, the next one begins with the same key.
+        The end is guessed, and the decoder checks the run up to it. A correct guess quadruples the length of the next
+        run. A run of simple values ends at a comma. A run of arrays or objects ends between two of them.
         """
         if self._expect is not _Expect.COMMA or text[place : place + 1] != "," or place < self._guess_from:
             return place
@@ -160,7 +160,7 @@ class JsonCheck:
         between = text[place - 1 : place + 6] if last == "}" else "]," if last == "]" else ","
         end = text.rfind(between, place + 1, place + self._reach) + (last in "]}")
         items = text[place + 1 : end]
-        # The document's own keys are to be seen one by one where one of them can be "created_ns".
+        # The keys of the top level are read one by one if one of them can be "created_ns".
         if end <= place or (len(self._open) == 1 and ("created_ns" in items or "\\" in items)):
             return self._wrong_guess(place)
         opening = self._open[-1]
@@ -169,7 +169,7 @@ class JsonCheck:
             _, length = _decoder.raw_decode(run)
         except (ValueError, RecursionError):
             length = 0
-        # Without an item, the run is an array or object to the decoder, but here it is a comma too many.
+        # An empty run is valid for the decoder, but here it is one comma too many.
         if length < len(run) or not items.strip():
             return self._wrong_guess(place)
         self._check_depth(run, around=len(self._open) - 1)
@@ -184,7 +184,7 @@ class JsonCheck:
     def _check_depth(self, value: str, *, around: int) -> None:
         """Refuse a valid value that nests too deep inside ``around`` open brackets."""
         room = MAX_DEPTH - around
-        # Counting brackets is cheap, and mostly there are too few of them to nest so deep.
+        # Counting brackets is cheap, and most values have too few of them.
         if value.count("[") + value.count("{") > room and _nests_deeper(value, room):
             raise _too_deep()
 
@@ -206,7 +206,7 @@ class JsonCheck:
         return end
 
     def _string_part(self, text: str, place: int) -> int | None:
-        """Go on in a string that is longer than a piece, or wrong."""
+        """Check a part of a string that is invalid or longer than a piece."""
         end = _end(_STRING_PART, text, place)
         if end > place:
             return end
@@ -240,7 +240,7 @@ class JsonCheck:
             raise _unexpected(character)
 
     def _value(self, text: str, start: int, end: int) -> None:
-        """A value stands in ``text``, or begins there."""
+        """Handle the value, or the beginning of a value, in ``text``."""
         if self._expect is _Expect.OBJECT:
             if text[start] != "{":
                 raise NotABatchError("A batch is a JSON object, and this body is something else")
@@ -252,13 +252,13 @@ class JsonCheck:
 
 
 def _end(pattern: re.Pattern[str], text: str, place: int) -> int:
-    """Where the match of a pattern that matches everywhere ends."""
+    """The end of the match at ``place``. The pattern always matches."""
     found = pattern.match(text, place)
     return found.end() if found else place
 
 
 def _shorten(atom: str) -> str:
-    """A number without the digits that change nothing: beyond the first 32 of a row, any digit is as good as none."""
+    """A number with at most 32 digits in a row. More digits do not change its validity."""
     if len(atom) > _LONGEST_HELD:
         atom = _MANY_DIGITS.sub(r"\1", atom)
         if len(atom) > _LONGEST_HELD:
@@ -267,9 +267,9 @@ def _shorten(atom: str) -> str:
 
 
 def _nests_deeper(value: str, levels: int) -> bool:
-    """Whether a valid value has more levels of brackets than this."""
+    """Whether a valid value has more than ``levels`` levels of brackets."""
     structure = _ESCAPE.sub("", value).encode().translate(_SQUARE, _NOT_STRUCTURE)
-    # Quotes side by side have nothing between them. The strings that are left have brackets in them.
+    # Remove empty strings, so that only strings with brackets are left.
     brackets = b"".join(structure.replace(b'""', b"").split(b'"')[::2])
     for _ in range(levels):
         if not brackets:

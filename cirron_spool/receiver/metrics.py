@@ -17,7 +17,7 @@ _Values = dict[Family, dict[str, float]]
 
 
 class Metrics:
-    """Tells everybody the counts of the receiver and the state of its store."""
+    """Reports the counts of the receiver, and the state of its store. It needs no token."""
 
     def __init__(self, store: Store, intake: Intake, journal: Journal) -> None:
         self._store = store

@@ -8,10 +8,10 @@ from pathlib import Path
 from cirron_spool.errors import ConfigError
 from cirron_spool.receiver.tokens import ACCESS_SECONDS
 
-# The SDK caps a whole spool at 1 GB, so no batch of its making is larger than this.
+# The SDK limits a whole spool to 1 GB, so none of its batches is larger.
 DEFAULT_MAX_BYTES = 1 << 30
 
-# Snapshots hold the weights of whole models.
+# Snapshots have the weights of whole models.
 DEFAULT_MAX_SNAPSHOT_BYTES = 1 << 40
 
 # Half of the largest head of a request.
@@ -55,7 +55,7 @@ class ReceiverOptions:
     max_connections: int = 512
 
     def check(self) -> None:
-        """Raise ConfigError, with a line that names the option, when a value cannot work."""
+        """Raise ConfigError, which names the option, for an invalid value."""
         if not self.host:
             raise ConfigError("--host must not be empty. Use 0.0.0.0 to listen on every interface.")
         if not 0 <= self.port <= 65535:
@@ -72,7 +72,7 @@ class ReceiverOptions:
             ("token", self.token, "Correct --token or CIRRON_RECEIVE_TOKEN."),
             ("refresh token", self.refresh_token, "Choose another one."),
         ):
-            # A header cannot carry other characters. An empty token is a variable that was not set.
+            # A header accepts no other characters. An empty token comes from an unset variable.
             if token is not None and not (token and all("!" <= character <= "~" for character in token)):
                 raise ConfigError(f"The {what} must be printable ASCII without spaces, and not empty. {hint}")
             if token is not None and len(token) > MAX_TOKEN:

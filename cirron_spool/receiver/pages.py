@@ -1,4 +1,4 @@
-"""The HTML of the page that approves a sign-in. No script, no resource but the page itself."""
+"""The HTML of the page that approves a sign-in. The page has no script and loads nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ a { color: var(--accent); }
 
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
-# `same-origin` and not `no-referrer`: with that, browsers send `Origin: null` with the form.
+# With `no-referrer`, browsers would send `Origin: null` with the form.
 HEADERS = {
     "Content-Security-Policy": (
         f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; form-action 'self'; "
@@ -53,7 +53,7 @@ HEADERS = {
 
 
 class FormError(NamedTuple):
-    """A sentence about a form that was refused, and the field that is to be corrected, if it is one."""
+    """The error message of a refused form, and the field to correct, if any."""
 
     message: str
     field: str = ""
@@ -64,7 +64,7 @@ def form_page(user_code: str, form_token: str, *, asks_token: bool, error: FormE
     wrong = error.field if error else ""
     focus = wrong or ("token" if asks_token and user_code else "user_code")
     if asks_token:
-        who = "You need the token that this receiver was started with."
+        who = "You need the token of this receiver."
         token_field = f"""
 <label for="token">Token of the receiver</label>
 <input id="token" name="token" type="password" required autocomplete="current-password"
@@ -105,13 +105,13 @@ def outcome_page(title: str, text: str, *, again: bool = False) -> str:
 
 
 def _state(field: str, wrong: str, focus: str) -> str:
-    """The attributes of a field that has the focus, or a wrong value."""
+    """The attributes of a field with the focus, or with a wrong value."""
     invalid = 'aria-invalid="true" ' if field == wrong else ""
     return invalid + ("autofocus " if field == focus else "")
 
 
 def _description(field: str, wrong: str) -> str:
-    """The elements that describe a field: its hint, and before it the error, if the field is wrong."""
+    """The elements that describe a field: the error of a wrong field, and the hint."""
     return f"error {field}-hint" if field == wrong else f"{field}-hint"
 
 

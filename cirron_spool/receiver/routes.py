@@ -44,7 +44,7 @@ Handler = Callable[[Request], Awaitable[Answer]]
 
 
 class Routes:
-    """Answers each request by the handler of its path and method."""
+    """Calls the handler for the path and method of a request."""
 
     def __init__(self, options: ReceiverOptions, store: Store, threads: Executor, journal: Journal) -> None:
         self._shaping = Shaping(options.latency_ms, options.bandwidth)
@@ -69,7 +69,7 @@ class Routes:
         }
 
     async def __call__(self, request: Request) -> Answer:
-        """The answer to one request, after the latency that was asked for."""
+        """The answer to one request, after the chosen latency."""
         try:
             answer = await self._handler(request)(request)
         except RefusedError as refused:
@@ -84,7 +84,7 @@ class Routes:
             path = SNAPSHOTS
         handlers = self._table.get(path)
         if handlers is None:
-            raise RefusedError(404, "No such route.")
+            raise RefusedError(404, "There is no such route.")
         handler = handlers.get(request.head.method)
         if handler is None:
             methods = " and ".join(handlers)
@@ -95,5 +95,5 @@ class Routes:
 
 
 def _get(handler: Handler) -> dict[str, Handler]:
-    """The methods of a route that only reads. The answer to HEAD is sent without its body."""
+    """The methods of a read-only route. The answer to HEAD is sent without its body."""
     return {"GET": handler, "HEAD": handler}

@@ -1,4 +1,4 @@
-"""A slow link on purpose: answers that come late and bodies that are read no faster than a rate."""
+"""Simulate a slow link: delay answers, and limit the rate of bodies."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Shaping:
         self._free_at = 0.0
 
     async def body(self, size: int) -> None:
-        """Return when a link of this bandwidth would have carried ``size`` more bytes.
+        """Return when a link of this bandwidth would have transferred ``size`` more bytes.
 
-        Bodies queue for the link in the order in which their bytes were read; an idle link saves nothing up.
+        The bytes of all bodies queue in the order of their reads. Idle time is not credited.
         """
         if self._bandwidth is None:
             return

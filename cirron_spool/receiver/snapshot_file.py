@@ -1,4 +1,4 @@
-"""Snapshots on the disk: each below the store under its key."""
+"""Snapshots on the disk. The path of each one below the store is its key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cirron_spool.receiver.store import Store
 
 @dataclass(frozen=True, slots=True)
 class StoredSnapshot:
-    """A snapshot that is durable: its key, its size in bytes (0 for a duplicate), whether it was there before."""
+    """A durable snapshot: its key, its size in bytes (0 for a duplicate), and whether it is a duplicate."""
 
     key: str
     size: int
@@ -24,7 +24,7 @@ class StoredSnapshot:
 
 
 class SnapshotFile(IncomingFile[StoredSnapshot]):
-    """One snapshot on its way in. Its bytes are stored as they come."""
+    """The write of one snapshot. Its bytes are stored unchanged."""
 
     def __init__(self, store: Store, key: str) -> None:
         super().__init__(store.directory)
@@ -33,7 +33,7 @@ class SnapshotFile(IncomingFile[StoredSnapshot]):
         self._target = Path(store.path(key))
 
     def accept(self, data: bytes) -> Iterable[bytes]:
-        """The bytes as they are."""
+        """The unchanged bytes."""
         return (data,)
 
     def accept_end(self) -> Iterable[bytes]:
@@ -47,8 +47,8 @@ class SnapshotFile(IncomingFile[StoredSnapshot]):
             make_folder(self._target.parent)
             duplicate = os.path.lexists(self._target)
             if duplicate and not self._is_stored():
-                raise RefusedError(409, "Another snapshot is stored under this key. Its content differs.")
-            # A duplicate replaces the file as well: the new one is durable, the other may not be.
+                raise RefusedError(409, "A different snapshot is stored under this key.")
+            # A duplicate also replaces the file, since only the new one is known to be durable.
             os.replace(self.temporary, self._target)
             try:
                 self._sync_folders()
@@ -60,7 +60,7 @@ class SnapshotFile(IncomingFile[StoredSnapshot]):
         return StoredSnapshot(self._key, 0 if duplicate else self.size, duplicate)
 
     def _sync_folders(self) -> None:
-        """Sync each folder from the snapshot's up to the store's: another upload may just have made them."""
+        """Sync each folder from the snapshot's up to the store's. Another upload may have just created one."""
         if os.name == "posix":
             for folder in self._target.parents:
                 sync_file(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""The route of snapshots: the weights and gradients that batches speak of."""
+"""The route of snapshots: the weights and gradients that batches refer to."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from cirron_spool.receiver.snapshot_file import SnapshotFile
 from cirron_spool.receiver.store import Store
 from cirron_spool.receiver.tokens import Tokens
 
-# All paths below it are keys.
+# Each path below it is a key.
 SNAPSHOTS = "/api/traces/blobs/"
 
-# No dots, so that no part of it leads out of the store; the length is the one of a batch's identifier.
+# No dots, so the path stays in the store. The length is that of a batch identifier.
 _KEY = re.compile(r"snapshots/[0-9A-Za-z_-]{1,128}/(?:weights|gradients)\.safetensors")
 
 
 class Snapshots:
-    """Stores snapshots below ``store``, each under its key, and notes them in ``journal``."""
+    """Stores snapshots below ``store``, each under its key, and counts them in ``journal``."""
 
     def __init__(
         self, store: Store, intake: Intake, tokens: Tokens, journal: Journal, *, max_bytes: int

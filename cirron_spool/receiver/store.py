@@ -1,4 +1,4 @@
-"""The folder that batches are kept in: nothing is there under a batch's name unless it is whole, valid and durable."""
+"""The folder of the batches. Each file with a batch's name is complete, valid and durable."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from cirron_spool.text import printable, reason
 
 _LOCK_NAME = ".cirron-spool-receive.lock"
 
-# The SDK's identifiers have 32 digits. The bound keeps any file name under the 255 bytes that file systems allow.
+# Most digits of an identifier, so that a file name fits into 255 bytes. The SDK's identifiers have 32.
 _BATCH_ID = re.compile(r"[0-9a-f]{1,128}")
 
-# At most the 20 digits that the SDK pads to: then names sort as times.
+# The SDK pads to 20 digits. With at most 20, names sort by time.
 _CREATED_NS = re.compile(r"0|[1-9][0-9]{0,19}")
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A batch that is durable: its file's name, its size in bytes (0 for a duplicate), whether it was there before."""
+    """A durable batch: its file name, its size in bytes (0 for a duplicate), and whether it is a duplicate."""
 
     name: str
     size: int
@@ -56,11 +56,11 @@ class Store:
     """
 
     def __init__(self, directory: Path, *, max_bytes: int) -> None:
-        """Open or create ``directory``. Raises SpoolError when that cannot be, SpoolBusyError when another has it."""
+        """Open or create ``directory``. Raises SpoolError for an unusable folder, SpoolBusyError for a used one."""
         self.directory = directory.absolute()
         self.max_bytes = max_bytes
         self._changed = threading.Condition()
-        # The names of each identifier's files. Only files from before the start can share one.
+        # The file names by identifier. Only files from before the start can share an identifier.
         self._names: dict[str, tuple[str, ...]] = {}
         self._locked_keys: set[str] = set()
         self._folder: int | None = None
@@ -81,7 +81,7 @@ class Store:
             raise
 
     def _prepare(self) -> None:
-        """Index the folder, and prove that it can be written durably. Raises OSError."""
+        """Index the folder, and check a durable write. Raises OSError."""
         self._clean_and_index()
         if os.name == "posix":
             self._folder = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -89,14 +89,14 @@ class Store:
         self._sync_folder()
 
     def close(self) -> None:
-        """Close the folder and release its lock. The store cannot be used afterwards."""
+        """Close the folder and release its lock. Then the store is unusable."""
         if self._folder is not None:
             os.close(self._folder)
             self._folder = None
         self._lock.release()
 
     def upload(self, batch_id: str, *, gzipped: bool) -> Upload:
-        """Begin to take in a batch. Raises RefusedError (400) when this is not 1 to 128 lower-case hex digits."""
+        """Begin the upload of a batch. Raises RefusedError (400) unless the id is 1 to 128 lower-case hex digits."""
         if not _BATCH_ID.fullmatch(batch_id):
             raise RefusedError(400, "X-Cirron-Batch-Id must be 1 to 128 lower-case hexadecimal digits.")
         return Upload(self, batch_id, gzipped=gzipped)
@@ -121,14 +121,14 @@ class Store:
             raise FileNotFoundError(errno.ENOENT, "the folder was replaced by another one")
 
     def path(self, name: str) -> str:
-        """Where a file of this name is."""
+        """The path of a file with this name."""
         return os.path.join(self.directory, name)
 
     def commit(self, temporary: str, batch_id: str, created_ns: int, size: int) -> Stored:
-        """Give a synced temporary file its batch's name, durably, unless the batch is already there.
+        """Rename a synced temporary file durably to its batch's name, unless the batch exists.
 
-        Raises OSError, or RefusedError (409) if another batch has the identifier; then nothing is stored. Of two at
-        once with the same identifier, the second waits for the first: it can only be a duplicate of something durable.
+        Raises OSError, or RefusedError (409) if another batch has the identifier. Then nothing is stored. Of two
+        concurrent uploads with one identifier, the second waits until the first is durable.
         """
         with self.exclusive(batch_id):
             name = format_batch_name(created_ns, batch_id)
@@ -136,16 +136,14 @@ class Store:
             there = self._find(batch_id)
             for same in there:
                 if filecmp.cmp(temporary, self.path(same), shallow=False):
-                    # The new file is durable; the other may not be. And a sender that flushes this very store to us
-                    # by mistake keeps a file that was replaced since then: it would delete the only copy.
+                    # Only the new file is known to be durable. Also, a sender that flushes this store to itself
+                    # keeps a replaced file, so it does not delete the only copy.
                     os.replace(temporary, self.path(same))
                     self._sync_folder()
                     return Stored(same, 0, duplicate=True)
             if there:
-                # Two batches are not one: acknowledging this one would make its sender delete the only copy.
-                raise RefusedError(
-                    409, f"Another batch with this identifier is stored as {there[0]}. Its content differs."
-                )
+                # An acknowledgement would make the sender delete the only copy of its batch.
+                raise RefusedError(409, f"A different batch with this identifier is stored as {there[0]}.")
             os.replace(temporary, self.path(name))
             try:
                 self._sync_folder()
@@ -158,7 +156,7 @@ class Store:
 
     @contextlib.contextmanager
     def exclusive(self, key: str) -> Iterator[None]:
-        """Nobody else looks for this batch identifier or snapshot key, or stores it, while the block runs."""
+        """Exclude other uploads with this batch identifier or snapshot key while the block runs."""
         with self._changed:
             while key in self._locked_keys:
                 self._changed.wait()
@@ -171,7 +169,7 @@ class Store:
                 self._changed.notify_all()
 
     def _index_existing(self, batch_id: str, name: str) -> None:
-        """Add a file to the index that another process has put there since the start: it must not be overwritten."""
+        """Add a file of another process to the index, so that it is not overwritten."""
         names = self._names.get(batch_id, ())
         if name not in names and os.path.lexists(self.path(name)):
             self._names[batch_id] = (*names, name)
@@ -210,7 +208,7 @@ class Store:
         os.unlink(path)
 
     def _sync_folder(self) -> None:
-        # Windows has no such call, and needs none: it logs changes of names itself.
+        # Windows has no such call, and journals renames itself.
         if self._folder is not None:
             os.fsync(self._folder)
             self.check_directory()
@@ -226,7 +224,7 @@ class Store:
 
 
 class Upload(IncomingFile[Stored]):
-    """One batch on its way in."""
+    """The upload of one batch."""
 
     def __init__(self, store: Store, batch_id: str, *, gzipped: bool) -> None:
         super().__init__(store.directory)
@@ -243,7 +241,9 @@ class Upload(IncomingFile[Stored]):
         yield from self._reader.finish()
         written = self._reader.created_ns
         if written is not None and not _CREATED_NS.fullmatch(written):
-            raise RefusedError(400, "created_ns must be a whole number with at most 20 digits, not negative.")
+            raise RefusedError(
+                400, "created_ns must be a whole number with at most 20 digits, and not negative."
+            )
 
     def commit(self) -> Stored:
         """Name the batch. Raises RefusedError (409: another batch has this identifier) or OSError."""

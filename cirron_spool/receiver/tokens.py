@@ -1,4 +1,4 @@
-"""The tokens of a receiver: the configured ones, and the ones that it has issued. They last as long as its process."""
+"""The tokens of a receiver: the configured ones, and those that it has issued. They are only in memory."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-# As the platform's are short-lived, so that a client's refresh has something to do.
+# Short, as on the platform, so that clients must refresh.
 ACCESS_SECONDS = 3600
 
 _REFRESH_SECONDS = 30 * 86400.0
 
-# Of each kind. The oldest go first: this bounds the memory for clients that sign in and refresh without end.
+# Most tokens of each kind. The oldest is dropped first, which bounds the memory.
 _KEPT = 4096
 
 
 class Issued(NamedTuple):
-    """An access token, which expires in ``expires_in`` seconds, and the refresh token that renews it once."""
+    """An access token with a lifetime of ``expires_in`` seconds, and its refresh token, which works once."""
 
     access_token: str
     refresh_token: str
@@ -27,7 +27,7 @@ class Issued(NamedTuple):
 
 
 class Bearer(NamedTuple):
-    """An accepted bearer token: a name for it, and the seconds until it expires, None for never."""
+    """An accepted bearer token: its name, and the seconds until it expires, or None for never."""
 
     name: str
     expires_in: float | None
@@ -38,7 +38,7 @@ class Tokens:
 
     The fixed ``token`` stays valid; an issued one for ``access_s`` seconds. A refresh token works once. Without
     ``token`` and ``refresh_token`` everything is ``open``: each bearer is accepted, and each refresh token once.
-    Tokens are kept and compared as digests, so no time depends on where a guess differs.
+    Tokens are stored and compared as digests, so the time of a comparison tells nothing about a token.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Tokens:
             self._refresh.add(_digest(refresh_token), float("inf"))
 
     def bearer(self, authorization: str) -> Bearer | None:
-        """The token in the value of an Authorization header; None when it is not accepted."""
+        """The token in the value of an Authorization header; None if it is not accepted."""
         scheme, _, given = authorization.partition(" ")
         given = given.strip()
         if scheme.lower() == "bearer":
@@ -84,7 +84,7 @@ class Tokens:
         return issued
 
     def refresh(self, refresh_token: str) -> Issued | None:
-        """New tokens in place of the refresh token, or None when that one is wrong or used."""
+        """New tokens for a refresh token; None if it is wrong or used."""
         digest = _digest(refresh_token)
         known = self._refresh.remove(digest)
         accepted = self.open and refresh_token and self._used.remaining(digest) is None
@@ -107,13 +107,13 @@ class _Expiring:
         self._ends[digest] = self._clock() + seconds
 
     def remaining(self, digest: bytes) -> float | None:
-        """The seconds until it expires; None when it is not here or has expired."""
+        """The seconds until ``digest`` expires; None if it is unknown or expired."""
         end = self._ends.get(digest)
         now = self._clock()
         return None if end is None or end <= now else end - now
 
     def remove(self, digest: bytes) -> bool:
-        """Remove it; whether it was here and had not expired."""
+        """Remove ``digest``. Returns whether it was valid."""
         left = self.remaining(digest)
         self._ends.pop(digest, None)
         return left is not None

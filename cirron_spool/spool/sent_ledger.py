@@ -89,4 +89,4 @@ class SentLedger:
 
 def _check_regular(fd: int) -> None:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
-        raise OSError("it is no regular file")
+        raise OSError("it is not a regular file")

@@ -1,4 +1,4 @@
 """Metrics for Prometheus, and spans and metrics for OpenTelemetry.
 
-Each library comes with an extra, and is imported at its use.
+Each one needs an extra, whose library is imported at its first use.
 """

@@ -1,6 +1,6 @@
 """The names, kinds and help texts of the metrics. docs/metrics.md lists them.
 
-Names and help texts are stable: node_exporter rejects a metric whose help texts differ between two files.
+Do not change a name or a help text: node_exporter rejects a metric with different help texts in two files.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Kind(Enum):
-    """The kind of a metric: a counter only grows, a gauge is a present value."""
+    """The kind of a metric: a counter only grows, a gauge is a current value."""
 
     COUNTER = auto()
     GAUGE = auto()
@@ -26,7 +26,7 @@ class Family(NamedTuple):
     label: str = ""
 
 
-# The values of a metric, by the value of its label; "" for a metric without a label.
+# The values of a metric by label value. A metric without a label has the key "".
 Values = Mapping[str, float]
 
 UPLOADED = Family(
@@ -95,7 +95,7 @@ OF_A_FLUSH = (
     HELD_UP,
     UPDATED,
 )
-# The counters of an earlier command that the next one continues.
+# The counters that a command continues from an earlier one.
 KEPT = (*(family for family in OF_A_FLUSH if family.kind is Kind.COUNTER), LAST_FLUSH, LAST_SUCCESS)
 KEPT += (LAST_EXIT_CODE, LAST_DURATION)
 

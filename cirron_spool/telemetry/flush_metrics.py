@@ -29,9 +29,9 @@ _Values = dict[Family, dict[str, float]]
 
 
 class FlushMetrics:
-    """Counts the events of the flushes of one command, on top of the values ``before`` of other commands.
+    """Counts the events of the flushes of one command. The counters start at the values ``before``.
 
-    Not thread-safe, but another thread may call the other methods than :meth:`note`: they read single numbers.
+    One thread calls :meth:`note`. Another thread may call the other methods, which only read single numbers.
     """
 
     def __init__(self, before: _Values | None = None) -> None:
@@ -40,7 +40,7 @@ class FlushMetrics:
             family: {"": 0.0} if family.kind is Kind.COUNTER and not family.label else {}
             for family in of.KEPT
         }
-        # The own counts that the present ``before`` has already, and those of the last call of values().
+        # The counts of this command that ``before`` includes, and those at the last call of values().
         self._included: _Values = {}
         self._read: _Values = {}
         self._spools: dict[Path, None] = {}
@@ -75,7 +75,7 @@ class FlushMetrics:
                 self._count(of.EVICTED, event.result.evicted)
 
     def end(self, exit_code: int, seconds: float, now: float) -> None:
-        """Count the end of the command: after ``seconds``, at ``now`` in seconds since the epoch."""
+        """Count the end of the command, which took ``seconds``. ``now`` is in seconds since the epoch."""
         self._count(of.FLUSHES, 1, str(exit_code))
         self._held_up = dict.fromkeys(_CAUSES, 0.0)
         self._values[of.LAST_FLUSH][""] = now
@@ -102,15 +102,15 @@ class FlushMetrics:
         return {family: known[family] for family in of.OF_A_FLUSH}
 
     def include(self, written: _Values) -> None:
-        """The values of the last call of :meth:`values` are ``written``: later values begin with them."""
+        """Continue from ``written``, the values of the last call of :meth:`values` after their write."""
         self._before, self._included = written, self._read
 
     def continue_from(self, before: _Values) -> None:
-        """Later values begin with ``before``, which other commands may have written since."""
+        """Continue from ``before``, the values in the file, which other commands may have changed."""
         self._before = before
 
     def _continued(self, family: Family) -> dict[str, float]:
-        """The values of a family: a counter adds the new own counts, a gauge has the own value if there is one."""
+        """The values of a family. A counter adds the new counts to ``before``. A gauge is the own value, if any."""
         before, own = self._before.get(family, {}), self._read[family]
         if family.kind is Kind.GAUGE:
             return {**before, **own}

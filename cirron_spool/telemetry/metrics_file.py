@@ -89,7 +89,7 @@ class MetricsFile:
         while True:
             await asyncio.sleep(pause_s)
             began = time.monotonic()
-            with suppress(CirronSpoolError):  # no free thread: try again at the next write
+            with suppress(CirronSpoolError):  # no free thread: the next write tries again
                 await in_thread(self.write)
             pause_s = max(_INTERVAL_S, (time.monotonic() - began) / _MOST_WORK)
 
@@ -105,10 +105,10 @@ class MetricsFile:
         except ConfigError as error:
             if not self._has_warned:
                 self._has_warned = True
-                self._warn(f"{error} The flush goes on without it.")
+                self._warn(f"{error} The flush continues without metrics.")
 
     def _write(self) -> None:
-        """Add the new counts to those in the file: a flush of cron may overlap with the one before it."""
+        """Add the new counts to the counts in the file. Two flushes by cron may overlap."""
         with self._exclusive():
             if before := self._read():
                 self._metrics.continue_from(before)
@@ -121,7 +121,7 @@ class MetricsFile:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """Exclude other commands with this file. Without locks, two that end together may lose counts."""
+        """Exclude other commands with this file. Without locks, two commands may overwrite each other's counts."""
         folder, name = os.path.split(self._path)
         lock: FileLock | None = None
         for _ in range(_LOCK_TRIES):
@@ -140,7 +140,7 @@ class MetricsFile:
                 lock.release()
 
     def _read(self) -> dict[Family, dict[str, float]]:
-        """The values in the file, also of other commands. Raises ConfigError for a file that is no metrics file."""
+        """The values in the file. Raises ConfigError for a file of another kind."""
         try:
             with open(os.open(self._path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
                 is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
@@ -150,7 +150,7 @@ class MetricsFile:
         except OSError as error:
             raise ConfigError(f"Cannot read {self._shown}: {reason(error)}. Name another file.") from None
         if content and not content.startswith(_BEGINNING):
-            raise ConfigError(f"{self._shown} is no file of metrics. Name another file for them.")
+            raise ConfigError(f"{self._shown} is not a metrics file. Name another file.")
         try:
             return self._format.read_values(content.decode(), KEPT, self._labels)
         except ValueError:

@@ -38,14 +38,14 @@ class _Instruments(NamedTuple):
 def _tolerated() -> Iterator[list[Exception]]:
     """Log an exception of the application's providers, processors and samplers, and add it to the list.
 
-    Some releases of the SDK let one through. It must not end a flush, nor replace its result.
+    Some SDK releases do not catch it. It must not end a flush, nor replace its result.
     """
     failures: list[Exception] = []
     try:
         yield failures
-    except Exception as error:  # a processor raises whatever its author wrote
+    except Exception as error:  # the application's code may raise anything
         failures.append(error)
-        _LOGGER.warning("OpenTelemetry failed in this application. The flush goes on.", exc_info=error)
+        _LOGGER.warning("OpenTelemetry failed in this application. The flush continues.", exc_info=error)
 
 
 class FlushTelemetry:
@@ -122,8 +122,8 @@ def is_used() -> bool:
 def flush_telemetry(directory: Path) -> Iterator[FlushTelemetry | None]:
     """The telemetry of a flush of ``directory``; None without OpenTelemetry in the application.
 
-    Its span is the current one within the block. An application that uses OpenTelemetry has imported it: nothing is
-    imported for others.
+    Within the block, the flush's span is the current one. An application that uses OpenTelemetry has already imported
+    it, so this function imports nothing.
     """
     if not is_used():
         yield None
@@ -138,7 +138,7 @@ def flush_telemetry(directory: Path) -> Iterator[FlushTelemetry | None]:
 
 @contextmanager
 def _span_of(directory: Path) -> Iterator[Span]:
-    """The span of a flush of ``directory``. It is ended also if its end raises, and the flush's exception stays."""
+    """The span of a flush of ``directory``. An error at the end of the span does not replace that of the flush."""
     from opentelemetry import trace
 
     tracer = trace.get_tracer(_SCOPE, __version__)
@@ -194,7 +194,7 @@ def _server(destination: str) -> dict[str, str | int]:
 
 
 def _error_type(result: FlushResult) -> str:
-    """The status of the last failure in the form of the semantic conventions, or a name of the exit code."""
+    """``error.type`` of the semantic conventions: the status of the last failure, or a name of the exit code."""
     if result.failures and result.failures[-1].status is not None:
         return str(result.failures[-1].status)
     return {EXIT_AUTH: "authentication", EXIT_TEMPFAIL: "temporary"}.get(result.exit_code, "attention")

@@ -1,4 +1,4 @@
-"""The text format of Prometheus, written and read by prometheus-client. Imported only where metrics are asked for."""
+"""The text format of Prometheus, written and read by prometheus-client. Imported only for metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class _Snapshot(Collector):
-    """Values of one moment. ``common`` are labels of all metrics."""
+    """Values at one time. ``common`` are the labels of all metrics."""
 
     def __init__(self, values: Mapping[Family, Values], common: Mapping[str, str]) -> None:
         self._values = values
@@ -52,7 +52,7 @@ def write_file(path: str, values: Mapping[Family, Values], common: Mapping[str, 
 def read_values(
     text: str, families: Iterable[Family], common: Mapping[str, str]
 ) -> dict[Family, dict[str, float]]:
-    """The values of ``families`` in ``text`` that have all ``common`` labels. Raises ValueError for another text."""
+    """The values of ``families`` in ``text`` that have all ``common`` labels. Raises ValueError for an invalid text."""
     wanted = {family.name: family for family in families}
     found: dict[Family, dict[str, float]] = {}
     for metric in text_string_to_metric_families(text):

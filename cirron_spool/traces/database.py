@@ -1,7 +1,7 @@
-"""The records of many batches in a working database: bounded memory, one record an identifier.
+"""The records of many batches in a temporary database, with bounded memory and one record for each identifier.
 
-The database is SQLite's own temporary file, which is in memory while it is small and has no name. Exports sort and
-join there, so the batches are read once: a flush may delete them at the same time.
+SQLite keeps a small temporary database in memory, and a larger one in an unnamed file. The batches are read only once,
+since a flush may delete them at the same time. Exports sort and join in the database.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cirron_spool.errors import EXIT_TEMPFAIL, SpoolError
 from cirron_spool.traces.records import KINDS, BrokenBatchError, parse_batch
 from cirron_spool.traces.sources import UnreadableBatch, read_batches
 
-# Pages that stay in memory. Beyond them SQLite writes to its temporary file.
+# Cache in memory. Beyond it, SQLite writes to its temporary file.
 _CACHE_KB = 48 * 1024
 
 _SCHEMA = """
@@ -35,12 +35,12 @@ _INSERTS = {
     "mark": "INSERT INTO mark VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "snapshot": "INSERT INTO snapshot VALUES (NULL, ?, ?, ?, ?, ?, ?)",
 }
-# Of several records with one identifier a closed span stays before an open one, and else the last that was read.
+# The best of several records with one identifier: a closed span before an open one, then the last one read.
 _BEST = {"span": "end_ns IS NOT NULL DESC, n DESC", "mark": "n DESC", "snapshot": "n DESC"}
 
 
 class Loaded(NamedTuple):
-    """The result of a load: batches and bytes that were read, batches that were skipped, records that came twice."""
+    """The result of a load: batches and bytes read, batches skipped, and duplicate records."""
 
     batches: int
     size: int
@@ -62,8 +62,8 @@ def working_database() -> Iterator[sqlite3.Connection]:
             connection.close()
     except sqlite3.OperationalError as error:
         raise SpoolError(
-            f"The working file of this command cannot be written: {error}. Free space in the folder for temporary "
-            "files, or set SQLITE_TMPDIR to one with more.",
+            f"The temporary database cannot be written: {error}. Free space in the folder for temporary files, or set "
+            "SQLITE_TMPDIR to another folder.",
             EXIT_TEMPFAIL,
         ) from None
 
@@ -71,9 +71,9 @@ def working_database() -> Iterator[sqlite3.Connection]:
 def load(
     connection: sqlite3.Connection, path: Path, tell: Callable[[str], None], detailed: Collection[str] = KINDS
 ) -> Loaded:
-    """Read the batches in ``path`` into the database; ``tell`` gets a line about each that is skipped.
+    """Read the batches in ``path`` into the database. ``tell`` gets a line about each skipped batch.
 
-    ``detailed`` are the kinds of records whose further fields are kept.
+    ``detailed`` are the kinds of records that keep all their fields.
     Raises SpoolError as :func:`~cirron_spool.traces.sources.read_batches`.
     """
     batches = size = broken = 0
@@ -92,7 +92,7 @@ def load(
         batches += 1
         size += source.size
         for problem in batch.problems:
-            tell(f"{source.name} has wrong records: {problem}.")
+            tell(f"{source.name} has invalid records: {problem}.")
         row = (batches, source.name, source.size, batch.sdk_version)
         connection.execute("INSERT INTO batch VALUES (?, ?, ?, ?)", row)
         for table, records in (("span", batch.spans), ("mark", batch.marks), ("snapshot", batch.snapshots)):
@@ -107,7 +107,7 @@ def load(
 
 
 def _keep_best(connection: sqlite3.Connection, table: str, best: str) -> int:
-    """Delete all records but the best one of each identifier; returns how many."""
+    """Delete all records but the best one of each identifier. Returns the number of deleted records."""
     repeated = connection.execute(f"SELECT id FROM {table} GROUP BY id HAVING count(*) > 1").fetchall()
     before = connection.total_changes
     for (each,) in repeated:

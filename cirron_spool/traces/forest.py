@@ -1,7 +1,7 @@
-"""The spans of one session as arrays: a tree of a million spans in some fifty bytes each.
+"""The spans of one session as arrays. A span takes some fifty bytes, so a tree may have a million spans.
 
-Spans have numbers; number 0 is the session. Where its root span, or the parent of a span, is not among the batches, a
-stand-in without an end takes its place.
+Spans have numbers, and number 0 is the session. A stand-in without an end replaces a missing root span or a missing
+parent.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from cirron_spool.traces.sessions import MISSING, SESSION, Sessions
 NOT_THERE = "(span not in the spool)"
 NO_INDEX = -(2**63)
 OPEN = -1
-# How a span came to its place.
+# The origin of a span's place in the tree.
 TREE, DETACHED, STAND_IN = 0, 1, 2
 
 
 class Forest:
-    """The spans of one session by their numbers, in order of their starts.
+    """The spans of one session by their numbers, in order of their starts. Times are in ns.
 
-    ``names`` are the distinct names, of which ``name`` has the numbers. ``end`` and ``duration`` are OPEN for an open
-    span; times are in ns. ``row`` is that of the database, 0 for a stand-in, which ``ids`` has the identifier of.
-    ``below`` counts the spans below each. ``place`` tells a DETACHED span, whose thread had no open span when it began.
+    ``name`` has indexes into ``names``. ``end`` and ``duration`` are OPEN for an open span. ``row`` is the row in the
+    database, or 0 for a stand-in. ``ids`` has the identifiers of stand-ins. ``below`` counts the descendants. ``place``
+    marks a DETACHED span, whose thread had no open span at its start.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Forest:
         self.parent = array("i")
         self.below = array("i")
         self.ids: dict[int, str] = {}
-        # Of spans that are not there: the number of the stand-in by the identifier.
+        # The numbers of stand-ins by the identifiers of the missing spans.
         self.missing: dict[str, int] = {}
         self._first = array("i")
         self._next = array("i")
@@ -49,12 +49,12 @@ class Forest:
         return len(self.start)
 
     def duration(self, number: int) -> int:
-        """In ns; OPEN for an open span. A clock that was set back makes none negative."""
+        """The duration in ns, never negative; OPEN for an open span."""
         end = self.end[number]
         return OPEN if end == OPEN else max(0, end - self.start[number])
 
     def children(self, number: int) -> Iterator[int]:
-        """The spans right below a span, by their start."""
+        """The direct children of a span, by their start."""
         child = self._first[number]
         while child >= 0:
             yield child
@@ -79,14 +79,14 @@ class Forest:
         return len(self.start) - 1
 
     def stand_in(self, id_: str, name: str, start: int) -> int:
-        """Append a stand-in for a span that is not there; returns its number."""
+        """Append a stand-in for a missing span; returns its number."""
         number = self.add(0, name, None, start, None, None)
         self.ids[number] = id_
         self.missing[id_] = number
         return number
 
     def link(self) -> None:
-        """Set the children by the parents, and count the spans below each."""
+        """Compute the children from the parents, and count the descendants."""
         total = len(self)
         self._first = array("i", [-1]) * total
         self._next = array("i", [-1]) * total

@@ -1,4 +1,4 @@
-"""Sessions and trees as JSON documents. Times since the epoch are texts: JavaScript's numbers cannot hold them."""
+"""Sessions and trees as JSON documents. Times since the epoch are strings: they exceed JavaScript's integers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def session_form(session: Session) -> dict[str, Any]:
 
 
 def document(trace: Trace, name: str, forms: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The object of each ``--json``: ``forms`` under their ``name``, and the batches and records that do not fit."""
+    """The object of ``--json``: ``forms`` under the key ``name``, and counts of skipped batches and odd records."""
     return {
         "dir": str(trace.path),
         name: forms,
@@ -51,7 +51,7 @@ def document(trace: Trace, name: str, forms: Sequence[dict[str, Any]]) -> dict[s
 def tree_form(
     forest: Forest, tree: Tree, marks: dict[int, list[MarkGroup]], ids: dict[int, str]
 ) -> dict[str, Any]:
-    """The tree of a session as ``traces view --json`` has it. ``ids`` are the identifiers by the database's rows."""
+    """The tree of a session as ``traces view --json`` has it. ``ids`` are identifiers by database row."""
     forms = {node.number: _node_form(forest, node, marks, ids) for node in tree.nodes}
     for node in tree.nodes:
         forms[node.number]["children"] = [forms[child.number] for child in node.children]
@@ -101,7 +101,7 @@ def _node_form(
 
 
 def mark_form(group: MarkGroup) -> dict[str, Any]:
-    """The marks of one name. A value that is not finite is null, with its word beside it."""
+    """The marks of one name. A value that is not finite is null, and a second key has its word."""
     form: dict[str, Any] = {"name": group.name, "kind": group.kind, "count": group.count, "last": group.last}
     if group.nonfinite is not None:
         form["lastNonfinite"] = group.nonfinite

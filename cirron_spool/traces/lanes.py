@@ -1,6 +1,6 @@
-"""Lanes: places for spans, one below another, in which no two overlap unless one is inside the other.
+"""Lanes for the spans of a thread. Two spans in one lane overlap only if one contains the other.
 
-The spans of a thread nest, and have one lane. Requests that share an event loop's thread overlap, and have several.
+Nested spans need one lane. Concurrent requests in an event loop need several.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ class Lanes:
     """The lanes of one thread, filled with its spans in order of their starts."""
 
     def __init__(self) -> None:
-        # For each lane the spans that are still open: their ends and keys.
+        # The open spans of each lane: their ends and keys.
         self._open: list[list[tuple[int, int]]] = []
         self._lane_of: dict[int, int] = {}
 
     def place(self, key: int, parent: int | None, start: int, end: int) -> tuple[int, int]:
-        """The lane of a span, and how deep in it the span lies. ``parent`` is the key of a span of any thread."""
+        """The lane of a span, and its depth in the lane. ``parent`` is the key of a span of any thread."""
         preferred = self._lane_of.get(parent) if parent is not None else None
         order = range(len(self._open)) if preferred is None else (preferred, *range(len(self._open)))
         for lane in order:

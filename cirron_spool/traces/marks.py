@@ -1,4 +1,4 @@
-"""The marks of the nodes of a tree: one by one, or one line for all of a name."""
+"""The marks of the nodes of a tree, grouped by name."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Value = float | int | str | bool | None
 class MarkGroup:
     """The marks of one name on one node.
 
-    ``last`` is the value of the last one, None for a float that is not finite, whose word is ``nonfinite``.
-    ``least`` and ``most`` are of the finite numbers, None without any. ``odd`` counts those that are not finite.
+    ``last`` is the last value, or None for a float that is not finite. ``nonfinite`` is the word for such a float.
+    ``least`` and ``most`` cover the finite numbers, and are None without any. ``odd`` counts the other floats.
     """
 
     name: str
@@ -41,7 +41,7 @@ class MarkGroup:
 
 
 def typed(value: Value, value_type: str) -> Value:
-    """The value of a mark as it was written: SQLite has no truth values."""
+    """The value of a mark in its original type. SQLite has no booleans."""
     return bool(value) if value_type == "bool" and value in (0, 1) else value
 
 
@@ -50,7 +50,7 @@ def gather_marks(
 ) -> dict[int, list[MarkGroup]]:
     """The marks of each node of the session with that ``number``, by the node's number, in order of their times.
 
-    A mark of a span that is not there belongs to its stand-in, and without one to the session.
+    A mark of a missing span belongs to its stand-in, or without one to the session.
     """
     nodes = array("i", [-1]) * len(sessions.of_span)
     for each, row in enumerate(forest.row):

@@ -1,4 +1,4 @@
-"""``read_traces``: the sessions of a spool and their trees, for a program or a notebook."""
+"""``read_traces``: the sessions of a spool and their trees, for programs and notebooks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from cirron_spool.traces.view import view
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """The sessions in ``directory``, oldest first, as ``traces view --json`` has them: docs/contract.md has the keys.
+    """The sessions in ``directory``, oldest first, in the form of ``traces view --json``. See docs/contract.md.
 
-    ``warnings`` are about batches that were skipped, one line each.
+    ``warnings`` has a line for each skipped batch.
     """
 
     directory: Path

@@ -1,6 +1,6 @@
-"""The records of one batch, as the SDK's spool format has them: spans, marks and snapshots. Pure.
+"""The records of one batch in the SDK's spool format: spans, marks and snapshots. Pure.
 
-Unknown fields are kept. A record without what its place in a trace needs is left out and said.
+Unknown fields are kept. A record without a required field is left out and reported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MOST = 2**63 - 1
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 # The SDK's words for floats that JSON does not have.
 _TOKENS = ("nan", "inf", "-inf")
-# The fields that have a place of their own; all others of a record stay together.
+# The fields with their own columns. All other fields of a record stay in one JSON text.
 _SPAN_FIELDS = frozenset(
     {"id", "parent_id", "name", "index", "start_ns", "end_ns", "thread_id", "pid", "rank", "mark_ids"}
 )
@@ -48,7 +48,7 @@ class Span(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A mark. ``value`` is None for a float that is not finite, whose word (nan, inf, -inf) is ``nonfinite``."""
+    """A mark. For a float that is not finite, ``value`` is None, and ``nonfinite`` is nan, inf or -inf."""
 
     id: str
     span_id: str
@@ -72,7 +72,7 @@ class Snapshot(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The records of a batch. ``problems`` are about records that were left out, one line each."""
+    """The records of a batch. ``problems`` has a line for each kind of record with invalid ones."""
 
     sdk_version: str
     spans: list[Span]
@@ -82,30 +82,30 @@ class Batch(NamedTuple):
 
 
 class BrokenBatchError(ValueError):
-    """The text is no batch; the message says why."""
+    """The text is not a batch. The message has the reason."""
 
 
 class _Wrong(Exception):
-    """A field has no value, or one of a wrong type; the message names it."""
+    """A field is missing or has a wrong type. The message names it."""
 
 
 def parse_batch(text: bytes, detailed: Collection[str] = KINDS) -> Batch:
     """The records in the JSON ``text`` of a batch. Raises BrokenBatchError.
 
-    The kinds of records that are not ``detailed`` have no ``more``, which costs a quarter of the time.
+    Only the ``detailed`` kinds of records get ``more``, which takes a quarter of the time.
     """
     if not text:
         raise BrokenBatchError("it is empty")
     try:
         document = _parsed(text)
     except json.JSONDecodeError as error:
-        raise BrokenBatchError(f"it is no JSON: {error.msg} at character {error.pos}") from None
+        raise BrokenBatchError(f"it is not JSON: {error.msg} at character {error.pos}") from None
     except UnicodeDecodeError as error:
         raise BrokenBatchError(f"it is not UTF-8 at byte {error.start}") from None
     except RecursionError:
         raise BrokenBatchError("its JSON is nested too deep") from None
     if not isinstance(document, dict):
-        raise BrokenBatchError("it is no JSON object")
+        raise BrokenBatchError("it is not a JSON object")
     try:
         return _batch(document, detailed)
     except RecursionError:
@@ -122,7 +122,7 @@ def _parsed(text: bytes) -> Any:
 
 
 def _whole_number(digits: str) -> int | str:
-    """The number, or its digits where they are too many, as for each other number that no float can hold."""
+    """The number, or its text if Python does not convert so many digits."""
     try:
         return int(digits)
     except ValueError:
@@ -156,17 +156,17 @@ def _records(
     fields: frozenset[str] | None,
     problems: list[str],
 ) -> Iterator[T]:
-    """The records of one kind. Their ``more`` has all fields but those in ``fields``; None leaves it empty."""
+    """The records of one kind. Their ``more`` has all fields but ``fields``, or nothing if that is None."""
     found = document.get(key)
     if found is None:
         return
     if not isinstance(found, list):
-        problems.append(f"its {key} are no list")
+        problems.append(f"its {key} are not a list")
         return
     wrong: list[str] = []
     for number, record in enumerate(found):
         if not isinstance(record, dict):
-            wrong.append(f"number {number}: it is no object")
+            wrong.append(f"number {number}: it is not an object")
             continue
         try:
             yield read(record, _more(record, fields) if fields is not None else "")
@@ -209,7 +209,7 @@ def _mark(record: dict[str, Any], more: str) -> Mark:
     elif isinstance(value, int) and not isinstance(value, bool) and abs(value) > _MOST:
         value = float(value) if abs(value) < 1 << 1023 else str(value)
     elif not isinstance(value, float | int):
-        raise _Wrong("value is no number, text or truth value")
+        raise _Wrong("value is not a number, text or boolean")
     kind, value_type = record.get("kind"), record.get("value_type")
     return Mark(
         _text(record, "id"),
@@ -237,7 +237,7 @@ def _snapshot(record: dict[str, Any], more: str) -> Snapshot:
 def _text(record: dict[str, Any], key: str) -> str:
     found = record.get(key)
     if not isinstance(found, str) or not found:
-        raise _Wrong(f"{key} is no text")
+        raise _Wrong(f"{key} is not text")
     return clean(found)
 
 
@@ -248,12 +248,12 @@ def _reference(record: dict[str, Any], key: str) -> str | None:
 def _time(record: dict[str, Any], key: str) -> int:
     found = _number(record.get(key))
     if found is None or found < 0:
-        raise _Wrong(f"{key} is no time in nanoseconds")
+        raise _Wrong(f"{key} is not a time in nanoseconds")
     return found
 
 
 def _number(value: object) -> int | None:
-    """A whole number of 64 bits, or None. Some writers have only floats."""
+    """A whole number of 64 bits, or None. A whole float counts: some writers have no integers."""
     if type(value) is float and value.is_integer():
         value = int(value)
     return value if type(value) is int and -_MOST <= value <= _MOST else None
@@ -291,5 +291,5 @@ def _type_of(value: object) -> str:
 
 
 def clean(text: str) -> str:
-    """``text`` without lone surrogates, which JSON can have and UTF-8 cannot."""
+    """``text`` without lone surrogates. JSON allows them, UTF-8 does not."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

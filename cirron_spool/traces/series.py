@@ -1,4 +1,4 @@
-"""The marks of a session over time, for a drawing: one series for each name, thinned without losing its extremes."""
+"""The marks of a session over time for a drawing. Each name is a series, thinned to the extremes of time intervals."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 from cirron_spool.traces.exports.rows import MarkRow, Rows
 
-# Most points of one series. Beyond it, the lowest and the highest of each part of the time stay.
+# Most points of one series. Of a longer series, the lowest and the highest point of each interval stay.
 MOST_POINTS = 2000
-# Series of one session; a run has tens.
+# Most series of one session. A run has tens.
 MOST_SERIES = 200
 
 
 @dataclass(slots=True)
 class Series:
-    """The marks of one name. ``points`` are (time, value), times in ns since the session's start.
+    """The marks of one name. ``points`` are (time, value), with times in ns since the session's start.
 
-    ``marks`` counts all of them, ``odd`` those that are not finite or no number.
+    ``marks`` counts all marks. ``odd`` counts those whose value is not a finite number.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Series:
     parts: dict[int, list[tuple[int, float]]] = field(default_factory=dict)
 
     def add(self, at: int, part: int, mark: MarkRow) -> None:
-        """Take in the next mark, in the part of the time with that number."""
+        """Add the next mark, in the time interval with the number ``part``."""
         self.marks += 1
         value = mark.value
         if isinstance(value, bool) or not isinstance(value, int | float) or mark.nonfinite is not None:
@@ -40,7 +40,7 @@ class Series:
         ends[0], ends[1] = min(ends[0], point, key=_value), max(ends[1], point, key=_value)
 
     def form(self) -> dict[str, Any]:
-        """The series for the page; ``thinned`` says that points are left out."""
+        """The series for the page. ``thinned`` is true if points are left out."""
         thinned = self.marks - self.odd > MOST_POINTS
         points = self.points
         if thinned:
@@ -59,7 +59,7 @@ def _value(point: tuple[int, float]) -> float:
 
 
 def gather_series(rows: Rows, number: int) -> tuple[list[Series], int]:
-    """The series of the session with that number, by name, and how many names were left out."""
+    """The series of the session ``number`` by name, and the number of names left out."""
     session = rows.session(number)
     length = max(1, session.duration_ns)
     series: dict[str, Series] = {}

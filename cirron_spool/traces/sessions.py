@@ -1,8 +1,8 @@
 """The sessions in a database of records: one for each run of a process under ``ci.profile()``.
 
 A session is the tree below a root span ``cirron.session``. The SDK writes a span when it closes, so the root comes
-last: a session without it is live, was killed, or has its last batches elsewhere. Spans without a known parent belong
-to the session of their process that was open at that time. Without one, they make up a session by themselves.
+last. A session without a root is live, was killed, or has its last batches elsewhere. A span without a known parent
+belongs to the session of its process that was open at that time. Without such a session, these spans form one.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 SESSION = "cirron.session"
-# In the array of parents: a top has none, and the parent of an orphan is not there.
-# One span of a cycle has LOOP in place of the parent, with which the cycle would be closed.
+# Special parents: a top has none (NO_PARENT), and the parent of an orphan is missing (MISSING).
+# One span of each cycle has LOOP, which cuts the cycle.
 NO_PARENT, MISSING, LOOP = 0, -1, -2
 _UNKNOWN, _VISITED = -3, -4
 
-# The process of a span, as far as batches tell: its pid and its rank.
+# The process of a span: its pid and its rank.
 Process = tuple[int | None, int | None]
 
 
@@ -26,8 +26,8 @@ Process = tuple[int | None, int | None]
 class Session:
     """One session. Times are in ns since the epoch, ``size`` in bytes.
 
-    ``root`` is the row of its root span, 0 without one. ``end_ns`` is None while it is live. ``last_ns`` is the last
-    time that any of its records has. ``orphans`` counts the spans whose parent is not there.
+    ``root`` is the row of its root span, or 0. ``end_ns`` is None for a live session. ``last_ns`` is the latest time in
+    its records. ``orphans`` counts the spans with a missing parent.
     """
 
     id: str
@@ -47,23 +47,23 @@ class Session:
 
     @property
     def live(self) -> bool:
-        """Whether its root span has no end yet, as far as the batches tell."""
+        """Whether no batch has the end of its root span."""
         return self.end_ns is None
 
     @property
     def duration_ns(self) -> int:
-        """From its start to its end, or to the last that is known of it."""
+        """The time from its start to its end, or to its latest record."""
         return max(0, (self.last_ns if self.end_ns is None else self.end_ns) - self.start_ns)
 
     def see(self, start_ns: int, last_ns: int) -> None:
-        """Take in the times of a record."""
+        """Extend the session to the times of a record."""
         self.start_ns = min(self.start_ns, start_ns)
         self.last_ns = max(self.last_ns, last_ns)
 
 
 @dataclass(slots=True)
 class Sessions:
-    """All sessions, oldest first, and to which of them (by its number) each row of each table belongs.
+    """All sessions, oldest first, and the session number of each row of each table.
 
     ``parents`` has the row of each span's parent, or NO_PARENT, MISSING or LOOP. Row 0 and deleted rows belong to -1.
     ``cycles`` counts the spans that are their own ancestors; the first of each cycle counts as a top.
@@ -78,7 +78,7 @@ class Sessions:
 
 
 def find_sessions(connection: sqlite3.Connection) -> Sessions:
-    """Put the spans together by their parents, and give each record its session."""
+    """Join the spans by their parents, and find the session of each record."""
     return _Finder(connection).find()
 
 
@@ -87,9 +87,9 @@ class _Finder:
         self._connection = connection
         self._sessions: list[Session] = []
         self._by_process: defaultdict[Process, list[int]] = defaultdict(list)
-        # By process: the session of those spans that no root is there for.
+        # By process: the session of the spans without a root.
         self._unfinished: dict[Process, int] = {}
-        # By identifier: sessions that are known by a span that is not there.
+        # By the identifier of a missing span: its session.
         self._by_missing: dict[str, int] = {}
         self._of_batch: dict[int, int] = {}
 
@@ -114,7 +114,7 @@ class _Finder:
         )
 
     def _read_parents(self) -> tuple[array[int], set[int]]:
-        """The parent of each span, and the rows of the root spans, each of which begins a session."""
+        """The parent of each span, and the rows of the root spans. Each root span is a session."""
         parents = self._rows("span", NO_PARENT)
         roots: set[int] = set()
         found = self._connection.execute(
@@ -128,7 +128,7 @@ class _Finder:
         return parents, roots
 
     def _place_spans(self, parents: array[int], tops: array[int]) -> array[int]:
-        """Make the sessions, and find that of each span."""
+        """Create the sessions, and find the session of each span."""
         of_top: dict[int, int] = {}
         for row, id_, start, end, pid, rank in self._connection.execute(
             "SELECT n, id, start_ns, end_ns, pid, rank FROM span WHERE name = ? ORDER BY start_ns", (SESSION,)
@@ -150,7 +150,7 @@ class _Finder:
         return of_span
 
     def _adopt(self, parent_id: str | None, id_: str, start: int, end: int, process: Process) -> int:
-        """The session of a span that is below no root."""
+        """The session of a span without a root above it."""
         for number in reversed(self._by_process[process]):
             session = self._sessions[number]
             if (
@@ -216,10 +216,9 @@ class _Finder:
 
 
 def _find_tops(parents: array[int], roots: set[int]) -> tuple[int, array[int]]:
-    """The number of spans in cycles, and for each span the row at which its line of parents ends.
+    """The number of spans in cycles, and the topmost ancestor of each span, as a row.
 
-    A line ends at a root of a session, at a span without a known parent, and in a cycle. A cycle is cut above the
-    span with its first row.
+    That is a root of a session, a span without a known parent, or the span with the first row of a cycle.
     """
     tops = array("i", [_UNKNOWN]) * len(parents)
     cycles = 0

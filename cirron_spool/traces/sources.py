@@ -1,7 +1,7 @@
-"""The batches of a spool, of a receiver's store, and of an archive, one at a time.
+"""Read the batches of a spool, a receiver's store or an archive, one at a time.
 
-An archive is a folder with spools at any depth, or a tar or zip file of one. Nothing is locked or written, and no link
-below the path is followed. A file that vanishes was delivered or evicted, and is skipped.
+An archive is a folder with spools at any depth, or a tar or zip file of such a folder. Nothing is locked or written.
+Links below the path are not followed. A vanished file was delivered or evicted, and is skipped.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from cirron_spool.spool.names import is_batch_name, oldest_first
 from cirron_spool.spool.snapshots import FOLDER
 from cirron_spool.text import human_size, printable, reason
 
-# The largest batches of the SDK are tens of MB. A packed one may unpack to a thousand times its size.
+# The SDK's largest batches have tens of MB. A limit is needed, since gzip data can expand a thousandfold.
 _MOST_BYTES = 1 << 30
-# The errors of a broken archive, or of one with an unknown method.
+# The errors of an archive that is broken or has an unknown compression.
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 _GZIP_MAGIC = b"\x1f\x8b"
 _PACKED = ".gz"
 
 
 class BatchText(NamedTuple):
-    """One batch: its ``name`` with its folder below the archive, its size as a file in bytes, and its JSON."""
+    """One batch: its ``name`` with the folder in the archive, the size of its file in bytes, and its JSON."""
 
     name: str
     size: int
@@ -41,7 +41,7 @@ class BatchText(NamedTuple):
 
 
 class UnreadableBatch(NamedTuple):
-    """A batch that cannot be read, and why, in words."""
+    """A batch that cannot be read, with the reason."""
 
     name: str
     why: str
@@ -53,13 +53,13 @@ Source = Iterator[BatchText | UnreadableBatch]
 def read_batches(path: Path) -> Source:
     """Read the batches in ``path``, oldest first within each folder. Blocking.
 
-    Raises SpoolError for a path that is neither a folder nor an archive, and for one that cannot be read.
+    Raises SpoolError for an unreadable path, and for one that is neither a folder nor an archive.
     """
     return _in_file(path) if path.is_file() else _in_folders(path)
 
 
 def _in_folders(top: Path) -> Source:
-    """The batches of a folder, or where it has none, those of all folders below it."""
+    """The batches of a folder. If it has none, those of all folders below it."""
     own = _in_folder(top, top)
     first = next(own, None)
     if first is not None:
@@ -90,7 +90,7 @@ def _in_folder(folder: Path, top: Path) -> Source:
 
 
 def _packed_names(folder: Path) -> list[str]:
-    """The batches that were packed with gzip, by their files' names."""
+    """The file names of the batches that are compressed with gzip."""
     try:
         with os.scandir(folder) as entries:
             return [entry.name for entry in entries if _is_packed(entry.name)]
@@ -111,7 +111,7 @@ def _shown(path: Path, top: Path) -> str:
 
 
 def _read(spool: SpoolDirectory, name: str) -> BatchText | UnreadableBatch | None:
-    """The batch, or why it cannot be read; None for one that is gone."""
+    """The batch, or the reason why it is unreadable; None for a vanished file."""
     try:
         fd, fingerprint = spool.open_batch(name)
         with open(fd, "rb") as file:
@@ -129,7 +129,7 @@ def _read(spool: SpoolDirectory, name: str) -> BatchText | UnreadableBatch | Non
 
 
 def _content(name: str, size: int, file: IO[bytes]) -> BatchText | UnreadableBatch:
-    """The content of a batch's file, unpacked."""
+    """The decompressed content of a batch's file."""
     data = file.read(_MOST_BYTES + 1)
     if data[:2] == _GZIP_MAGIC:
         try:
@@ -143,7 +143,7 @@ def _content(name: str, size: int, file: IO[bytes]) -> BatchText | UnreadableBat
 
 
 def _in_file(path: Path) -> Source:
-    """The batches in a tar or zip file. Those before a broken part are worth more than none."""
+    """The batches in a tar or zip file. A broken part ends the batches with a warning."""
     has_batches = False
     try:
         if zipfile.is_zipfile(path):
@@ -152,7 +152,7 @@ def _in_file(path: Path) -> Source:
             batches = _in_tar(path)
         else:
             raise SpoolError(
-                f"{printable(str(path))} is no directory, and no tar or zip file. Pass --dir a spool or an archive."
+                f"{printable(str(path))} is not a directory, tar or zip file. Pass --dir a spool or an archive."
             )
         for batch in batches:
             has_batches = True
@@ -172,7 +172,7 @@ def _reason(error: Exception) -> str:
 
 
 def _in_tar(path: Path) -> Source:
-    # As a stream: a compressed archive is read once, and its list of members is not kept.
+    # Stream mode reads a compressed archive once, and keeps no list of its members.
     with tarfile.open(path, "r|*") as archive:
         for member in archive:
             if (
@@ -200,6 +200,6 @@ def _in_zip(path: Path) -> Source:
 
 
 def _is_batch(member: str) -> bool:
-    """Whether a member of an archive is a batch, and none of a quarantine."""
+    """Whether a member of an archive is a batch outside a quarantine."""
     *folders, name = member.split("/")
     return is_batch_name(_plain(name)) and not any(is_quarantine_name(folder) for folder in folders)

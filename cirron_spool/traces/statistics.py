@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 
 class Statistics(NamedTuple):
-    """Of ``number`` durations, in ns; all 0 without any.
+    """The statistics of ``number`` durations in ns. All are 0 without durations.
 
-    ``median`` is the mean of the middle two, down to the whole; ``p95`` is the nearest rank.
+    An even number has the mean of the middle two as ``median``, rounded down. ``p95`` is by nearest rank.
     """
 
     number: int

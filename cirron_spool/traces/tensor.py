@@ -1,4 +1,4 @@
-"""The statistics in the record of a tensor. A field of another type than the SDK's counts as absent."""
+"""The statistics in the record of a tensor. A field of an unexpected type counts as absent."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _WORDS = ("nan", "inf", "-inf")
 class TensorSnapshot:
     """One tensor at one time, in ns since the epoch.
 
-    ``statistics`` have a float or None for each of :data:`STATISTICS`; a float may be NaN or infinite. ``counts`` are
-    those of the histogram, and ``bins`` its edges, one more; both may be empty.
+    ``statistics`` has a float or None for each of :data:`STATISTICS`. A float may be NaN or infinite. ``counts`` and
+    ``bins`` are the counts and edges of the histogram, both or none. There is one more edge than counts.
     """
 
     name: str
@@ -32,7 +32,7 @@ class TensorSnapshot:
     bins: Sequence[float]
 
     def form(self) -> dict[str, Any]:
-        """The tensor as ``traces snapshots --json`` has it. A float that is not finite is the SDK's word for it."""
+        """The tensor as ``traces snapshots --json`` has it. A float that is not finite becomes the SDK's word."""
         return {
             "tensor": self.name,
             "span": self.span_id,
@@ -67,7 +67,7 @@ def read_tensor(row: SnapshotRow) -> TensorSnapshot:
 
 
 def number_in(value: object, word: object = None) -> float | None:
-    """A number, or the float that the SDK's ``word`` stands for; None for anything else."""
+    """``value`` as a float, or the float that ``word`` names; None for anything else."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
             return float(value)

@@ -1,6 +1,6 @@
-"""The spans of a session over time, for a drawing: the longest one by one, the others folded into stretches of time.
+"""The spans of a session over time for a drawing. The longest spans are bars; others are folded into intervals.
 
-Spans of one thread that overlap without nesting get lanes of their own. Times are ns since the session's start.
+Spans of one thread that overlap without nesting get several lanes. Times are in ns since the session's start.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from cirron_spool.traces.lanes import Lanes
 
 # Bars that a browser draws without a noticeable delay.
 MOST_BARS = 4000
-# Most stretches into which the other spans of one line are folded.
+# Most intervals of folded spans in one line.
 _STRETCHES = 200
-# Most lines of a drawing. The spans of further lanes, depths and threads are folded into one line.
+# Most lines of a drawing. All further lines are folded into one.
 MOST_LINES = 80
 # Shortest gap without a record, in seconds and as a part of the session.
 _SHORTEST_GAP_NS = 2 * 10**9
@@ -32,7 +32,7 @@ class Line:
     lane: int
     depth: int
     bars: list[tuple[int, int, str, int | None, bool]] = field(default_factory=list)
-    # By the number of a stretch: first start, last end, and how many spans.
+    # By the number of an interval: first start, last end, and count of the folded spans.
     folds: dict[int, list[int]] = field(default_factory=dict)
 
     def form(self) -> dict[str, Any]:
@@ -46,16 +46,17 @@ class Line:
         }
 
     def fold(self, start: int, end: int, count: int, length: int) -> None:
-        """Add spans from ``start`` to ``end`` to the stretch in which they begin; ``length`` is the session's."""
+        """Fold spans into the interval of ``start``. ``length`` is the duration of the session."""
         fold = self.folds.setdefault(start * _STRETCHES // length, [start, end, 0])
         fold[0], fold[1], fold[2] = min(fold[0], start), max(fold[1], end), fold[2] + count
 
 
 @dataclass(slots=True)
 class Timeline:
-    """The lines of a session, by thread, lane and depth. ``gaps`` are times without any record: start and duration.
+    """The lines of a session, by thread, lane and depth.
 
-    ``rest`` stands for ``rest_lines`` further lines.
+    ``gaps`` are the intervals without a record: start and duration. ``rest`` has the spans of ``rest_lines`` further
+    lines.
     """
 
     lines: list[Line]
@@ -78,7 +79,7 @@ class Timeline:
 
 
 def draw(rows: Rows, number: int) -> Timeline:
-    """The timeline of the session with that number, one of ``rows.chosen``."""
+    """The timeline of the session ``number``, one of ``rows.chosen``."""
     session = rows.session(number)
     least, room = _limit(rows, number)
     length = max(1, session.duration_ns)
@@ -114,7 +115,7 @@ def draw(rows: Rows, number: int) -> Timeline:
 
 
 def _cut(lines: Iterable[Line], first_seen: Mapping[int | None, int], length: int) -> tuple[list[Line], Line]:
-    """The lines that are drawn, the topmost of each thread first, and one line for the spans of the others."""
+    """The drawn lines, the topmost of each thread first, and one line with the spans of all others."""
     topmost = sorted(lines, key=lambda line: (line.lane + line.depth, first_seen[line.thread], line.lane))
     rest = Line(None, 0, 0)
     for line in topmost[MOST_LINES:]:
@@ -126,7 +127,7 @@ def _cut(lines: Iterable[Line], first_seen: Mapping[int | None, int], length: in
 
 
 def _limit(rows: Rows, number: int) -> tuple[int, int]:
-    """Longer spans have a bar of their own, and so many of the spans of that very duration."""
+    """The duration above which spans get their own bars, and the number of bars for spans of just that duration."""
     last_ns = rows.session(number).last_ns
     durations = (_end(span, last_ns) - span.start_ns for span in rows.spans() if span.number == number)
     longest = heapq.nlargest(MOST_BARS + 1, durations)

@@ -1,4 +1,4 @@
-"""One reading of a spool: its records in a database, and its sessions, as long as the block lasts."""
+"""One read of a spool: the records in a temporary database, and the sessions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cirron_spool.traces.sessions import Session, Sessions, find_sessions
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The records of the batches in ``path``, and the sessions that they make up."""
+    """The records of the batches in ``path``, and their sessions."""
 
     path: Path
     loaded: Loaded
@@ -31,13 +31,14 @@ class Trace:
 
     @property
     def orphans(self) -> int:
-        """The spans whose parent is not among the batches."""
+        """The number of spans with a missing parent."""
         return sum(session.orphans for session in self.sessions)
 
     def choose(self, session: str | None, last: int | None) -> list[int]:
-        """The numbers of the sessions that a person asked for, oldest first: one by the beginning of its identifier.
+        """The numbers of the chosen sessions, oldest first.
 
-        ``last`` takes the newest ones; with neither, all are chosen. Raises ConfigError.
+        ``session`` is the start of an identifier. ``last`` chooses the newest sessions. Without both, all are chosen.
+        Raises ConfigError.
         """
         if session is None:
             numbers = list(range(len(self.sessions)))
@@ -52,7 +53,7 @@ class Trace:
         )
 
     def newest_run(self) -> list[int]:
-        """The newest session, and those of other ranks that overlap with it: the ranks of one run."""
+        """The newest session, and the overlapping sessions of the other ranks of its run."""
         if not self.sessions:
             return []
         *_, newest = self.sessions
@@ -68,9 +69,9 @@ class Trace:
 
 @contextmanager
 def read_trace(path: Path, tell: Callable[[str], None], detailed: Collection[str] = KINDS) -> Iterator[Trace]:
-    """Read the batches in ``path``; blocking. ``tell`` gets a line about each batch that is skipped.
+    """Read the batches in ``path``. ``tell`` gets a line about each skipped batch. Blocking.
 
-    ``detailed`` are the kinds of records (spans, marks, snapshots) whose further fields are kept. Raises SpoolError.
+    ``detailed`` are the kinds of records (spans, marks, snapshots) that keep all their fields. Raises SpoolError.
     """
     with working_database() as connection:
         loaded = load(connection, path, tell, detailed)

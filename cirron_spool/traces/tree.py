@@ -1,8 +1,8 @@
-"""The scope tree of a session, folded to a size that a person or a page can take in.
+"""The scope tree of a session, folded to a readable size.
 
-Siblings of one name become one line with count, total, median and 95th percentile: many of them, those that are
-shorter than asked, and all below the asked depth. A fold of siblings has the folds of their children below it. The
-largest spans are unfolded first, until there are as many nodes as asked.
+Siblings of one name are folded into one node if they are many, shorter than the limit, or below the chosen depth. The
+node has count, total, median and 95th percentile. Its children are the folds of their children. The largest spans are
+unfolded first, up to the limit of nodes.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ MOST_SIBLINGS = 20
 
 
 class Folding(NamedTuple):
-    """What is shown: levels below the session, the shortest duration in ns, spans by name, siblings, nodes in all.
+    """The limits of a tree: levels below the session, shortest duration in ns, siblings, and nodes in total.
 
-    ``name`` is a name, or a pattern of the shell; with it only those spans, those below and those above them are shown.
+    ``name`` is a span name or a shell pattern. It limits the tree to these spans, their ancestors and descendants.
     """
 
     depth: int = DEEPEST
@@ -41,8 +41,8 @@ class Folding(NamedTuple):
 class Node:
     """A span, or a fold of siblings with one name. ``spans`` are their numbers in the forest.
 
-    ``fold`` tells why it is a fold (siblings, minWall, depth), or is empty for a span. ``times`` are of the closed
-    spans, ``open`` counts the others. ``hidden`` counts the spans below that no node stands for.
+    ``fold`` is the reason of a fold (siblings, minWall, depth), or empty. ``times`` are those of the closed spans.
+    ``open`` counts the open spans. ``hidden`` counts the descendants without a node.
     """
 
     number: int
@@ -58,9 +58,9 @@ class Node:
 
 @dataclass(slots=True)
 class Tree:
-    """The nodes of a session. ``node_of`` has the number of the node of each span, -1 for one that has none.
+    """The nodes of a session. ``node_of`` has the node number of each span, or -1 without a node.
 
-    ``left_out`` counts the spans that are not shown for their name.
+    ``left_out`` counts the spans whose name excludes them.
     """
 
     root: Node
@@ -70,17 +70,17 @@ class Tree:
 
     @property
     def shown(self) -> int:
-        """How many spans have a line of their own."""
+        """The number of spans with their own line."""
         return sum(not node.fold for node in self.nodes)
 
     @property
     def folded(self) -> int:
-        """How many spans are in folds."""
+        """The number of spans in folds."""
         return sum(len(node.spans) for node in self.nodes if node.fold)
 
     @property
     def hidden(self) -> int:
-        """How many spans are neither shown nor in a fold."""
+        """The number of spans that are neither shown nor in a fold."""
         return sum(node.hidden for node in self.nodes)
 
 
@@ -109,7 +109,7 @@ class _Folder:
         return Tree(root, self._nodes, self._node_of, left_out)
 
     def _unfold(self, node: Node) -> list[Node]:
-        """Make the nodes below a node; returns those that can be unfolded in their turn."""
+        """Create the nodes below a node. Returns those that can also be unfolded."""
         groups = self._groups(node)
         level = node.level + 1
         parts: list[tuple[list[int], str]] = []
@@ -151,7 +151,7 @@ class _Folder:
         return groups.values()
 
     def _below(self, number: int) -> int:
-        """The spans below a span, without those that are left out for their name."""
+        """The number of descendants of a span, without those whose name excludes them."""
         if self._kept is None:
             return self._forest.below[number]
         total, pending = 0, [number]
@@ -174,7 +174,7 @@ class _Folder:
 
 
 def _named(forest: Forest, pattern: str) -> bytearray:
-    """1 for each span whose name fits, and for all above and below it; and for the session."""
+    """1 for each span with a matching name, for its ancestors and descendants, and for the session."""
     fits = [name == pattern or fnmatchcase(name, pattern) for name in forest.names]
     kept = bytearray(len(forest))
     kept[0] = 1

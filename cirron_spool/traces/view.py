@@ -1,4 +1,4 @@
-"""The folded trees of chosen sessions with their marks: the one model of the text, the JSON and the page."""
+"""The folded trees of chosen sessions with their marks. Text, JSON and page are made from this model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def view(trace: Trace, chosen: Sequence[int], folding: Folding) -> list[SessionV
 
 
 def _ids(trace: Trace, forest: Forest, tree: Tree) -> dict[int, str]:
-    """The identifiers of the spans that have a node of their own."""
+    """The identifiers of the spans with their own node, by database row."""
     rows = [forest.row[node.spans[0]] for node in tree.nodes if not node.fold]
     ask = trace.connection.execute
     return {row: ask("SELECT id FROM span WHERE n = ?", (row,)).fetchone()[0] for row in rows if row}

@@ -456,7 +456,7 @@ def test_a_login_comes_before_a_token_that_is_set(tmp_path: Path) -> None:
     done = config(tmp_path, "set", "token", stdin=LONG)
     assert done.returncode == 0
     assert done.stderr == (
-        f"Warning: auth.accessToken in {file} comes before this token. "
+        f"Warning: auth.accessToken in {file} overrides this token. "
         "Run cirron auth login --with-token to replace it.\n"
     )
     assert stored(tmp_path) == {"auth": {"accessToken": ACCESS}, "token": LONG}

@@ -58,7 +58,7 @@ def test_a_flush_says_which_spool_needs_a_look(tmp_path: Path, root: Path) -> No
         done = flush(server, tmp_path, "--discover", root, "--spools", "2")
         again = flush(server, tmp_path, "--discover", root, "--json")
     assert plan.returncode == 0
-    assert "Dry run: 6 files (72 B) in 3 spools would go to" in plan.stdout
+    assert "Dry run: 6 files (72 B) in 3 spools would be sent to" in plan.stdout
     first, *rest = done.lines
     assert done.returncode == 1
     assert first.startswith(f"{broken}: Uploaded: 0  Failed: 1  Skipped: 1  Rejected ")

@@ -137,7 +137,7 @@ def test_a_file_that_holds_something_else_stays(spool: Path, path: Path, content
     path.write_bytes(content)
     done = run_cli("flush", "--dir", spool, "--metrics-file", path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"Error: {path} is no file of metrics. Name another file for them.\n"
+    assert done.stderr == f"Error: {path} is not a metrics file. Name another file.\n"
     assert path.read_bytes() == content
 
 
@@ -146,7 +146,7 @@ def test_a_file_that_holds_something_else_stays(spool: Path, path: Path, content
     [
         ("none/cirron.prom", "Error: Cannot write metrics to none/cirron.prom: No such file or directory."),
         (".", "Error: Cannot read .: Is a directory. Name another file."),
-        ("/dev/null", "Error: /dev/null is no file of metrics. Name another file for them."),
+        ("/dev/null", "Error: /dev/null is not a metrics file. Name another file."),
     ],
 )
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, place: str, said: str) -> None:

@@ -43,7 +43,7 @@ def test_the_receipts_of_a_flush_hold_against_the_store(spool: Path, tmp_path: P
         1,
         1,
         [
-            f"Line 1: {batches[0].name} has other bytes in the store.",
+            f"Line 1: {batches[0].name} has different bytes in the store.",
             f"Line 3: {batches[2].name} is not in the store.",
         ],
     )
@@ -94,14 +94,14 @@ def test_two_commands_write_one_chain(tmp_path: Path, path: Path) -> None:
     [
         (["none.jsonl"], 2, "Error: Cannot read none.jsonl: No such file or directory. Check the path."),
         (["."], 2, "Error: Cannot read .: Is a directory. Check the path."),
-        (["/dev/null"], 2, "Error: Cannot read /dev/null: it is no regular file. Check the path."),
+        (["/dev/null"], 2, "Error: Cannot read /dev/null: it is not a regular file. Check the path."),
         (["empty"], 0, "Warning: empty has no receipts."),
         (
             ["empty", "--against", "none"],
             2,
             "Error: Cannot read the store none: No such file or directory. Check",
         ),
-        (["binary"], 1, "Error: Line 1 is no receipt."),
+        (["binary"], 1, "Error: Line 1 is not a receipt."),
         ([], 2, "Error: "),
     ],
 )

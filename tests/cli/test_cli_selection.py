@@ -160,7 +160,8 @@ def test_flush_sends_the_selected_part_and_a_dry_run_has_said_so(
     assert names(tried.stdout) == [batch.name for batch in chosen]
     if chosen:
         assert re.fullmatch(
-            rf"Dry run: {len(chosen)} files? \([^)]+\) would go to {server.url}\. The platform accepts the token\.",
+            rf"Dry run: {len(chosen)} files? \([^)]+\) would be sent to {server.url}\. "
+            r"The platform accepts the token\.",
             tried.lines[-1],
         )
     left = f"  Left out: {len(rest)}" if rest else ""

@@ -112,7 +112,7 @@ def test_its_words_and_forms(spool: Path) -> None:
         assert plan.lines[-3:] == [
             f"{bad}  {path.stat().st_size} B",
             f"{good}  {path.stat().st_size} B",
-            f"Dry run: 2 snapshots ({2 * path.stat().st_size} B) would go before the batches.",
+            f"Dry run: 2 snapshots ({2 * path.stat().st_size} B) would be sent before the batches.",
         ]
         planned = json.loads(flush(server, spool, "--snapshots", "--dry-run", "--json").stdout)
         assert [entry["name"] for entry in planned["snapshotEntries"]] == [bad, good]

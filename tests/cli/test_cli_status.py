@@ -179,9 +179,9 @@ def stranger(run_dir: Path) -> None:
         (
             empty_batch,
             "EmptyBatch",
-            f"Warning: 1 batch without a byte, such as {NAME.format('e' * 32)}, cannot",
+            f"Warning: 1 empty batch cannot be sent, such as {NAME.format('e' * 32)}",
         ),
-        (stranger, "NotABatch", "is no regular file.\n"),
+        (stranger, "NotABatch", "is not a regular file.\n"),
     ],
 )
 def test_a_problem_that_can_be_seen_beforehand(
@@ -265,7 +265,7 @@ def test_a_corrupt_configuration(home: Path, run_dir: Path) -> None:
 def test_no_spool(home: Path, tmp_path: Path) -> None:
     done = run_cli("status", "--offline", "--dir", tmp_path / "nosuch", home=home)
     assert done.returncode == 0
-    assert f"Spool: {tmp_path / 'nosuch'}  (not there yet)" in done.stdout
+    assert f"Spool: {tmp_path / 'nosuch'}  (does not exist yet)" in done.stdout
     assert "Warning: " in done.stderr
     assert "Next: Nothing is left to do." in done.stdout
 

@@ -99,9 +99,12 @@ def test_broken_batches_are_named_and_passed_by(spool: Path) -> None:
     done = run_cli("traces", "list", "--dir", spool)
     assert done.returncode == 0
     assert [line.split(" ", 2)[1:] for line in done.stderr.splitlines()] == [
-        [cut.name, "is skipped: it is no JSON: Expecting ',' delimiter at character 19."],
-        [odd.name, "has wrong records: 1 span left out (number 1: id is no text)."],
-        [odd.name, "has wrong records: 1 mark left out (number 0: value is no number, text or truth value)."],
+        [cut.name, "is skipped: it is not JSON: Expecting ',' delimiter at character 19."],
+        [odd.name, "has invalid records: 1 span left out (number 1: id is not text)."],
+        [
+            odd.name,
+            "has invalid records: 1 mark left out (number 0: value is not a number, text or boolean).",
+        ],
         ["01776486598051509009-0f.json", "is skipped: it is empty."],
     ]
     assert f"│ {ROOT} │ 2026-04-18T04:29:58.051Z │     9 ns │    0 │     2 │     0 │" in done.stdout

@@ -233,7 +233,7 @@ def test_a_worker_that_does_not_see_the_spools(cluster: DaskCluster, tmp_path: P
             )
         )
     assert result.exit_code == 1
-    assert "none is not there on tcp://127.0.0.1:" in texts(events)[0]
+    assert "none does not exist on tcp://127.0.0.1:" in texts(events)[0]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")

@@ -75,7 +75,7 @@ def test_a_spool_that_is_not_there_is_missing(tmp_path: Path) -> None:
     report = flush_one(SpoolTask(str(tmp_path / "none"), Secret(TOKEN)))
     assert report.is_missing
     assert report.exit_code == 1
-    assert "none is not there on" in report.message
+    assert "none does not exist on" in report.message
 
 
 @pytest.mark.parametrize("show", [repr, str, "{}".format, lambda value: f"{value!r:>90}"])

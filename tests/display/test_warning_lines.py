@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cirron_spool.display.meter import Meter
-from cirron_spool.display.warning_lines import KEPT, LEFT_OUT, SaidOnce, WarningLines
+from cirron_spool.display.warning_lines import KEPT, LEFT_OUT, RecentLines, WarningLines
 from cirron_spool.events import Sending, Uploaded
 from cirron_spool.fleet.results import joined, nothing_sent
 from cirron_spool.pipeline.tally import Tally
@@ -37,7 +37,7 @@ def test_the_turns_of_a_spool_keep_the_same_bound(tmp_path: Path) -> None:
 
 
 def test_a_line_is_new_once() -> None:
-    said = SaidOnce()
+    said = RecentLines()
     assert [said.is_new(line) for line in ("a", "b", "a")] == [True, True, False]
     assert all(said.is_new(str(each)) for each in range(2 * KEPT))
     assert said.is_new("a")  # forgotten by now

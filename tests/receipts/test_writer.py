@@ -153,7 +153,7 @@ def test_a_lock_that_another_process_keeps_is_an_error(path: Path, monkeypatch: 
             "Line 2 does not follow",
         ),
         (lambda lines: [*lines[:2], lines[2][:30], lines[3]], "Line 4 does not follow"),
-        (lambda lines: [*lines, b"hello"], "Line 5 is no receipt"),
+        (lambda lines: [*lines, b"hello"], "Line 5 is not a receipt"),
         (lambda lines: [*lines, lines[3].replace(b'"00"', b'"01"')], "Line 5 does not follow"),
     ],
     ids=["removed", "moved", "twice", "changed", "cut", "other text", "added"],

@@ -302,7 +302,7 @@ async def test_another_batch_under_a_known_identifier_is_refused_and_always_told
         refused = await peer.post_gzip(b'{"created_ns":2}')
         assert refused.status == 409
         assert refused.body["error"] == (
-            "Another batch with this identifier is stored as 00000000000000000001-ab.json. Its content differs."
+            "A different batch with this identifier is stored as 00000000000000000001-ab.json."
         )
         [line] = peer.said
         assert "Refused 409 from 127.0.0.1:" in line

@@ -214,5 +214,5 @@ def test_a_file_that_cannot_be_written_any_more_is_one_warning(tmp_path: Path) -
     file.write()
     file.end(0)
     assert warnings == [
-        f"Cannot write metrics to {folder}/cirron.prom: No such file or directory. The flush goes on without it."
+        f"Cannot write metrics to {folder}/cirron.prom: No such file or directory. The flush continues without metrics."
     ]

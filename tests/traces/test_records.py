@@ -62,13 +62,13 @@ def test_a_list_of_records_that_is_none_is_said(kind: str, value: object) -> Non
     ("text", "why"),
     [
         (b"", "it is empty"),
-        (b'{"spans":[{"id":"a","na', "it is no JSON: "),
-        (b"[]", "it is no JSON object"),
-        (b"null", "it is no JSON object"),
+        (b'{"spans":[{"id":"a","na', "it is not JSON: "),
+        (b"[]", "it is not a JSON object"),
+        (b"null", "it is not a JSON object"),
         (b'{"a":"\xff"}', "it is not UTF-8 at byte 6"),
         (b"[" * 100_000, "its JSON is nested too deep"),
         (b'{"spans":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "its JSON is nested too deep"),
-        (b"\0" * 4096, "it is no JSON: "),
+        (b"\0" * 4096, "it is not JSON: "),
     ],
     ids=lambda value: str(value)[:20],
 )

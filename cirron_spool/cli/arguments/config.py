@@ -13,7 +13,10 @@ SETTINGS = (
     *("auth.accessToken", "auth.refreshToken", "auth.expiresAt", "auth.store"),
     *("output_dir", "ingest_path", "spool_max_bytes", "api_endpoint", "api_key"),
 )
-_CAN_BE_CHANGED = f"settings that can be changed: {', '.join(CHANGEABLE)}. For any other setting, set prints how to change it."
+_CAN_BE_CHANGED = (
+    f"settings that can be changed: {', '.join(CHANGEABLE)}. "
+    "For any other setting, set prints how to change it."
+)
 
 
 def add_config(group: Parser) -> None:

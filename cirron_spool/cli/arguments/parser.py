@@ -249,7 +249,7 @@ def _shown(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    from shlex import quote  # only for those who mistyped
+    from shlex import quote  # late import: only for errors
 
     return quote(text)
 
@@ -277,7 +277,7 @@ def did_you_mean(word: str, names: Iterable[str], before: str = "") -> str:
 
     Leading dashes are ignored. A single name with the prefix ``word`` is the closest.
     """
-    from difflib import get_close_matches  # only for those who mistyped
+    from difflib import get_close_matches  # late import: only for errors
 
     bare = {name.lstrip("-"): name for name in names}
     typed = word.lower().lstrip("-")

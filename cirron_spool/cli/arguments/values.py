@@ -114,7 +114,7 @@ class Age:
 
     def __call__(self, text: str) -> timedelta | datetime:
         """The time before now, or an aware datetime."""
-        from datetime import UTC, datetime, timedelta  # late, for a fast start of a command
+        from datetime import UTC, datetime, timedelta  # late import: commands must start fast
 
         if re.match("[0-9]{4}-", text) is None:
             return timedelta(milliseconds=self._measure(text))

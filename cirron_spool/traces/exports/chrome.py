@@ -1,4 +1,4 @@
-"""Chrome's trace event format, which Perfetto and speedscope open: a process for each session, tracks for its threads.
+"""Chrome's trace event format, for Perfetto and speedscope. A session is a process, and a thread has tracks.
 
 Times are microseconds since the first record: those since the epoch have too many digits for a JavaScript number, and
 Perfetto drops negative ones. Spans of one thread that overlap without nesting get tracks of their own. Numbers are
@@ -43,7 +43,7 @@ def _events(rows: Rows, first: int) -> Iterator[dict[str, Any]]:
 
 
 class _Tracks:
-    """The tracks of one session: numbers for the viewer, with the threads that they stand for."""
+    """The tracks of one session: their numbers, and the threads that they belong to."""
 
     def __init__(self, rows: Rows, number: int) -> None:
         self.number = number
@@ -53,7 +53,7 @@ class _Tracks:
         self._tracks: dict[tuple[int | None, int], int] = {}
 
     def names(self) -> Iterator[dict[str, Any]]:
-        """The name of the process, and its place in the order."""
+        """The name of the process, and its position in the viewer."""
         session = self._session
         rank = "" if session.rank is None else f"rank {session.rank}, "
         pid = "" if session.pid is None else f"pid {session.pid}, "
@@ -62,7 +62,7 @@ class _Tracks:
         yield _metadata("process_sort_index", self.number, 0, {"sort_index": self.number})
 
     def place(self, span: SpanRow, first: int) -> Iterator[dict[str, Any]]:
-        """The event of a span, and before it the name of a new track."""
+        """The event of a span, after the name of its track if that is new."""
         end = self._session.last_ns if span.end_ns is None else span.end_ns
         end = max(span.start_ns, end)
         lanes = self._lanes.setdefault(span.thread_id, Lanes())

@@ -1,4 +1,4 @@
-"""One table as CSV, with a head; lines end with a line feed, and floats that are not finite are nan, inf and -inf."""
+"""One table as CSV with a header. Lines end with a line feed. Special floats are nan, inf and -inf."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def csv_pieces(rows: Rows, table: str) -> Iterator[str]:
 
 
 class _Lines:
-    """The lines of a writer. With another line end than CR LF, Python before 3.13 quotes no lone CR."""
+    """Converts the line ends of a writer from CR LF. With any other line end, Python before 3.13 quotes no lone CR."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []

@@ -1,4 +1,4 @@
-"""One JSON document with all records, in the names of the SDK's spool format. A record is a line."""
+"""One JSON document with all records, with the keys of the SDK's spool format. Each record is a line."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ from cirron_spool.traces.exports.rows import MarkRow, Rows, SpanRow
 from cirron_spool.traces.records import encode
 from cirron_spool.traces.sessions import LOOP, SESSION, Session
 
-_INTERNAL = 1  # SpanKind: nothing is sent to or taken from another process
+_INTERNAL = 1  # SpanKind internal: the span is within one process
 _NO_SPANS: tuple[int, Iterator[SpanRow]] = (-1, iter(()))
-# Attributes nest less deep in practice; protobuf's readers refuse a hundred levels.
+# Protobuf's readers refuse a hundred levels. Attributes have far fewer.
 _DEEPEST = 20
 
 
@@ -44,13 +44,13 @@ def otlp_pieces(rows: Rows) -> Iterator[str]:
 
 
 def _spans(rows: Rows, number: int, own: Iterator[SpanRow]) -> Iterator[dict[str, Any]]:
-    """The spans of a session. The first one also has the marks of spans that are not there."""
+    """The spans of a session. The first one also has the marks of missing spans."""
     session = rows.session(number)
     found = rows.trace.found
     lost: tuple[MarkRow, ...] = tuple(rows.lost_marks(number))
     for span in own:
         parent = found.parents[span.row]
-        # A trace is one session. A parent that is not there may be in a later batch.
+        # A trace is one session. A missing parent may come in a later batch.
         is_cut = parent == LOOP or (parent > 0 and found.of_span[parent] != number)
         yield _span(session, span, None if is_cut else span.parent_id, (*rows.marks_of(span), *lost))
         lost = ()
@@ -119,14 +119,14 @@ def _event(mark: MarkRow) -> dict[str, Any]:
     more = dict(mark.more)
     found = more.pop("attrs", None)
     attributes = dict(found) if isinstance(found, dict) else {}
-    # A float that is not finite is the SDK's word for it: not every reader takes NaN.
+    # A float that is not finite becomes the SDK's word, since not every reader accepts NaN.
     attributes |= {"value": mark.value if mark.nonfinite is None else mark.nonfinite, "kind": mark.kind}
     attributes |= {f"cirron.{key}": value for key, value in more.items()}
     return {"timeUnixNano": str(mark.ts_ns), "name": mark.name, "attributes": _attributes(attributes)}
 
 
 def _hex(identifier: str, size: int) -> str:
-    """The identifier as so many bytes in lower-case hexadecimal digits; a hash of one that has another form."""
+    """The identifier as ``size`` bytes in lower-case hex digits. An identifier of another form is hashed."""
     if re.fullmatch(rf"[0-9a-f]{{{2 * size}}}", identifier) and identifier.strip("0"):
         return identifier
     return hashlib.sha256(identifier.encode()).hexdigest()[: 2 * size]
@@ -137,7 +137,7 @@ def _attributes(values: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _any(value: Any, depth: int = 0) -> dict[str, Any]:
-    """An ``AnyValue``. Whole numbers beyond 64 bits, and values that are nested too deep, become texts."""
+    """An ``AnyValue``. Integers beyond 64 bits, and values that are nested too deep, become strings."""
     match value:
         case bool():
             return {"boolValue": value}

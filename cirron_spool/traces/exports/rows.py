@@ -1,4 +1,4 @@
-"""The records of chosen sessions as the exports take them: sorted, joined, a few at a time."""
+"""The records of chosen sessions for the exports, sorted and joined by the database."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Rows:
         return self.trace.sessions[number]
 
     def first_ns(self) -> int:
-        """The earliest time of all records; 0 without any. A clock that was set back puts it before the sessions."""
+        """The earliest time of all records, or 0. A clock change can put it before the first session."""
         found = self.trace.connection.execute(
             "SELECT min(ns) FROM (SELECT min(start_ns) AS ns FROM span WHERE span_session(n) >= 0 "
             "UNION ALL SELECT min(ts_ns) FROM mark WHERE mark_session(n) >= 0)"
@@ -102,7 +102,7 @@ class Rows:
         return str(found[0]) if found is not None else ""
 
     def spans(self) -> Iterator[SpanRow]:
-        """The spans by session and start; a parent stands before a child that begins and ends with it."""
+        """The spans by session and start. A parent comes before a child with the same start and end."""
         for *fields, more in self.trace.connection.execute(
             "SELECT span_session(n) AS number, n, id, parent_id, name, idx, start_ns, end_ns, pid, rank, thread_id, "
             "more FROM span WHERE number >= 0 "
@@ -119,7 +119,7 @@ class Rows:
             yield _mark(*fields)
 
     def marks_of(self, span: SpanRow) -> Iterator[MarkRow]:
-        """The marks of a span by time. Those of spans that are not there belong to the root span."""
+        """The marks of a span by time. The root span also has the marks of missing spans."""
         for fields in self.trace.connection.execute(
             "SELECT ?, id, span_id, name, kind, value_type, value, nonfinite, ts_ns, more "
             "FROM mark WHERE span_id = ? ORDER BY ts_ns, n",
@@ -128,7 +128,7 @@ class Rows:
             yield _mark(*fields)
 
     def lost_marks(self, number: int) -> Iterator[MarkRow]:
-        """The marks of a session whose spans are not there, by time."""
+        """The marks of missing spans of a session, by time."""
         for fields in self.trace.connection.execute(
             "SELECT mark_session(n) AS number, id, span_id, name, kind, value_type, value, nonfinite, ts_ns, more "
             "FROM mark WHERE number = ? AND NOT EXISTS (SELECT 1 FROM span WHERE span.id = mark.span_id) "
@@ -147,7 +147,7 @@ class Rows:
 
 
 def _depths(parents: array[int]) -> array[int]:
-    """How many spans are above each span. ``parents`` has no circle."""
+    """The number of ancestors of each span. ``parents`` has no cycle."""
     depths = array("i", [-1]) * len(parents)
     for start in range(len(parents)):
         line = []

@@ -106,7 +106,7 @@ def _snapshot(rows: Rows, snapshot: SnapshotRow) -> tuple[Any, ...]:
 
 
 def _whole(more: dict[str, Any], key: str) -> int | None:
-    """Take a whole number out of ``more``; anything else stays there."""
+    """Remove a whole number from ``more`` and return it. Any other value stays."""
     value = more.get(key)
     if type(value) is not int or not -(2**63) <= value < 2**63:
         return None
