@@ -2,17 +2,13 @@
 
 Every wait has a limit, so no state of a connection can last for ever:
 
-==========================  ======================  =============================================================
-waiting for                 limit                   then
-==========================  ======================  =============================================================
-the first request           ``header_timeout_s``    closed
-the next request            ``keepalive_s``         closed
-the rest of a head          ``header_timeout_s``    408, closed; bytes that drip in do not renew it
-more of a body              ``body_timeout_s``      408, closed
-the store                   (the disk's)
-the client to read          ``body_timeout_s``      aborted
-the client to stop sending  ``_LINGER_S``           closed
-==========================  ======================  =============================================================
+* The first request: ``header_timeout_s``. Then the connection is closed.
+* The next request: ``keepalive_s``. Then the connection is closed.
+* The rest of a head: ``header_timeout_s``, also if bytes drip in. Then 408, and closed.
+* More of a body: ``body_timeout_s``. Then 408, and closed.
+* The store: only the disk limits it.
+* The client's reading: ``body_timeout_s``. Then the connection is aborted.
+* The end of the client's sending: ``_LINGER_S``. Then the connection is closed.
 """
 
 from __future__ import annotations

@@ -1,18 +1,14 @@
 """The table of routes.
 
-====  =======================================  =================================================================
-POST  /api/traces                              200 ``{"success": true, "batchId": …, "duplicate": …}`` once the
-                                               batch is durable
-PUT   /api/traces/blobs/snapshots/SPAN/FILE    201 with ``Location`` once the snapshot is durable, 200 for a
-                                               duplicate
-GET   /api/cli/status                          200 when the bearer is accepted, else 401
-POST  /api/cli/auth/refresh                    200 with new tokens for a refresh token, else 401
-POST  /api/cli/auth/device                     200 with the codes of a new sign-in
-GET   /api/cli/auth/device?device_code=…       200 with tokens, 400 or 429 with an error of RFC 8628
-GET   /device                                  200, the page that approves a sign-in; POST sends its form
-GET   /health                                  200 ``{"status": "ok", "batches": …, …}`` with counts; else 503
-GET   /metrics                                 200, the counts in the text format of Prometheus
-====  =======================================  =================================================================
+* ``POST /api/traces``: 200 ``{"success": true, "batchId": …, "duplicate": …}`` once the batch is durable.
+* ``PUT /api/traces/blobs/snapshots/SPAN/FILE``: 201 with ``Location`` once the snapshot is durable. 200 for a duplicate.
+* ``GET /api/cli/status``: 200 when the bearer is accepted, else 401.
+* ``POST /api/cli/auth/refresh``: 200 with new tokens for a refresh token, else 401.
+* ``POST /api/cli/auth/device``: 200 with the codes of a new sign-in.
+* ``GET /api/cli/auth/device?device_code=…``: 200 with tokens. 400 or 429 with an error of RFC 8628.
+* ``GET /device``: the page that approves a sign-in. POST sends its form.
+* ``GET /health``: 200 ``{"status": "ok", "batches": …, …}`` with counts, else 503.
+* ``GET /metrics``: the counts in the text format of Prometheus.
 
 Refusals are ``{"success": false, "error": …}``, and pages to a browser's form. docs/contract.md, Receiver, has the
 statuses.
