@@ -1,7 +1,8 @@
 """The table of routes.
 
 * ``POST /api/traces``: 200 ``{"success": true, "batchId": …, "duplicate": …}`` once the batch is durable.
-* ``PUT /api/traces/blobs/snapshots/SPAN/FILE``: 201 with ``Location`` once the snapshot is durable. 200 for a duplicate.
+* ``PUT /api/traces/blobs/snapshots/SPAN/FILE``: 201 with ``Location`` once the snapshot is durable.
+  200 for a duplicate.
 * ``GET /api/cli/status``: 200 when the bearer is accepted, else 401.
 * ``POST /api/cli/auth/refresh``: 200 with new tokens for a refresh token, else 401.
 * ``POST /api/cli/auth/device``: 200 with the codes of a new sign-in.
