@@ -34,7 +34,7 @@ def run(options: argparse.Namespace, console: Console, signals: Signals) -> int:
     del signals
     path = spool_directory(options.dir, os.environ)
     warnings = _Warnings(console)
-    with read_trace(path, warnings.tell, _DETAILED[options.action]) as trace:
+    with read_trace(path, warnings.warn, _DETAILED[options.action]) as trace:
         warnings.finish()
         _tell_of(trace, console)
         if not trace.sessions:
@@ -49,7 +49,7 @@ class _Warnings:
         self._console = console
         self._number = 0
 
-    def tell(self, line: str) -> None:
+    def warn(self, line: str) -> None:
         self._number += 1
         if self._number <= _MOST_WARNINGS:
             self._console.warning(line)

@@ -27,7 +27,7 @@ from cirron_spool.spool.discovery import FoundSpool
 # The topic of the messages of all runs: the scheduler keeps the last thousand of a topic.
 TOPIC = "cirron-spool"
 # Seconds of uploads that are reported together.
-_TELL_S = 0.25
+_REPORT_INTERVAL_S = 0.25
 # All runs share one semaphore a worker, since each semaphore runs a timer.
 _SEMAPHORES: WeakKeyDictionary[Worker, Semaphore] = WeakKeyDictionary()
 _SEMAPHORES_LOCK = threading.Lock()
@@ -76,24 +76,24 @@ class _DaskControl:
         self._state = state
         self._worker = worker
         self._ids = ids
-        self._untold: list[list[Any]] = []
-        self._told_at = 0.0
+        self._unsent: list[list[Any]] = []
+        self._sent_at = 0.0
 
     def throttle(self) -> Throttle:
         """A throttle that the tasks of all workers share."""
-        return SharedThrottle(self._state, _DaskTurn(self._worker), self._tell_hold)
+        return SharedThrottle(self._state, _DaskTurn(self._worker), self._report_hold)
 
     def show(self, event: FlushEvent) -> None:
         """Report an event. Uploads are reported together, a few times a second."""
         if message := pack(event):
-            self._untold.append(message)
+            self._unsent.append(message)
         is_urgent = isinstance(event, Ended) or (message and not isinstance(event, Uploaded))
-        if self._untold and (is_urgent or time.monotonic() - self._told_at >= _TELL_S):
-            self._worker.log_event(TOPIC, {**self._ids, "events": self._untold})
-            self._untold = []
-            self._told_at = time.monotonic()
+        if self._unsent and (is_urgent or time.monotonic() - self._sent_at >= _REPORT_INTERVAL_S):
+            self._worker.log_event(TOPIC, {**self._ids, "events": self._unsent})
+            self._unsent = []
+            self._sent_at = time.monotonic()
 
-    def _tell_hold(self, seconds: float | None) -> None:
+    def _report_hold(self, seconds: float | None) -> None:
         self._worker.log_event(TOPIC, {"run": self._ids["run"], "hold": seconds})
 
 

@@ -28,15 +28,15 @@ class Turn(Protocol):
 class SharedThrottle(Throttle):
     """A :class:`Throttle` that shares the state of ``run``.
 
-    ``tell`` informs the other processes: it gets the seconds of a hold, or None when the platform answers again. While
-    the platform fails, each new attempt holds ``turn`` for a second.
+    ``notify`` informs the other processes. It gets the seconds of a hold, or None when the platform answers again.
+    While the platform fails, each new attempt holds ``turn`` for a second.
     """
 
-    def __init__(self, run: WorkerRun, turn: Turn, tell: Callable[[float | None], None]) -> None:
+    def __init__(self, run: WorkerRun, turn: Turn, notify: Callable[[float | None], None]) -> None:
         super().__init__()
         self._run = run
         self._turn_of_all = turn
-        self._tell = tell
+        self._notify = notify
 
     async def wait_turn(self, announce: Callable[[float], None]) -> None:
         """Return when the next attempt may begin. ``announce`` gets the seconds of a wait that the server asked for."""
@@ -62,13 +62,13 @@ class SharedThrottle(Throttle):
         """Record a temporary failure for all tasks."""
         seconds = pause_after(outcome)
         self._run.hold(seconds)
-        self._tell(seconds)
+        self._notify(seconds)
 
     def succeeded(self) -> None:
         """Record any other answer for all tasks."""
         if self._run.failing:
             self._run.recover()
-            self._tell(None)
+            self._notify(None)
 
     def _take_turn(self, begin: Callable[[], None]) -> None:
         """Call ``begin`` with the lease held, and keep the lease for a second. Blocking."""

@@ -10,7 +10,7 @@ from cirron_spool.spool.names import created_ns_of
 
 # The rate of the last ten minutes, since a spool may have batches of an earlier run.
 _RATE_SPAN_S = 600
-# The SDK writes a batch each second: those of a shorter time, as at the end of a run, tell no rate.
+# The SDK writes a batch each second: those of a shorter time, as at the end of a run, give no rate.
 _SHORTEST_RATE_NS = 10**9
 # A run writes a batch each second. After this time without one, it has probably ended.
 _SILENCE_S = 120

@@ -69,9 +69,9 @@ def working_database() -> Iterator[sqlite3.Connection]:
 
 
 def load(
-    connection: sqlite3.Connection, path: Path, tell: Callable[[str], None], detailed: Collection[str] = KINDS
+    connection: sqlite3.Connection, path: Path, warn: Callable[[str], None], detailed: Collection[str] = KINDS
 ) -> Loaded:
-    """Read the batches in ``path`` into the database. ``tell`` gets a line about each skipped batch.
+    """Read the batches in ``path`` into the database. ``warn`` gets a line about each skipped batch.
 
     ``detailed`` are the kinds of records that keep all their fields.
     Raises SpoolError as :func:`~cirron_spool.traces.sources.read_batches`.
@@ -81,18 +81,18 @@ def load(
     for source in read_batches(path):
         if isinstance(source, UnreadableBatch):
             broken += 1
-            tell(f"{source.name} is skipped: {source.why}.")
+            warn(f"{source.name} is skipped: {source.why}.")
             continue
         try:
             batch = parse_batch(source.text, detailed)
         except BrokenBatchError as error:
             broken += 1
-            tell(f"{source.name} is skipped: {error}.")
+            warn(f"{source.name} is skipped: {error}.")
             continue
         batches += 1
         size += source.size
         for problem in batch.problems:
-            tell(f"{source.name} has invalid records: {problem}.")
+            warn(f"{source.name} has invalid records: {problem}.")
         row = (batches, source.name, source.size, batch.sdk_version)
         connection.execute("INSERT INTO batch VALUES (?, ?, ?, ?)", row)
         for table, records in (("span", batch.spans), ("mark", batch.marks), ("snapshot", batch.snapshots)):

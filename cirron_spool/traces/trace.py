@@ -68,11 +68,11 @@ class Trace:
 
 
 @contextmanager
-def read_trace(path: Path, tell: Callable[[str], None], detailed: Collection[str] = KINDS) -> Iterator[Trace]:
-    """Read the batches in ``path``. ``tell`` gets a line about each skipped batch. Blocking.
+def read_trace(path: Path, warn: Callable[[str], None], detailed: Collection[str] = KINDS) -> Iterator[Trace]:
+    """Read the batches in ``path``. ``warn`` gets a line about each skipped batch. Blocking.
 
     ``detailed`` are the kinds of records (spans, marks, snapshots) that keep all their fields. Raises SpoolError.
     """
     with working_database() as connection:
-        loaded = load(connection, path, tell, detailed)
+        loaded = load(connection, path, warn, detailed)
         yield Trace(path, loaded, connection, find_sessions(connection))
