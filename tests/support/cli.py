@@ -18,7 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal, Self
 
-SAFETY_NET = 60.0  # seconds; a command that takes longer hangs, and is killed and reported
+# Seconds: a command that takes longer hangs, and is killed and reported. Beside busy tests --nice gets little CPU time.
+SAFETY_NET = 300.0
 
 Prog = Literal["cirron-spool", "cirron"]
 
