@@ -41,7 +41,7 @@ def run_many(options: argparse.Namespace, console: Console, signals: Signals) ->
         size += found.total_bytes
     if not console.json:
         if rows:
-            heads = ("Spool", "Batches", "Size", "Oldest", "Quarantine", "At work")
+            heads = ("Spool", "Batches", "Size", "Oldest", "Quarantine", "Locked")
             console.data(grid(rows, heads, "<>><><", console.columns))
             total = f"{count(batches, 'batch')}, {human_size(size)} in {count(len(rows), 'spool')}"
             console.line(f"Total: {total}")

@@ -370,7 +370,7 @@ def test_set_writes_the_value_and_get_reads_it(
         (["get", "timeot"], "There is no setting 'timeot'. Did you mean timeout?"),
         (["get", "api_url"], "There is no setting 'api_url'. Did you mean apiUrl?"),
         (["set", "theme", "dark"], "There is no setting 'theme'. There are: apiUrl, "),
-        (["set", "timeout=30s"], "A blank stands between a setting and its value: cirron config set timeout VALUE."),
+        (["set", "timeout=30s"], "Put a blank between a setting and its value: cirron config set timeout VALUE."),
         (["get", "timeout", "retries"], "config get takes one setting, as in cirron config get timeout."),
         (["unset", "timeout", "retries"], "config unset takes one setting"),
         (["set", "timeout", "30s", "--frob"], "There is no option '--frob'."),
@@ -783,7 +783,7 @@ def test_a_user_without_any_home(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         assert cirron_spool(["config", "get", "timeout"]) == 0
         assert cirron_spool(["config", "list"]) == 0
     out, err = capsys.readouterr()
-    said = "Error: There is no home directory that could hold a configuration. Set HOME.\n"
+    said = "Error: There is no home directory for the configuration. Set HOME.\n"
     assert err == said * 3
     assert out.startswith("30000\nConfiguration: none: there is no home directory\n")
 

@@ -82,7 +82,7 @@ def test_the_second_is_refused_and_told_whom_to_wait_for(
                 line = refused.stderr.splitlines()[0]
                 assert f"Another cirron-spool is working on {spool}. It is process {first.pid} on " in line
             assert nodes.run("inspect").returncode == nodes.run("flush", "--dry-run").returncode == 0
-            assert "At work" in nodes.run("status").stdout
+            assert "Locked: " in nodes.run("status").stdout
             assert sorted(os.listdir(spool)) == there
             answer.open()
             assert first.finish().returncode == 0

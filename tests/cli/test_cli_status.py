@@ -229,7 +229,7 @@ def test_a_flush_that_is_at_work(home: Path, run_dir: Path) -> None:
             running.finish()
         after = document(status(home, run_dir, "--json", platform=platform))
     assert (shown["atWork"], after["atWork"]) == (True, False)
-    assert shown["next"] == ["Wait for the flush or clear that is at work."]
+    assert shown["next"] == ["Wait until the running flush or clear ends."]
 
 
 def test_looking_never_makes_a_flush_believe_that_the_spool_is_busy(home: Path, run_dir: Path) -> None:

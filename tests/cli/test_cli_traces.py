@@ -167,7 +167,7 @@ def test_no_traces_and_no_place(tmp_path: Path) -> None:
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert (
         wrong.stderr
-        == f"Error: {tmp_path}/notes is no directory, and no tar or zip file. Pass --dir a spool or an archive.\n"
+        == f"Error: {tmp_path}/notes is not a directory, tar or zip file. Pass --dir a spool or an archive.\n"
     )
 
 

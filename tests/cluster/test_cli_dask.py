@@ -83,7 +83,7 @@ def test_ctrl_c_ends_cleanly(cluster: DaskCluster, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--discover", "ROOT", "--scheduler", "foo"], 2, "foo cannot be used as a scheduler"),
+        (["--discover", "ROOT", "--scheduler", "foo"], 2, "foo is not a scheduler"),
         (
             ["--discover", "ROOT", "--scheduler", "tcp://127.0.0.1:1"],
             4,

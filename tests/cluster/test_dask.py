@@ -257,7 +257,7 @@ def test_a_worker_with_another_folder_at_the_root_gets_no_spool(tmp_path: Path) 
     [
         ("tcp://127.0.0.1:PORT", ClusterError, "No Dask scheduler answers at"),
         ("foo://127.0.0.1:1", ConfigError, "unknown address scheme 'foo'"),
-        ("", ConfigError, "An empty text cannot be used"),
+        ("", ConfigError, "An empty text is not a scheduler"),
         ("tls://127.0.0.1:1", ConfigError, "certificates in Dask's configuration"),
     ],
 )

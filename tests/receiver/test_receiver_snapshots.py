@@ -277,6 +277,6 @@ def test_of_two_at_once_the_second_waits_for_the_first(
         go_on.set()
         assert waits
         assert not first.result().duplicate
-        with pytest.raises(RefusedError, match="content differs"):
+        with pytest.raises(RefusedError, match="A different snapshot is stored under this key"):
             second.result()
         assert (store.directory / KEY).read_bytes() == b"one"

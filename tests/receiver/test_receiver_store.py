@@ -128,7 +128,7 @@ def test_a_duplicate_has_the_same_bytes(store: Store, folder: Path) -> None:
 )
 def test_another_batch_with_a_known_identifier_is_refused(store: Store, folder: Path, other: bytes) -> None:
     first = upload(store).store_all(b'{"created_ns":1}')
-    with pytest.raises(RefusedError, match="Another batch with this identifier is stored as") as caught:
+    with pytest.raises(RefusedError, match="A different batch with this identifier is stored as") as caught:
         upload(store).store_all(other)
     assert caught.value.status == 409
     assert names(folder) == [first.name]
