@@ -12,6 +12,6 @@ from harness import new_seed
 def test_a_sample_of_system_calls(tmp_path: Path) -> None:
     if why_not := syscalls.unavailable():
         pytest.skip(why_not)
-    report = syscalls.run(tmp_path, 16, new_seed())
+    report = syscalls.run(tmp_path, 30, new_seed())
     print(report)
-    assert report.run - report.idle >= 16
+    assert report.run - report.idle >= 30
